@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ settings.load_profile("tilesync")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are cores for `-n auto`: the longest tests wait, for a lease to end or a run to be killed."""
+    """Use one worker more than there are cores for `-n auto`: the longest tests mostly wait."""
     return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium with the viewers beside it."""
+    """Start a headless Chromium with the viewers."""
     program = find_browser()
     if program is None:
         reason = (
@@ -45,7 +45,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[azure.Azurite]:
-    """A real blob service."""
+    """Start a real blob service (Azurite)."""
     program = azure.find_azurite()
     if program is None:
         reason = "no Azurite: `make test` installs it where npm is there, or name its program in AZURITE"
@@ -58,7 +58,7 @@ def azurite() -> Iterator[azure.Azurite]:
 
 @pytest.fixture(scope="session")
 def bucket_server() -> Iterator[s3.BucketServer]:
-    """A real S3 server."""
+    """Start a real S3 server (moto)."""
     if s3.is_missing():
         reason = "no moto: `make test` installs it with the packages of the tests"
         if "s3" in os.environ.get("TILESYNC_REQUIRE", ""):
@@ -70,7 +70,7 @@ def bucket_server() -> Iterator[s3.BucketServer]:
 
 @pytest.fixture
 def bucket(bucket_server: s3.BucketServer, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A new bucket, and the identity that may write to it."""
+    """Make a new bucket, and set the credentials for it."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in s3.ENVIRONMENT.items():
@@ -80,21 +80,21 @@ def bucket(bucket_server: s3.BucketServer, monkeypatch: pytest.MonkeyPatch) -> s
 
 @pytest.fixture
 def away(azurite: azure.Azurite, tmp_path: Path) -> Iterator[AzureFixture]:
-    """A container of one's own, by way of a road."""
-    with azure.AzureProxy(azurite) as road:
-        yield AzureFixture(azurite, road, tmp_path / "state")
+    """Make a new container, reached through the proxy."""
+    with azure.AzureProxy(azurite) as proxy:
+        yield AzureFixture(azurite, proxy, tmp_path / "state")
 
 
 @pytest.fixture
 def sim() -> Iterator[Simulator]:
-    """A service."""
+    """Start a simulator of the service."""
     with Simulator() as simulator:
         yield simulator
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a versioned destination, `v`, and a flat one, `f`."""
+    """Make a folder with a versioned destination `v` and a flat one `f`."""
     there = tmp_path_factory.mktemp("kept")
     with Simulator() as sim:
         sim.offer_export()

@@ -23,7 +23,7 @@ LAYERS = [
     {"cli"},
     {"aio"},
     {"api"},
-    {"doctor"},
+    {"checks"},
     {"app"},
     {"jobs", "sources", "stores", "demo"},
     {"itwin"},
@@ -136,7 +136,7 @@ def test_no_folder_is_crowded() -> None:
 
 def test_the_command_line_calls_the_api_alone() -> None:
     """Commands reach nothing below the API but rules and values: what they can do, every program can."""
-    below = {"doctor", "app", "jobs", "sources", "stores", "itwin", "transport", "azure", "tiles", "catalog"}
+    below = {"checks", "app", "jobs", "sources", "stores", "itwin", "transport", "azure", "tiles", "catalog"}
     reached = {name_of(path): rooms_known_to(path) & below for path in SOURCES if room(path) == "cli"}
     assert {name: sorted(rooms) for name, rooms in reached.items() if rooms} == {}
 

@@ -1,4 +1,4 @@
-"""What is installed says that it is typed."""
+"""The installed package says that it is typed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_package_says_that_it_is_typed() -> None:
-    """As the metadata claims: type checkers read annotations where `py.typed` lies beside the modules (PEP 561)."""
+    """`py.typed` is installed beside the modules, so that type checkers read the annotations (PEP 561)."""
     said = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "Typing :: Typed" in said["project"]["classifiers"]
     assert (Path(tilesync.__file__).parent / "py.typed").read_bytes() == b""
 
 
 def test_the_wheel_has_every_file_of_the_package() -> None:
-    """Hatch takes the whole folder, but for what git ignores: nothing excludes the marker."""
+    """No rule excludes `py.typed` from the build: hatch takes the whole folder, except what git ignores."""
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel == {"packages": ["tilesync"]}
     ignored = subprocess.run(["git", "check-ignore", "-q", "tilesync/py.typed"], cwd=ROOT, check=False)

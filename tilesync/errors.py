@@ -60,7 +60,7 @@ class UnknownHost(Transient):
     """A host name does not resolve: the name is wrong, or the resolver is just starting."""
 
     retry_limit_s = 5.0
-    default_hint = "check the host name, the proxy (HTTPS_PROXY) and the DNS servers of this machine"
+    default_hint = "check the name of the host, the proxy (HTTPS_PROXY) and the DNS servers of this machine"
 
 
 class RangeRefused(Transient):
@@ -171,7 +171,7 @@ class ExportReplaced(RunError):
     """The export was regenerated or deleted during the run."""
 
     exit_code = 7
-    default_hint = "run the same command again: it looks up the newest export"
+    default_hint = "run again: the next run looks up the newest export"
 
 
 class DestinationError(RunError):

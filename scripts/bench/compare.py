@@ -1,4 +1,4 @@
-"""tilesync beside its peers, in one run: `make bench`, or `python scripts/bench/compare.py [--only NAME …]`.
+"""Benchmark tilesync against its peers: `make bench`, or `python scripts/bench/compare.py [--only NAME …]`.
 
 A service is set up on loopback (nginx, TLS, 30 ms to the first byte) over generated exports, and every program does the
 same work against it, in rounds that alternate. The tables hold medians, and go to RESULTS.md beside this file.
@@ -38,7 +38,7 @@ Command = Sequence[str]
 
 @dataclass
 class Runner:
-    """One program of a table: `command` is made anew for each round, `rounds` how often it runs, `work` of how many."""
+    """One program of a table: `command` is built for each round; `rounds`: number of runs; `work`: number of items."""
 
     name: str
     command: Callable[[], Command]
@@ -48,7 +48,7 @@ class Runner:
 
 
 class Bench:
-    """The workloads. Each gives a table."""
+    """Workloads; each returns a table."""
 
     def __init__(self, peers: Peers, out: Path, url: str, uploads: Path) -> None:
         self._peers = peers
@@ -59,7 +59,7 @@ class Bench:
         self._numbers = itertools.count()
 
     def measure(self, title: str, runners: list[Runner], note: str = "") -> str:
-        """Run them in rounds that alternate; a table, the first program being what the others are compared with."""
+        """Run the programs in alternating rounds; return a table that compares them with the first one."""
         for number in range(max(runner.rounds for runner in runners)):
             for runner in runners:
                 if number < runner.rounds:
@@ -83,7 +83,7 @@ class Bench:
     # --- downloads ---
 
     def small(self, out: Path | None = None, *, where: str = "onto the disk") -> str:
-        """Many small files."""
+        """Download many small files."""
         names = [blob.name for blob in data.list_folder(ROOT / "data/containers/small")]
         runners = [
             self._tilesync("small", out),
@@ -97,7 +97,7 @@ class Bench:
         return self.measure(title, runners, "Of curl and rclone the best number at once; curl verifies nothing.")
 
     def large(self) -> str:
-        """A few large files."""
+        """Download a few large files."""
         names = [blob.name for blob in data.list_folder(ROOT / "data/containers/large")]
         runners = [
             self._tilesync("large"),
@@ -111,7 +111,7 @@ class Bench:
         return self.measure(f"{LARGE_FILE_COUNT} files of {LARGE_FILE_BYTES >> 20} MiB", runners, note)
 
     def _fastest(self, counts: Sequence[int], make_runner: Callable[[int], Runner]) -> Runner:
-        """The program with the number at once with which it is fastest here."""
+        """Return the program with the number of transfers that is fastest here."""
         times = dict[int, float]()
         for count in counts:
             runner = make_runner(count)
@@ -153,7 +153,7 @@ class Bench:
     # --- uploads ---
 
     def uploads(self) -> str:
-        """Files into a container, from a folder and from another container."""
+        """Upload files into a container, from a folder and from another container."""
         held = self._prepare_upload_folder()
         runners = [
             Runner("tilesync", lambda: self._peers.upload("tilesync", held, self._new_container())),
@@ -171,7 +171,7 @@ class Bench:
         return first + "\n" + self.measure("20,201 small files, container to container", runners, note)
 
     def _prepare_upload_folder(self) -> Path:
-        """A folder with what is uploaded."""
+        """Prepare a folder with the files to upload."""
         held = ROOT / "put"
         if not (held / "latest.json").exists():
             run_measured(self._peers.tilesync("bench-put", held), self._peers.env, self._log)
@@ -185,7 +185,7 @@ class Bench:
         return Runner(name, lambda: self._peers.copy_container(container, self._new_container()), rounds)
 
     def _new_container(self) -> str:
-        """An empty container that takes blobs; the others go."""
+        """Make an empty container for uploads; delete the others."""
         name = f"up{next(self._numbers)}"
         for other in self._uploads.glob("up*"):
             shutil.rmtree(other)
@@ -193,7 +193,7 @@ class Bench:
         return name
 
     def growth(self) -> str:
-        """What ten times the files cost, container to container."""
+        """Copy ten times the files, container to container."""
         runners = [
             self._container_copy("fewer", f"tilesync, {FEWER_FILE_COUNT:,} files", rounds=1),
             self._container_copy("many", f"tilesync, {MANY_FILE_COUNT:,} files", rounds=1),
@@ -203,7 +203,7 @@ class Bench:
     # --- nights ---
 
     def changed(self) -> str:
-        """One file changed since the last run."""
+        """Mirror after one file has changed."""
         folders = {name: self._new_folder() for name in ("tilesync", "rclone", "azcopy")}
         self._set_newest_export("small", "small", 1)
         run_measured(self._peers.tilesync("bench-small", folders["tilesync"]), self._peers.env, self._log)
@@ -241,7 +241,7 @@ class Bench:
         return table
 
     def unchanged(self) -> str:
-        """Nothing changed since the last run, in a million files."""
+        """Mirror a million files without a change."""
         held = ROOT / "held"
         if not (held / "latest.json").exists():
             print("mirroring a million files first, once", flush=True)
@@ -259,7 +259,7 @@ class Bench:
         return self.measure(f"Nothing changed in {MANY_FILE_COUNT:,} files", runners, first)
 
     def listing(self) -> str:
-        """A listing taken in and planned."""
+        """Read a listing and plan a run."""
         plan = [("many", MANY_FILE_COUNT), ("fewer", FEWER_FILE_COUNT)]
         runners = []
         for container, count in plan:
@@ -274,7 +274,7 @@ class Bench:
         return self.measure("A listing", runners, "The others list and keep nothing; tilesync decides and records.")
 
     def verify(self) -> str:
-        """The audit beside sha256sum."""
+        """Verify a folder; compare with sha256sum."""
         tables = []
         for container, what in (
             ("large", f"{LARGE_FILE_COUNT} files of {LARGE_FILE_BYTES >> 20} MiB"),
@@ -293,7 +293,7 @@ class Bench:
         return "\n".join([*tables, self._verify_container()])
 
     def _verify_container(self) -> str:
-        """The audit of a container, where each file is a request."""
+        """Verify a container, with one request per file."""
         container = self._new_container()
         run_measured(
             self._peers.upload("tilesync", self._prepare_upload_folder(), container), self._peers.env, self._log
@@ -306,7 +306,7 @@ class Bench:
         return self.measure(f"Verify: {PUT_COUNT:,} files of {PUT_BYTES >> 10} KB in a container", runners)
 
     def start(self) -> str:
-        """Start-up."""
+        """Measure the start-up time."""
         folder = self._new_folder()
         run_measured(self._peers.tilesync("bench-tiny", folder), self._peers.env, self._log)
         runners = [
@@ -323,7 +323,7 @@ class Bench:
 
 
 def set_newest_export(url: str, imodel: str, container: str, modified: str) -> None:
-    """The API says that a container is the newest export of an iModel, and how large it is."""
+    """Set a container, with its size, as the newest export of an iModel."""
     pages = (ROOT / "data/lists" / container).glob("*.xml")
     sizes = (re.findall(r"<Content-Length>(\d+)<", page.read_text()) for page in pages if page.stem.isdecimal())
     size = sum(int(each) for found in sizes for each in found)
@@ -331,13 +331,13 @@ def set_newest_export(url: str, imodel: str, container: str, modified: str) -> N
 
 
 def record_tables(name: str, table: str) -> None:
-    """Put the tables of one workload, with date and machine, in the place of its last ones; all others stay."""
+    """Replace the tables of one workload in the results, with date and machine."""
     print(table)
     record_table(name, table, f"; {describe_peer_versions()}")
 
 
 def generate_exports() -> None:
-    """Make the exports and their listings, once."""
+    """Generate the exports and their listings, once."""
     there = ROOT / "data"
     if (there / "made").exists():
         return
@@ -360,7 +360,7 @@ def generate_exports() -> None:
 
 @contextmanager
 def memory_folder() -> Iterator[Path | None]:
-    """A folder in memory, where the system has one that is large enough."""
+    """Return a folder in memory, if the system has one that is large enough."""
     if not MEMORY_FOLDER.is_dir() or shutil.disk_usage(MEMORY_FOLDER).free < 4 << 30:
         yield None
         return
@@ -372,7 +372,7 @@ def memory_folder() -> Iterator[Path | None]:
 
 
 def describe_peer_versions() -> str:
-    """Of the peers."""
+    """Describe the versions of the peers."""
     lines = [
         subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout for name in ("curl",)
     ]
@@ -381,7 +381,7 @@ def describe_peer_versions() -> str:
 
 
 def main() -> None:
-    """Measure, and write the tables."""
+    """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=WORKLOADS, default=WORKLOADS)
     chosen = parser.parse_args().only

@@ -1,4 +1,4 @@
-"""`--transfers auto` beside fixed numbers, against servers of six shapes: `python scripts/bench/concurrency.py`.
+"""Benchmark `--transfers auto` against fixed numbers, on servers of six shapes: `scripts/bench/concurrency.py`.
 
 Each server (shapes.py) runs in a process of its own; runs of the same shape take turns, and medians are printed, with
 how many times as long as the best fixed number `auto` takes; a run of all shapes goes to RESULTS.md. Most of the time
@@ -23,10 +23,10 @@ from service import SAS
 from shapes import SHAPES
 
 FILE_COUNTS = {"slow": 6000, "capped": 4000, "refusing": 6000, "far": 6000, "lossy": 12000, "fast": 20000}
-"""So many that the best number takes some ten seconds or more: a run has to find its way first."""
+"""Files per shape: enough for about ten seconds with the best number, since a run needs time to adapt."""
 
 FIXED_TRANSFERS = {"slow": [64, 128, 256], "far": [64, 128, 256]}
-"""Where fewer at once take minutes they are left out."""
+"""Fixed numbers per shape, without those that take minutes."""
 
 DEFAULT_TRANSFERS = [8, 16, 32, 64, 128, 256]
 
@@ -41,7 +41,7 @@ Seconds of a first run, the medians; the ratio is auto by the best fixed number 
 
 @contextmanager
 def run_server(shape: str, files: int) -> Iterator[str]:
-    """A server of that shape, as long as the context is open; the link of its container."""
+    """Run a server of a shape until the context ends; yield the link of its container."""
     command = [sys.executable, str(Path(__file__).with_name("shapes.py")), shape, str(files)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -52,7 +52,7 @@ def run_server(shape: str, files: int) -> Iterator[str]:
 
 
 def time_mirror(link: str, transfers: str) -> float:
-    """Seconds that a first run with that many transfers takes."""
+    """Measure the seconds of a first run with a number of transfers."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
         dest = f"{folder}/dest"
         command = [f"{Path(sys.executable).parent}/tilesync", "mirror", link, dest, "--transfers", transfers, "--json"]
@@ -60,7 +60,7 @@ def time_mirror(link: str, transfers: str) -> float:
 
 
 def compare_shape(shape: str, numbers: list[str], *, files: int, rounds: int) -> str:
-    """Print what one shape takes, and how many times as long as the best fixed number auto takes; a row of a table."""
+    """Print the times of one shape and the ratio of auto to the best fixed number; return a table row."""
     seconds: dict[str, list[float]] = {number: [] for number in ["auto", *numbers]}
     with run_server(shape, files) as link:
         for _ in range(rounds):
@@ -76,7 +76,7 @@ def compare_shape(shape: str, numbers: list[str], *, files: int, rounds: int) ->
 
 
 def main() -> None:
-    """Compare the shapes that are asked for."""
+    """Compare the given shapes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"of {', '.join(SHAPES)}; all of them by default")
     parser.add_argument("--rounds", type=int, default=3)

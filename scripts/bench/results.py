@@ -1,4 +1,4 @@
-"""RESULTS.md beside this file: what was measured last of each workload, with date and machine."""
+"""Write RESULTS.md: the last results of each workload, with date and machine."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("RESULTS.md")
 WORKLOADS = ("start", "large", "small", "uploads", "growth", "changed", "unchanged", "listing", "verify")
 CONCURRENCY = "concurrency"
-"""The section that concurrency.py writes."""
+"""Section that concurrency.py writes."""
 
 
 def record_table(name: str, table: str, suffix: str = "") -> None:
-    """Put a table in the place of the last one of that name; all others stay."""
+    """Replace the table of that name; keep all others."""
     today = datetime.datetime.now(datetime.UTC).date()
     said = RESULTS.read_text() if RESULTS.exists() else ""
     there = dict(re.findall(r"^<!-- (\w+) -->\n(.*?)(?=^<!-- |\Z)", said, re.MULTILINE | re.DOTALL))
@@ -25,7 +25,7 @@ def record_table(name: str, table: str, suffix: str = "") -> None:
 
 
 def describe_machine() -> str:
-    """What this ran on."""
+    """Describe the machine."""
     with Path("/proc/cpuinfo").open() as info:
         model = next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

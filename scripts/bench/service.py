@@ -1,4 +1,4 @@
-"""nginx as Azure Blob Storage and Mesh Export API: TLS, ETags, prerendered listings, and 30 ms to the first byte."""
+"""Run nginx as Azure Blob Storage and Mesh Export API: TLS, ETags, stored listings, 30 ms to the first byte."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def run_nginx(state: Path, data: Path, uploads: Path, *, delay_s: float = 0.03) 
 
 
 def write_export_response(data: Path, url: str, imodel: str, *, container: str, modified: str, size: int) -> None:
-    """The API says from now on that this container is the newest export of an iModel."""
+    """Write the API response that names a container as the newest export of an iModel."""
     row = {
         "id": container,
         "displayName": "Bench",
@@ -162,7 +162,7 @@ def write_export_response(data: Path, url: str, imodel: str, *, container: str, 
 
 
 def _max_open_files() -> int:
-    """As many open files as this system lets a process have."""
+    """Return the maximum number of open files of a process."""
     return min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 

@@ -1,4 +1,4 @@
-"""A blob service of one of six shapes, in a process of its own.
+"""Fake blob service with one of six performance shapes, in its own process.
 
 `python scripts/bench/shapes.py SHAPE FILES` prints its port, and serves one container until it is killed.
 """
@@ -19,14 +19,14 @@ from data import LAST_MODIFIED_S, ListedBlob, build_glb, build_tileset, write_li
 
 CHUNK_BYTES: Final = 1 << 14
 CHUNK_INTERVAL_S: Final = 0.05
-"""Seconds between two pieces of a body that is slow on its connection."""
+"""Seconds between two chunks of a body on a slow connection."""
 
 MEDIAN_TILE_BYTES: Final = 30_000
 
 
 @dataclass(frozen=True)
 class ServerShape:
-    """How a server answers. Rates are bytes a second, but `accepts`, which is requests a second; 0 is no limit."""
+    """Performance of a server. Rates are in bytes or requests per second, as the names say; 0 is no limit."""
 
     latency_s: float = 0.0
     connection_bytes_per_s: int = 0
@@ -46,7 +46,7 @@ SHAPES: Final = {
 
 
 class SyntheticContainer:
-    """So many tiles, made when they are asked for."""
+    """Container of tiles that are generated on request."""
 
     def __init__(self, files: int) -> None:
         dice = random.Random(1)
@@ -65,11 +65,11 @@ class SyntheticContainer:
             self._pages = {page.stem: page.read_bytes() for page in Path(folder).iterdir() if page.stem.isdecimal()}
 
     def page(self, marker: str) -> bytes:
-        """A page of the listing."""
+        """Return a page of the listing."""
         return self._pages[marker or "0"]
 
     def body(self, name: str) -> bytes | None:
-        """A blob, None where there is none of this name."""
+        """Return a blob; None if there is none of this name."""
         if name == "tileset.json":
             return self._root
         size = self._sizes.get(name)
@@ -77,7 +77,7 @@ class SyntheticContainer:
 
 
 class BlobServer:
-    """What the connections share."""
+    """State that all connections share."""
 
     def __init__(self, shape: ServerShape, container: SyntheticContainer) -> None:
         self.shape = shape
@@ -87,7 +87,7 @@ class BlobServer:
         self._tokens, self._filled_at = shape.max_requests_per_s / 10, 0.0
 
     def try_accept(self, now: float) -> bool:
-        """Whether one more request is within the rate."""
+        """Return whether one more request is within the rate."""
         rate = self.shape.max_requests_per_s
         self._tokens = min(rate / 10, self._tokens + (now - self._filled_at) * rate)
         self._filled_at = now
@@ -97,7 +97,7 @@ class BlobServer:
         return True
 
     def reserve_send_time(self, now: float, size: int) -> float:
-        """When the next piece may leave over the line that all share."""
+        """Reserve the time at which the next chunk may be sent over the shared bandwidth."""
         if not self.shape.total_bytes_per_s:
             return now
         self._free_at = max(now, self._free_at) + size / self.shape.total_bytes_per_s
@@ -105,7 +105,7 @@ class BlobServer:
 
 
 class ServerConnection(asyncio.Protocol):
-    """Answers one request after the other."""
+    """Connection that responds to one request after the other."""
 
     def __init__(self, server: BlobServer) -> None:
         self._server = server
@@ -114,15 +114,15 @@ class ServerConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep it."""
+        """Store the transport."""
         self._transport = cast("asyncio.Transport", transport)  # that of uvloop is no subclass
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        """Answer what is whole, after the latency."""
+        """Respond to complete requests, after the latency."""
         self._received += data
         head, end, rest = self._received.partition(b"\r\n\r\n")
         if end:
@@ -158,7 +158,7 @@ class ServerConnection(asyncio.Protocol):
             self._transport.write(answer)
 
     def _send(self, answer: bytes, *, lost: bool = False) -> None:
-        """Send a piece, and the next one when its time has come."""
+        """Send a chunk, and schedule the next one."""
         shape = self._server.shape
         if self._transport is None or not answer:
             if lost and self._transport is not None:
@@ -184,14 +184,14 @@ def _build_response(status: str, body: bytes, kind: str, more: str = "") -> byte
     etag = f'ETag: "{LAST_MODIFIED_S:x}-{len(body):x}"\r\n' if status.startswith("200") else ""
     head = (
         f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nContent-Type: {kind}\r\n{etag}{more}"
-        f"Last-Modified: {formatdate(LAST_MODIFIED_S, usegmt=True)}\r\nx-ms-blob-type: BlockBlob\r\nx-ms-version: 2024-05-04\r\n"
-        "x-ms-request-id: 0\r\n\r\n"
+        f"Last-Modified: {formatdate(LAST_MODIFIED_S, usegmt=True)}\r\n"
+        "x-ms-blob-type: BlockBlob\r\nx-ms-version: 2024-05-04\r\nx-ms-request-id: 0\r\n\r\n"
     )
     return head.encode() + body
 
 
 async def main(shape: str, files: int) -> None:
-    """Serve, and say where."""
+    """Run the server and print its address."""
     server = BlobServer(SHAPES[shape], SyntheticContainer(files))
     listening = await asyncio.get_running_loop().create_server(
         lambda: ServerConnection(server), "127.0.0.1", 0, backlog=1024

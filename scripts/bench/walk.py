@@ -1,4 +1,4 @@
-"""How fast tilesync reads a large tileset, and in how much memory: `python scripts/bench/walk.py [TILES]`.
+"""Measure time and memory to read a large tileset: `python scripts/bench/walk.py [TILES]`.
 
 One tileset JSON with that many tiles (1,000,000 by default) passes through the checks and the reading of references as
 it does in a transfer, in chunks of 64 KiB, and is re-based as the pointer is. json.loads of the same document is
@@ -23,7 +23,7 @@ CHUNK_BYTES = 1 << 16
 
 
 def write_tileset(path: Path, tiles: int) -> None:
-    """A tree of tiles, four children each, with full-precision boxes as exporters write them."""
+    """Write a tree of tiles with four children each, and full-precision boxes as exporters write them."""
     dice = random.Random(1)
 
     def open_tile(number: int) -> str:
@@ -51,14 +51,14 @@ def write_tileset(path: Path, tiles: int) -> None:
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:
-    """The file in pieces."""
+    """Read a file in chunks."""
     with path.open("rb") as file:
         while piece := file.read(CHUNK_BYTES):
             yield piece
 
 
 def walk_tileset(path: Path) -> int:
-    """Check and read it as it passes; the references are handed on as in a transfer."""
+    """Validate the tileset and collect its references in one pass, as a transfer does."""
     from tilesync.model import Blob
     from tilesync.tiles.validator import ContentCheck
 
@@ -72,14 +72,14 @@ def walk_tileset(path: Path) -> int:
 
 
 def rebase_pointer(path: Path) -> int:
-    """Make the pointer of it."""
+    """Build the pointer of the tileset."""
     from tilesync.tiles.json_documents import rebase
 
     return sum(map(len, rebase(read_chunks(path), "versions/00000000-0000-0000-0000-000000000000/")))
 
 
 def load_json(path: Path) -> int:
-    """What the standard library does with it."""
+    """Parse the tileset with the standard library."""
     return len(json.loads(path.read_bytes()))
 
 
@@ -87,7 +87,7 @@ JOBS = {"walk": walk_tileset, "rebase": rebase_pointer, "json.loads": load_json}
 
 
 def measure_job(job: str, path: str) -> None:
-    """In a process of its own: seconds and the peak of memory."""
+    """Run a job in its own process; measure seconds and peak memory."""
     begun = time.perf_counter()
     result = JOBS[job](Path(path))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -95,7 +95,7 @@ def measure_job(job: str, path: str) -> None:
 
 
 def main() -> None:
-    """Measure everything and print a table."""
+    """Measure all jobs and print a table."""
     if len(sys.argv) == 4:
         measure_job(*sys.argv[2:])
         return

@@ -1,4 +1,4 @@
-"""azure-storage-blob, listing or downloading a container: `with_azure.py LINK [FOLDER]`."""
+"""List or download a container with azure-storage-blob: `with_azure.py LINK [FOLDER]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ THREAD_COUNT = 32
 
 
 def main(link: str, folder: str | None) -> None:
-    """List, and download when there is a folder."""
+    """List the container; download it if a folder is given."""
     count = 0
     with ContainerClient.from_container_url(link) as container, ThreadPoolExecutor(THREAD_COUNT) as pool:
 

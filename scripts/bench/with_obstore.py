@@ -1,4 +1,4 @@
-"""obstore, listing or downloading a container: `with_obstore.py LINK [FOLDER]`."""
+"""List or download a container with obstore: `with_obstore.py LINK [FOLDER]`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_CONCURRENT = 128
 
 
 def open_store(link: str) -> AzureStore:
-    """The container behind a link."""
+    """Open the container of a link."""
     parts = urlsplit(link)
     account, container = parts.path.strip("/").split("/")
     endpoint = f"{parts.scheme}://{parts.netloc}/{account}"
@@ -23,7 +23,7 @@ def open_store(link: str) -> AzureStore:
 
 
 async def main(link: str, folder: str | None) -> None:
-    """List, and download when there is a folder."""
+    """List the container; download it if a folder is given."""
     store = open_store(link)
     count = 0
     pending = set[asyncio.Task[None]]()
@@ -40,7 +40,7 @@ async def main(link: str, folder: str | None) -> None:
 
 
 async def download(store: AzureStore, name: str, path: Path) -> None:
-    """One blob, streamed to its file."""
+    """Stream one blob to its file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     answer = await obstore.get_async(store, name)
     with path.open("wb") as out:

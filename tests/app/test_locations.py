@@ -1,4 +1,4 @@
-"""What the name of a destination means."""
+"""Parse DEST: folders, Azure containers and S3 buckets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAS = "sv=2024&se=2026-11-26T13%3A00%3A00Z&sig=TOPSECRET"
     ],
 )
 def test_places(text: str, place: AzureLocation | S3Location | None) -> None:
-    """A place in a store has its parts, its prefix ends with one slash; what is none can only be a folder."""
+    """A store URL has its parts, and its prefix ends with one slash; every other text is a folder."""
     assert parse_location(text) == place
 
 
@@ -66,7 +66,7 @@ def test_places(text: str, place: AzureLocation | S3Location | None) -> None:
     ],
 )
 def test_links_to_containers(url: str, endpoint: str | None, place: str, base: str) -> None:
-    """Account, container and prefix are told apart, also behind emulators and other endpoints; the link is kept."""
+    """Account, container and prefix are parsed, also for emulators and other endpoints; the link is kept."""
     found = parse_location(f"{url}?{SAS}", endpoint=endpoint, fetched=3.0)
     assert isinstance(found, AzureLocation)
     assert str(found) == place
@@ -99,7 +99,7 @@ def test_links_to_containers(url: str, endpoint: str | None, place: str, base: s
     ],
 )
 def test_what_is_no_place_is_refused(text: str) -> None:
-    """Each is a usage error, which does not repeat a signature."""
+    """Invalid locations are usage errors that do not repeat a signature."""
     with pytest.raises(UsageError) as error:
         parse_location(text)
     assert "TOPSECRET" not in str(error.value) + error.value.hint

@@ -1,4 +1,4 @@
-"""Runs that are large enough for helpers."""
+"""Runs that are large enough for worker processes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tilesync.runtime import process_pool as crew
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 TILES = 2000
 LATE = 1500
-"""Requests after which the helpers are at work."""
+"""Number of requests after which the workers run."""
 
 
 @pytest.fixture(autouse=True)
@@ -50,12 +50,12 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def record_worker_pids(sim: Simulator, seen: list[int]) -> None:
-    """Note the helpers that are there when most blobs have been asked for."""
+    """Record the workers that run when most blobs have been requested."""
     sim.run_before_request(LATE, is_blob, lambda: seen.extend(list_worker_pids()))
 
 
-def test_a_large_export_comes_by_way_of_helpers(tmp_path: Path) -> None:
-    """Every file is right, asked for once and told once; the helpers are gone when the run is."""
+def test_workers_transfer_a_large_export(tmp_path: Path) -> None:
+    """Every file is correct, requested once and reported once; the workers end with the run."""
     seen: list[int] = []
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
@@ -74,7 +74,7 @@ def test_a_large_export_comes_by_way_of_helpers(tmp_path: Path) -> None:
 
 
 def mirror_without_workers(tmp_path: Path, **changes: Any) -> None:
-    """A run that this process does by itself, and that is whole."""
+    """Assert that a run starts no workers and succeeds."""
     seen: list[int] = []
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
@@ -85,29 +85,29 @@ def mirror_without_workers(tmp_path: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"bwlimit": 1e9}, {"transfers": 4}])
-def test_where_helpers_make_no_sense_there_are_none(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """With a limited bandwidth, or few transfers, this process does everything."""
+def test_no_workers_with_few_transfers_or_a_rate_limit(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """With a bandwidth limit, or few transfers, no workers start."""
     mirror_without_workers(tmp_path, **changes)
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
 def test_nothing_goes_around_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """Where a proxy is set, be it for other hosts, this process does everything: helpers know none."""
+    """With a proxy set, even for other hosts, no workers start: they do not support proxies."""
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     mirror_without_workers(tmp_path)
 
 
-def test_one_core_needs_no_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On one core this process does everything."""
+def test_no_workers_on_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one core no workers start."""
     monkeypatch.setattr(wiring, "count_cores", lambda: 1)
     mirror_without_workers(tmp_path)
 
 
 @pytest.mark.parametrize("large", [True, False])
-def test_helpers_start_while_a_large_first_export_is_listed(tmp_path: Path, large: bool) -> None:
-    """Of a first export that the service calls large the listing need not be waited for; of the next night's it is,
-    and where one file is new no helper starts at all.
+def test_workers_start_during_the_first_listing(tmp_path: Path, large: bool) -> None:
+    """For a large first export the workers start during the listing; for the next export they wait for its end,
+    and if only one file is new, no worker starts.
     """
     seen: list[int] = []
     with Simulator(page_size=80, delay_s=0.1) as sim:
@@ -136,7 +136,7 @@ def test_helpers_start_while_a_large_first_export_is_listed(tmp_path: Path, larg
     ],
 )
 def test_what_fails_on_the_way_comes_by_the_usual_one(tmp_path: Path, effect: Effect, times: int) -> None:
-    """Whatever goes wrong with some blobs in the middle: in the end every byte is right."""
+    """After faults of some blobs in the middle, every byte is correct in the end."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
         sim.add_fault(is_blob, effect, times=times, skip=LATE)
@@ -147,7 +147,7 @@ def test_what_fails_on_the_way_comes_by_the_usual_one(tmp_path: Path, effect: Ef
 
 
 def test_links_that_end_in_the_middle(tmp_path: Path) -> None:
-    """Links that live half a second: renewed, and every byte is right."""
+    """Links that live half a second are renewed, and every byte is correct."""
     from datetime import timedelta
 
     with Simulator(link_lifetime=timedelta(seconds=0.5), delay_s=0.05) as sim:
@@ -159,7 +159,7 @@ def test_links_that_end_in_the_middle(tmp_path: Path) -> None:
 
 
 def test_a_link_that_cannot_be_renewed_ends_the_run(tmp_path: Path) -> None:
-    """Refused in the middle, and no fresh link to be had: the run ends so, and the next one goes on."""
+    """If the link is refused and none can be fetched, the run fails, and the next one continues."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
 
@@ -180,7 +180,7 @@ def test_a_link_that_cannot_be_renewed_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_absolute_links_are_told_apart_as_ever(tmp_path: Path) -> None:
-    """A tileset that a helper reads knows the container that it is from, also where bytes come through another."""
+    """Tilesets that a worker reads are resolved against their own container, also if the bytes come from another."""
     with Simulator() as sim:
         files = export(TILES)
         base = f"{sim.url}/{EXPORT}"
@@ -194,7 +194,7 @@ def test_absolute_links_are_told_apart_as_ever(tmp_path: Path) -> None:
 
 
 def test_a_damaged_blob_fails_alone(tmp_path: Path) -> None:
-    """A blob that the container holds damaged is the one that fails; nothing is published."""
+    """Only the damaged blob fails; nothing is published."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
         sim.add_fault(is_blob_named("tiles/1900.glb"), flip_last_bit, times=None)
@@ -205,7 +205,7 @@ def test_a_damaged_blob_fails_alone(tmp_path: Path) -> None:
 
 
 def test_an_export_that_changes_under_the_run(tmp_path: Path) -> None:
-    """Regenerated in the middle: listed and planned again, and what is published is the new one alone."""
+    """An export that is regenerated during a run is listed and planned again; only the new one is published."""
     with Simulator() as sim:
         sim.offer_export(export(TILES))
         new = export(TILES, seed=5)
@@ -215,8 +215,8 @@ def test_an_export_that_changes_under_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("both", [False, True])
-def test_helpers_that_are_killed_are_done_without(tmp_path: Path, both: bool) -> None:
-    """A helper that dies in the middle costs nothing but time."""
+def test_killed_workers(tmp_path: Path, both: bool) -> None:
+    """A worker that dies costs only time."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
 
@@ -233,13 +233,13 @@ def test_helpers_that_are_killed_are_done_without(tmp_path: Path, both: bool) ->
 
 @pytest.fixture
 def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A helper that answers nothing for five seconds is taken for stuck."""
+    """Treat a worker that does not respond for five seconds as stuck."""
     monkeypatch.setattr(crew, "_MAX_SILENCE_S", 5.0)
 
 
 @contextmanager
 def stopping_the_first() -> Iterator[list[int]]:
-    """SIGSTOP for every second helper in the moment that it is there; those that were stopped."""
+    """Send SIGSTOP to every second worker when it starts; return the stopped ones."""
     stopped, seen, over = list[int](), set[int](), threading.Event()
 
     def stop() -> None:
@@ -260,8 +260,8 @@ def stopping_the_first() -> Iterator[list[int]]:
 
 
 @pytest.mark.usefixtures("short_silence")
-def test_a_helper_that_is_stopped_in_its_first_task_is_done_without(tmp_path: Path) -> None:
-    """Mirror and verify end well though a helper never gets ready; none is left behind."""
+def test_a_worker_that_hangs_in_its_first_task(tmp_path: Path) -> None:
+    """Mirror and verify succeed although a worker never becomes ready; none is left behind."""
     with Simulator(delay_s=0.02) as sim, stopping_the_first() as stopped:
         files = sim.offer_export(export(TILES))
         run = sim.mirror(tmp_path)
@@ -278,8 +278,8 @@ def test_a_helper_that_is_stopped_in_its_first_task_is_done_without(tmp_path: Pa
 @pytest.mark.usefixtures("short_silence")
 @pytest.mark.parametrize("late", [LATE, TILES], ids=["in the middle", "at the end"])
 @pytest.mark.parametrize("both", [False, True])
-def test_helpers_that_are_stopped_are_done_without(tmp_path: Path, late: int, both: bool) -> None:
-    """A helper that stops in the middle, or before it is to end, costs nothing but time; none is left behind."""
+def test_workers_that_hang(tmp_path: Path, late: int, both: bool) -> None:
+    """A worker that hangs, in the middle or at the end, costs only time; none is left behind."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
 
@@ -295,8 +295,8 @@ def test_helpers_that_are_stopped_are_done_without(tmp_path: Path, late: int, bo
 
 
 @pytest.mark.usefixtures("short_silence")
-def test_verify_does_without_helpers_that_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Helpers that stop with files in their hands: every file is judged all the same, by this process."""
+def test_verify_with_workers_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of workers that hang are verified by the main process."""
     files = mirror_files(tmp_path)
     stopped, usual = list[int](), FileVerifier.verify_files
 
@@ -318,7 +318,7 @@ def test_verify_does_without_helpers_that_are_stopped(tmp_path: Path, monkeypatc
 
 
 def test_one_stuck_blob_keeps_no_other_from_the_catalog(tmp_path: Path) -> None:
-    """A blob whose answer does not come is asked for again by the usual way; the others of its batch are recorded."""
+    """A blob without a response is requested again by the main process; the others of its batch are recorded."""
     go, late = threading.Event(), "tiles/1998.glb"
     with Simulator(delay_s=0.03) as sim:
         files = sim.offer_export(export(TILES))
@@ -340,8 +340,8 @@ def mirror_files(tmp_path: Path) -> dict[str, bytes]:
     return files
 
 
-def test_verify_finds_with_helpers_what_it_finds_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kind of damage, told in the same words; bytes and files counted alike."""
+def test_verify_finds_the_same_with_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers report every kind of damage with the same words and counts as the main process."""
     mirror_files(tmp_path)
     folder = tmp_path / "versions" / EXPORT / "tiles"
     dice = random.Random(3)
@@ -372,15 +372,15 @@ def test_verify_finds_with_helpers_what_it_finds_without(tmp_path: Path, monkeyp
 
 
 def test_verify_reads_a_file_of_two_names_as_both(tmp_path: Path) -> None:
-    """A whole destination is in order, and what its tilesets ask for is there."""
+    """An intact destination passes, and all referenced files are present."""
     files = mirror_files(tmp_path)
     run = verify(tmp_path)
     assert (run.exit_code, run.stats.verified, run.stats.failed) == (0, len(files), 0)
     assert run.stats.completeness.missing == 0
 
 
-def test_verify_sees_a_missing_file_that_helpers_read_of(tmp_path: Path) -> None:
-    """What a tileset that a helper has read asks for is looked for."""
+def test_verify_sees_a_missing_file_that_workers_reference(tmp_path: Path) -> None:
+    """References of a tileset that a worker has read are checked."""
     with Simulator() as sim:
         files = export(TILES)
         files["tiles/extra.json"] = tileset("000.glb", "lost.glb")
@@ -394,8 +394,8 @@ def test_verify_sees_a_missing_file_that_helpers_read_of(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("header", ["content_md5", "x_ms_blob_content_md5"])
-def test_helpers_check_the_md5_that_an_answer_states(tmp_path: Path, header: str) -> None:
-    """Where the listing has no MD5 and an answer states one, bytes that do not have it are fetched again."""
+def test_workers_check_the_md5_of_a_response(tmp_path: Path, header: str) -> None:
+    """If only the response has an MD5, bytes that do not match it are fetched again."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES), md5=False)
         fault = sim.add_fault(is_blob, replace_headers(**{header: md5_base64(b"other bytes")}), times=40, skip=LATE)

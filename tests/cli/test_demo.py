@@ -1,4 +1,4 @@
-"""`tilesync demo`: the main job on a stand-in, with something to look at and to try next."""
+"""Test `tilesync demo`: a mirror of the fake service, and the next commands to try."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from tests.support.builders import read_tree
 
 MAX_DEMO_S = 45
-"""Seconds; the demo promises 15 on an idle machine."""
+"""Maximum duration in seconds; the demo promises 15 on an idle machine."""
 
 
 def run_demo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run it; the stand-in needs no network, so no proxy may matter."""
+    """Run the demo. The fake service is on loopback, so proxies must not matter."""
     return subprocess.run(
         [sys.executable, "-m", "tilesync", "demo", str(folder), *more],
         env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}, capture_output=True, text=True, timeout=MAX_DEMO_S,
@@ -26,7 +26,7 @@ def run_demo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_mirrors_a_city_twice_and_says_what_to_try_next(tmp_path: Path) -> None:
-    """Exit 0 in time, a whole version, commands to try; a second demo adds a version beside the first; both verify."""
+    """The demo ends in time with exit 0 and prints commands to try; a second run adds a version; both verify."""
     begun = time.monotonic()
     done = run_demo(tmp_path / "city")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""`tilesync doctor` towards the service: each way in which it may not work, and what is said of it."""
+"""Test the service checks of `tilesync doctor`: each failure and its message."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def run_doctor(sim: Simulator, *arguments: object, **more: str) -> CommandResult
 
 
 def make_jwt(end: float) -> str:
-    """A token that says when it ends."""
+    """Make a token that states its expiry."""
     parts = (json.dumps(part).encode() for part in ({"alg": "none"}, {"exp": end}))
     return ".".join([*(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts), "c2ln"])
 
 
 def test_all_is_well(service: Simulator) -> None:
-    """Exit 0, and a line a check, in order; the last line is that of every command. Only one blob is listed."""
+    """A healthy service: exit 0, one line per check, in order, and the usual last line. Only one blob is listed."""
     done = run_doctor(service)
     assert (done.exit_code, list(done.checks), done.failed_checks) == (0, ALL_CHECKS, {})
     assert done.last_line["kind"] == "finished"
@@ -61,7 +61,7 @@ def test_all_is_well(service: Simulator) -> None:
 
 
 def test_people_read_it(service: Simulator) -> None:
-    """Without --json each check is a line with its mark on stdout; -q leaves what is well away."""
+    """Without --json each check is a line with a mark on stdout; -q hides the checks that are ok."""
     done = run_tilesync("doctor", "--source", IMODEL, sim=service)
     assert done.exit_code == 0
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [["ok", name] for name in ALL_CHECKS]
@@ -69,14 +69,14 @@ def test_people_read_it(service: Simulator) -> None:
 
 
 def test_without_an_imodel_all_that_is_seen_counts(service: Simulator) -> None:
-    """No source: whatever the identity sees."""
+    """Without SOURCE the checks use any export that the identity can see."""
     done = run_tilesync("doctor", "--json", sim=service)
     assert (done.exit_code, done.failed_checks) == (0, {})
     assert "1 export of all iModels" in done.checks["api"]["message"]
 
 
 def test_no_identity(service: Simulator) -> None:
-    """Exit 5 and how one is given; the service is looked at none the less, what needs the identity is not."""
+    """Without an identity: exit 5 with a hint; the service is still checked, the checks that need one are skipped."""
     done = run_doctor(service, TILESYNC_TOKEN="")
     assert (done.exit_code, done.last_line["error"]) == (5, "NotAuthorised")
     assert done.failed_checks == {"identity": "fail"} | dict.fromkeys(ALL_CHECKS[5:], "skipped")
@@ -86,7 +86,7 @@ def test_no_identity(service: Simulator) -> None:
 
 @pytest.mark.parametrize(("ahead", "result"), [(3600, "ok"), (200, "warn"), (-200, "fail")])
 def test_the_end_of_a_token(service: Simulator, ahead: float, result: str) -> None:
-    """A JSON Web Token says its end: one that has passed fails, one that is near warns."""
+    """The expiry of a JSON Web Token is checked: a past one fails, a near one warns."""
     service.token = make_jwt(time.time() + ahead)
     done = run_doctor(service)
     assert done.checks["token"]["result"] == result
@@ -96,7 +96,7 @@ def test_the_end_of_a_token(service: Simulator, ahead: float, result: str) -> No
 
 
 def test_the_end_of_client_credentials(service: Simulator) -> None:
-    """The token endpoint says how long its tokens live; which identity counts is said."""
+    """The lifetime from the token endpoint is printed, and which identity is used."""
     body = json.dumps({"access_token": service.token, "expires_in": 3600}).encode()
 
     def answer(_: FakeRequest) -> FakeResponse:
@@ -106,22 +106,24 @@ def test_the_end_of_client_credentials(service: Simulator) -> None:
     identity = {"ITP_SERVICE_CLIENT_ID": "c", "ITP_SERVICE_CLIENT_SECRET": "TOPSECRET", "ITP_ISSUER_URL": service.url}
     done = run_doctor(service, TILESYNC_TOKEN="", **identity)
     assert (done.exit_code, done.failed_checks) == (0, {})
-    assert "good for 60 min" in done.checks["token"]["message"]
+    assert "valid for 60 min" in done.checks["token"]["message"]
     assert done.checks["identity"]["message"] == "ITP_SERVICE_CLIENT_ID"
     assert "TOPSECRET" not in done.stdout + done.stderr
     both = run_doctor(service, **identity)
-    assert both.checks["identity"]["message"].startswith("TILESYNC_TOKEN (not ITP_SERVICE_CLIENT_ID")
+    assert both.checks["identity"]["message"].startswith(
+        "TILESYNC_TOKEN (it takes precedence over ITP_SERVICE_CLIENT_ID"
+    )
 
 
 def test_a_token_that_is_refused(service: Simulator) -> None:
-    """401: exit 5, and what needs the answer is skipped."""
+    """401: exit 5, and checks that need the response are skipped."""
     done = run_doctor(service, TILESYNC_TOKEN="other")
     assert (done.exit_code, done.failed_checks) == (5, {"api": "fail"} | dict.fromkeys(ALL_CHECKS[7:], "skipped"))
     assert done.checks["api"]["hint"]
 
 
 def test_an_identity_that_may_not(service: Simulator) -> None:
-    """403: exit 5, and how a service application becomes a member."""
+    """403: exit 5, and a hint how to add a service application as a member."""
     service.add_fault(is_api, error_response(403), times=None)
     done = run_doctor(service)
     assert (done.exit_code, done.checks["api"]["result"]) == (5, "fail")
@@ -129,7 +131,7 @@ def test_an_identity_that_may_not(service: Simulator) -> None:
 
 
 def test_no_export() -> None:
-    """An empty list: exit 4, and that it may be the membership."""
+    """An empty list: exit 4, and a hint that the membership may be missing."""
     with Simulator() as sim:
         done = run_doctor(sim)
     assert (done.exit_code, done.last_line["error"]) == (4, "NoExport")
@@ -138,7 +140,7 @@ def test_no_export() -> None:
 
 
 def test_no_finished_export(service: Simulator) -> None:
-    """One under way is none: exit 4 at once, without waiting."""
+    """An unfinished export does not count: exit 4 at once, without waiting."""
     service.exports[0]["status"] = "InProgress"
     done = run_doctor(service)
     assert (done.exit_code, done.checks["export"]["result"]) == (4, "fail")
@@ -146,7 +148,7 @@ def test_no_finished_export(service: Simulator) -> None:
 
 
 def test_a_container_that_may_not_be_listed(service: Simulator) -> None:
-    """A warning: the mirror walks then."""
+    """A link that cannot list gives a warning: the mirror walks the tilesets then."""
     service.add_fault(is_listing, error_response(403, "AuthorizationPermissionMismatch"), times=None)
     done = run_doctor(service)
     assert (done.exit_code, done.failed_checks) == (0, {"listing": "warn"})
@@ -163,7 +165,7 @@ def test_a_container_that_may_not_be_listed(service: Simulator) -> None:
     ],
 )
 def test_a_root_that_cannot_be_read(service: Simulator, status: int, code: str, exit_code: int, kind: str) -> None:
-    """The exit code is that of the class of the failure."""
+    """The exit code is that of the error class."""
     service.add_fault(is_blob_named("tileset.json"), error_response(status, code), times=None)
     done = run_doctor(service)
     assert (done.exit_code, done.last_line["error"], done.failed_checks) == (exit_code, kind, {"tileset": "fail"})
@@ -172,7 +174,7 @@ def test_a_root_that_cannot_be_read(service: Simulator, status: int, code: str, 
 
 @pytest.mark.parametrize(("ahead", "where"), [(125, "behind"), (-125, "ahead of")])
 def test_a_clock_that_is_off(service: Simulator, ahead: float, where: str) -> None:
-    """More than a minute is a warning, with what it breaks."""
+    """A clock that is off by more than a minute gives a warning with its consequences."""
     service.clock_offset = timedelta(seconds=ahead)
     done = run_doctor(service)
     assert (done.exit_code, done.failed_checks) == (0, {"clock": "warn"})
@@ -181,7 +183,7 @@ def test_a_clock_that_is_off(service: Simulator, ahead: float, where: str) -> No
 
 
 def test_a_service_that_cannot_be_reached(tmp_path: Path) -> None:
-    """Exit 6, where to look, and all that needs it skipped."""
+    """An unreachable service: exit 6 with a hint; all checks that need it are skipped."""
     done = run_tilesync(
         "doctor", "--json", "--retry-for", "0s", TILESYNC_API_URL="http://127.0.0.1:9", TILESYNC_TOKEN="t"
     )
@@ -191,7 +193,7 @@ def test_a_service_that_cannot_be_reached(tmp_path: Path) -> None:
 
 
 def test_proxies_are_shown_without_what_is_secret(service: Simulator) -> None:
-    """The variable and the address, never the credentials."""
+    """The proxy check prints the variable and the address, never the credentials."""
     done = run_doctor(service, HTTPS_PROXY="http://me:TOPSECRET@proxy.example:3128", no_proxy="127.0.0.1")
     assert done.exit_code == 0
     said = done.checks["proxy"]["message"]
@@ -200,7 +202,7 @@ def test_proxies_are_shown_without_what_is_secret(service: Simulator) -> None:
 
 
 def test_authorities_are_told(service: Simulator, tmp_path: Path) -> None:
-    """The file that is used, and one that is named and not there."""
+    """The CA file in use is printed; a missing file is an error."""
     lost = run_doctor(service, SSL_CERT_FILE=str(tmp_path / "none.pem"))
     assert (lost.failed_checks, lost.checks["authorities"]["hint"]) == (
         {"authorities": "warn"},
@@ -209,7 +211,7 @@ def test_authorities_are_told(service: Simulator, tmp_path: Path) -> None:
 
 
 def test_a_container_link_needs_no_identity(service: Simulator) -> None:
-    """With a link as source only the container is looked at, and its end is told; its signature is not."""
+    """With a link as SOURCE only the container is checked; its expiry is printed, its signature is not."""
     link = service.create_link(EXPORT)
     done = run_tilesync("doctor", "--json", "--source", "-", stdin=link)
     assert (done.exit_code, list(done.checks), done.failed_checks) == (
@@ -217,7 +219,7 @@ def test_a_container_link_needs_no_identity(service: Simulator) -> None:
         [name for name in ALL_CHECKS if name not in {"identity", "token", "api", "export"}],
         {},
     )
-    assert "good for" in done.checks["link"]["message"]
+    assert "valid for" in done.checks["link"]["message"]
     assert "sig=" not in done.stdout + done.stderr
     service.link_lifetime = timedelta(seconds=-30)
     ended = run_tilesync("doctor", "--json", TILESYNC_SOURCE=service.create_link(EXPORT))

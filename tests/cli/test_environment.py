@@ -1,4 +1,4 @@
-"""Variables that nobody reads, ids that are none: said before they cost an hour."""
+"""Warn of unknown environment variables, and refuse invalid ids, before a run starts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tilesync.cli.main import cli
 
 
 def list_warnings(done: CommandResult) -> list[str]:
-    """What was warned of."""
+    """Return the warnings."""
     return [line["message"] for line in done.lines if line["kind"] == "warning"]
 
 
 def test_misspelt_variables_are_warned_of(tmp_path: Path) -> None:
-    """The nearest one is named; the run goes on as if it were not there, and the report has the warning."""
+    """The warning suggests the nearest variable; the run ignores the unknown one, and the report has the warning."""
     with Simulator() as sim:
         sim.offer_export()
         report = tmp_path / "r"
@@ -45,14 +45,14 @@ def test_misspelt_variables_are_warned_of(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_counts_as_an_option_alone(variable: str, option: str) -> None:
-    """A variable that is ignored on purpose is told with the reason, and with what to write instead."""
+    """The warning of a variable that is ignored on purpose gives the reason and the alternative."""
     (said,) = find_unknown_variables(cli, {variable: "3"})
     assert said.startswith(f"{variable} is ignored: what deletes or overrides a guard")
     assert option in said
 
 
 def test_variables_that_are_read(tmp_path: Path) -> None:
-    """No command warns of what another command, or no option, reads, nor of those of the tests, nor of empty ones."""
+    """No command warns of variables of other commands, of the tests, or of empty ones."""
     names = (
         "TOKEN",
         "SHARE_KEY",
@@ -75,7 +75,7 @@ def test_variables_that_are_read(tmp_path: Path) -> None:
     [["mirror", "nosuch", "{d}"], ["exports", "not-an-id"], ["link", "not-an-id"], ["doctor", "--source", "not-an-id"]],
 )
 def test_what_is_no_id(words: list[str], tmp_path: Path) -> None:
-    """An iModel id is a GUID: anything else is a usage error that says where to find one, and asks nobody."""
+    """An iModel id that is no GUID is a usage error that says where to find one; no request is sent."""
     with Simulator() as sim:
         sim.offer_export()
         done = run_tilesync(*(word.format(d=tmp_path / "d") for word in words), "--json", sim=sim)
@@ -88,7 +88,7 @@ def test_what_is_no_id(words: list[str], tmp_path: Path) -> None:
 
 
 def test_the_url_of_a_portal(tmp_path: Path) -> None:
-    """What people copy from their browser is as good as the id in it; what is not plain is refused in words."""
+    """A URL copied from a browser is accepted for the id in it; an ambiguous one is refused with an explanation."""
     twin = "0a1b2c3d-0000-4111-8222-333344445555"
     url = f"https://developer.bentley.com/my-itwins/{twin}/{IMODEL}/view"
     with Simulator() as sim:

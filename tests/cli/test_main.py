@@ -1,4 +1,4 @@
-"""The command line as programs and people meet it: a real process, its exit code, its two outputs, its files."""
+"""Test the command line as a real process: exit codes, stdout, stderr and files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FAILED = FINISHED | {"error", "message", "hint"}
 
 
 def environment(sim: Simulator | None = None, **more: str) -> dict[str, str]:
-    """A bare environment, as cron has it, with a token and the address of the simulator."""
+    """Return a minimal environment, as cron has it, with a token and the address of the simulator."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
     service = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
     return {**kept, "LC_ALL": "C.UTF-8", **service, **more}
@@ -53,7 +53,7 @@ def environment(sim: Simulator | None = None, **more: str) -> dict[str, str]:
 def tilesync(
     *arguments: object, sim: Simulator | None = None, stdin: str = "", **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command; what it said and how it ended."""
+    """Run the command; return its output and exit code."""
     command = [sys.executable, "-m", "tilesync", *map(str, arguments)]
     return subprocess.run(
         command, env=environment(sim, **more), input=stdin, capture_output=True, text=True, timeout=60, encoding="utf-8"
@@ -61,7 +61,7 @@ def tilesync(
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The last JSON line; every line must be one flat object with a kind."""
+    """Return the last JSON line; every line must be one flat object with a kind."""
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     for line in lines:
         assert isinstance(line["kind"], str)
@@ -73,7 +73,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def assert_failed(done: subprocess.CompletedProcess[str], code: int, kind: str) -> dict[str, Any]:
-    """The last line of a run that failed so."""
+    """Assert how a run failed; return its last line."""
     said = last_line(done)
     assert (done.returncode, said["kind"], said["error"]) == (code, "failed", kind), (done.stdout, done.stderr)
     assert said.keys() == FAILED
@@ -86,7 +86,7 @@ def assert_failed(done: subprocess.CompletedProcess[str], code: int, kind: str) 
 
 @pytest.fixture
 def service() -> Iterator[Simulator]:
-    """A simulator with a small export whose unhit faults fail the test."""
+    """Start a simulator with a small export; faults that were never hit fail the test."""
     with Simulator() as sim:
         sim.offer_export()
         yield sim
@@ -96,7 +96,7 @@ def service() -> Iterator[Simulator]:
 
 
 def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_path: Path) -> None:
-    """Exit 0 and the last line to the letter, for the run that publishes and for the one with nothing to do."""
+    """Exit 0 and the exact last line, for a run that publishes and for one with nothing to do."""
     files = service.containers[EXPORT]
     total = sum(len(item.data) for item in files.values())
     said = last_line(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
@@ -120,14 +120,14 @@ def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_p
 
 
 def test_behind_is_said(service: Simulator, tmp_path: Path) -> None:
-    """A newer export that is not finished: mirrored is the older one, and `behind` is true."""
+    """If the newest export is not finished, the older one is mirrored and `behind` is true."""
     service.offer_export(export_id=OTHER, status="InProgress")
     said = last_line(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
     assert (said["export"], said["newest"], said["behind"]) == (EXPORT, OTHER, True)
 
 
 def test_people_read_stderr(service: Simulator, tmp_path: Path) -> None:
-    """Without --json stdout stays empty; stderr ends with what was done; no bar, no control characters in a pipe."""
+    """Without --json stdout is empty and stderr ends with a summary; a pipe gets no bar and no control character."""
     done = tilesync("mirror", IMODEL, tmp_path, sim=service)
     assert (done.returncode, done.stdout) == (0, "")
     assert "published" in done.stderr
@@ -136,19 +136,19 @@ def test_people_read_stderr(service: Simulator, tmp_path: Path) -> None:
 
 
 def test_quiet_says_nothing_when_all_is_well(service: Simulator, tmp_path: Path) -> None:
-    """-q: neither output has a word on a good run."""
+    """-q: a successful run prints nothing."""
     done = tilesync("mirror", IMODEL, tmp_path, "-q", sim=service)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_verbose_names_every_file(service: Simulator, tmp_path: Path) -> None:
-    """-v: each file that arrived is named."""
+    """-v: each stored file is printed."""
     done = tilesync("mirror", IMODEL, tmp_path, "-v", sim=service)
     assert all(name in done.stderr for name in service.containers[EXPORT])
 
 
 def test_source_and_destination_come_from_the_environment(service: Simulator, tmp_path: Path) -> None:
-    """TILESYNC_SOURCE, TILESYNC_DEST and TILESYNC_JSON stand for the arguments; a flag goes before."""
+    """TILESYNC_SOURCE, TILESYNC_DEST and TILESYNC_JSON replace the arguments; options on the command line win."""
     done = tilesync(
         "mirror", sim=service, TILESYNC_SOURCE=IMODEL, TILESYNC_DEST=str(tmp_path / "d"), TILESYNC_JSON="1",
         TILESYNC_EXPORT_TYPE="3dtiles", TILESYNC_WAIT="0s",
@@ -160,13 +160,13 @@ def test_source_and_destination_come_from_the_environment(service: Simulator, tm
 
 
 def test_itp_api_url_is_read_too(service: Simulator, tmp_path: Path) -> None:
-    """ITP_API_URL names the service where TILESYNC_API_URL does not."""
+    """ITP_API_URL names the service if TILESYNC_API_URL is not set."""
     done = tilesync("mirror", IMODEL, tmp_path, ITP_API_URL=service.url, TILESYNC_TOKEN="demo")
     assert done.returncode == 0, done.stderr
 
 
 def test_a_dry_run_writes_nothing(service: Simulator, tmp_path: Path) -> None:
-    """-n: the plan with reasons, exit 0, DEST not even made, no blob asked for."""
+    """-n: prints the plan with reasons, ends with 0, does not create DEST and requests no blob."""
     done = tilesync("mirror", IMODEL, tmp_path / "d", "-n", sim=service)
     assert done.returncode == 0
     assert all(name in done.stdout for name in service.containers[EXPORT])
@@ -179,7 +179,7 @@ def test_a_dry_run_writes_nothing(service: Simulator, tmp_path: Path) -> None:
 
 
 def test_exports_lists_what_the_service_has(service: Simulator, tmp_path: Path) -> None:
-    """Newest first, for people aligned, for programs a line each with the same facts."""
+    """`exports` lists the newest first: a table for people, a JSON line each with the same facts for programs."""
     service.offer_export(export_id=OTHER, status="Invalid", error={"code": "X", "message": "no geometry"})
     done = tilesync("exports", IMODEL, sim=service)
     assert done.returncode == 0
@@ -196,7 +196,7 @@ def test_exports_lists_what_the_service_has(service: Simulator, tmp_path: Path) 
 
 
 def test_link_prints_the_viewer_url(service: Simulator) -> None:
-    """Stdout holds the signed URL of the root and nothing else."""
+    """`link` prints the signed URL of the root and nothing else on stdout."""
     done = tilesync("link", IMODEL, sim=service)
     assert done.returncode == 0
     assert re.fullmatch(rf"{re.escape(service.url)}/{EXPORT}/tileset\.json\?\S+sig=\S+\n", done.stdout)
@@ -204,7 +204,7 @@ def test_link_prints_the_viewer_url(service: Simulator) -> None:
 
 
 def test_a_link_on_the_command_line_works_with_a_hint(service: Simulator, tmp_path: Path) -> None:
-    """An argument can be seen by others: said once, and not said for `-` and TILESYNC_SOURCE."""
+    """A link as argument is visible to other users: one warning, and none for `-` and TILESYNC_SOURCE."""
     link = service.create_link(EXPORT)
     done = tilesync("mirror", link, tmp_path / "a", sim=service)
     assert done.returncode == 0
@@ -219,7 +219,7 @@ def test_a_link_on_the_command_line_works_with_a_hint(service: Simulator, tmp_pa
 
 
 def test_verify_after_mirror(service: Simulator, tmp_path: Path) -> None:
-    """0 with the same keys when all is whole; 10 with every finding when not; mirror heals; 0 again."""
+    """`verify` ends with 0 if all files are intact, and with 10 and every finding if not; `mirror` repairs."""
     tilesync("mirror", IMODEL, tmp_path, sim=service)
     said = last_line(tilesync("verify", tmp_path, "--json"))
     assert said.keys() == FINISHED
@@ -238,7 +238,7 @@ def test_verify_after_mirror(service: Simulator, tmp_path: Path) -> None:
 
 
 def test_report_and_log_file(service: Simulator, tmp_path: Path) -> None:
-    """--report holds the last line with all failures, --log-file every event with its time, appended."""
+    """--report writes the last line with all failures; --log-file appends every event with its time."""
     fault = service.add_fault(
         is_blob_named("tiles/001.glb", "tiles/002.glb"), error_response(404, "BlobNotFound"), times=2
     )
@@ -293,7 +293,7 @@ def test_report_and_log_file(service: Simulator, tmp_path: Path) -> None:
     ],
 )
 def test_usage_errors_end_with_2(arguments: list[str], tmp_path: Path) -> None:
-    """Exit 2, a sentence on stderr, with --json the last line too, nothing written."""
+    """A usage error: exit 2, a sentence on stderr, with --json the last line too, and nothing is written."""
     command = [sys.executable, "-m", "tilesync", *arguments]
     env = environment(TILESYNC_TOKEN="x")
     for more in ([], ["--json"]):
@@ -314,13 +314,13 @@ def test_usage_errors_end_with_2(arguments: list[str], tmp_path: Path) -> None:
 
 
 def test_a_usage_error_has_its_json_line_where_the_environment_asks_for_json(tmp_path: Path) -> None:
-    """TILESYNC_JSON=1 is --json, for usage errors too."""
+    """TILESYNC_JSON=1 works as --json, also for usage errors."""
     done = tilesync("mirror", IMODEL, tmp_path, "--no-such-option", TILESYNC_JSON="1")
     assert last_line(done)["exit"] == 2
 
 
 def test_an_invalid_request_ends_with_2(service: Simulator, tmp_path: Path) -> None:
-    """422 of the service: exit 2 with its details."""
+    """422 from the service: exit 2 with its details."""
     body = json.dumps(
         {
             "error": {
@@ -336,7 +336,7 @@ def test_an_invalid_request_ends_with_2(service: Simulator, tmp_path: Path) -> N
 
 
 def test_failed_files_end_with_3(service: Simulator, tmp_path: Path) -> None:
-    """Wrong bytes for good: exit 3, the file named, nothing published, the counts add up."""
+    """A blob with permanently wrong bytes: exit 3, the file is named, nothing is published, the counts add up."""
     service.add_fault(is_blob_named("tiles/001.glb"), flip_last_bit, times=None)
     done = tilesync("mirror", IMODEL, tmp_path, "--json", sim=service)
     said = assert_failed(done, 3, "Incomplete")
@@ -347,7 +347,7 @@ def test_failed_files_end_with_3(service: Simulator, tmp_path: Path) -> None:
 
 
 def test_no_export_ends_with_4(service: Simulator, tmp_path: Path) -> None:
-    """None listed, and none finished within --wait: exit 4, saying why, with a bounded wait."""
+    """No export, or none finished within --wait: exit 4 with the reason, after a bounded wait."""
     service.exports.clear()
     assert_failed(tilesync("mirror", IMODEL, tmp_path, "--json", "--wait", "0s", sim=service), 4, "NoExport")
     service.offer_export(status="InProgress")
@@ -359,7 +359,7 @@ def test_no_export_ends_with_4(service: Simulator, tmp_path: Path) -> None:
 
 
 def test_a_refused_identity_ends_with_5(service: Simulator, tmp_path: Path) -> None:
-    """401 of the API, no identity at all, and 403 of the storage: exit 5 each."""
+    """401 from the API, no identity, and 403 from the storage each end with 5."""
     assert_failed(
         tilesync("mirror", IMODEL, tmp_path, "--json", sim=service, TILESYNC_TOKEN="wrong"), 5, "NotAuthorised"
     )
@@ -370,7 +370,7 @@ def test_a_refused_identity_ends_with_5(service: Simulator, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("when", [is_api, is_listing, is_blob])
 def test_a_service_that_keeps_failing_ends_with_6(service: Simulator, tmp_path: Path, when: Any) -> None:
-    """5xx past --retry-for, from the API, the listing or the blobs: exit 6, soon after the budget."""
+    """5xx for longer than --retry-for, from the API, the listing or the blobs: exit 6, soon after that time."""
     service.add_fault(when, error_response(503, "ServerBusy"), times=None)
     begun = time.monotonic()
     done = tilesync("mirror", IMODEL, tmp_path, "--json", "--retry-for", "1s", sim=service)
@@ -379,7 +379,7 @@ def test_a_service_that_keeps_failing_ends_with_6(service: Simulator, tmp_path: 
 
 
 def test_an_export_that_is_gone_ends_with_7(service: Simulator, tmp_path: Path) -> None:
-    """The container is gone: exit 7."""
+    """A deleted container: exit 7."""
     del service.containers[EXPORT]
     assert_failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 7, "ExportReplaced")
     assert_failed(
@@ -388,7 +388,7 @@ def test_an_export_that_is_gone_ends_with_7(service: Simulator, tmp_path: Path) 
 
 
 def test_a_destination_that_cannot_serve_ends_with_8(service: Simulator, tmp_path: Path) -> None:
-    """A foreign tileset.json, a file for a folder, nothing to verify: exit 8."""
+    """A foreign tileset.json, a file instead of a folder, or nothing to verify: exit 8."""
     (tmp_path / "tileset.json").write_text("{}")
     assert_failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 8, "DestinationError")
     assert_failed(tilesync("mirror", IMODEL, tmp_path / "tileset.json", "--json", sim=service), 8, "DestinationError")
@@ -397,7 +397,7 @@ def test_a_destination_that_cannot_serve_ends_with_8(service: Simulator, tmp_pat
 
 
 def test_a_destination_in_use_ends_with_9(service: Simulator, tmp_path: Path) -> None:
-    """While a run holds DEST a second one ends at once with 9; the first publishes undisturbed."""
+    """While a run holds DEST, a second one ends at once with 9; the first one publishes."""
     gate, inside = threading.Event(), threading.Event()
     service.add_fault(is_blob_named("tileset.json"), call_before(inside.set, lambda: gate.wait(30)))
     first = start_program("mirror", IMODEL, tmp_path, sim=service)
@@ -414,7 +414,7 @@ def test_a_destination_in_use_ends_with_9(service: Simulator, tmp_path: Path) ->
 
 
 def test_a_shrunken_export_ends_with_11(service: Simulator, tmp_path: Path) -> None:
-    """Under half of what is published is not published: exit 11, the old version stands."""
+    """An export with less than half of the published files is not published: exit 11, the old version stays."""
     tilesync("mirror", IMODEL, tmp_path, sim=service)
     service.offer_export({"tileset.json": tileset()}, export_id=OTHER)
     done = tilesync("mirror", IMODEL, tmp_path, "--json", sim=service)
@@ -426,7 +426,7 @@ def test_a_shrunken_export_ends_with_11(service: Simulator, tmp_path: Path) -> N
 
 
 def start_program(*arguments: object, sim: Simulator, **more: str) -> subprocess.Popen[str]:
-    """A run under way."""
+    """Start a run that is blocked in the middle."""
     return subprocess.Popen(
         [sys.executable, "-m", "tilesync", *map(str, arguments)],
         env=environment(sim, **more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -439,7 +439,7 @@ def start_program(*arguments: object, sim: Simulator, **more: str) -> subprocess
 def test_a_signal_stops_cleanly_and_the_next_run_resumes(
     service: Simulator, tmp_path: Path, number: int, code: int, kind: str
 ) -> None:
-    """130 or 143, how to resume is said, what arrived is kept, nothing was published; the rest comes next time."""
+    """A signal ends a run with 130 or 143 and a hint to resume; stored files are kept, and the next run continues."""
     gate, inside = threading.Event(), threading.Event()
     service.add_fault(is_blob, call_before(inside.set, lambda: gate.wait(30)), skip=9)
     running = start_program("mirror", IMODEL, tmp_path, "--json", "--transfers", "1", sim=service)
@@ -476,7 +476,7 @@ def test_a_signal_while_waiting_for_an_export(service: Simulator, tmp_path: Path
 def run_in_terminal(
     *arguments: object, sim: Simulator, size: tuple[int, int] = (24, 100), **more: str
 ) -> tuple[int, str]:
-    """Run with stderr on a pseudo-terminal; exit code and what it showed."""
+    """Run with stderr on a pseudo-terminal; return the exit code and the output."""
     reason = "this system has no pseudo-terminals"
     fcntl, pty, termios = (pytest.importorskip(name, reason=reason) for name in ("fcntl", "pty", "termios"))
     master, slave = pty.openpty()
@@ -503,7 +503,7 @@ def run_in_terminal(
 
 @pytest.mark.parametrize("size", [(24, 100), (0, 0)])
 def test_a_bar_is_drawn_on_a_terminal(service: Simulator, tmp_path: Path, size: tuple[int, int]) -> None:
-    """On a terminal a bar is drawn, also on one that does not state its size."""
+    """On a terminal a bar is drawn, also if it does not report its size."""
     service.delay_s = 0.15
     code, shown = run_in_terminal("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, size=size, TERM="xterm")
     assert code == 0
@@ -512,7 +512,7 @@ def test_a_bar_is_drawn_on_a_terminal(service: Simulator, tmp_path: Path, size: 
 
 
 def test_no_bar_where_none_is_wanted(service: Simulator, tmp_path: Path) -> None:
-    """With --no-progress, with -q, and on a dumb terminal nothing is drawn."""
+    """With --no-progress, with -q, and on a dumb terminal no bar is drawn."""
     service.delay_s = 0.1
     for number, (flag, term) in enumerate((("--no-progress", "xterm"), ("-q", "xterm"), ("-v", "dumb"))):
         code, shown = run_in_terminal("mirror", IMODEL, tmp_path / str(number), flag, sim=service, TERM=term)
@@ -524,7 +524,7 @@ def test_no_bar_where_none_is_wanted(service: Simulator, tmp_path: Path) -> None
 
 
 def test_no_secret_in_any_output_or_file(service: Simulator, tmp_path: Path) -> None:
-    """Renewals, retries, failures and a bare link, with everything written down: no token, no signature anywhere."""
+    """With link renewals, retries and failures, no output or file contains a token or a signature."""
     service.token = "T0KEN-very-secret"
     service.add_fault(is_blob_named("tiles/001.glb"), error_response(404, "BlobNotFound"))
     service.add_fault(is_blob, error_response(500, "InternalError"), times=3, skip=4)
@@ -545,7 +545,7 @@ def test_no_secret_in_any_output_or_file(service: Simulator, tmp_path: Path) -> 
 
 
 def test_a_bad_link_is_not_repeated(tmp_path: Path) -> None:
-    """What is refused as a link is not shown: it may hold a signature."""
+    """An invalid link is not printed: it may contain a signature."""
     done = tilesync("mirror", "-", tmp_path, "--json", stdin="ftp://account/container?sig=HUSH\n")
     assert done.returncode == 2
     assert "HUSH" not in done.stdout + done.stderr
@@ -555,7 +555,7 @@ def test_a_bad_link_is_not_repeated(tmp_path: Path) -> None:
 
 
 def test_help_and_version() -> None:
-    """--help names the commands, --version the version; both are 0 and quick to say."""
+    """--help names the commands and --version the version; both end fast with 0."""
     from tilesync import __version__
 
     for flag in ("--help", "-h"):
@@ -567,7 +567,7 @@ def test_help_and_version() -> None:
 
 
 def test_a_token_file_and_a_token_command(service: Simulator, tmp_path: Path) -> None:
-    """--token-file and --token-command stand for TILESYNC_TOKEN."""
+    """--token-file and --token-command replace TILESYNC_TOKEN."""
     (tmp_path / "token").write_text("demo\n")
     for number, option in enumerate(
         (("--token-file", tmp_path / "token"), ("--token-command", f"cat {tmp_path / 'token'}"))
@@ -577,7 +577,7 @@ def test_a_token_file_and_a_token_command(service: Simulator, tmp_path: Path) ->
 
 
 def test_a_reader_that_went_away_is_no_bug(service: Simulator, tmp_path: Path) -> None:
-    """`tilesync exports | head -0`: no traceback when nobody reads stdout."""
+    """`tilesync exports | head -0`: no traceback if nobody reads stdout."""
     running = start_program("exports", IMODEL, "--json", sim=service)
     assert running.stdout is not None
     assert running.stderr is not None
@@ -595,8 +595,8 @@ def test_a_reader_that_went_away_is_no_bug(service: Simulator, tmp_path: Path) -
 def test_streams_that_are_closed_or_full_end_no_run(
     service: Simulator, tmp_path: Path, streams: str, exit_code: int
 ) -> None:
-    """Without stdout, stderr or stdin, or with a full one, the export is mirrored all the same; 8 says that what was
-    asked for on stdout did not get there.
+    """Without stdout, stderr or stdin, or with a full one, the export is still mirrored; exit 8 says that
+    output on stdout was lost.
     """
     command = f'exec "{sys.executable}" -m tilesync mirror {IMODEL} "{tmp_path / "d"}" --json {streams}'
     done = subprocess.run(["sh", "-c", command], env=environment(service), timeout=60, check=False)
@@ -609,7 +609,7 @@ def test_streams_that_are_closed_or_full_end_no_run(
     "link", ["https://account/c?sig=TOPSECRET", "http:/account/c?sig=TOPSECRET", "c?sig=TOPSECRET"]
 )
 def test_a_link_where_none_belongs_is_refused_unseen(tmp_path: Path, command: str, link: str) -> None:
-    """A link in the place of an iModel id or DEST ends with 2, and its signature is in no message."""
+    """A link instead of an iModel id or DEST ends with 2, and its signature is in no message."""
     arguments = [command, IMODEL, link] if command == "mirror" else [command, link]
     done = tilesync(*arguments, "--json", TILESYNC_TOKEN="t")
     assert done.returncode == 2
@@ -620,7 +620,7 @@ def test_a_link_where_none_belongs_is_refused_unseen(tmp_path: Path, command: st
 
 
 def test_missing_files_are_named_and_allowed(service: Simulator, tmp_path: Path) -> None:
-    """Exit 3 with who asks, on stderr and in the report; with --allow-missing exit 0 and the count in the last line."""
+    """A missing referenced file: exit 3 with the referring file; with --allow-missing exit 0 and the count."""
     service.offer_export({"tileset.json": tileset("a.glb", "gone.glb"), "a.glb": glb(b"a")}, export_id=OTHER)
     report = tmp_path / "report.json"
     done = tilesync("mirror", IMODEL, tmp_path / "d", "--report", report, sim=service)
@@ -635,13 +635,13 @@ def test_missing_files_are_named_and_allowed(service: Simulator, tmp_path: Path)
 
 
 def test_allowing_what_is_missing_is_no_habit(service: Simulator, tmp_path: Path) -> None:
-    """The flag that overrides the check has no environment variable."""
+    """--allow-missing has no environment variable."""
     service.offer_export({"tileset.json": tileset("gone.glb")}, export_id=OTHER)
     assert tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_ALLOW_MISSING="1").returncode == 3
 
 
 def test_files_are_chosen(service: Simulator, tmp_path: Path) -> None:
-    """--include and --exclude, each again, or by the environment; a glob that cannot be read is a usage error."""
+    """--include and --exclude can be repeated or come from the environment; an invalid glob is a usage error."""
     service.offer_export(
         {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": glb(b"a"), "b.glb": glb(b"b")}, export_id=OTHER
     )
@@ -653,7 +653,7 @@ def test_files_are_chosen(service: Simulator, tmp_path: Path) -> None:
     assert "the tilesets ask for 3 files, 1 is left out and all others are there" in done.stderr
     assert done.stderr.rstrip().endswith("2 files")
     plan = tilesync("mirror", IMODEL, tmp_path / "b", "-n", sim=service, TILESYNC_INCLUDE="tileset.json b.glb")
-    assert "a.glb  (left out by --include or --exclude)" in plan.stdout
+    assert "a.glb  (excluded by --include or --exclude)" in plan.stdout
     assert "leave out 1 file;" in plan.stderr
     done = tilesync("mirror", IMODEL, tmp_path / "c", "--include", "[z-a]", sim=service)
     assert done.returncode == 2
@@ -661,7 +661,7 @@ def test_files_are_chosen(service: Simulator, tmp_path: Path) -> None:
 
 
 def test_the_inventory_is_chosen(service: Simulator, tmp_path: Path) -> None:
-    """--inventory, or TILESYNC_INVENTORY; another word is a usage error."""
+    """--inventory and TILESYNC_INVENTORY take only their words; another word is a usage error."""
     assert tilesync("mirror", IMODEL, tmp_path / "a", "--inventory", "walk", sim=service).returncode == 0
     assert tilesync("mirror", IMODEL, tmp_path / "b", sim=service, TILESYNC_INVENTORY="walk").returncode == 0
     assert not service.listing_requests
@@ -669,7 +669,7 @@ def test_the_inventory_is_chosen(service: Simulator, tmp_path: Path) -> None:
 
 
 def test_what_is_not_followed_is_listed(service: Simulator, tmp_path: Path) -> None:
-    """References that leave the container: a line each in --json and with -v, a count for people."""
+    """References that leave the container: one line each with --json or -v, otherwise a count."""
     service.offer_export({"tileset.json": tileset("https://elsewhere.invalid/x.glb?sig=s3cret")}, export_id=OTHER)
     options = ("--json", "--allow-shrink", "--allow-missing")
     done = tilesync("mirror", IMODEL, tmp_path, *options, sim=service)
@@ -685,19 +685,19 @@ def test_what_is_not_followed_is_listed(service: Simulator, tmp_path: Path) -> N
 
 
 def offer_export(service: Simulator, export_id: str, day: int) -> None:
-    """An export that differs from the others in one file."""
+    """Offer an export that differs from the others in one file."""
     files = {name: item.data for name, item in service.containers[EXPORT].items()}
     files["tiles/003.glb"] = glb(export_id.encode())
     service.offer_export(files, export_id=export_id, lastModified=f"2026-03-{day:02d}T08:30:00Z")
 
 
 def json_lines(done: subprocess.CompletedProcess[str], kind: str) -> list[dict[str, Any]]:
-    """The JSON lines of one kind."""
+    """Return the JSON lines of one kind."""
     return [said for said in map(json.loads, done.stdout.splitlines()) if said["kind"] == kind]
 
 
 def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_path: Path) -> None:
-    """all-exports, versions, rollback, verify --all and retention, by their words, exit codes and JSON."""
+    """--all-exports, versions, rollback, verify --all and retention: messages, exit codes and JSON."""
     offer_export(service, OTHER, 2)
     done = tilesync("mirror", IMODEL, tmp_path, "--all-exports", "--json", sim=service)
     said = last_line(done)
@@ -738,7 +738,7 @@ def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_pa
 
 
 def test_sha256sums_are_piped(service: Simulator, tmp_path: Path) -> None:
-    """The list goes to stdout alone, for sha256sum to read."""
+    """--sha256sums prints only the list on stdout, so that sha256sum can read it."""
     tilesync("mirror", IMODEL, tmp_path, sim=service)
     done = tilesync("versions", tmp_path, "--sha256sums", EXPORT)
     assert (done.returncode, done.stderr) == (0, "")
@@ -749,7 +749,7 @@ def test_sha256sums_are_piped(service: Simulator, tmp_path: Path) -> None:
 
 
 def test_exports_say_what_a_folder_holds(service: Simulator, tmp_path: Path) -> None:
-    """--held marks each export, in the table and the JSON, and warns of the one that is deleted next."""
+    """--held marks the stored exports in the table and the JSON, and warns of the one that is deleted next."""
     offer_export(service, OTHER, 2)
     tilesync("mirror", IMODEL, tmp_path, sim=service)
     done = tilesync("exports", IMODEL, "--held", tmp_path, "--json", sim=service)
@@ -766,7 +766,7 @@ def test_exports_say_what_a_folder_holds(service: Simulator, tmp_path: Path) -> 
 
 
 def test_these_options_have_variables_too(service: Simulator, tmp_path: Path) -> None:
-    """Options that neither delete nor lift a guard read their variables, those of the newer commands too."""
+    """Options that neither delete nor lift a guard have environment variables, in all commands."""
     offer_export(service, OTHER, 2)
     tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_ALL_EXPORTS="1")
     assert read_latest(tmp_path)["version"] == OTHER
@@ -779,7 +779,7 @@ def test_these_options_have_variables_too(service: Simulator, tmp_path: Path) ->
 
 
 def test_a_flat_mirror(service: Simulator, tmp_path: Path) -> None:
-    """The container's files and the state; deletions by option, their guard, and no other layout on top."""
+    """The flat layout: files at the container's paths, deletions by option and with a guard, no change of layout."""
     flat = ("mirror", IMODEL, tmp_path, "--layout", "flat", "--json")
     assert last_line(tilesync(*flat, sim=service))["published"] is True
     offer_export(service, OTHER, 2)
@@ -815,7 +815,7 @@ def test_a_flat_mirror(service: Simulator, tmp_path: Path) -> None:
     ],
 )
 def test_wishes_that_do_not_go_together(service: Simulator, tmp_path: Path, wrong: tuple[str, ...]) -> None:
-    """Each ends with 2 and a sentence, before anything is asked or made."""
+    """Each usage error ends with 2 and a sentence, before any request or write."""
     done = tilesync("mirror", IMODEL, tmp_path / "d", *wrong, "--json", sim=service)
     assert done.returncode == 2
     assert last_line(done)["error"] == "UsageError"
@@ -825,13 +825,13 @@ def test_wishes_that_do_not_go_together(service: Simulator, tmp_path: Path, wron
 
 
 def test_a_link_has_no_history(service: Simulator, tmp_path: Path) -> None:
-    """--all-exports with a container link is a wrong request."""
+    """--all-exports with a container link is a usage error."""
     done = tilesync("mirror", "-", tmp_path, "--all-exports", "--json", stdin=service.create_link(EXPORT), sim=service)
     assert_failed(done, 2, "UsageError")
 
 
 def test_what_deletes_is_no_habit(service: Simulator, tmp_path: Path) -> None:
-    """No variable of the environment deletes, retires or lifts a limit; layout and the rest may be set so."""
+    """No environment variable deletes, retires or lifts a limit; the layout and other options have variables."""
     more = {"TILESYNC_DELETE": "1", "TILESYNC_KEEP_VERSIONS": "0", "TILESYNC_MAX_DELETE": "x", "TILESYNC_KEEP_FOR": "x"}
     done = tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_LAYOUT="flat", **more)
     assert done.returncode == 0
@@ -856,7 +856,7 @@ def test_what_deletes_is_no_habit(service: Simulator, tmp_path: Path) -> None:
     ],
 )
 def test_an_empty_source_or_folder_is_a_usage_error(tmp_path: Path, words: str, empty: str) -> None:
-    """An unset variable of a script is not the current folder, nor all that can be seen; nothing is written."""
+    """An empty SOURCE or DEST, as from an unset variable in a script, is a usage error; nothing is written."""
     before, there = read_tree(tmp_path), [*(word.replace("{}", empty) for word in words.split(" ")), "--json"]
     command = [sys.executable, "-m", "tilesync", *there]
     done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60)
@@ -867,7 +867,7 @@ def test_an_empty_source_or_folder_is_a_usage_error(tmp_path: Path, words: str, 
 
 
 def test_an_empty_variable_is_none(service: Simulator, tmp_path: Path) -> None:
-    """TILESYNC_SOURCE may be set to nothing where no SOURCE is needed."""
+    """TILESYNC_SOURCE may be empty if no SOURCE is needed."""
     assert tilesync("exports", "--json", sim=service, TILESYNC_SOURCE="").returncode == 0
     assert (
         "missing" in assert_failed(tilesync("mirror", "--json", TILESYNC_SOURCE=""), 2, "UsageError")["message"].lower()
@@ -888,7 +888,7 @@ def test_an_empty_variable_is_none(service: Simulator, tmp_path: Path) -> None:
 def test_a_tilde_that_nobody_expanded_is_a_usage_error(
     service: Simulator, tmp_path: Path, words: list[str], more: dict[str, str], instead: str
 ) -> None:
-    """No folder named `~` is made: environment files and quotes leave it as it is, and it is said what to write."""
+    """An unexpanded `~` (environment files, quotes) is refused with a hint what to write; no folder `~` is made."""
     home = tmp_path / "home"
     command = [sys.executable, "-m", "tilesync", *words, "--json"]
     env = environment(service, **more, HOME=str(home))
@@ -899,7 +899,7 @@ def test_a_tilde_that_nobody_expanded_is_a_usage_error(
 
 @pytest.mark.parametrize("dest", ["./~/tiles", "~/tiles", "~old/tiles"])
 def test_a_folder_whose_name_begins_with_a_tilde_can_be_meant(service: Simulator, tmp_path: Path, dest: str) -> None:
-    """One that is there is meant, and one behind a dot."""
+    """An existing folder named `~` is accepted, and so is `./~`."""
     if not dest.startswith("."):
         (tmp_path / dest).parent.mkdir()
     command = [sys.executable, "-m", "tilesync", "mirror", IMODEL, dest, "--json"]
@@ -911,7 +911,7 @@ def test_a_folder_whose_name_begins_with_a_tilde_can_be_meant(service: Simulator
 
 
 def test_a_source_below_home_is_found(service: Simulator, tmp_path: Path) -> None:
-    """A SOURCE is only read, and its `~` is that of the user, as before."""
+    """The `~` of a SOURCE is the home folder of the user: a SOURCE is only read."""
     assert tilesync("mirror", IMODEL, tmp_path / "one", sim=service).returncode == 0
     done = tilesync("mirror", tmp_path / "copy", TILESYNC_SOURCE="~/one", HOME=str(tmp_path))
     assert done.returncode == 2  # one word is SOURCE, whatever the variable says
@@ -922,7 +922,7 @@ def test_a_source_below_home_is_found(service: Simulator, tmp_path: Path) -> Non
 
 
 def test_a_plan_is_told_from_a_run_by_its_last_line(service: Simulator, tmp_path: Path) -> None:
-    """`dry_run` is true in the last line, the report and the log of a plan, also of one that failed, and is in no
+    """`dry_run` is true in the last line, the report and the log of a plan, also of a failed one, and in no
     other line.
     """
     report, log = tmp_path / "r", tmp_path / "log"

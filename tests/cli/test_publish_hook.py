@@ -1,4 +1,4 @@
-"""A command that is run when the pointer has moved."""
+"""Test --on-publish: a command that runs after the pointer has moved."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 
 
 def write_hook_program(out: Path, *, exit_code: int = 0) -> str:
-    """A command that appends its input to a file as a line, says something, and exits so."""
+    """Write a program that appends its input to a file, prints a word and exits with a code."""
     code = f"import sys; print('purged'); open({str(out)!r}, 'a').write(sys.stdin.read()); sys.exit({exit_code})"
     return shlex.join([sys.executable, "-c", code])
 
 
 def read_hook_reports(out: Path) -> list[dict[str, object]]:
-    """The reports that came."""
+    """Read the reports that the program received."""
     return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
 def test_it_hears_of_each_move_once(tmp_path: Path) -> None:
-    """Its input is the report of the run that moved the pointer; a night that moves nothing runs nothing."""
+    """The command gets the report of the run that moved the pointer; a run that moves nothing does not start it."""
     out, dest = tmp_path / "out", tmp_path / "dest"
     with Simulator() as sim:
         sim.offer_export(export(3))
@@ -42,7 +42,7 @@ def test_it_hears_of_each_move_once(tmp_path: Path) -> None:
 
 
 def test_one_that_fails_is_run_again(tmp_path: Path) -> None:
-    """Its failure is exit 8, the pointer has moved all the same; the next run has it told, though nothing is to do."""
+    """A failed command gives exit 8, but the pointer has moved; the next run repeats it, even with nothing to do."""
     out, dest = tmp_path / "out", tmp_path / "dest"
     with Simulator() as sim:
         sim.offer_export(export(3))
@@ -60,7 +60,7 @@ def test_one_that_fails_is_run_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", ["", "'"])
 def test_what_is_no_command_is_refused(tmp_path: Path, words: str) -> None:
-    """An empty text is no wish; what cannot be read is a usage error, before anything is done."""
+    """An empty command is ignored; one that cannot be parsed is a usage error, before anything is done."""
     with Simulator() as sim:
         sim.offer_export(export(3))
         assert sim.mirror_program(tmp_path, "--on-publish", words).exit_code == (2 if words else 0)

@@ -1,4 +1,4 @@
-"""Signals: a closed terminal, a signal while the program loads, and what the whole process group hears."""
+"""Signals: a closed terminal, a signal while the program loads, and a signal to the whole process group."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def service() -> Iterator[Simulator]:
-    """A simulator with a small export."""
+    """Start a simulator with a small export."""
     with Simulator() as sim:
         sim.offer_export()
         yield sim
 
 
 def environment(sim: Simulator | None = None) -> dict[str, str]:
-    """A bare environment."""
+    """Return a minimal environment."""
     given = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
     return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **given}
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """A report."""
+    """Read a report."""
     said: dict[str, Any] = json.loads(path.read_text())
     return said
 
 
 class BlockedService:
-    """A service that answers nine files, then waits: a run against it is in the middle."""
+    """Simulator that serves nine files and then blocks, so that a run stays in the middle."""
 
     def __init__(self, service: Simulator) -> None:
         self.release, self.is_blocked = threading.Event(), threading.Event()
@@ -56,7 +56,7 @@ class BlockedService:
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_hangup_is_told_and_resumable(service: Simulator, tmp_path: Path, times: int) -> None:
-    """SIGHUP ends a run with 129, its report and its last line, once or twice; what came in is kept by the next run."""
+    """SIGHUP, once or twice, ends a run with 129, a report and a last line; the next run keeps the stored files."""
     halted, report = BlockedService(service), tmp_path / "r"
     running = subprocess.Popen(
         [sys.executable, "-m", "tilesync", "mirror", IMODEL, str(tmp_path / "d"), "--json", "--transfers", "1",
@@ -77,7 +77,7 @@ def test_a_hangup_is_told_and_resumable(service: Simulator, tmp_path: Path, time
 
 
 def test_a_closed_terminal_ends_a_run_with_its_report(service: Simulator, tmp_path: Path) -> None:
-    """The kernel sends SIGHUP when the terminal goes away: the bar cannot be drawn then, and the report is written."""
+    """After SIGHUP from a closed terminal the bar cannot be drawn, but the report is written."""
     pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
     halted, report = BlockedService(service), tmp_path / "r"
     pid, master = pty.fork()
@@ -97,7 +97,7 @@ def test_a_closed_terminal_ends_a_run_with_its_report(service: Simulator, tmp_pa
 
 
 def test_a_hangup_that_is_ignored_stays_ignored(service: Simulator, tmp_path: Path) -> None:
-    """Under `nohup` a run goes on to its end, and its helpers with it."""
+    """Under `nohup` a run and its workers continue to the end."""
     halted = BlockedService(service)
     running = subprocess.Popen(
         ["nohup", sys.executable, "-m", "tilesync", "mirror", IMODEL, str(tmp_path / "d"), "--transfers", "1", "-q"],
@@ -134,7 +134,7 @@ else:
 @pytest.mark.parametrize("how", ["module", "script"])
 @pytest.mark.parametrize("module", ["tilesync.cli.main", "click", "tilesync.errors"])
 def test_ctrl_c_while_the_program_loads_is_quiet(module: str, how: str) -> None:
-    """SIGINT in an import at the start ends with 130, and with no traceback."""
+    """SIGINT during an import at the start ends with 130 and without a traceback."""
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED_IMPORT, module, how],
         env=environment(), capture_output=True, text=True, timeout=60, check=False,
@@ -143,7 +143,7 @@ def test_ctrl_c_while_the_program_loads_is_quiet(module: str, how: str) -> None:
 
 
 def test_the_script_is_the_quiet_entry_point() -> None:
-    """What is installed as `tilesync` loads the commands only within that function."""
+    """The installed `tilesync` loads the commands only inside its main function."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     assert scripts == {"tilesync": "tilesync.__main__:main"}
     loaded = (

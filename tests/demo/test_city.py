@@ -1,4 +1,4 @@
-"""The demonstration city: a valid, complete and repeatable 3D Tiles 1.1 export."""
+"""The demo city is a valid, complete and reproducible 3D Tiles 1.1 export."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def files() -> dict[str, bytes]:
 def walk_tiles(
     files: dict[str, bytes], name: str = "tileset.json"
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
-    """Every tile as (tileset name, tile, parent); the parent of an external root is the tile that refers to it."""
+    """Yield every tile as (tileset name, tile, parent); the parent of an external root is the referring tile."""
     waiting: list[tuple[str, dict[str, Any], dict[str, Any] | None]] = [(name, json.loads(files[name])["root"], None)]
     while waiting:
         name, tile, parent = waiting.pop()
@@ -39,7 +39,7 @@ def resolve(name: str, uri: str) -> str:
 
 
 def split_glb(glb: bytes) -> tuple[dict[str, Any], bytes]:
-    """The JSON and the binary chunk, after checking the header and chunk table (glTF 2.0, 4.4)."""
+    """Check the header and the chunk table (glTF 2.0, 4.4); return the JSON and the binary chunk."""
     magic, version, length, size, kind = struct.unpack_from("<4s3I4s", glb)
     assert (magic, version, length, kind, size % 4) == (b"glTF", 2, len(glb), b"JSON", 0)
     rest, kind = struct.unpack_from("<I4s", glb, 20 + size)
@@ -67,12 +67,12 @@ def is_inside(inner: Box, outer: Box) -> bool:
 
 
 def test_the_first_name_is_the_root_tileset(files: dict[str, bytes]) -> None:
-    """A caller may take the first name as the entry."""
+    """The first name is `tileset.json`, the entry."""
     assert next(iter(files)) == "tileset.json"
 
 
 def test_every_reference_has_a_file_and_every_file_a_reference(files: dict[str, bytes]) -> None:
-    """The names are exactly the closure of `tileset.json`."""
+    """The names are exactly the files that `tileset.json` references, directly or not."""
     found = {"tileset.json"} | {resolve(name, tile["content"]["uri"]) for name, tile, _ in walk_tiles(files)}
     for name, (document, _) in split_all_glbs(files).items():
         found |= {resolve(name, image["uri"]) for image in document["images"] if "uri" in image}
@@ -80,7 +80,7 @@ def test_every_reference_has_a_file_and_every_file_a_reference(files: dict[str, 
 
 
 def test_there_are_many_small_tiles(files: dict[str, bytes]) -> None:
-    """At least four hundred GLBs of a few kilobytes, eight megabytes in all, stand for a real export."""
+    """The city has at least 400 GLBs of a few kilobytes, 8 MB in total, like a real export."""
     sizes = sorted(len(payload) for name, payload in files.items() if name.endswith(".glb"))
     assert len(sizes) >= 400
     assert 5_000 < sizes[len(sizes) // 2] < 25_000
@@ -88,7 +88,7 @@ def test_there_are_many_small_tiles(files: dict[str, bytes]) -> None:
 
 
 def test_textures_are_embedded_in_some_tiles_and_shared_by_others(files: dict[str, bytes]) -> None:
-    """Both ways of holding a texture occur, and every image is a PNG."""
+    """Embedded and shared textures both occur, and every image is a PNG."""
     documents = split_all_glbs(files)
     shared = {name for name, (document, _) in documents.items() if any("uri" in one for one in document["images"])}
     embedded = {
@@ -100,14 +100,14 @@ def test_textures_are_embedded_in_some_tiles_and_shared_by_others(files: dict[st
 
 
 def test_a_texture_name_needs_percent_encoding(files: dict[str, bytes]) -> None:
-    """A name with spaces and a plus is referred to with both encoded."""
+    """A name with spaces and a plus is referenced with both percent-encoded."""
     assert "textures/glass + steel.png" in files
     images = [image.get("uri") for document, _ in split_all_glbs(files).values() for image in document["images"]]
     assert "../textures/glass%20%2B%20steel.png" in images
 
 
 def test_boxes_enclose_children_and_content(files: dict[str, bytes]) -> None:
-    """Each tile's box holds its children's boxes and every vertex of its content."""
+    """The box of each tile contains the boxes of its children and every vertex of its content."""
     documents = split_all_glbs(files)
     for name, tile, parent in walk_tiles(files):
         if parent is not None:
@@ -137,7 +137,7 @@ def test_all_tilesets_are_version_1_1(files: dict[str, bytes]) -> None:
 
 
 def test_the_root_stands_upright_on_the_ellipsoid(files: dict[str, bytes]) -> None:
-    """The transform is a rotation to a place on WGS84, its third column pointing away from the earth."""
+    """The transform is a rotation at a point on WGS84; its third column points away from the earth."""
     matrix = json.loads(files["tileset.json"])["root"]["transform"]
     axes = [matrix[at : at + 3] for at in (0, 4, 8)]
     place = matrix[12:15]
@@ -150,7 +150,7 @@ def test_the_root_stands_upright_on_the_ellipsoid(files: dict[str, bytes]) -> No
 
 
 def test_accessors_and_views_fit_their_buffers(files: dict[str, bytes]) -> None:
-    """Every view lies in the buffer, every accessor in its view, and bounds are those of the stored positions."""
+    """Every view is inside the buffer, every accessor inside its view, and the bounds match the stored positions."""
     for name, (document, body) in split_all_glbs(files).items():
         (buffer,) = document["buffers"]
         assert buffer["byteLength"] <= len(body) <= buffer["byteLength"] + 3, name
@@ -166,7 +166,7 @@ def test_accessors_and_views_fit_their_buffers(files: dict[str, bytes]) -> None:
 
 
 def test_indices_name_vertices_and_faces_turn_outwards(files: dict[str, bytes]) -> None:
-    """Each triangle is wound counter-clockwise as seen from where its normals point."""
+    """Each triangle is counter-clockwise as seen from the direction of its normals."""
     document, body = split_glb(files["district-05/block-4-fine.glb"])
     stride, count = document["bufferViews"][0]["byteStride"], document["accessors"][0]["count"]
     vertices = [struct.unpack_from("<6f", body, stride * at) for at in range(count)]

@@ -1,4 +1,4 @@
-"""The whole program into a real blob service: published there at once, resumed, renewed, verified, and streamed."""
+"""Test an Azure destination end to end, on Azurite: publish, resume, renew links, verify, and view."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_an_export_is_published_ready_to_be_served(away: AzureFixture, sim: Simu
 
 
 def test_what_is_unchanged_is_copied_inside_the_store(away: AzureFixture, sim: Simulator) -> None:
-    """The second export shares its files with the first by copies that the store makes: their bytes do not move."""
+    """The second export reuses files of the first by copies inside the store, without a transfer of bytes."""
     sim.offer_export(export(40))
     assert away.mirror(sim).exit_code == 0
     files = sim.offer_export(export(44), export_id=OTHER)
@@ -75,7 +75,7 @@ def test_what_is_unchanged_is_copied_inside_the_store(away: AzureFixture, sim: S
 
 
 def test_a_lost_state_costs_a_listing(away: AzureFixture, sim: Simulator) -> None:
-    """A machine that knows nothing of a destination lists it, and moves nothing that is there and right."""
+    """A machine without the state of a destination lists it, and transfers no file that is already correct."""
     files = sim.offer_export(export(40))
     assert away.mirror(sim).exit_code == 0
     away.clear_requests()
@@ -88,7 +88,7 @@ def test_a_lost_state_costs_a_listing(away: AzureFixture, sim: Simulator) -> Non
 
 @pytest.mark.parametrize("state", ["lost", "kept"])
 def test_what_a_kill_left_is_not_sent_again(away: AzureFixture, sim: Simulator, state: str) -> None:
-    """By another machine, once it has waited for the lock, as by the same one, whatever of it was noted."""
+    """An interrupted run is continued by the same machine, or by another one after the lock has expired."""
     files = sim.offer_export(export(60))
     stuck = threading.Event()
 
@@ -120,7 +120,7 @@ def test_what_a_kill_left_is_not_sent_again(away: AzureFixture, sim: Simulator, 
 
 
 def test_what_another_began_is_not_sent_again(away: AzureFixture, sim: Simulator) -> None:
-    """Where the state of an unfinished version is lost, files that lie there and are right are kept, by their MD5."""
+    """If the state of an unfinished version is lost, correct files are kept, checked by their MD5."""
     files = sim.offer_export(export(60))
     stop = threading.Event()
 
@@ -145,7 +145,7 @@ def test_what_another_began_is_not_sent_again(away: AzureFixture, sim: Simulator
 
 
 def test_a_plan_writes_nothing(away: AzureFixture, sim: Simulator) -> None:
-    """A dry run counts as a run would, and puts nothing there or into the state."""
+    """A dry run has the counts of a real run, and writes nothing to the store or the state."""
     files = sim.offer_export(export(10))
     run = away.mirror(sim, "--dry-run")
     assert (run.exit_code, run.last_line["fetched"]) == (0, len(files)), run.stderr
@@ -155,7 +155,7 @@ def test_a_plan_writes_nothing(away: AzureFixture, sim: Simulator) -> None:
 
 
 def test_large_files_come_in_blocks(away: AzureFixture, sim: Simulator) -> None:
-    """A file of many blocks is whole, with its MD5; one whose source breaks off half-way, too."""
+    """A file of many blocks is complete, with its MD5, also if its source breaks off half-way."""
     big = glb(random.Random(3).randbytes(9_500_000))
     files = sim.offer_export(
         {"tileset.json": tileset("big.glb", "big2.glb"), "big.glb": big, "big2.glb": big + b"\0" * 4}
@@ -179,7 +179,7 @@ def test_large_files_come_in_blocks(away: AzureFixture, sim: Simulator) -> None:
 
 
 def test_versions_come_and_go_as_in_a_folder(away: AzureFixture, sim: Simulator) -> None:
-    """What is held is told, rolled back to, audited and retired; of a retired version the manifest goes at once."""
+    """Versions are listed, rolled back to, verified and retired; a retired version loses its manifest at once."""
     first = sim.offer_export(export(5))
     assert away.mirror(sim).exit_code == 0
     second = sim.offer_export(export(6), export_id=OTHER)
@@ -197,7 +197,7 @@ def test_versions_come_and_go_as_in_a_folder(away: AzureFixture, sim: Simulator)
 
 
 def test_what_is_damaged_there_is_found_and_healed(away: AzureFixture, sim: Simulator) -> None:
-    """An object that someone changed or deleted is found by the audit, and the next run brings it anew."""
+    """`verify` finds an object that was changed or deleted, and the next run fetches it again."""
     files = sim.offer_export(export(12))
     assert away.mirror(sim).exit_code == 0
     away.client.upload_blob(f"versions/{EXPORT}/tiles/003.glb", b"glTF no more", overwrite=True)
@@ -211,7 +211,7 @@ def test_what_is_damaged_there_is_found_and_healed(away: AzureFixture, sim: Simu
 
 
 def test_a_quick_audit_lists_the_container(away: AzureFixture, sim: Simulator) -> None:
-    """Sizes are those of the listing: the requests do not grow with the files; what is not as it was is found."""
+    """A quick verify reads sizes from the listing, so that requests do not grow with the files; it finds changes."""
     sim.offer_export(export(200))
     assert away.mirror(sim).exit_code == 0
     away.clear_requests()
@@ -231,7 +231,7 @@ def test_a_quick_audit_lists_the_container(away: AzureFixture, sim: Simulator) -
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_moments_it_ends_whole(away: AzureFixture, sim: Simulator, seed: int) -> None:
-    """Each next run takes its own lease up at once and continues; nothing is published before all is there."""
+    """After a kill, the next run takes its own lease over at once and continues; nothing partial is published."""
     dice = random.Random(seed)
     files = sim.offer_export({**export(120, seed=seed), "tiles/big.glb": glb(dice.randbytes(6_000_000))})
     kill_at_random_times(away, sim, dice)
@@ -243,13 +243,13 @@ def test_killed_at_random_moments_it_ends_whole(away: AzureFixture, sim: Simulat
 
 
 def short_lived_link(away: AzureFixture, life: float) -> str:
-    """A link to the container, by way of the road, that lives so long."""
+    """Make a short-lived link to the container, through the proxy."""
     link = signed_link(away.url, life=timedelta(seconds=life))
     return f"{away.proxy.url}/{ACCOUNT}/{away.container}?{link.query}"
 
 
 def link_command(away: AzureFixture, life: float, folder: Path) -> str:
-    """A command that prints such a link, made anew each time."""
+    """Return a command that prints a new link each time."""
     code = (
         "import sys, datetime; from azure.storage.blob import generate_container_sas as sas;"
         f"end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds={life});"
@@ -262,7 +262,7 @@ def link_command(away: AzureFixture, life: float, folder: Path) -> str:
 
 
 def test_both_links_end_in_mid_run_and_are_renewed(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
-    """A run that takes longer than the source's link and the destination's live renews both, and publishes."""
+    """A run that takes longer than the links of source and destination live renews both, and publishes."""
     files = sim.offer_export(export(150))
     sim.link_lifetime, sim.delay_s, away.proxy.delay_s = timedelta(seconds=2), 0.03, 0.02
     link, mint = short_lived_link(away, 3), link_command(away, 3, tmp_path)
@@ -274,7 +274,7 @@ def test_both_links_end_in_mid_run_and_are_renewed(away: AzureFixture, sim: Simu
 
 
 def test_without_a_command_its_end_ends_the_run(away: AzureFixture, sim: Simulator) -> None:
-    """Exit 5 and what to do; the next run with a fresh link goes on with what is there."""
+    """An expired link: exit 5 with a hint; the next run with a fresh link continues."""
     files = sim.offer_export(export(150))
     sim.delay_s = 0.05
     run = away.mirror(sim, "--transfers", "2", dest=short_lived_link(away, 3))
@@ -307,7 +307,7 @@ def test_without_a_command_its_end_ends_the_run(away: AzureFixture, sim: Simulat
 def test_a_store_that_refuses_ends_the_run(
     away: AzureFixture, sim: Simulator, status: int, code: str, exit_code: int, error: str
 ) -> None:
-    """Each refusal that lasts has its exit code, nothing is published, and when it is over the next run goes on."""
+    """Each permanent refusal has its exit code and publishes nothing; when it is over, the next run continues."""
     files = sim.offer_export(export(10))
     away.proxy.gate = refuse_uploads(status, code)
     run = away.mirror(sim, TILESYNC_RETRY_FOR="2s")
@@ -320,7 +320,7 @@ def test_a_store_that_refuses_ends_the_run(
 
 
 def test_a_busy_store_is_borne_with(away: AzureFixture, sim: Simulator) -> None:
-    """Some refusals that pass cost retries, and no file."""
+    """Temporary refusals cost retries, and no file."""
     files = sim.offer_export(export(30))
     away.proxy.gate = refuse_uploads(503, "ServerBusy", times=12)
     run = away.mirror(sim)
@@ -330,7 +330,7 @@ def test_a_busy_store_is_borne_with(away: AzureFixture, sim: Simulator) -> None:
 
 
 def test_a_leased_lock_is_another_run(away: AzureFixture, sim: Simulator) -> None:
-    """A destination that another machine holds is left alone; what it left when it ended is taken over."""
+    """A destination that another machine has locked is not touched; after the lock ends, its files are taken over."""
     sim.offer_export(export(3))
     lock = away.client.get_blob_client(".tilesync/lock")
     lock.upload_blob(b"")
@@ -343,7 +343,7 @@ def test_a_leased_lock_is_another_run(away: AzureFixture, sim: Simulator) -> Non
 
 
 def test_places_that_cannot_serve_are_told(away: AzureFixture, sim: Simulator) -> None:
-    """A missing container is made on request only; a tileset of someone else's is not touched."""
+    """A missing container is created only on request; a foreign tileset is not touched."""
     sim.offer_export(export(3))
     missing = f"az://{ACCOUNT}/{away.container}x"
     run = away.mirror(sim, dest=missing)
@@ -357,7 +357,7 @@ def test_places_that_cannot_serve_are_told(away: AzureFixture, sim: Simulator) -
 
 
 def test_identities_are_asked_for(away: AzureFixture, sim: Simulator) -> None:
-    """A wrong key and one that is none end the run with what to do; what is of another account is passed over."""
+    """A wrong or invalid key ends the run with a hint; credentials of another account are ignored."""
     sim.offer_export(export(3))
     wrong = away.mirror(sim, AZURE_STORAGE_KEY="d3Jvbmc=")
     assert (wrong.exit_code, wrong.last_line["error"]) == (5, "NotAuthorised"), wrong.stderr
@@ -374,7 +374,7 @@ def test_identities_are_asked_for(away: AzureFixture, sim: Simulator) -> None:
 
 
 def large_export(count: int = 6) -> dict[str, bytes]:
-    """An export whose tiles are more than their beginnings; one asks for an image."""
+    """Make an export with tiles larger than their first bytes; one references an image."""
     dice = random.Random(5)
     tiles = {f"{n}.glb": glb(dice.randbytes(60_000 + n)) for n in range(count)}
     image = glb_with_image("textures/a.png", dice.randbytes(50_000))
@@ -383,7 +383,7 @@ def large_export(count: int = 6) -> dict[str, bytes]:
 
 
 def test_the_storage_copies_by_itself(away: AzureFixture, sim: Simulator) -> None:
-    """Tiles go from container to container, proven by their MD5; what they ask for is known by their beginnings; they
+    """Tiles are copied between containers, checked by MD5; their references are read from their first bytes; they
     are audited by MD5, and a version of them is told again from its notes.
     """
     files = sim.offer_export(large_export())
@@ -406,7 +406,7 @@ def test_the_storage_copies_by_itself(away: AzureFixture, sim: Simulator) -> Non
 
 
 def test_what_tiles_ask_for_is_known_though_they_are_copied(away: AzureFixture, sim: Simulator) -> None:
-    """An image that a copied tile asks for, and the container lacks, is missing."""
+    """An image that a copied tile references, and that the container lacks, is reported as missing."""
     files = large_export()
     del files["textures/a.png"]
     sim.offer_export(files)
@@ -416,17 +416,17 @@ def test_what_tiles_ask_for_is_known_though_they_are_copied(away: AzureFixture, 
 
 
 def test_where_it_does_not_copy_the_bytes_go_this_way(away: AzureFixture, sim: Simulator) -> None:
-    """Azurite knows no such copies: it is said once, and the export is published all the same."""
+    """Azurite does not support such copies: this is reported once, and the export is still published."""
     files = sim.offer_export(large_export())
     run = away.mirror(sim, "--server-copy")
     assert run.exit_code == 0, run.stderr
-    assert run.stderr.count("does not copy from there by itself") == 1
+    assert run.stderr.count("no server-side copy from this source") == 1
     assert "x-ms-copy-source" not in json.dumps([blob.copy.source for blob in away.client.list_blobs()], default=str)
     away.assert_published(EXPORT, files)
 
 
 def test_a_copy_of_other_bytes_is_no_copy(away: AzureFixture, sim: Simulator) -> None:
-    """Where the blob has not the MD5 that its container states, the storage refuses it, and so does the usual way."""
+    """A blob without the MD5 that its container states is refused by the storage, and by the default path."""
     files = large_export()
     sim.offer_export(files)
     sim.containers[EXPORT]["0.glb"].md5 = md5_base64(b"other")
@@ -436,7 +436,7 @@ def test_a_copy_of_other_bytes_is_no_copy(away: AzureFixture, sim: Simulator) ->
 
 
 def test_it_is_for_azure_alone(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
-    """A folder takes nothing by itself: the wish is refused."""
+    """--server-copy to a folder is refused: only a store can copy."""
     assert away.mirror(sim, "--server-copy", dest=str(tmp_path / "d")).exit_code == 2
 
 
@@ -447,7 +447,7 @@ def test_it_is_for_azure_alone(away: AzureFixture, sim: Simulator, tmp_path: Pat
 def test_a_viewer_streams_a_city_from_the_container(
     browser: Browser, azurite: Azurite, away: AzureFixture, sim: Simulator, viewer: str
 ) -> None:
-    """A public container is all that a viewer needs: no request fails, nearly every tile is asked for, and drawn."""
+    """A viewer reads a public container: no request fails, and nearly every tile is requested and drawn."""
     files = sim.offer_export(build_city())
     assert away.mirror(sim).exit_code == 0
     away.client.set_container_access_policy({}, public_access="blob")

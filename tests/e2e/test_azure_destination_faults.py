@@ -1,4 +1,4 @@
-"""What may befall a destination in a container between two writes: other machines, lost answers, outages, signals."""
+"""Test faults of an Azure destination: other machines, lost responses, outages, signals."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ BIG_EXPORT = {"tileset.json": tileset("big.glb"), "big.glb": glb(random.Random(3
 
 
 def other_state_folder(away: AzureFixture, name: str) -> str:
-    """The state folder of another machine."""
+    """Return the state folder of another machine."""
     return str(away.state.with_name(name))
 
 
 def test_what_another_machine_published_is_never_written_over(away: AzureFixture, sim: Simulator) -> None:
-    """A version begun here and published from elsewhere is taken over as it is; the changed export is another one."""
+    """A version that was started here and published from elsewhere is taken over; a changed export makes a new one."""
     first = sim.offer_export(export(60))
     count = [0]
 
@@ -73,7 +73,7 @@ def test_what_another_machine_published_is_never_written_over(away: AzureFixture
 
 
 def test_what_another_machine_retired_stays_so(away: AzureFixture, sim: Simulator) -> None:
-    """A version that lies in the trash is not brought back by a state that knew it as held."""
+    """An old state does not restore a version that is in the trash."""
     sim.offer_export(export(5))
     assert away.mirror(sim).exit_code == 0
     sim.offer_export(export(6), export_id=OTHER)
@@ -85,7 +85,7 @@ def test_what_another_machine_retired_stays_so(away: AzureFixture, sim: Simulato
 
 
 def test_no_copy_tells_a_link_that_may_write(away: AzureFixture, sim: Simulator) -> None:
-    """What everyone who may read a copied blob is told of its source is no link, or one that only reads."""
+    """The copy source in the properties of a blob is no link, or one that can only read."""
     sim.offer_export(export(10))
     assert away.mirror(sim).exit_code == 0
     sim.offer_export(export(12), export_id=OTHER)
@@ -101,7 +101,7 @@ def test_no_copy_tells_a_link_that_may_write(away: AzureFixture, sim: Simulator)
 
 
 def test_a_link_that_was_given_copies_nothing_where_that_would_tell_it(away: AzureFixture, sim: Simulator) -> None:
-    """Where only that link could sign the source of a copy the files are fetched again."""
+    """If only a given link could sign the source of a copy, the files are fetched again."""
     link = signed_link(away.url)
     dest = f"{away.proxy.url}/{ACCOUNT}/{away.container}?{link.query}"
     sim.offer_export(export(10))
@@ -115,7 +115,7 @@ def test_a_link_that_was_given_copies_nothing_where_that_would_tell_it(away: Azu
 
 @pytest.mark.parametrize("by_link", [True, False])
 def test_a_store_that_may_not_read_itself_copies_nothing(away: AzureFixture, sim: Simulator, *, by_link: bool) -> None:
-    """Its own no to the source of a copy (a signature for other addresses, a firewall) is none to the destination."""
+    """A refused copy source (a signature for other addresses, a firewall) is no refusal of the destination."""
     away.proxy.emulates_copy_from_url = True
     dest = f"{away.proxy.url}/{ACCOUNT}/{away.container}?{signed_link(away.url).query}" if by_link else None
     sim.offer_export(export(60))
@@ -135,7 +135,7 @@ def test_a_store_that_may_not_read_itself_copies_nothing(away: AzureFixture, sim
 
 
 def test_a_copy_that_fails_once_is_made_again(away: AzureFixture, sim: Simulator) -> None:
-    """An internal error of the service is borne with; it says nothing of what the service knows."""
+    """An internal error of the service is retried; it does not mean that copies are unsupported."""
     away.proxy.emulates_copy_from_url = True
     link = f"{away.proxy.url}/{ACCOUNT}/{away.container}?{signed_link(away.url).query}"
     sim.offer_export(export(40))
@@ -157,7 +157,7 @@ def test_a_copy_that_fails_once_is_made_again(away: AzureFixture, sim: Simulator
 
 @pytest.mark.parametrize("kind", ["block", "blocklist"])
 def test_a_block_that_is_refused_for_good_fails_its_file(away: AzureFixture, sim: Simulator, kind: str) -> None:
-    """The end is that of a storage that kept failing, never a bug."""
+    """A storage that keeps failing ends the run with its exit code, never as a bug."""
     sim.offer_export(BIG_EXPORT)
     away.proxy.gate = lambda passing: RefusedResponse(503, "ServerBusy") if passing.query.get("comp") == kind else None
     run = away.mirror(sim, TILESYNC_RETRY_FOR="2s")
@@ -169,7 +169,7 @@ def test_a_block_that_is_refused_for_good_fails_its_file(away: AzureFixture, sim
 
 @pytest.mark.parametrize("phase", ["opening", "block"])
 def test_a_signal_ends_a_run_promptly(away: AzureFixture, sim: Simulator, phase: str) -> None:
-    """While the store answers nothing, or refuses everything, SIGTERM ends the run with 143 within seconds."""
+    """SIGTERM ends a run with 143 within seconds, while the store does not respond or refuses everything."""
     sim.offer_export(BIG_EXPORT)
     seen, over = threading.Event(), threading.Event()
 
@@ -196,14 +196,14 @@ def test_a_signal_ends_a_run_promptly(away: AzureFixture, sim: Simulator, phase:
 
 
 def test_answers_may_be_lost(away: AzureFixture, sim: Simulator) -> None:
-    """Each kind of request is done, and its answer lost, once: the run ends as if nothing had been."""
+    """One lost response of each kind of request does not change the result of a run."""
     files = sim.offer_export({**export(20), **BIG_EXPORT, "tileset.json": export(20)["tileset.json"]})
     here, seen = threading.local(), set[tuple[object, ...]]()
 
     class Cuts(dict[str, int]):
         """Breaks the connection behind the first request of each kind."""
 
-        def pop(self, key: str, default: int | None = None) -> int | None:  # type: ignore[override]  # the one use that a road makes of it
+        def pop(self, key: str, default: int | None = None) -> int | None:  # type: ignore[override]  # the one use that a proxy makes of it
             passing: ProxiedRequest = here.passing
             about = passing.blob if passing.blob in {"tileset.json", "latest.json"} else passing.blob.partition("/")[0]
             lease = passing.headers.get("x-ms-lease-action")
@@ -226,7 +226,7 @@ def test_answers_may_be_lost(away: AzureFixture, sim: Simulator) -> None:
 
 
 def test_a_plan_and_a_source_make_no_container(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
-    """--create-container is about the DEST of a run that writes."""
+    """--create-container applies only to the DEST of a run that writes."""
     sim.offer_export(export(3))
     missing = f"az://{ACCOUNT}/{away.container}x"
     assert away.mirror(sim, "--create-container", "--dry-run", dest=missing).exit_code != 0
@@ -237,7 +237,7 @@ def test_a_plan_and_a_source_make_no_container(away: AzureFixture, sim: Simulato
 
 
 def test_a_hook_is_not_lost_with_the_process(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
-    """Killed when the pointer stood and before anyone was told, the next run has it told."""
+    """After a kill between pointer and --on-publish command, the next run runs the command."""
     sim.offer_export(export(3))
     told = tmp_path / "told"
     script = tmp_path / "hook.py"
@@ -263,7 +263,7 @@ def test_a_hook_is_not_lost_with_the_process(away: AzureFixture, sim: Simulator,
 
 
 def test_what_has_not_moved_is_not_announced(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
-    """A refused pointer is no publication; a run without the command leaves the telling to one that has it."""
+    """A refused pointer is no publication; a run without the command leaves it to a later run that has one."""
     sim.offer_export(export(3))
     told = tmp_path / "told"
     hook = ("--on-publish", f"{sys.executable} -c \"import sys; open('{told}', 'a').write(sys.stdin.read())\"")
@@ -284,7 +284,7 @@ def test_what_has_not_moved_is_not_announced(away: AzureFixture, sim: Simulator,
 
 
 def test_a_pin_is_every_machines(away: AzureFixture, sim: Simulator) -> None:
-    """Pinned from elsewhere, the pointer stays through the nights of this machine, until it is released anywhere."""
+    """A pin from another machine keeps the pointer in all runs of this one, until any machine releases it."""
     for which in (EXPORT, OTHER):
         sim.offer_export(export(4, seed=len(which)), export_id=which)
         assert away.mirror(sim).exit_code == 0
@@ -306,7 +306,7 @@ def test_a_pin_is_every_machines(away: AzureFixture, sim: Simulator) -> None:
 
 
 def test_a_pin_that_another_machine_took_away_spares_nothing(away: AzureFixture, sim: Simulator) -> None:
-    """What was pinned here once, and released elsewhere, retires as any version does."""
+    """A version that was pinned here and released elsewhere is retired like any other."""
     for which in (EXPORT, OTHER):
         sim.offer_export(export(4, seed=ord(which[0])), export_id=which)
         assert away.mirror(sim).exit_code == 0
@@ -319,7 +319,7 @@ def test_a_pin_that_another_machine_took_away_spares_nothing(away: AzureFixture,
 
 
 def test_what_another_machine_left_just_now_does_not_retire(away: AzureFixture, sim: Simulator) -> None:
-    """A version that was current until another machine moved the pointer is kept for as long as one left here."""
+    """A version that another machine replaced is kept as long as one that was replaced here."""
     sim.offer_export(export(4))
     assert away.mirror(sim).exit_code == 0
     catalog = next(away.state.glob("tilesync/destinations/*/catalog.sqlite3"))
@@ -333,7 +333,7 @@ def test_what_another_machine_left_just_now_does_not_retire(away: AzureFixture, 
 
 
 def test_who_lost_the_lock_writes_nothing_more(away: AzureFixture, sim: Simulator, azurite: Azurite) -> None:
-    """Cut off while it moved the pointer, a run comes back when another has moved it: latest.json stays the other's."""
+    """A run that is cut off while it moves the pointer does not overwrite latest.json of a run that moved it since."""
     sim.offer_export(export(3))
     stuck, over = threading.Event(), threading.Event()
 
@@ -349,8 +349,8 @@ def test_who_lost_the_lock_writes_nothing_more(away: AzureFixture, sim: Simulato
     assert stuck.wait(30)
     running.send_signal(signal.SIGSTOP)
     sim.offer_export(export(4, seed=2), export_id=OTHER)
-    with AzureProxy(azurite) as road:
-        away.env["TILESYNC_AZURE_ENDPOINT"] = f"{road.url}/{ACCOUNT}"
+    with AzureProxy(azurite) as proxy:
+        away.env["TILESYNC_AZURE_ENDPOINT"] = f"{proxy.url}/{ACCOUNT}"
         other = away.mirror(sim, XDG_STATE_HOME=other_state_folder(away, "other"))
     assert other.exit_code == 0, other.stderr
     over.set()
@@ -364,7 +364,7 @@ def test_who_lost_the_lock_writes_nothing_more(away: AzureFixture, sim: Simulato
 
 @pytest.mark.parametrize("name", ["tileset.json", "latest.json"])
 def test_what_others_put_there_is_not_written_over(away: AzureFixture, sim: Simulator, name: str) -> None:
-    """A place that has a pointer of someone else's is none of ours."""
+    """A location with a foreign pointer is refused."""
     away.client.upload_blob(name, b'{"mine": 1}')
     sim.offer_export(export(3))
     run = away.mirror(sim)
@@ -373,7 +373,7 @@ def test_what_others_put_there_is_not_written_over(away: AzureFixture, sim: Simu
 
 
 def test_an_audit_stops_when_it_is_told_to(away: AzureFixture, sim: Simulator) -> None:
-    """While many files are read: nothing is tried again then, and nothing is said but that it stops."""
+    """A signal during many reads: nothing is retried, and only the stop is reported."""
     sim.offer_export({**export(40), "tiles/big.glb": glb(random.Random(1).randbytes(30_000_000))})
     assert away.mirror(sim).exit_code == 0
     reading = threading.Event()
@@ -396,7 +396,7 @@ def test_an_audit_stops_when_it_is_told_to(away: AzureFixture, sim: Simulator) -
 
 
 def test_an_identity_may_say_where_the_account_is(away: AzureFixture, sim: Simulator) -> None:
-    """A connection string with an endpoint of its own is enough, for `doctor` too, which fills in `{account}`."""
+    """A connection string with an endpoint is enough, also for `doctor`, which fills in `{account}`."""
     env = {"XDG_STATE_HOME": str(away.state)}
     endpoint = f"{away.proxy.url}/{ACCOUNT}"
     text = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={endpoint};"
@@ -418,7 +418,7 @@ def test_an_identity_may_say_where_the_account_is(away: AzureFixture, sim: Simul
 
 
 def test_a_command_prints_links_to_dest_alone(away: AzureFixture, sim: Simulator, azurite: Azurite) -> None:
-    """A link to another container than az:// names is refused, also the first one."""
+    """A link to another container than the one in az:// is refused, also as the first link."""
     sim.offer_export(export(3))
     other = new_container(azurite)
     link = f"{away.proxy.url}/{ACCOUNT}/{other.rpartition('/')[2]}?{signed_link(other).query}"
@@ -451,7 +451,7 @@ def test_a_token_goes_to_its_own_account_only(away: AzureFixture) -> None:
 
 
 def test_the_state_is_this_users_alone(away: AzureFixture, sim: Simulator) -> None:
-    """The folder of a destination's state is closed to others; a place that holds nothing gets none by a rollback."""
+    """The state folder is not readable by others; a rollback of an empty location creates none."""
     assert away.run("rollback", away.destination_url).exit_code == 8
     assert not away.state.exists()
     sim.offer_export(export(3))
@@ -461,7 +461,7 @@ def test_the_state_is_this_users_alone(away: AzureFixture, sim: Simulator) -> No
 
 
 def test_a_place_has_one_state_however_it_is_named(away: AzureFixture, sim: Simulator) -> None:
-    """By its name or by a link: the run goes on with what the other knew."""
+    """A destination named by az:// or by a link has the same state."""
     files = sim.offer_export(export(3))
     assert away.mirror(sim).exit_code == 0
     link = f"{away.proxy.url}/{ACCOUNT}/{away.container}?{signed_link(away.url).query}"

@@ -1,4 +1,4 @@
-"""The whole program against a real blob service: real containers, real SAS links, the real command line."""
+"""Test mirrors from a real blob service, Azurite: real containers, SAS links and command lines."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tilesync.demo.fake_service import FakeService
 CONTENT_TYPES = {"json": "application/json", "glb": "model/gltf-binary", "png": "image/png"}
 ODD_NAMES = ("a+b", "a b", "100%", "%41%2F", "Zürich–日本", "q?x#y&z=1;w", "~tilde'(quote)!", "A", "deep/er/a")
 MAX_LOST_WORK_S = 0.25
-"""Seconds of work that a kill may lose."""
+"""Seconds of work that may be lost by a kill."""
 
 
 @pytest.fixture(scope="module")
 def town(azurite: Azurite) -> dict[str, BlobContent]:
-    """The demonstration city and blobs that are awkward to name or to read, in the container `town`, never changed."""
+    """Fill the container `town` with the demo city and blobs with unusual names or content; never changed."""
     blobs = {name: BlobContent(data, CONTENT_TYPES[name.rpartition(".")[2]]) for name, data in build_city().items()}
     for name in ODD_NAMES:
         blobs[f"odd/{name}.bin"] = BlobContent(name.encode())
@@ -48,14 +48,14 @@ def town(azurite: Azurite) -> dict[str, BlobContent]:
 
 
 def small_export(tiles: int = 40) -> dict[str, BlobContent]:
-    """A small export, for a container of one's own."""
+    """Build a small export."""
     names = [f"tiles/{number:03}.glb" for number in range(tiles)]
     blobs = {name: BlobContent(glb(name.encode()), CONTENT_TYPES["glb"]) for name in names}
     return {"tileset.json": BlobContent(tileset(*names), CONTENT_TYPES["json"]), **blobs}
 
 
 class AzuriteService(FakeService):
-    """The Mesh Export API before real containers: `links` makes a fresh link to one."""
+    """Mesh Export API in front of real containers: `links` makes a fresh link to one."""
 
     def __init__(self, links: Callable[[str], str], *containers: str) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class AzuriteService(FakeService):
 
 @dataclass
 class ProgramRun:
-    """How a run of the program ended: its exit code, its last line for programs, all that it said."""
+    """Result of a program: exit code, last JSON line and output."""
 
     exit_code: int
     last_line: dict[str, Any]
@@ -89,7 +89,7 @@ def mirror_command(source: str, dest: Path, *options: str) -> list[str]:
 def run_mirror(
     source: str, dest: Path, *options: str, service: AzuriteService | None = None, stdin: str = ""
 ) -> ProgramRun:
-    """Run the program to its end; no signature is in what it says."""
+    """Run the program; assert that its output has no signature."""
     done = subprocess.run(
         mirror_command(source, dest, *options),
         env=environment(service),
@@ -105,7 +105,7 @@ def run_mirror(
 
 
 def assert_whole(dest: Path, blobs: Mapping[str, BlobContent]) -> None:
-    """What is published are the stored bytes of all of `blobs` and nothing else, and no signature lies anywhere."""
+    """Assert that exactly the stored bytes of `blobs` are published, and no file has a signature."""
     version = json.loads((dest / "latest.json").read_text())["version"]
     root = dest / "versions" / version
     files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -118,19 +118,19 @@ def assert_whole(dest: Path, blobs: Mapping[str, BlobContent]) -> None:
 
 
 def read_manifest(dest: Path) -> dict[str, dict[str, Any]]:
-    """The manifest's lines by name."""
+    """Read the manifest lines by name."""
     version = json.loads((dest / "latest.json").read_text())["version"]
     _, *lines = (dest / "manifests" / f"{version}.jsonl").read_text().splitlines()
     return {row["name"]: row for row in map(json.loads, lines)}
 
 
-def long_lived_links(azurite: Azurite, road: AzureProxy | None = None) -> Callable[[str], str]:
-    """Links that outlive the test."""
-    return lambda container: azurite.make_sas_link(container, life=timedelta(hours=1), url=road.url if road else None)
+def long_lived_links(azurite: Azurite, proxy: AzureProxy | None = None) -> Callable[[str], str]:
+    """Return a factory of links that outlive the test."""
+    return lambda container: azurite.make_sas_link(container, life=timedelta(hours=1), url=proxy.url if proxy else None)
 
 
 def delay_until_link_expiry(number: int) -> Callable[[ProxiedRequest], None]:
-    """A gate that holds one request for a blob until the link it carries has ended."""
+    """Make a gate that delays one blob request until its link has expired."""
     once = threading.Lock()
 
     def hold(passing: ProxiedRequest) -> None:
@@ -141,7 +141,7 @@ def delay_until_link_expiry(number: int) -> Callable[[ProxiedRequest], None]:
 
 
 def new_container_name() -> str:
-    """The name of a container that no other test uses."""
+    """Return a container name that no other test uses."""
     return str(uuid.uuid4())
 
 
@@ -149,8 +149,8 @@ def new_container_name() -> str:
 
 
 def test_a_real_container_is_mirrored_whole(azurite: Azurite, town: dict[str, BlobContent], tmp_path: Path) -> None:
-    """Every blob arrives under its own name with its stored bytes, type and encoding, and a second run asks nothing."""
-    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), "town") as service:
+    """Every blob arrives with its name, stored bytes, type and encoding; a second run requests no blob."""
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), "town") as service:
         run = run_mirror(IMODEL, tmp_path, service=service)
         assert (run.exit_code, run.last_line["kind"]) == (0, "finished"), run.output
         assert {run.last_line[count] for count in ("listed", "fetched", "verified")} == {len(town)}
@@ -164,20 +164,23 @@ def test_a_real_container_is_mirrored_whole(azurite: Azurite, town: dict[str, Bl
             name: upload.content_type for name, upload in town.items()
         }
         assert rows["odd/no-md5.glb"]["md5"] is None
-        asked = len(road.answered)
+        asked = len(proxy.answered)
         again = run_mirror(IMODEL, tmp_path, service=service)
         assert (again.exit_code, again.last_line["kept"], again.last_line["fetched"]) == (0, len(town), 0)
-        assert len(road.answered) == asked
+        assert len(proxy.answered) == asked
 
 
 def test_a_listing_of_many_pages_is_taken_in_whole(
     azurite: Azurite, town: dict[str, BlobContent], tmp_path: Path
 ) -> None:
-    """Azurite's own markers lead through all pages, and nothing is lost or taken twice between them."""
-    with AzureProxy(azurite, page_size=50) as road, AzuriteService(long_lived_links(azurite, road), "town") as service:
+    """Azurite's markers lead through all pages; no blob is lost or listed twice."""
+    with (
+        AzureProxy(azurite, page_size=50) as proxy,
+        AzuriteService(long_lived_links(azurite, proxy), "town") as service,
+    ):
         run = run_mirror(IMODEL, tmp_path, service=service)
     assert (run.exit_code, run.last_line["listed"]) == (0, len(town)), run.output
-    assert len(road.statuses("")) == -(-len(town) // 50)
+    assert len(proxy.statuses("")) == -(-len(town) // 50)
     assert_whole(tmp_path, town)
 
 
@@ -188,9 +191,9 @@ def test_a_link_is_renewed_before_it_ends(azurite: Azurite, town: dict[str, Blob
     """A run that takes longer than a link lives renews it, and finishes."""
 
     def short(container: str) -> str:
-        return azurite.make_sas_link(container, life=timedelta(seconds=3), url=road.url)
+        return azurite.make_sas_link(container, life=timedelta(seconds=3), url=proxy.url)
 
-    with AzureProxy(azurite, delay=0.02) as road, AzuriteService(short, "town") as service:
+    with AzureProxy(azurite, delay=0.02) as proxy, AzuriteService(short, "town") as service:
         run = run_mirror(IMODEL, tmp_path, "--transfers", "2", service=service)
     assert run.exit_code == 0, run.output
     assert run.last_line["seconds"] > 3
@@ -199,24 +202,24 @@ def test_a_link_is_renewed_before_it_ends(azurite: Azurite, town: dict[str, Blob
 
 
 def test_a_link_that_ended_on_its_way_is_renewed(azurite: Azurite, tmp_path: Path) -> None:
-    """A request that arrives after the end of its link is refused by the container, and made again with a fresh one."""
+    """A request with an expired link is refused by the container, and repeated with a fresh link."""
     name, blobs = new_container_name(), small_export()
     azurite.create_container(name, blobs)
 
     def short(container: str) -> str:
-        return azurite.make_sas_link(container, life=timedelta(seconds=2), url=road.url)
+        return azurite.make_sas_link(container, life=timedelta(seconds=2), url=proxy.url)
 
-    with AzureProxy(azurite) as road, AzuriteService(short, name) as service:
-        road.gate = delay_until_link_expiry(20)
+    with AzureProxy(azurite) as proxy, AzuriteService(short, name) as service:
+        proxy.gate = delay_until_link_expiry(20)
         run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
     assert run.exit_code == 0, run.output
-    assert [road.statuses(blob) for blob, status in road.answered if status == 403] == [[403, 200]]
+    assert [proxy.statuses(blob) for blob, status in proxy.answered if status == 403] == [[403, 200]]
     assert run.last_line["renewals"] > 0
     assert_whole(tmp_path, blobs)
 
 
 def test_a_revoked_link_is_renewed(azurite: Azurite, tmp_path: Path) -> None:
-    """A link whose access policy is taken away in mid-run is refused at once, and replaced by one that still holds."""
+    """A link whose access policy is removed during a run is refused at once, and replaced by a valid one."""
     name, blobs = new_container_name(), small_export()
     container = azurite.create_container(name, blobs)
     policies = ["first"]
@@ -228,19 +231,19 @@ def test_a_revoked_link_is_renewed(azurite: Azurite, tmp_path: Path) -> None:
             set_access_policy(container, policies[-1])
 
     def newest(container: str) -> str:
-        return azurite.make_sas_link(container, policy=policies[-1], url=road.url)
+        return azurite.make_sas_link(container, policy=policies[-1], url=proxy.url)
 
-    with AzureProxy(azurite) as road, AzuriteService(newest, name) as service:
-        road.gate = revoke
+    with AzureProxy(azurite) as proxy, AzuriteService(newest, name) as service:
+        proxy.gate = revoke
         run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
     assert run.exit_code == 0, run.output
-    assert [status for _, status in road.answered].count(403) == 1
+    assert [status for _, status in proxy.answered].count(403) == 1
     assert run.last_line["renewals"] == 1
     assert_whole(tmp_path, blobs)
 
 
 def test_a_link_revoked_for_good_is_not_authorised(azurite: Azurite, tmp_path: Path) -> None:
-    """When fresh links are refused as the old one was, the run ends with 5 after one renewal, and publishes nothing."""
+    """If a fresh link is refused too, the run ends with 5 after one renewal, and publishes nothing."""
     name = new_container_name()
     container = azurite.create_container(name, small_export())
     set_access_policy(container, "first")
@@ -250,17 +253,17 @@ def test_a_link_revoked_for_good_is_not_authorised(azurite: Azurite, tmp_path: P
             set_access_policy(container, "another")
 
     with (
-        AzureProxy(azurite) as road,
-        AzuriteService(lambda _: azurite.make_sas_link(name, policy="first", url=road.url), name) as service,
+        AzureProxy(azurite) as proxy,
+        AzuriteService(lambda _: azurite.make_sas_link(name, policy="first", url=proxy.url), name) as service,
     ):
-        road.gate = revoke
+        proxy.gate = revoke
         run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
     assert (run.exit_code, run.last_line["error"], run.last_line["renewals"]) == (5, "NotAuthorised", 1), run.output
     assert not (tmp_path / "tileset.json").exists()
 
 
 def test_a_link_alone_is_a_source(azurite: Azurite, tmp_path: Path) -> None:
-    """A container link on standard input, the root's name in it or not, is mirrored without any service."""
+    """A container link on standard input, with or without the name of the root, needs no service."""
     name, blobs = new_container_name(), small_export()
     azurite.create_container(name, blobs)
     link = long_lived_links(azurite)(name)
@@ -273,7 +276,7 @@ def test_a_link_alone_is_a_source(azurite: Azurite, tmp_path: Path) -> None:
 
 
 def test_an_expired_link_alone_is_not_authorised(azurite: Azurite, tmp_path: Path) -> None:
-    """An expired link that nothing can renew ends with exit 5, says how to go on, and leaves nothing published."""
+    """An expired link that cannot be renewed: exit 5 with a hint, and nothing is published."""
     name = new_container_name()
     azurite.create_container(name, small_export(1))
     run = run_mirror("-", tmp_path, stdin=azurite.make_sas_link(name, life=timedelta(minutes=-5)))
@@ -283,16 +286,16 @@ def test_an_expired_link_alone_is_not_authorised(azurite: Azurite, tmp_path: Pat
 
 
 def test_a_link_alone_that_ends_in_mid_run_can_be_followed_by_another(azurite: Azurite, tmp_path: Path) -> None:
-    """When a bare link ends in mid-run the run ends with 5, and the next one, with a fresh link, goes on from there."""
+    """If a bare link expires during a run, it ends with 5; the next run with a fresh link continues."""
     name, blobs = new_container_name(), small_export()
     azurite.create_container(name, blobs)
-    with AzureProxy(azurite) as road:
-        road.gate = delay_until_link_expiry(20)
-        stale = azurite.make_sas_link(name, life=timedelta(seconds=4), url=road.url)
+    with AzureProxy(azurite) as proxy:
+        proxy.gate = delay_until_link_expiry(20)
+        stale = azurite.make_sas_link(name, life=timedelta(seconds=4), url=proxy.url)
         run = run_mirror("-", tmp_path, "--transfers", "1", stdin=stale)
         assert (run.exit_code, run.last_line["error"]) == (5, "NotAuthorised"), run.output
         assert not (tmp_path / "tileset.json").exists()
-        run = run_mirror("-", tmp_path, stdin=long_lived_links(azurite, road)(name))
+        run = run_mirror("-", tmp_path, stdin=long_lived_links(azurite, proxy)(name))
     assert (run.exit_code, run.last_line["kept"]) == (0, 19), run.output
     assert_whole(tmp_path, blobs)
 
@@ -313,37 +316,37 @@ def test_an_expired_link_is_renewed_by_a_command(azurite: Azurite, tmp_path: Pat
 
 
 def test_a_blob_overwritten_under_the_run_is_planned_again(azurite: Azurite, tmp_path: Path) -> None:
-    """A blob written anew between its listing and its fetch is refused (412) and mirrored as listed next."""
+    """A blob that changes between listing and fetch is refused (412), and mirrored after the next listing."""
     name, blobs = new_container_name(), small_export()
     container = azurite.create_container(name, blobs)
     now = {**blobs, "tiles/020.glb": BlobContent(glb(b"written anew"), CONTENT_TYPES["glb"])}
 
     def overwrite(passing: ProxiedRequest) -> None:
-        if passing.blob == "tiles/020.glb" and not road.statuses(passing.blob):
+        if passing.blob == "tiles/020.glb" and not proxy.statuses(passing.blob):
             put_blob(container, passing.blob, now[passing.blob])
 
-    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), name) as service:
-        road.gate = overwrite
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), name) as service:
+        proxy.gate = overwrite
         run = run_mirror(IMODEL, tmp_path, service=service)
     assert run.exit_code == 0, run.output
-    assert road.statuses("tiles/020.glb") == [412, 200]
-    assert len(road.statuses("")) == 2
+    assert proxy.statuses("tiles/020.glb") == [412, 200]
+    assert len(proxy.statuses("")) == 2
     assert_whole(tmp_path, now)
 
 
 def test_a_blob_overwritten_behind_a_link_alone_ends_the_run(azurite: Azurite, tmp_path: Path) -> None:
-    """Behind a bare link a changed blob ends the run with 7 at once, and the next run mirrors what is there then."""
+    """With a bare link a changed blob ends the run with 7 at once; the next run mirrors the new content."""
     name, blobs = new_container_name(), small_export()
     container = azurite.create_container(name, blobs)
     now = {**blobs, "tiles/020.glb": BlobContent(glb(b"written anew"), CONTENT_TYPES["glb"])}
 
     def overwrite(passing: ProxiedRequest) -> None:
-        if passing.blob == "tiles/020.glb" and not road.statuses(passing.blob):
+        if passing.blob == "tiles/020.glb" and not proxy.statuses(passing.blob):
             put_blob(container, passing.blob, now[passing.blob])
 
-    with AzureProxy(azurite) as road:
-        road.gate = overwrite
-        link = long_lived_links(azurite, road)(name)
+    with AzureProxy(azurite) as proxy:
+        proxy.gate = overwrite
+        link = long_lived_links(azurite, proxy)(name)
         run = run_mirror("-", tmp_path, stdin=link)
         assert (run.exit_code, run.last_line["error"]) == (7, "ExportReplaced"), run.output
         assert not (tmp_path / "tileset.json").exists()
@@ -353,7 +356,7 @@ def test_a_blob_overwritten_behind_a_link_alone_ends_the_run(azurite: Azurite, t
 
 
 def test_a_body_that_breaks_is_continued_where_it_broke(azurite: Azurite, tmp_path: Path) -> None:
-    """Only the rest of a broken body is asked for again, and what Azurite gives for that range makes the blob whole."""
+    """Only the rest of a broken body is requested again, and that range completes the blob."""
     name, big = new_container_name(), glb(Random(1).randbytes(3_000_000))
     blobs = {
         **small_export(3),
@@ -361,17 +364,17 @@ def test_a_body_that_breaks_is_continued_where_it_broke(azurite: Azurite, tmp_pa
         "unsummed.glb": BlobContent(big, CONTENT_TYPES["glb"], blocks=True),
     }
     azurite.create_container(name, blobs)
-    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), name) as service:
-        road.truncations = {"big.glb": 1_000_000, "unsummed.glb": 2_500_000}
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), name) as service:
+        proxy.truncations = {"big.glb": 1_000_000, "unsummed.glb": 2_500_000}
         run = run_mirror(IMODEL, tmp_path, service=service)
     assert run.exit_code == 0, run.output
-    assert (road.statuses("big.glb"), road.statuses("unsummed.glb")) == ([200, 206], [200, 206])
+    assert (proxy.statuses("big.glb"), proxy.statuses("unsummed.glb")) == ([200, 206], [200, 206])
     assert run.last_line["retries"] == 2
     assert_whole(tmp_path, blobs)
 
 
 def test_a_blob_deleted_under_the_run_is_missed(azurite: Azurite, tmp_path: Path) -> None:
-    """A blob deleted between its listing and its fetch (412) is listed no more, and the tileset misses it."""
+    """A blob that is deleted between listing and fetch (412) is not listed again, and is reported as missing."""
     name, blobs = new_container_name(), small_export()
     container = azurite.create_container(name, blobs)
     last = "tiles/039.glb"
@@ -381,12 +384,12 @@ def test_a_blob_deleted_under_the_run_is_missed(azurite: Azurite, tmp_path: Path
             container.delete_blob(last)
 
     now = {blob: upload for blob, upload in blobs.items() if blob != last}
-    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), name) as service:
-        road.gate = delete
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), name) as service:
+        proxy.gate = delete
         run = run_mirror(IMODEL, tmp_path, service=service)
         assert (run.exit_code, run.last_line["listed"], run.last_line["missing"]) == (3, len(now), 1), run.output
         assert not (tmp_path / "tileset.json").exists()
-        assert road.statuses(last) == [412]
+        assert proxy.statuses(last) == [412]
         run = run_mirror(IMODEL, tmp_path, "--allow-missing", service=service)
     assert (run.exit_code, run.last_line["missing"], run.last_line["fetched"]) == (0, 1, 0), run.output
     assert_whole(tmp_path, now)
@@ -394,7 +397,7 @@ def test_a_blob_deleted_under_the_run_is_missed(azurite: Azurite, tmp_path: Path
 
 @pytest.mark.parametrize("listed", [True, False], ids=["still-listed", "unlisted"])
 def test_a_container_deleted_under_the_run_ends_it(azurite: Azurite, tmp_path: Path, listed: bool) -> None:
-    """A container that goes away in mid-run ends it with 7, whether the service still lists the export or not."""
+    """A container that is deleted during a run ends it with 7, whether the service still lists the export or not."""
     name = new_container_name()
     container = azurite.create_container(name, small_export())
     gone = threading.Lock()
@@ -405,16 +408,16 @@ def test_a_container_deleted_under_the_run_ends_it(azurite: Azurite, tmp_path: P
             if not listed:
                 service.exports.clear()
 
-    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), name) as service:
-        road.gate = delete
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), name) as service:
+        proxy.gate = delete
         run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
     assert (run.exit_code, run.last_line["error"]) == (7, "ExportReplaced"), run.output
-    assert 404 in {status for _, status in road.answered}
+    assert 404 in {status for _, status in proxy.answered}
     assert not (tmp_path / "tileset.json").exists()
 
 
 def test_a_killed_run_is_continued(azurite: Azurite, town: dict[str, BlobContent], tmp_path: Path) -> None:
-    """After a kill -9 nothing is published, and the next run fetches only what the last quarter second had not kept."""
+    """After a kill -9 nothing is published, and the next run fetches only files of the last quarter second again."""
     reached, opened = threading.Event(), threading.Event()
     third = len(town) // 3
 
@@ -423,8 +426,8 @@ def test_a_killed_run_is_continued(azurite: Azurite, town: dict[str, BlobContent
             reached.set()
             opened.wait(60)
 
-    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), "town") as service:
-        road.gate = close
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), "town") as service:
+        proxy.gate = close
         run = subprocess.Popen(
             mirror_command(IMODEL, tmp_path, "--transfers", "4"),
             env=environment(service),

@@ -42,7 +42,7 @@ def stored_files(dest: Path) -> dict[str, bytes]:
 
 
 def implicit(subtrees: str = "s/{level}/{x}/{y}", contents: str = "c/{level}/{x}/{y}.glb", **tiling: Any) -> bytes:
-    """A root whose only tile is implicit."""
+    """Build a root whose only tile is implicit."""
     said = json.loads(tileset())
     levels = {"subdivisionScheme": "QUADTREE", "subtreeLevels": 1, "availableLevels": 1, **tiling}
     said["root"] |= {"content": {"uri": contents}, "implicitTiling": {**levels, "subtrees": {"uri": subtrees}}}
@@ -50,7 +50,7 @@ def implicit(subtrees: str = "s/{level}/{x}/{y}", contents: str = "c/{level}/{x}
 
 
 def subtree(*, children: int = 0, **more: Any) -> bytes:
-    """A subtree of which everything is there."""
+    """Build a subtree with everything available."""
     available = {"tileAvailability": {"constant": 1}, "contentAvailability": [{"constant": 1}]}
     text = json.dumps({**available, "childSubtreeAvailability": {"constant": children}, **more}).encode()
     text += b" " * (-len(text) % 8)
@@ -58,7 +58,7 @@ def subtree(*, children: int = 0, **more: Any) -> bytes:
 
 
 def i3dm(uri: bytes) -> bytes:
-    """Instances of a model that lies elsewhere."""
+    """Build an i3dm that references a model by URI."""
     return struct.pack("<4s7I", b"i3dm", 1, 32 + len(uri), 0, 0, 0, 0, 0) + uri
 
 
@@ -88,7 +88,7 @@ NO_JSON = {
 @pytest.mark.parametrize("data", NO_JSON.values(), ids=NO_JSON)
 @pytest.mark.parametrize("name", ["e.json", "e.gltf"])
 def test_a_content_that_is_no_json_is_an_error(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
-    """A content that is called JSON and is none takes the branch below it along: exit 3, nothing is published."""
+    """A .json content that is no JSON loses its branch: exit 3, nothing is published."""
     files = {"tileset.json": tileset(name, "a.glb"), name: data, "a.glb": TILE, "b.glb": TILE}
     run = mirror(files, tmp_path, inventory)
     assert run.exit_code == 3
@@ -101,7 +101,7 @@ def test_a_content_that_is_no_json_is_an_error(name: str, data: bytes, inventory
 @pytest.mark.parametrize("data", [PAGE, b"", b'{"id"', b'{"id": "s"}\0'], ids=["page", "empty", "cut", "padded"])
 @pytest.mark.parametrize("name", ["s.json", "schema"])
 def test_a_schema_that_is_none_is_an_error(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
-    """Viewers that cannot read the schema of a tileset show nothing of it."""
+    """A broken schema fails the run: viewers show nothing of a tileset without its schema."""
     if name == "schema" and data == b'{"id": "s"}\0':
         data = b"\0\0\0\0"
     run = mirror({"tileset.json": tileset("a.glb", schemaUri=name), name: data, "a.glb": TILE}, tmp_path, inventory)
@@ -113,7 +113,7 @@ def test_a_schema_that_is_none_is_an_error(name: str, data: bytes, inventory: In
     "data", [tileset("a.glb") + b"\0", PAGE, b"[]", b"", tileset("a.glb").decode().encode("utf-16")]
 )
 def test_a_root_that_is_no_json_is_an_error(data: bytes, inventory: Inventory, tmp_path: Path) -> None:
-    """The root is asked for by every viewer."""
+    """A broken root fails the run: every viewer reads it."""
     run = mirror({"tileset.json": data, "a.glb": TILE}, tmp_path, inventory)
     assert run.exit_code == 3
     assert not (tmp_path / "tileset.json").exists()
@@ -123,7 +123,7 @@ def test_a_root_that_is_no_json_is_an_error(data: bytes, inventory: Inventory, t
 @pytest.mark.parametrize("data", [TILE, b"\x89PNG\r\n\x1a\n...."], ids=["tile", "image"])
 @pytest.mark.parametrize("name", ["s.json", "schema"])
 def test_a_schema_of_another_format_is_an_error(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
-    """A whole file of another kind is no schema either, whatever it is called."""
+    """A valid file of another kind is no schema, whatever its name."""
     run = mirror({"tileset.json": tileset("a.glb", schemaUri=name), name: data, "a.glb": TILE}, tmp_path, inventory)
     assert (run.exit_code, set(failure_messages(run))) == (3, {name})
 
@@ -143,7 +143,7 @@ NO_TILESET = {
 def test_a_root_that_is_no_tileset_is_an_error(
     data: bytes, layout: Layout, inventory: Inventory, tmp_path: Path
 ) -> None:
-    """No viewer can begin there: exit 3 before a manifest is written, pointer or not, with a hint that can help."""
+    """A root that no viewer can read: exit 3 with a hint before a manifest is written, with or without a pointer."""
     for publish in (True, False):
         run = mirror({"tileset.json": data, "a.glb": TILE}, tmp_path, inventory, layout=layout, publish=publish)
         assert (run.exit_code, set(failure_messages(run))) == (3, {"tileset.json"})
@@ -156,7 +156,7 @@ def test_a_root_that_is_no_tileset_is_an_error(
 @both_inventories
 @pytest.mark.parametrize("root", [None, [], "x"])
 def test_a_tileset_below_without_a_root_tile_is_an_error(root: object, inventory: Inventory, tmp_path: Path) -> None:
-    """It has an asset as a glTF has, but a tileset's geometric error: its branch is lost, so exit 3."""
+    """An external tileset without a root tile, which looks like a glTF, loses its branch: exit 3."""
     data = json.dumps({"asset": {"version": "1.1"}, "geometricError": 1, "root": root}).encode()
     run = mirror({"tileset.json": tileset("e.json", "a.glb"), "e.json": data, "a.glb": TILE}, tmp_path, inventory)
     assert (run.exit_code, set(failure_messages(run))) == (3, {"e.json"})
@@ -164,7 +164,7 @@ def test_a_tileset_below_without_a_root_tile_is_an_error(root: object, inventory
 
 @both_inventories
 def test_a_byte_order_mark_is_borne(inventory: Inventory, tmp_path: Path) -> None:
-    """Viewers drop that of UTF-8, before tilesets as before schemas."""
+    """A UTF-8 byte order mark is accepted in tilesets and schemas, as viewers do."""
     mark = b"\xef\xbb\xbf"
     files = {"tileset.json": mark + tileset("e.json", schemaUri="s.json"), "e.json": mark + tileset("a.glb"),
              "s.json": mark + b"{}", "a.glb": TILE}  # fmt: skip
@@ -174,7 +174,7 @@ def test_a_byte_order_mark_is_borne(inventory: Inventory, tmp_path: Path) -> Non
 
 @both_inventories
 def test_a_page_in_place_of_a_tile_is_an_error(inventory: Inventory, tmp_path: Path) -> None:
-    """Whatever the tile is called."""
+    """An HTML page instead of a tile is an error, whatever its name."""
     for number, name in enumerate(["a.b3dm", "a.tile", "a", "a.pnts"]):
         run = mirror({"tileset.json": tileset(name), name: PAGE}, tmp_path / str(number), inventory)
         assert (run.exit_code, set(failure_messages(run))) == (3, {name})
@@ -182,7 +182,7 @@ def test_a_page_in_place_of_a_tile_is_an_error(inventory: Inventory, tmp_path: P
 
 @both_inventories
 def test_a_page_that_came_once_is_fetched_anew(inventory: Inventory, tmp_path: Path) -> None:
-    """Bytes that nothing proves are asked for twice before they are believed."""
+    """Broken bytes without a checksum are requested twice before they are accepted as the content."""
     files = {"tileset.json": tileset("e.json"), "e.json": tileset("a.glb"), "a.glb": TILE}
     with Simulator() as sim:
         sim.offer_export(files, md5=False)
@@ -202,14 +202,14 @@ def _with_body(answer: Any, body: bytes) -> Any:
 
 @both_inventories
 def test_what_is_broken_is_fetched_anew_by_the_next_run(inventory: Inventory, tmp_path: Path) -> None:
-    """What failed is not held: once the container has it right, the same command brings it."""
+    """A failed file is not stored: after the container is repaired, the same command fetches it."""
     files = {"tileset.json": tileset("e.json"), "e.json": PAGE, "a.glb": TILE}
     with Simulator() as sim:
         sim.offer_export(files)
         first = sim.mirror(tmp_path, inventory=inventory)
         assert (first.exit_code, first.stats.failed) == (3, 1)
-        tally = first.stats
-        assert tally.listed == tally.fetched + tally.kept + tally.reused + tally.failed
+        stats = first.stats
+        assert stats.listed == stats.fetched + stats.kept + stats.reused + stats.failed
         assert not (tmp_path / "tileset.json").exists()
         files["e.json"] = tileset("a.glb")
         sim.containers[EXPORT].update(make_stored_blobs({"e.json": files["e.json"]}))
@@ -232,8 +232,8 @@ ORPHANS = {
 @pytest.mark.parametrize("md5", [True, False])
 @pytest.mark.parametrize("content", list(Content))
 def test_broken_files_that_nothing_asks_for_are_published(content: Content, md5: bool, tmp_path: Path) -> None:
-    """Each is told and noted in the manifest; the audit and a night take it as it is. What cannot be unpacked lies as
-    it is stored.
+    """Each broken unreferenced file is reported and recorded in the manifest; verify and later runs accept it. One that
+    cannot be unpacked is stored packed.
     """
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}
     with Simulator() as sim:
@@ -254,7 +254,7 @@ def test_broken_files_that_nothing_asks_for_are_published(content: Content, md5:
 
 
 def test_a_flat_destination_takes_broken_orphans_too(tmp_path: Path) -> None:
-    """Every layout does."""
+    """A flat destination accepts broken unreferenced files too."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}
     assert mirror(files, tmp_path, Inventory.LIST, layout=Layout.FLAT).exit_code == 0
     assert {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".")} == files
@@ -265,7 +265,7 @@ def test_a_flat_destination_takes_broken_orphans_too(tmp_path: Path) -> None:
 
 
 def test_a_broken_orphan_that_changes_on_the_disk_is_found(tmp_path: Path) -> None:
-    """That it is broken is known, and how."""
+    """A broken unreferenced file that changes on the disk is found: how it was broken is recorded."""
     mirror({"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}, tmp_path, Inventory.LIST)
     path = tmp_path / "versions" / EXPORT / "old/broken.glb"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -274,7 +274,7 @@ def test_a_broken_orphan_that_changes_on_the_disk_is_found(tmp_path: Path) -> No
 
 
 def test_an_orphan_whose_bytes_are_not_the_listed_ones_is_an_error(tmp_path: Path) -> None:
-    """Damage on the way is none of the container's: it is fetched anew, and fails the run where it stays."""
+    """Damage in transit is not accepted: the file is fetched again, and fails the run if the damage stays."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": TILE, "log.json": b"{}"})
         sim.add_fault(is_blob_named("log.json"), flip_last_bit, times=None)
@@ -283,7 +283,7 @@ def test_an_orphan_whose_bytes_are_not_the_listed_ones_is_an_error(tmp_path: Pat
 
 
 def test_a_lost_catalog_and_a_copy_know_broken_orphans(tmp_path: Path) -> None:
-    """A destination is taken over with them, and mirrored on into another one."""
+    """A destination with broken unreferenced files can be rebuilt from its manifests, and be a SOURCE."""
     mirror({"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}, tmp_path / "a", Inventory.LIST)
     (tmp_path / "a/.tilesync/catalog.sqlite3").unlink()
     files = {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": TILE, "b.glb": TILE, **ORPHANS}
@@ -302,7 +302,7 @@ def test_a_lost_catalog_and_a_copy_know_broken_orphans(tmp_path: Path) -> None:
 
 @both_inventories
 def test_files_that_are_left_out_are_not_judged(inventory: Inventory, tmp_path: Path) -> None:
-    """With a glob that leaves the broken one out the others are published."""
+    """If a glob excludes the broken file, the others are published."""
     files = {"tileset.json": tileset("a.glb", "e.json"), "a.glb": TILE, "e.json": PAGE}
     run = mirror(files, tmp_path, inventory, globs=Globs(exclude=("e.json",)))
     assert run.exit_code == 0
@@ -310,7 +310,7 @@ def test_files_that_are_left_out_are_not_judged(inventory: Inventory, tmp_path: 
 
 
 def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
-    """What passes through a part, and is cut off, lies as it is stored."""
+    """A large broken gzip file is stored packed, also when it is continued from a partial file."""
     dice = random.Random(1)
     cut = gzip.compress(dice.randbytes(3_000_000))[:-9]
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, "big.bin": cut, "big.gz": gzip.compress(cut)}
@@ -325,7 +325,7 @@ def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
 
 @both_inventories
 def test_a_glb_that_holds_another_tile_is_followed(inventory: Inventory, tmp_path: Path) -> None:
-    """Viewers go by what a tile holds: a warning, and what the tile asks for is there too."""
+    """A .glb in another tile format gives a warning, and its references are followed, as viewers do."""
     said = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": "t.png"}]}).encode()
     files = {"tileset.json": tileset("b.glb", "g.glb"), "b.glb": b3dm(TILE), "g.glb": said, "t.png": b"\x89PNG...."}
     run = mirror(files, tmp_path, inventory)
@@ -338,7 +338,7 @@ def test_a_glb_that_holds_another_tile_is_followed(inventory: Inventory, tmp_pat
 
 @both_inventories
 def test_a_glb_without_bytes_is_a_missing_content(inventory: Inventory, tmp_path: Path) -> None:
-    """Exit 3, said in words that fit; with --allow-missing published, and known from then on."""
+    """A GLB without bytes counts as missing: exit 3; with --allow-missing it is published and recorded."""
     files = {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": b"", "b.glb": TILE}
     run = mirror(files, tmp_path / "no", inventory)
     assert (run.exit_code, failure_messages(run)) == (
@@ -364,7 +364,7 @@ def test_a_glb_without_bytes_is_a_missing_content(inventory: Inventory, tmp_path
 
 
 def test_an_empty_glb_that_nothing_asks_for_is_no_matter(tmp_path: Path) -> None:
-    """Nothing is missing then."""
+    """An empty unreferenced GLB is not reported as missing."""
     run = mirror({"tileset.json": tileset("b.glb"), "a.glb": b"", "b.glb": TILE}, tmp_path, Inventory.LIST)
     assert (run.exit_code, run.stats.completeness.missing) == (0, 0)
 
@@ -388,7 +388,7 @@ faulty_contents = pytest.mark.parametrize(("name", "data"), FAULTY.values(), ids
 @both_inventories
 @faulty_contents
 def test_images_and_buffers_of_no_use_are_told(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
-    """Where the container states their MD5 it holds them so: published, with a warning, and noted in the manifest."""
+    """Unusable images and buffers whose MD5 the container confirms: published, with a warning and a record."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, name: data}
     run = mirror(files, tmp_path, inventory)
     assert run.exit_code == 0
@@ -401,7 +401,7 @@ def test_images_and_buffers_of_no_use_are_told(name: str, data: bytes, inventory
 
 @faulty_contents
 def test_a_walk_does_not_believe_what_nothing_proves(name: str, data: bytes, tmp_path: Path) -> None:
-    """Without an MD5 a page may be a gateway's: exit 3, and fetched again by the next run; allowed on request."""
+    """Without an MD5 an HTML page may come from a gateway: exit 3, fetched again by the next run, or allowed."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, name: data}
     with Simulator() as sim:
         sim.offer_export(files, md5=False)
@@ -421,7 +421,7 @@ def test_a_walk_does_not_believe_what_nothing_proves(name: str, data: bytes, tmp
 def test_a_short_buffer_of_a_subtree_is_told(
     form: str, size: int, told: set[tuple[str, str]], inventory: Inventory, tmp_path: Path
 ) -> None:
-    """Also where what it has is enough for the views."""
+    """A short buffer of a subtree is reported, even if it has enough bytes for its views."""
     views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
     said = subtree(buffers=[{"uri": "../../../bits.bin", "byteLength": 8}], bufferViews=views)
     said = said if form == "binary" else said[24:]
@@ -432,7 +432,7 @@ def test_a_short_buffer_of_a_subtree_is_told(
 
 @both_inventories
 def test_a_broken_subtree_is_told_once(inventory: Inventory, tmp_path: Path) -> None:
-    """As broken, with what helps; not also as one that --allow-missing would publish."""
+    """A broken subtree is reported once, as broken with a hint, not also as missing."""
     files = {"tileset.json": implicit(), "s/0/0/0": PAGE, "c/0/0/0.glb": TILE}
     run = mirror(files, tmp_path, inventory)
     assert (run.exit_code, set(failure_messages(run)), len(run.events_of(FileFailed))) == (3, {"s/0/0/0"}, 1)
@@ -455,7 +455,7 @@ storage_error_bodies = pytest.mark.parametrize("said", [*ERRORS.values(), PAGE],
 @storage_error_bodies
 @pytest.mark.parametrize("asks", ["tileset", "i3dm", "subtree"])
 def test_an_error_in_place_of_a_part_of_the_scene(asks: str, said: bytes, inventory: Inventory, tmp_path: Path) -> None:
-    """What a server says in place of a file is broken, whatever the name promises: exit 3."""
+    """An error page of a server instead of a file is broken, whatever its name: exit 3."""
     views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
     buffers = [{"uri": "../../../part", "byteLength": 1}]
     bits = subtree(buffers=buffers, bufferViews=views, contentAvailability=[{"bitstream": 0}])
@@ -476,7 +476,7 @@ def test_an_error_in_place_of_a_part_of_the_scene(asks: str, said: bytes, invent
 def test_an_error_in_place_of_another_file_is_told(
     name: str, said: bytes, inventory: Inventory, tmp_path: Path
 ) -> None:
-    """An image, a buffer, a schema: told, and where it takes the whole scene with it an error."""
+    """An error page instead of an image, buffer or schema is reported; an error if the whole scene needs it."""
     model = gltf_as_glb(images=[{"uri": "t"}], buffers=[{"byteLength": 4, "uri": "x.bin"}])
     good = {"t": b"\x89PNG\r\n\x1a\n", "x.bin": b"\0" * 100, "s": b'{"id": "s", "classes": {}}'}
     files = {"tileset.json": tileset("a.glb", schemaUri="s"), "a.glb": model, **good}
@@ -490,7 +490,7 @@ def test_an_error_in_place_of_another_file_is_told(
 @pytest.mark.parametrize("code", ["utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("name", ["ext/tileset", "ext/t.bin", "ext/t.b3dm", "ext/t.json"])
 def test_a_tileset_in_utf_16_is_never_lost(name: str, code: str, inventory: Inventory, tmp_path: Path) -> None:
-    """Whatever it is called: the branch below it would be."""
+    """A tileset in UTF-16 is an error, whatever its name: its branch would be lost."""
     said = tileset("b.glb").decode().encode(code)
     files = {"tileset.json": tileset(name, "a.glb"), name: said, "a.glb": TILE, "ext/b.glb": TILE}
     run = mirror(files, tmp_path, inventory)
@@ -500,7 +500,7 @@ def test_a_tileset_in_utf_16_is_never_lost(name: str, code: str, inventory: Inve
 @both_inventories
 @pytest.mark.parametrize("role", ["content", "model"])
 def test_what_no_viewer_shows_is_told(role: str, inventory: Inventory, tmp_path: Path) -> None:
-    """An image as a tile, and anything but a glTF as the model of an i3dm: published, with a warning."""
+    """An image as a tile, or a wrong format as the model of an i3dm: published with a warning."""
     odd = b"\x89PNG\r\n\x1a\n" if role == "content" else b"not found"
     files = {"tileset.json": tileset("b.glb", "t"), "b.glb": TILE, "t": odd}
     if role == "model":
@@ -512,7 +512,7 @@ def test_what_no_viewer_shows_is_told(role: str, inventory: Inventory, tmp_path:
 
 @both_inventories
 def test_nuls_behind_the_json_of_a_model_are_told(inventory: Inventory, tmp_path: Path) -> None:
-    """JSON readers refuse it, and viewers with them: a warning."""
+    """NULs after the JSON of a model give a warning: JSON readers and viewers refuse them."""
     text = b'{"asset":{"version":"2.0"}}'.ljust(32, b"\0")
     data = struct.pack("<5I", 0x46546C67, 2, 20 + len(text), len(text), 0x4E4F534A) + text
     run = mirror({"tileset.json": tileset("a.glb"), "a.glb": data}, tmp_path, inventory)
@@ -522,7 +522,7 @@ def test_nuls_behind_the_json_of_a_model_are_told(inventory: Inventory, tmp_path
 
 @both_inventories
 def test_of_a_key_that_stands_twice_the_last_one_counts(inventory: Inventory, tmp_path: Path) -> None:
-    """As in every browser: nothing that a viewer asks for is lost."""
+    """The last of two equal keys counts, as in browsers: no reference is lost."""
     root = implicit(subtreeLevels=2, availableLevels=2).replace(
         b'"subtreeLevels"', b'"subtreeLevels": 1, "subtreeLevels"'
     )
@@ -535,7 +535,7 @@ def test_of_a_key_that_stands_twice_the_last_one_counts(inventory: Inventory, tm
 
 @both_inventories
 def test_contents_without_a_stated_availability_are_told(inventory: Inventory, tmp_path: Path) -> None:
-    """Two templates, and the availability of one: viewers stumble, so it is said."""
+    """Two content templates with availability for one give a warning: viewers fail."""
     said = json.loads(implicit())
     del said["root"]["content"]
     said["root"]["contents"] = [{"uri": f"{name}/{{level}}/{{x}}/{{y}}.glb"} for name in ("c", "d")]
@@ -547,7 +547,7 @@ def test_contents_without_a_stated_availability_are_told(inventory: Inventory, t
 @both_inventories
 @pytest.mark.parametrize("length", [100, 100.0])
 def test_a_length_is_a_whole_number_however_it_is_written(length: float, inventory: Inventory, tmp_path: Path) -> None:
-    """JSON knows no difference between 100 and 100.0."""
+    """A length is accepted as 100 or 100.0: JSON makes no difference."""
     model = gltf_as_glb(buffers=[{"byteLength": length, "uri": "x.bin"}])
     run = mirror({"tileset.json": tileset("a.glb"), "a.glb": model, "x.bin": b"ab"}, tmp_path / "a", inventory)
     assert (run.exit_code, remarked_problems(run)) == (0, {("x.bin", "damaged")})
@@ -558,7 +558,7 @@ def test_a_length_is_a_whole_number_however_it_is_written(length: float, invento
 
 @pytest.mark.parametrize(("lost", "allowed"), [("t.png", True), ("x.bin", True), ("a.glb", False)])
 def test_what_helps_is_what_fits(lost: str, allowed: bool, tmp_path: Path) -> None:
-    """--allow-missing is named where it helps: for images and buffers, not for a part of the scene."""
+    """The hint names --allow-missing only if it helps: for images and buffers, not for a part of the scene."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, lost: b"" if lost != "a.glb" else b"<html>"}
     run = mirror(files, tmp_path, Inventory.WALK, md5=False, retry_for=timedelta())
     assert (run.exit_code, set(failure_messages(run))) == (3, {lost})
@@ -570,7 +570,7 @@ def test_what_helps_is_what_fits(lost: str, allowed: bool, tmp_path: Path) -> No
 
 @both_inventories
 def test_images_and_buffers_that_viewers_take(inventory: Inventory, tmp_path: Path) -> None:
-    """Each format by its magic, formats that nobody here knows, and buffers that are longer than they must be."""
+    """Formats are detected by their magic; unknown formats and buffers with extra bytes are accepted."""
     images = {"a.png": b"\x89PNG", "b.jpg": b"\xff\xd8\xff\xe0", "c.webp": b"RIFF....WEBP", "d.ktx2": b"\xabKTX 20\xbb",
               "e.dds": b"DDS ....", "f": b"\x89PNG", "g.basis": b"sB.."}  # fmt: skip
     said = {"images": [{"uri": name} for name in images], "buffers": [{"byteLength": 3, "uri": "x.bin"}]}
@@ -586,7 +586,7 @@ def test_images_and_buffers_that_viewers_take(inventory: Inventory, tmp_path: Pa
 def test_a_packed_buffer_is_as_long_as_what_is_in_it(
     content: Content, size: int, told: set[tuple[str, str]], encoding: str, inventory: Inventory, tmp_path: Path
 ) -> None:
-    """Viewers get it unpacked."""
+    """The length of a gzip buffer is that of its unpacked bytes, which viewers get."""
     with Simulator() as sim:
         sim.offer_export(
             {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, "x.bin": gzip.compress(bytes(size))}
@@ -601,7 +601,7 @@ def test_a_packed_buffer_is_as_long_as_what_is_in_it(
 
 @both_inventories
 def test_shaders_of_techniques_are_followed(inventory: Inventory, tmp_path: Path) -> None:
-    """KHR_techniques_webgl names shaders as glTF 1.0 did."""
+    """References of KHR_techniques_webgl are followed: it names shaders as glTF 1.0 did."""
     said = {"shaders": [{"type": 35632, "uri": "fs.glsl"}, {"type": 35633, "bufferView": 0}], "programs": []}
     model = json.dumps({"asset": {"version": "2.0"}, "extensions": {"KHR_techniques_webgl": said}}).encode()
     files = {"tileset.json": tileset("a.gltf"), "a.gltf": model, "fs.glsl": b"void main(){}"}
@@ -614,7 +614,7 @@ def test_shaders_of_techniques_are_followed(inventory: Inventory, tmp_path: Path
 
 
 def make_absolute_uris(home: str) -> list[str]:
-    """Every way to name the container from wherever one stands."""
+    """Return every form of an absolute URI to the container."""
     path = home.partition("//")[2].partition("/")[2]
     link = f"{home}/c.glb?sv=2024-05-04&se=2026-11-29T07%3A48%3A27Z&sr=c&sp=rl&sig=s3cret%3D"
     return [f"{home}/a.glb", f"/{path}/b.glb", link, f"{home.partition(':')[2]}/d.glb", f"../{path}/e%20f.glb"]
@@ -622,7 +622,7 @@ def make_absolute_uris(home: str) -> list[str]:
 
 @both_inventories
 def test_absolute_uris_into_the_container_are_refused(inventory: Inventory, tmp_path: Path) -> None:
-    """A copy must not lead back to a link that dies: exit 3, each URI counted, one remark, and no secret in it."""
+    """URIs that lead back to the container: exit 3, each is counted, one diagnostic without a secret."""
     with Simulator() as sim:
         uris = make_absolute_uris(f"{sim.url}/{EXPORT}")
         sim.offer_export(
@@ -650,7 +650,7 @@ def test_absolute_uris_into_the_container_are_refused(inventory: Inventory, tmp_
 
 @both_inventories
 def test_absolute_uris_of_a_tileset_below_are_refused(inventory: Inventory, tmp_path: Path) -> None:
-    """It is kept byte for byte, so nothing can mend it; a copy of what was published on request is published too."""
+    """Absolute URIs of an external tileset are refused; if published on request, a copy is published too."""
     with Simulator() as sim:
         home = f"{sim.url}/{EXPORT}"
         sim.offer_export({"tileset.json": tileset("e.json"), "e.json": tileset(f"{home}/a.glb"), "a.glb": TILE})
@@ -665,7 +665,7 @@ def test_absolute_uris_of_a_tileset_below_are_refused(inventory: Inventory, tmp_
     "uri", ["/v1/3dtiles/datasets/x/files/y.json?session=abc", "https://h.invalid/a.glb?sig=s3cret"]
 )
 def test_a_root_that_leads_away_is_no_mirror(uri: str, inventory: Inventory, tmp_path: Path) -> None:
-    """A copy without what the root asks for is hollow: exit 3, unless it is allowed."""
+    """An export whose root references other hosts only: exit 3, unless allowed."""
     files = {"tileset.json": tileset(uri, "a.glb"), "a.glb": TILE}
     run = mirror(files, tmp_path, inventory)
     assert (run.exit_code, run.stats.completeness.unfollowed, set(failure_messages(run))) == (3, 1, {"tileset.json"})
@@ -676,7 +676,7 @@ def test_a_root_that_leads_away_is_no_mirror(uri: str, inventory: Inventory, tmp
 
 @both_inventories
 def test_an_implicit_root_that_leads_away_is_no_mirror(inventory: Inventory, tmp_path: Path) -> None:
-    """Templates are URIs like others: of contents as of subtrees."""
+    """Template URIs of contents and subtrees are checked like other URIs."""
     for number, uris in enumerate([("https://h.invalid/{level}", "c/{level}/{x}/{y}.glb"),
                                    ("s/{level}/{x}/{y}", "https://h.invalid/{level}/{x}/{y}.glb")]):  # fmt: skip
         files = {"tileset.json": implicit(*uris), "s/0/0/0": subtree()}
@@ -686,7 +686,7 @@ def test_an_implicit_root_that_leads_away_is_no_mirror(inventory: Inventory, tmp
 
 @both_inventories
 def test_what_lies_elsewhere_below_the_root_is_counted(inventory: Inventory, tmp_path: Path) -> None:
-    """An external tileset that asks other hosts is told, in one remark, with how many URIs do."""
+    """An external tileset with URIs to other hosts gives one diagnostic with their number."""
     uris = [f"https://h.invalid/{number}.glb" for number in range(30)]
     run = mirror({"tileset.json": tileset("e.json"), "e.json": tileset(*uris)}, tmp_path, inventory)
     assert (run.exit_code, run.stats.completeness.unfollowed) == (0, 30)
@@ -695,7 +695,7 @@ def test_what_lies_elsewhere_below_the_root_is_counted(inventory: Inventory, tmp
 
 
 def test_orphans_are_not_asked_where_they_lead(tmp_path: Path) -> None:
-    """What is unfollowed counts in the closure of the root, as everything that is counted of it."""
+    """Only references in the closure of the root count as unfollowed."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, "old.json": tileset("https://h.invalid/a.glb")}
     run = mirror(files, tmp_path, Inventory.LIST)
     assert (run.exit_code, run.stats.completeness.unfollowed) == (0, 0)
@@ -706,7 +706,7 @@ def test_orphans_are_not_asked_where_they_lead(tmp_path: Path) -> None:
 
 @both_inventories
 def test_a_whole_number_with_a_point_is_one(inventory: Inventory, tmp_path: Path) -> None:
-    """JSON writes 0 as 0.0 as well: the table of a subtree's metadata is found all the same."""
+    """An index written as 0.0 instead of 0 is accepted in the metadata of a subtree."""
     tables: dict[str, Any] = {"propertyTables": [{"class": "t", "count": 1, "properties": {"h": {"values": 0}}}],
               "buffers": [{"byteLength": 0}], "bufferViews": [{"buffer": 0, "byteLength": 0}]}  # fmt: skip
     choices: list[dict[str, Any]] = [{"tileMetadata": 0.0}, {"contentMetadata": [0.0]}, {"tileMetadata": 0}]
@@ -718,7 +718,7 @@ def test_a_whole_number_with_a_point_is_one(inventory: Inventory, tmp_path: Path
 @both_inventories
 @pytest.mark.parametrize("template", ["s/{level}", "s/{x}", "s"])
 def test_a_subtree_file_that_serves_several_tiles(template: str, inventory: Inventory, tmp_path: Path) -> None:
-    """Each tile has its contents from it, and each is mirrored; where one of them is missing that is said."""
+    """A subtree file that serves several tiles gives each its contents; a missing one is reported."""
     files = {"tileset.json": implicit(template, availableLevels=2)}
     files |= {template.format(level=n, x=n): subtree(children=1 - n) for n in (1, 0)}
     files["s"] = subtree(children=1) if template == "s" else b""
@@ -739,7 +739,7 @@ def test_a_subtree_file_that_serves_several_tiles(template: str, inventory: Inve
 
 @both_inventories
 def test_contents_whose_template_lacks_a_coordinate(inventory: Inventory, tmp_path: Path) -> None:
-    """One content stands for several tiles then, and is there once."""
+    """A template without level or coordinates gives one content for several tiles."""
     files = {
         "tileset.json": implicit(contents="c/{level}.glb", subtreeLevels=3, availableLevels=3),
         "s/0/0/0": subtree(),
@@ -753,7 +753,7 @@ def test_contents_whose_template_lacks_a_coordinate(inventory: Inventory, tmp_pa
 @both_inventories
 @pytest.mark.parametrize("children", [0, 1])
 def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inventory, tmp_path: Path) -> None:
-    """They are asked for as far as it takes to see that they are not there, which is said: exit 3."""
+    """Announced files are requested only until it is clear that they are missing: exit 3."""
     files = {"tileset.json": implicit(subtreeLevels=10, availableLevels=20), "s/0/0/0": subtree(children=children)}
     with Simulator() as sim:
         sim.offer_export(files)
@@ -766,7 +766,8 @@ def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inv
 
 @pytest.mark.parametrize("folder", ["old", "zold"])
 def test_what_nothing_asks_for_does_not_end_the_following(folder: str, tmp_path: Path) -> None:
-    """An implicit tileset that nothing leads to may claim a million files: what viewers come to is followed, all of
+    """An implicit tileset that nothing references may claim a million files: only what viewers
+    reach is followed, all of
     it, and what is missing there is told; tilesets that subtrees lead to are followed, too.
     """
     bomb = {"tileset.json": implicit(subtreeLevels=10, availableLevels=10), "s/0/0/0": subtree()}
@@ -786,7 +787,7 @@ def test_what_nothing_asks_for_does_not_end_the_following(folder: str, tmp_path:
 
 @both_inventories
 def test_a_shader_without_bytes_is_told(inventory: Inventory, tmp_path: Path) -> None:
-    """What it should draw is not drawn: a warning, as of an image without bytes."""
+    """A shader without bytes gives a warning, like an image without bytes."""
     said = {"extensions": {"KHR_techniques_webgl": {"shaders": [{"uri": "fs.glsl"}]}}}
     files = {"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(**said), "fs.glsl": b""}
     run = mirror(files, tmp_path, inventory)

@@ -1,4 +1,4 @@
-"""`--content decoded`: gzip payloads lie unpacked, so that any web server serves them; through the command line."""
+"""Test `--content decoded`: gzip payloads are stored unpacked, so that any web server can serve them."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ DECODED = ("--content", "decoded")
 
 
 def gzip_bytes(data: bytes) -> bytes:
-    """The bytes as gzip, the same each time."""
+    """Compress bytes with gzip, reproducibly."""
     return gzip.compress(data, 6, mtime=0)
 
 
 def make_gzip_export(tiles: int = 12, *, seed: int = 0) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """The files of an export, most of them gzip, and what they unpack to: small ones, the root, large ones."""
+    """Build an export with mostly gzip files (small, root, large); return the files and their unpacked bytes."""
     dice = random.Random(seed)
     plain = export(tiles, seed=seed)
     plain[BIG], plain[LARGE] = glb(dice.randbytes(400_000) * 3), glb(dice.randbytes(4_500_000))
@@ -65,7 +65,7 @@ def version_files(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
 
 
 def run_sha256sum(dest: Path, version: str = EXPORT) -> int:
-    """The exit code of the real `sha256sum -c` in the folder of a version."""
+    """Run the real `sha256sum -c` in the folder of a version; return its exit code."""
     told = subprocess.run(
         [sys.executable, "-m", "tilesync", "versions", str(dest), "--sha256sums", version],
         capture_output=True, check=True,
@@ -81,7 +81,7 @@ def mirror_decoded(sim: Simulator, dest: Path, **changes: Any) -> JobOutcome:
 
 
 def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
-    """Every gzip payload lies unpacked under its name with the date of its blob; the folder proves itself, and the
+    """Every gzip payload is stored unpacked with the date of its blob; the folder verifies, and the
     second run has nothing to do.
     """
     files, plain = make_gzip_export()
@@ -127,7 +127,7 @@ def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_gzip_files_says_what_a_web_server_must_send(tmp_path: Path) -> None:
-    """At the end of the run, once, with the kinds and their count; not where nothing is gzip, or lies unpacked."""
+    """The hint about gzip files comes once at the end, with suffixes and count; not without gzip, nor if unpacked."""
     with Simulator() as sim:
         files, plain = make_gzip_export()
         sim.offer_export(files)
@@ -146,7 +146,7 @@ def test_a_folder_with_gzip_files_says_what_a_web_server_must_send(tmp_path: Pat
 
 
 def test_what_the_container_calls_gzip_is_counted(tmp_path: Path) -> None:
-    """Where it says so of each file the count is that of those; what it calls so, and is not, does not count."""
+    """If the listing has Content-Encoding, only files that really are gzip count."""
     with Simulator() as sim:
         files = {
             "tileset.json": tileset("a.glb", "b.glb", "c.bin"),
@@ -161,7 +161,7 @@ def test_what_the_container_calls_gzip_is_counted(tmp_path: Path) -> None:
 
 
 def test_many_small_files_come_unpacked_by_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where other processes bring the files, these unpack them too, and read them again for `verify`."""
+    """Worker processes unpack files, and read them for `verify`."""
     monkeypatch.setattr(wiring, "count_cores", lambda: 2)
     plain, seen = export(TILES), list[int]()
     files = {name: gzip_bytes(data) if data else data for name, data in plain.items()}
@@ -182,7 +182,7 @@ def test_many_small_files_come_unpacked_by_helpers(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("wrong", [b"not what was said", gzip_bytes(glb(b"other"))[:-1] + b"\0"])
 def test_bytes_are_verified_as_they_are_stored(tmp_path: Path, wrong: bytes) -> None:
-    """A blob whose stored bytes are not what the container states fails, and nothing of it lies there."""
+    """A blob whose stored bytes do not match the container fails, and no part of it is stored."""
     files, _ = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
@@ -202,7 +202,7 @@ def start_mirror(sim: Simulator, dest: Path) -> subprocess.Popen[bytes]:
 
 
 def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
-    """The part holds what is stored, goes on where it was, and is unpacked when it is whole."""
+    """A partial file has the packed bytes, is continued, and is unpacked when it is complete."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
@@ -233,7 +233,7 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_moments_nothing_partial_lies_there(tmp_path: Path, seed: int) -> None:
-    """Whatever lies under a final name is unpacked and whole, at each kill; the last run ends with every byte right."""
+    """At each kill, every file under a final name is unpacked and complete; the last run succeeds."""
     dice = random.Random(seed)
     files, plain = make_gzip_export(60, seed=seed)
     with Simulator(delay_s=0.05, page_size=20) as sim:
@@ -259,7 +259,7 @@ def test_killed_at_random_moments_nothing_partial_lies_there(tmp_path: Path, see
 
 
 def test_a_lost_state_is_told_again(tmp_path: Path) -> None:
-    """By the manifest every file counts as held; of a version on its way in what is not gzip does."""
+    """Without a catalog, the manifest proves all files; of an unfinished version only files without gzip stay."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
@@ -280,7 +280,7 @@ def test_a_lost_state_is_told_again(tmp_path: Path) -> None:
 
 
 def test_files_of_another_content_under_a_lost_name_are_not_taken(tmp_path: Path) -> None:
-    """What lies there packed, of a run that was to leave it so, is none of a version in which it is unpacked."""
+    """Packed files of an unfinished run are not reused for a decoded version."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
@@ -296,7 +296,7 @@ def test_files_of_another_content_under_a_lost_name_are_not_taken(tmp_path: Path
 @pytest.mark.parametrize("name", ["tiles/004.glb", LARGE])
 @pytest.mark.parametrize("how", ["gone", "changed", "packed"])
 def test_a_damaged_file_is_healed(tmp_path: Path, name: str, how: str) -> None:
-    """What `verify` finds bad the next run fetches, verifies as it is stored, and unpacks again."""
+    """The next run fetches, checks and unpacks the files that `verify` found damaged."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
@@ -316,7 +316,7 @@ def test_a_damaged_file_is_healed(tmp_path: Path, name: str, how: str) -> None:
 
 
 def test_both_contents_in_one_destination(tmp_path: Path) -> None:
-    """They are two versions of the export, which share what is no gzip; what one holds is not fetched for the other."""
+    """Stored and decoded are two versions of an export; they share files, and nothing is fetched twice."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
@@ -340,7 +340,7 @@ def test_both_contents_in_one_destination(tmp_path: Path) -> None:
 
 
 def test_unpacked_files_are_no_source_for_stored_ones(tmp_path: Path) -> None:
-    """Nobody can pack them again as they were: those that are gzip are fetched, the others shared."""
+    """From decoded to stored, gzip files are fetched, since they cannot be packed the same way; others are shared."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
@@ -355,7 +355,7 @@ def test_unpacked_files_are_no_source_for_stored_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("md5", [True, False])
 def test_a_second_export_shares_what_lies_unpacked(tmp_path: Path, md5: bool) -> None:
-    """What did not change is linked from version to version as it lies, also where only its bytes tell."""
+    """Unchanged unpacked files are linked from version to version, also if only their bytes can be compared."""
     files, plain = make_gzip_export()
     more, more_plain = {**files, "tiles/000.glb": glb(b"new")}, {**plain, "tiles/000.glb": glb(b"new")}
     with Simulator() as sim:
@@ -372,7 +372,7 @@ def test_a_second_export_shares_what_lies_unpacked(tmp_path: Path, md5: bool) ->
 
 
 def test_an_export_that_changed_in_name_only(tmp_path: Path) -> None:
-    """The service says that it was modified, its listing that nothing was: the version stays."""
+    """An export with a new date and an unchanged listing keeps its version."""
     files, _ = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
@@ -386,7 +386,7 @@ def test_an_export_that_changed_in_name_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [Content.STORED, Content.DECODED])
 def test_a_version_on_its_way_in_keeps_its_content(tmp_path: Path, first: Content) -> None:
-    """A run that wishes for the other one begins another version; each is gone on with by its own kind."""
+    """A run with other content starts another version; each is continued with its own content mode."""
     other = Content.DECODED if first is Content.STORED else Content.STORED
     files, plain = make_gzip_export()
     with Simulator() as sim:
@@ -410,7 +410,7 @@ def _broken(answer: Any) -> Any:
 
 @pytest.mark.parametrize("before", [Content.STORED, Content.DECODED])
 def test_the_flat_layout(tmp_path: Path, before: Content) -> None:
-    """The files lie unpacked at the container's paths, whatever lay there before; what the container lost can go."""
+    """In the flat layout the files are unpacked at the container's paths; deleted blobs can be removed."""
     files, plain = make_gzip_export()
     fewer = {name: data for name, data in files.items() if name != "tiles/005.glb"}
     fewer["tiles/tileset.json"] = gzip_bytes(tileset(*(f"{n:03d}.glb" for n in range(12) if n != 5)))
@@ -431,7 +431,7 @@ def test_the_flat_layout(tmp_path: Path, before: Content) -> None:
 
 
 def test_a_walk(tmp_path: Path) -> None:
-    """What is found by walking lies unpacked too, and an unchanged night is one."""
+    """With --inventory walk files are unpacked too, and a run without changes transfers nothing."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
@@ -446,7 +446,7 @@ def test_a_walk(tmp_path: Path) -> None:
 
 
 def test_all_exports_and_the_plan(tmp_path: Path) -> None:
-    """A history is kept in one content; a plan says what a run would do in each."""
+    """A history has one content mode; a plan shows the result of each."""
     files, plain = make_gzip_export()
     other, other_plain = make_gzip_export(9, seed=1)
     with Simulator() as sim:
@@ -467,7 +467,7 @@ def test_all_exports_and_the_plan(tmp_path: Path) -> None:
 
 
 def test_an_object_store_is_told_otherwise(tmp_path: Path) -> None:
-    """A store states the encoding of each file, so nothing need be unpacked there: a usage error says so."""
+    """--content decoded into a store is a usage error: a store sends the encoding of each file."""
     for dest in ("s3://bucket/prefix", "az://account/container"):
         ended = run_program("mirror", IMODEL, dest, *DECODED, env={"TILESYNC_TOKEN": "t", "HOME": str(tmp_path)})
         assert (ended.exit_code, ended.last_line["error"]) == (2, "UsageError")
@@ -475,7 +475,7 @@ def test_an_object_store_is_told_otherwise(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fills_while_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is a full disk, nothing partial is left, and what arrived is not fetched again."""
+    """A full disk while unpacking: nothing partial is left, and stored files are not fetched again."""
     files, plain = make_gzip_export()
     real = GunzipWriter.write_next
 
@@ -506,7 +506,7 @@ def copy_mirror(source: Path, dest: Path, *options: str, exit_code: int = 0) -> 
 
 
 def test_a_copy_of_what_lies_unpacked(tmp_path: Path) -> None:
-    """It holds the same files and says that they are unpacked; its bytes are proven by the manifest, as they lie."""
+    """A copy of a decoded mirror has the same files and mode; the manifest proves the unpacked bytes."""
     files, plain = make_gzip_export()
     source = tmp_path / "source"
     with Simulator() as sim:
@@ -532,7 +532,7 @@ def test_a_copy_of_what_lies_unpacked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", [Layout.VERSIONED, Layout.FLAT])
 def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout) -> None:
-    """What came from the service packed, and was lost, comes from a copy as it lay; what is there stays as it is."""
+    """Lost unpacked files are repaired from a copy; the others stay unchanged."""
     files, plain = make_gzip_export()
     first, dest = tmp_path / "first", tmp_path / "dest"
     with Simulator() as sim:
@@ -557,7 +557,7 @@ def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout
 
 
 def test_a_copy_of_what_is_there_unpacked_already_is_none(tmp_path: Path) -> None:
-    """Though nothing tells two mirrors of a bare link from one another but their files."""
+    """Files that are already there unpacked are not copied, although only they identify a mirror of a bare link."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
@@ -570,7 +570,7 @@ def test_a_copy_of_what_is_there_unpacked_already_is_none(tmp_path: Path) -> Non
 
 
 def test_a_stored_copy_is_unpacked_on_the_way(tmp_path: Path) -> None:
-    """What a folder holds as it is stored can be brought into another one unpacked, and the night after is none."""
+    """A stored mirror can be copied into a decoded one, and a second run transfers nothing."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
@@ -590,7 +590,7 @@ def test_a_stored_copy_is_unpacked_on_the_way(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("viewer", ["cesium", "three"])
 def test_a_viewer_streams_what_lies_unpacked(browser: Browser, tmp_path: Path, viewer: str) -> None:
-    """A city that is stored gzipped cannot be read through a plain web server; unpacked, it is drawn."""
+    """Viewers cannot read a gzipped city from a plain web server, but a decoded one."""
     with Simulator() as sim:
         sim.offer_export({name: gzip_bytes(data) for name, data in build_city().items()})
         assert sim.mirror(tmp_path / "stored").exit_code == 0

@@ -1,4 +1,4 @@
-"""The files of scripts/deploy, as far as they can be run here: a store as DEST fits them, too."""
+"""Test the files of scripts/deploy, as far as they can run here, also with a store as DEST."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DEPLOY = Path(__file__).resolve().parents[2] / "scripts" / "deploy"
 
 
 def read_deploy_file(name: str) -> str:
-    """A file, with its folders."""
+    """Write a file and its folders."""
     return (DEPLOY / name).read_text(encoding="utf-8")
 
 
 def relocate_paths(words: str, root: Path) -> str:
-    """What a file says, with the folders of this test in the place of the machine's."""
+    """Replace the machine's folders in a text by folders of the test."""
     for folder in ("/etc/tilesync", "/var/log", "/var/lib", "/srv/tiles", "/opt/tilesync"):
         words = words.replace(folder, f"{root}{folder}")
     return words
@@ -32,7 +32,7 @@ def relocate_paths(words: str, root: Path) -> str:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A machine with the folders that the files ask for, and tilesync where they have it installed."""
+    """Make the folders that the files expect, with tilesync installed there."""
     for folder in ("etc/tilesync", "var/log/tilesync", "var/lib/tilesync", "srv/tiles", "opt/tilesync/bin"):
         (tmp_path / folder).mkdir(parents=True)
     program = tmp_path / "opt/tilesync/bin/tilesync"
@@ -42,7 +42,7 @@ def machine(tmp_path: Path) -> Path:
 
 
 def write_settings(machine: Path, dest: str, sim: Simulator, **more: str) -> None:
-    """The file with the settings of a mirror, written after the example."""
+    """Write the settings of a mirror from the example."""
     named = {
         "TILESYNC_SOURCE": IMODEL,
         "TILESYNC_DEST": dest,
@@ -56,7 +56,7 @@ def write_settings(machine: Path, dest: str, sim: Simulator, **more: str) -> Non
 
 
 def run_cron_line(machine: Path) -> subprocess.CompletedProcess[str]:
-    """Run the line as cron does: by /bin/sh, with HOME and what the file sets, and nothing else."""
+    """Run the cron line with /bin/sh, HOME and the variables of the file only, as cron does."""
     said = relocate_paths(read_deploy_file("tilesync.cron"), machine)
     environment = dict(re.findall(r"^([A-Z_]+)=(.*)$", said, re.MULTILINE))
     (line,) = re.findall(r"^17 2 \* \* \*  tilesync  (.*)$", said, re.MULTILINE)
@@ -66,7 +66,7 @@ def run_cron_line(machine: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_line_of_cron_fills_a_folder(machine: Path, sim: Simulator) -> None:
-    """It prints nothing, writes its report, and keeps the state in the folder."""
+    """The cron line prints nothing, writes its report, and keeps the state in the folder."""
     sim.offer_export()
     write_settings(machine, f"{machine}/srv/tiles/office", sim)
     ended = run_cron_line(machine)
@@ -77,7 +77,7 @@ def test_the_line_of_cron_fills_a_folder(machine: Path, sim: Simulator) -> None:
 
 
 def test_the_line_of_cron_fills_a_store(machine: Path, sim: Simulator, bucket_server: BucketServer) -> None:
-    """The state of a store lies where the file says, although the user has no home; a night that fails says so."""
+    """The state of a store is in the configured folder, without a home folder; a failed run prints its exit code."""
     sim.offer_export()
     place = f"s3://{bucket_server.new_bucket()}/office"
     write_settings(machine, place, sim, **ENVIRONMENT, AWS_ENDPOINT_URL=bucket_server.url)
@@ -89,7 +89,7 @@ def test_the_line_of_cron_fills_a_store(machine: Path, sim: Simulator, bucket_se
 
 
 def test_the_service_of_systemd_has_a_folder_for_the_state() -> None:
-    """Below what StateDirectory makes tilesync finds its state; a missing /srv/tiles stops nothing."""
+    """The state is in the folder of StateDirectory; a missing /srv/tiles does not stop the service."""
     unit = read_deploy_file("tilesync@.service")
     assert "\nStateDirectory=tilesync\n" in unit
     assert "\nEnvironment=XDG_STATE_HOME=%S\n" in unit
@@ -97,7 +97,7 @@ def test_the_service_of_systemd_has_a_folder_for_the_state() -> None:
 
 
 def test_the_job_of_kubernetes_has_a_volume_for_the_state() -> None:
-    """What it writes beside DEST lies on volumes, on a root file system that is read only; no report is served."""
+    """With a read-only root file system all files are written to volumes; no report is served."""
     job = read_deploy_file("kubernetes.yaml")
     mounts = dict(re.findall(r"\{name: (\w+), mountPath: (\S+)\}", job))
     assert mounts.keys() == set(re.findall(r"- name: (\w+)$", job.partition("volumes:\n")[2], re.MULTILINE))

@@ -1,4 +1,4 @@
-"""A file where a folder is meant is told with the folder to give."""
+"""A file instead of a folder is an error that names the right folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.simulator import EXPORT
     + [("verify", name) for name in (f"v/versions/{EXPORT}/tileset.json", "v/tileset.json/x", "f/tileset.json")],
 )
 def test_a_file_as_dest_is_told_with_the_folder_that_holds_it(kept: Path, command: str, name: str) -> None:
-    """The pointer is not to be moved away: the destination around it is what is meant."""
+    """The pointer as DEST: the hint names the destination around it."""
     words = {"mirror": ["mirror", IMODEL], "plan": ["mirror", "-n", IMODEL]}.get(command, [command])
     done = run_tilesync(*words, kept / name, TILESYNC_TOKEN="t")
     file, folder = str(kept / name).removesuffix("/x"), kept / name[0]
@@ -29,14 +29,14 @@ def test_a_file_as_dest_is_told_with_the_folder_that_holds_it(kept: Path, comman
 
 
 def test_a_file_as_state_folder_is_told(kept: Path) -> None:
-    """The hint is about --state-dir, not about moving a file of others away."""
+    """A file as --state-dir: the hint names the option."""
     done = run_tilesync("verify", kept / "v", "--state-dir", kept / "v/tileset.json")
     said = f"error: {kept / 'v/tileset.json'} is a file, not a folder\n  check --state-dir\n"
     assert (done.exit_code, done.stderr) == (8, said)
 
 
 def test_a_device_as_dest_and_a_file_as_source_are_told(kept: Path, tmp_path: Path) -> None:
-    """A DEST that can be no folder asks for one, and a SOURCE that is a file of one names that."""
+    """A device as DEST asks for a folder; a file of a mirror as SOURCE names that mirror."""
     done = run_tilesync("mirror", kept / "v", os.devnull)
     assert (done.exit_code, done.stderr) == (
         8, f"error: {os.devnull} is a device, not a folder\n  give a folder, or a path that does not exist yet\n",

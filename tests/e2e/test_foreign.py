@@ -1,4 +1,4 @@
-"""Documents that others wrote, or damaged, met by the program: an exit code and a sentence, and never a traceback."""
+"""Foreign or damaged documents give an exit code and a sentence, never a traceback."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEEP_JSON = "[" * 100_000 + "]" * 100_000
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A destination with one version."""
+    """Make a destination with one version."""
     dest = tmp_path_factory.mktemp("published") / "dest"
     with Simulator() as sim:
         sim.offer_export(export(2))
@@ -38,13 +38,13 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def dest(published: Path, tmp_path: Path) -> Path:
-    """A copy of it to be damaged."""
+    """Make a copy of the destination, to be damaged."""
     shutil.copytree(published, tmp_path / "dest", symlinks=True)
     return tmp_path / "dest"
 
 
 def change_header(**changes: Any) -> Callable[[str], str]:
-    """The first line of a manifest says something else."""
+    """Change the first line of a manifest."""
 
     def change(text: str) -> str:
         first, _, rest = text.partition("\n")
@@ -54,7 +54,7 @@ def change_header(**changes: Any) -> Callable[[str], str]:
 
 
 def change_first_row(**changes: Any) -> Callable[[str], str]:
-    """The line of a file says something else."""
+    """Change the line of a file in a manifest."""
 
     def change(text: str) -> str:
         first, second, rest = text.split("\n", 2)
@@ -80,12 +80,12 @@ DAMAGES: dict[str, Callable[[str], str]] = {
     "huge size": change_first_row(size=1 << 64),
     "not UTF-8": lambda text: "\udcff" + text,
 }
-"""What becomes of a manifest."""
+"""Ways to damage a manifest."""
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_manifest(dest: Path, damage: str) -> None:
-    """`verify` finds it, `versions` warns of it, a run without its catalog leaves the version alone, and one that reads
+    """`verify` reports it, `versions` warns, a run without the catalog ignores the version, and one that reads
     from there refuses; all in words.
     """
     path = dest / MANIFEST
@@ -102,7 +102,7 @@ def test_a_damaged_manifest(dest: Path, damage: str) -> None:
 
 @pytest.mark.parametrize("damage", ["deep", "NaN", "lone surrogate", "huge size"])
 def test_a_lost_catalog_and_a_damaged_manifest(dest: Path, damage: str) -> None:
-    """The version is not taken over, its files stay, and the export comes in as another one."""
+    """The version is not taken over, its files stay, and the export is mirrored as another version."""
     path = dest / MANIFEST
     path.write_text(DAMAGES[damage](path.read_text()))
     for catalog in (dest / ".tilesync").glob("catalog.sqlite3*"):
@@ -129,7 +129,7 @@ def test_a_lost_catalog_and_a_damaged_manifest(dest: Path, damage: str) -> None:
     ids=["deep", "Infinity", "other types", "lone surrogate", "a list", "empty"],
 )
 def test_a_damaged_latest_json(dest: Path, said: str) -> None:
-    """It counts as lost: the next run writes it anew, and what needs it says so."""
+    """A damaged latest.json counts as missing: the next run writes it, and commands that need it say so."""
     whole = (dest / "latest.json").read_text()
     (dest / "latest.json").write_text(said)
     assert run_tilesync("versions", dest, "--json").exit_code == 0
@@ -154,7 +154,7 @@ def test_a_damaged_latest_json(dest: Path, said: str) -> None:
     ],
 )
 def test_a_damaged_catalog(dest: Path, sql: str, why: str) -> None:
-    """Exit 8, what is wrong with it, and the file to delete; once that is done nothing is lost."""
+    """A damaged catalog: exit 8 with the problem and the file to delete; after that nothing is lost."""
     catalog = dest / ".tilesync/catalog.sqlite3"
     with closing(sqlite3.connect(catalog)) as db, db:
         assert db.execute(sql).rowcount
@@ -170,7 +170,7 @@ def test_a_damaged_catalog(dest: Path, sql: str, why: str) -> None:
 
 
 def test_a_damaged_record_costs_nothing(dest: Path) -> None:
-    """What the service said of an export is told to people, and decides nothing."""
+    """A damaged export record is printed as far as possible, and has no effect."""
     with closing(sqlite3.connect(dest / ".tilesync/catalog.sqlite3")) as db, db:
         db.execute("UPDATE version SET record=?", (DEEP_JSON,))
     with Simulator() as sim:
@@ -184,7 +184,7 @@ ODD_VALUES: list[Any] = [5, None, {}, [], True, 1e300, "\ud800", "x" * 100_000]
 
 @pytest.mark.parametrize("value", ODD_VALUES, ids=[ascii(value)[:12] for value in ODD_VALUES])
 def test_odd_values_in_the_rows_of_the_service(tmp_path: Path, value: Any) -> None:
-    """Fields of another type count as missing; half of a surrogate pair makes it no list of exports."""
+    """Fields of a wrong type count as missing; half of a surrogate pair makes the list invalid."""
     with Simulator() as sim:
         sim.offer_export(export(2))
         sim.exports[0] |= {
@@ -207,7 +207,7 @@ def test_odd_values_in_the_rows_of_the_service(tmp_path: Path, value: Any) -> No
 
 
 def always_respond(document: Any) -> Callable[[Any], Any]:
-    """The API answers always the same."""
+    """Let the API always send the same response."""
     from tilesync.demo.fake_service import FakeResponse
 
     return lambda request: FakeResponse(200, json.dumps(document).encode(), {"Content-Type": "application/json"})
@@ -218,7 +218,7 @@ def always_respond(document: Any) -> Callable[[Any], Any]:
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Within it this process has the rights of nobody."""
+    """Run a block with the rights of the user nobody."""
     os.seteuid(65534)
     try:
         yield
@@ -227,7 +227,7 @@ def as_nobody() -> Iterator[None]:
 
 
 def test_manifests_is_a_file(dest: Path) -> None:
-    """Exit 8: it is not taken for a place without versions."""
+    """If `manifests` is a file: exit 8; DEST is not taken for a folder without versions."""
     shutil.rmtree(dest / "manifests")
     (dest / "manifests").write_text("")
     done = run_tilesync("versions", dest, "--json")
@@ -237,7 +237,7 @@ def test_manifests_is_a_file(dest: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may become another user")
 def test_manifests_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Who may not look into it hears that; it is not taken for a place without versions."""
+    """If `manifests` cannot be read, the error says so; DEST is not taken for a folder without versions."""
     import tempfile
 
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
@@ -257,7 +257,7 @@ def test_manifests_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> N
 
 
 def run_without_home(*words: str, **env: str) -> CommandResult:
-    """Run the program for a user that no list knows, and without HOME."""
+    """Run the program for an unknown user, without HOME."""
     code = (
         "import os, pwd, sys\n"
         "def nobody(uid): raise KeyError(uid)\n"
@@ -276,7 +276,7 @@ def run_without_home(*words: str, **env: str) -> CommandResult:
 
 
 def test_no_home_for_the_state(bucket_server: BucketServer) -> None:
-    """Exit 2, and the option that helps; a folder named `~` is made nowhere."""
+    """Without a home folder: exit 2 with the option to use; no folder `~` is made."""
     place, server = f"s3://{bucket_server.new_bucket()}/there", {"TILESYNC_ENDPOINT_URL": bucket_server.url}
     done = run_without_home("versions", place, "--json", **ENVIRONMENT, **server)
     assert (done.exit_code, done.last_line["error"]) == (2, "UsageError"), done.stderr
@@ -286,7 +286,7 @@ def test_no_home_for_the_state(bucket_server: BucketServer) -> None:
 
 
 def test_no_home_in_a_source(tmp_path: Path) -> None:
-    """`~` is no folder then, in words."""
+    """Without a home folder a path with `~` is a usage error."""
     done = run_without_home("mirror", "~/somewhere", str(tmp_path / "dest"), "--json")
     assert (done.exit_code, done.last_line["error"]) == (2, "UsageError"), done.stderr
     assert "there is no folder" in done.last_line["message"]

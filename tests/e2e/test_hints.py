@@ -1,4 +1,4 @@
-"""The table of hints: a cause, the sentence that tells it, and what helps; each of them looked at.
+"""Test the hints: for each cause its message and a hint that helps.
 
 A hint must be able to help in exactly its case. Where nothing does there is none: that is better than a wrong one.
 """
@@ -45,7 +45,7 @@ TILE = "tiles/003.glb"
 
 
 class HintCase(NamedTuple):
-    """What befalls a run, the class and a part of the sentence that tell it, and a part of the hint: "" for none."""
+    """A fault, the expected error class, a part of the message, and a part of the hint ("": none)."""
 
     when: RequestMatcher
     status: int
@@ -66,12 +66,20 @@ LINK_CASES = [
     HintCase(everything, 403, "AuthorizationServiceMismatch", "NotAuthorised", "Service", "`ss=b`"),
     HintCase(everything, 403, "AuthorizationResourceTypeMismatch", "NotAuthorised", "Resource", "`srt=co`"),
     HintCase(everything, 403, "AuthorizationPermissionMismatch", "NotAuthorised", "Permission", "allows reading"),
-    HintCase(everything, 403, "AccountIsDisabled", "NotAuthorised", "AccountIsDisabled", "only its owner can enable it"),
-    HintCase(everything, 403, "KeyBasedAuthenticationNotPermitted", "NotAuthorised", "KeyBased", "a user delegation SAS"),
-    HintCase(everything, 403, "KeyVaultEncryptionKeyNotFound", "NotAuthorised", "KeyVault", "key in Key Vault: its owner"),
+    HintCase(
+        everything, 403, "AccountIsDisabled", "NotAuthorised", "AccountIsDisabled", "only its owner can enable it"
+    ),
+    HintCase(
+        everything, 403, "KeyBasedAuthenticationNotPermitted", "NotAuthorised", "KeyBased", "a user delegation SAS"
+    ),
+    HintCase(
+        everything, 403, "KeyVaultEncryptionKeyNotFound", "NotAuthorised", "KeyVault", "key in Key Vault: its owner"
+    ),
     HintCase(everything, 409, "PublicAccessNotPermitted", "NotAuthorised", "PublicAccess", "copy the complete link"),
     HintCase(everything, 400, "InvalidQueryParameterValue", "Unavailable", "answered 400", "the link is damaged"),
-    HintCase(everything, 404, "ContainerNotFound", "ExportReplaced", "replaced or deleted", "link of the newest export"),
+    HintCase(
+        everything, 404, "ContainerNotFound", "ExportReplaced", "replaced or deleted", "link of the newest export"
+    ),
     HintCase(everything, 407, "", "Unavailable", "a proxy wants a user name", "HTTPS_PROXY, as http://USER:PASSWORD@"),
     HintCase(everything, 302, "", "Unavailable", "answered 302", "a gateway or a login page"),
     HintCase(everything, 418, "", "Unavailable", "answered 418", ""),
@@ -84,7 +92,9 @@ LINK_CASES = [
     HintCase(tile, 404, "BlobNotFound", "Incomplete", "1 file failed", RUN_AGAIN_HINT),
     HintCase(tile, 409, "BlobArchived", "Incomplete", "1 file failed", "archive tier: its owner must first move it"),
     HintCase(tile, 409, "BlobBeingRehydrated", "Incomplete", "1 file failed", "try again in some hours"),
-    HintCase(tile, 409, "BlobUsesCustomerSpecifiedEncryption", "Incomplete", "1 file failed", "a key that only its writer"),
+    HintCase(
+        tile, 409, "BlobUsesCustomerSpecifiedEncryption", "Incomplete", "1 file failed", "a key that only its writer"
+    ),
     HintCase(tile, 407, "", "Incomplete", "1 file failed", "HTTPS_PROXY"),
     HintCase(tile, 418, "", "Incomplete", "1 file failed", "another run will be refused as well"),
     HintCase(tile, 412, "ConditionNotMet", "ExportReplaced", "replaced or deleted", "link of the newest export"),
@@ -103,14 +113,18 @@ SERVICE_CASES = [
     HintCase(is_api, 429, "", "Unavailable", "kept failing", RUN_LATER_HINT),
     HintCase(is_api, 500, "", "Unavailable", "kept failing", RUN_LATER_HINT),
     HintCase(is_api, 503, "", "Unavailable", "kept failing", RUN_LATER_HINT),
-    HintCase(everything, 403, "AuthenticationFailed", "NotAuthorised", "also through a fresh link", "that rewrites URLs"),
+    HintCase(
+        everything, 403, "AuthenticationFailed", "NotAuthorised", "also through a fresh link", "that rewrites URLs"
+    ),
     HintCase(everything, 403, "AccountIsDisabled", "NotAuthorised", "also through a fresh link", "only its owner"),
-    HintCase(everything, 404, "ContainerNotFound", "ExportReplaced", "the container is gone", "looks up the newest export"),
+    HintCase(
+        everything, 404, "ContainerNotFound", "ExportReplaced", "the container is gone", "looks up the newest export"
+    ),
 ]  # fmt: skip
 
 
 def assert_error(found: TilesyncError | None, kind: str, sentence: str, hint: str) -> None:
-    """An error has this class, sentence and hint; one that another run does not cure does not promise that."""
+    """Assert class, message and hint of an error; a permanent error must not advise another run."""
     assert found is not None
     assert (type(found).__name__, sentence in str(found)) == (kind, True), found
     assert found.hint == "" if not hint else hint in found.hint, found.hint
@@ -120,7 +134,7 @@ def assert_error(found: TilesyncError | None, kind: str, sentence: str, hint: st
 
 @pytest.mark.parametrize("row", LINK_CASES, ids=lambda row: f"{row.status}-{row.code or row.sentence}")
 def test_a_container_behind_a_link(row: HintCase, tmp_path: Path) -> None:
-    """What the storage of a link answers is told with what helps against that very answer."""
+    """Each error of the storage of a link has a hint for exactly that error."""
     with Simulator() as sim:
         sim.offer_export()
         sim.add_fault(row.when, error_response(row.status, row.code), times=None)
@@ -131,7 +145,7 @@ def test_a_container_behind_a_link(row: HintCase, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("row", SERVICE_CASES, ids=lambda row: f"{row.status}-{row.code or row.sentence}")
 def test_an_imodel(row: HintCase, tmp_path: Path) -> None:
-    """What the service answers, and the storage to links that the service makes, likewise."""
+    """Each error of the service, and of the storage of its links, has a hint for exactly that error."""
     with Simulator() as sim:
         sim.offer_export()
         sim.add_fault(row.when, error_response(row.status, row.code), times=None)
@@ -143,16 +157,16 @@ def test_an_imodel(row: HintCase, tmp_path: Path) -> None:
 
 
 def test_bytes_that_stay_wrong(tmp_path: Path) -> None:
-    """A file that the container holds damaged is not promised to be whole after another run."""
+    """The hint for a file that is damaged in the container does not promise that another run helps."""
     with Simulator() as sim:
         sim.offer_export()
         sim.add_fault(tile, flip_last_bit, times=None)
         run = sim.mirror(tmp_path)
-    assert_error(run.error, "Incomplete", "1 file failed", "another run brings the same bytes")
+    assert_error(run.error, "Incomplete", "1 file failed", "another run fetches the same bytes")
 
 
 def test_failures_of_two_kinds(tmp_path: Path) -> None:
-    """Where another run helps against some of the failures alone, both are said."""
+    """If another run helps with only some failures, the hint says both."""
     with Simulator() as sim:
         sim.offer_export()
         sim.add_fault(tile, error_response(409, "BlobArchived"), times=None)
@@ -160,18 +174,18 @@ def test_failures_of_two_kinds(tmp_path: Path) -> None:
         run = sim.mirror(tmp_path)
     assert run.error is not None
     assert run.error.hint.startswith("the blob is in the archive tier")
-    assert f"; for the others {RUN_AGAIN_HINT}" in run.error.hint
+    assert f"; for the other files: {RUN_AGAIN_HINT}" in run.error.hint
 
 
 def mirror_with_references(tmp_path: Path, *uris: str) -> JobOutcome:
-    """A run over an export whose root asks for these as well."""
+    """Mirror an export whose root has these additional references."""
     with Simulator() as sim:
         sim.offer_export({**export(), "tileset.json": tileset("tiles/tileset.json", *uris)})
         return sim.mirror(tmp_path)
 
 
 def test_what_is_not_in_the_container(tmp_path: Path) -> None:
-    """A file that is missing may be meant so; a reference that no copy can follow is told as what it is."""
+    """The hint of a missing file names --allow-missing; a reference that no copy can follow is explained."""
     found = mirror_with_references(tmp_path / "a", "gone.glb").error
     assert_error(
         found, "Incomplete", "1 file that the tilesets ask for is not in the container", "with --allow-missing"
@@ -216,7 +230,7 @@ AZURE_CASES = [
 def test_a_container_that_is_written_to(
     act: azure_replies.BlobOperation, status: int, code: str, sentence: str, hint: str
 ) -> None:
-    """A store in Azure is told with what it was asked to do; reading wants other rights than writing."""
+    """Hints for Azure depend on the operation: reading needs other permissions than writing."""
     header = {"x-ms-error-code": code}.get
     with pytest.raises(TilesyncError) as raised:
         azure_replies.raise_for_status(status, header, b"", "x", "az://a/c", operation=act)
@@ -225,7 +239,7 @@ def test_a_container_that_is_written_to(
 
 
 def test_links_that_were_just_made() -> None:
-    """A signature that is refused on a link of one's own making is a matter of the key or the clock, not of quotes."""
+    """A refused signature of a generated link: the hint names the key and the clock, not quotes."""
     link = parse_sas_link("https://a.blob.core.windows.net/c?sp=rl&sig=x")
     refusal = LinkRefused("az://a/c refuses x", hint=storage_hint("AuthenticationFailed"))
     with pytest.raises(NotAuthorised) as raised:
@@ -237,7 +251,7 @@ def test_links_that_were_just_made() -> None:
 
 
 def test_entra_is_not_installed_twice() -> None:
-    """Who is refused by Entra has its package: only who lacks it is told to install it."""
+    """The hint to install the Entra package appears only if it is missing."""
     from azure.core.exceptions import ClientAuthenticationError
 
     with pytest.raises(NotAuthorised) as raised, account._translate_errors("a link cannot be signed"):
@@ -266,7 +280,7 @@ S3 = [
 
 @pytest.mark.parametrize(("act", "status", "code", "sentence", "hint"), S3)
 def test_a_bucket(act: s3_replies.ObjectOperation, status: int, code: str, sentence: str, hint: str) -> None:
-    """A bucket is told likewise."""
+    """Hints for S3 depend on the operation."""
     with pytest.raises(TilesyncError) as raised:
         s3_replies.raise_for_response(status, code, "x", "s3://b/", operation=act)
     assert sentence in str(raised.value)
@@ -275,7 +289,7 @@ def test_a_bucket(act: s3_replies.ObjectOperation, status: int, code: str, sente
 
 
 def test_a_state_folder_that_cannot_be_used() -> None:
-    """The state of a store lies in a folder that nobody named: the hint names the option that moves it."""
+    """The hint for the default state folder of a store names the option that moves it."""
     done = run_tilesync(
         "mirror", IMODEL, "https://127.0.0.1:9/account/tiles?sig=x", "--json",
         TILESYNC_TOKEN="t", XDG_STATE_HOME="/proc/nowhere",
@@ -290,7 +304,7 @@ def test_a_state_folder_that_cannot_be_used() -> None:
 
 @pytest.mark.parametrize("resource", ["b", "bs", "bv"])
 def test_a_link_for_one_file(resource: str) -> None:
-    """A link that signs one blob cannot be mirrored: it is refused before anything is asked, with what to get."""
+    """A link that signs one blob is refused before any request, with a hint which link to get."""
     with pytest.raises(UsageError, match="for a single file") as raised:
         parse_sas_link(f"https://a.blob.core.windows.net/c/tileset.json?sv=1&sr={resource}&sp=r&sig=SECRET")
     assert "`sr=c`" in raised.value.hint
@@ -298,7 +312,7 @@ def test_a_link_for_one_file(resource: str) -> None:
 
 
 def test_marks_of_byte_order(tmp_path: Path) -> None:
-    """Editors and shells put a mark before a link or a token, or write UTF-16: it is read all the same."""
+    """A link or token with a byte order mark, or in UTF-16, as editors and shells write, is accepted."""
     text = "https://acc.blob.core.windows.net/tiles?sp=racwdl&sig=x"
     assert parse_sas_link(f"\ufeff{text}\r\n").base == "https://acc.blob.core.windows.net/tiles"
     assert str(parse_location(f"\ufeff{text}")) == str(parse_location(text))
@@ -316,7 +330,12 @@ UNKNOWN_HOST_URL = "https://nobody.invalid"
 @pytest.mark.parametrize(
     ("words", "settings", "said", "hint"),
     [
-        (["exports", "--api-url", UNKNOWN_HOST_URL], {"TILESYNC_TOKEN": "t"}, "nobody.invalid does not", "check the name"),
+        (
+            ["exports", "--api-url", UNKNOWN_HOST_URL],
+            {"TILESYNC_TOKEN": "t"},
+            "nobody.invalid does not",
+            "check the name",
+        ),
         (["mirror", f"{UNKNOWN_HOST_URL}/tiles?sp=rl&sig=x", "D"], {}, "nobody.invalid does not", "check the name"),
         (
             ["versions", "az://nobody/tiles", "--azure-endpoint", "https://{account}.invalid"],
@@ -332,7 +351,7 @@ UNKNOWN_HOST_URL = "https://nobody.invalid"
 def test_a_name_that_nobody_has(
     words: list[str], settings: dict[str, str], said: str, hint: str, tmp_path: Path
 ) -> None:
-    """A wrong name is told within seconds, not after a minute of trying again, and the host is named."""
+    """An unknown host is reported by name within seconds, without a minute of retries."""
     began = time.monotonic()
     named = [str(tmp_path / word) if word == "D" else word for word in words]
     done = run_tilesync(*named, "--json", sim=None, **settings)
@@ -343,7 +362,7 @@ def test_a_name_that_nobody_has(
 
 
 def test_a_resolver_that_fails_for_a_moment() -> None:
-    """What may be cured by time is tried again as long as all else; so is a name that was known a moment ago."""
+    """Temporary resolver errors, and a name that resolved before, are retried for the whole budget."""
     url = "https://nobody.invalid/?sig=x"
     assert permanent_error("Temporary failure in name resolution", url, host_answered=False) is None
     assert permanent_error("Name or service not known", url, host_answered=True) is None

@@ -1,4 +1,4 @@
-"""Long histories: random changes, faults and kills, and readers that never stop reading."""
+"""Test long histories: random changes, faults and kills, and readers that read all the time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tilesync.events import Event, VersionPublished, VersionRetired
 from tilesync.model import Inventory, Layout
 
 MAX_SERVICE_EXPORTS = 5
-"""Exports that the service keeps."""
+"""Number of exports that the service keeps."""
 
 
 def make_export_id(number: int) -> str:
@@ -43,7 +43,7 @@ def make_export_id(number: int) -> str:
 
 
 class ChangingModel:
-    """An iModel that changes: its tiles, the tilesets that name them, and its exports."""
+    """Changing iModel: tiles, tilesets that reference them, and exports."""
 
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
@@ -85,7 +85,7 @@ class ChangingModel:
 
 
 def inject_random_faults(sim: Simulator, dice: random.Random, *, md5: bool) -> None:
-    """A few things go wrong in the next run, each of which it bears. Wrong bytes of the right length and shape are
+    """Inject a few faults into the next run, each of which it tolerates. Wrong bytes of the right length and shape are
     known by their MD5 alone.
     """
     effects = [
@@ -102,7 +102,7 @@ def inject_random_faults(sim: Simulator, dice: random.Random, *, md5: bool) -> N
 
 
 def run_with_kills(sim: Simulator, dice: random.Random, dest: Path, *options: str) -> int:
-    """A few runs end by SIGKILL, at a request that is not answered till then, or some time later; how many did."""
+    """Kill a few runs with SIGKILL, at a blocked request or some time later; return how many."""
     count = 0
     for more in range(dice.randint(1, 2)):
         asked, killed = threading.Event(), threading.Event()
@@ -120,7 +120,7 @@ def run_with_kills(sim: Simulator, dice: random.Random, dest: Path, *options: st
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
-    """Thirty random versions under random faults and kills: each is byte for byte what was exported, the pointer right
+    """Thirty random versions under random faults and kills: each has exactly the exported bytes, the pointer is right
     after every run, all of it proven by verify; nothing is fetched that lies there by a known MD5.
     """
     dice = random.Random(seed)
@@ -177,7 +177,7 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
 
 
 def test_a_flat_history(tmp_path: Path) -> None:
-    """Thirty exports in the flat layout, under faults and kills: after each run exactly its files are there."""
+    """Thirty exports in the flat layout under faults and kills: after each run exactly its files are present."""
     dice = random.Random(7)
     model, kills = ChangingModel(dice), 0
     flat = ("--layout", "flat", "--delete", "--max-delete", "100%", "--allow-shrink")
@@ -203,7 +203,7 @@ def test_a_flat_history(tmp_path: Path) -> None:
 
 
 class PointerReaders:
-    """Threads that follow the pointer to every file, over and over, as viewers do."""
+    """Threads that follow the pointer to every file, repeatedly, as viewers do."""
 
     def __init__(self, dest: Path, count: int) -> None:
         self._dest = dest

@@ -1,4 +1,4 @@
-"""`tilesync doctor DEST` before real servers: what is well, what is not, and that what it prints mends it."""
+"""Test `tilesync doctor DEST` on real servers: the checks, and that the printed lines solve each problem."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.commandline import CommandResult, run_tilesync
 from tests.support.s3 import ENVIRONMENT, SECRET, BucketServer, S3Proxy
 from tests.support.simulator import EXPORT, Simulator
 from tests.support.web_servers import caddy, nginx
-from tilesync.doctor.web_servers import CADDY_INSIDE_SITE, NGINX_INSIDE_SERVER, NGINX_OUTSIDE_SERVER
+from tilesync.checks.web_servers import CADDY_INSIDE_SITE, NGINX_INSIDE_SERVER, NGINX_OUTSIDE_SERVER
 
 ORIGIN = "https://viewer.example"
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
@@ -58,7 +58,7 @@ def run_doctor(dest: object, url: str | None = None, origin: str | None = ORIGIN
 
 
 def remove_patterns(*patterns: str) -> Change:
-    """The configuration without what these patterns mean."""
+    """Remove matching lines from a configuration."""
 
     def change(text: str) -> str:
         for pattern in patterns:
@@ -70,7 +70,7 @@ def remove_patterns(*patterns: str) -> Change:
 
 
 def apply_hint(hint: str, change: Change) -> Change:
-    """A changed configuration with what a hint says put into it."""
+    """Insert the lines of a hint into a changed configuration."""
     beside, inside, target = list[str](), list[str](), list[str]()
     for line in hint.splitlines():
         if line in {NGINX_OUTSIDE_SERVER, NGINX_INSIDE_SERVER, CADDY_INSIDE_SITE}:
@@ -88,7 +88,7 @@ def apply_hint(hint: str, change: Change) -> Change:
 
 
 def test_the_configuration_of_the_readme_is_well(dest: Path, tmp_path: Path) -> None:
-    """Every check is ok; the files are a sample of each kind, and one with a name that must be quoted."""
+    """With the README's configuration every check is ok; a file of each kind, and a name to be quoted, are tested."""
     require_program("nginx")
     with nginx(dest, tmp_path / "state") as server:
         done = run_doctor(dest, server.url)
@@ -137,12 +137,12 @@ CADDY_CASES: dict[str, tuple[Change, str, str]] = {
 }
 
 RELATED_CHECKS = {"origin": {"preflight"}, "caching": {"pointer-caching"}}
-"""What the same lines are about."""
+"""Checks that the same configuration lines concern."""
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_printed_mends_it(dest: Path, tmp_path: Path, case: str) -> None:
-    """Without a part of the configuration its check says so, and with the lines that it prints all is well again."""
+    """Without a part of the configuration its check fails, and the printed lines repair it."""
     require_program("nginx")
     change, name, result = CASES[case]
     with nginx(dest, tmp_path / "ill", change) as server:
@@ -157,7 +157,7 @@ def test_what_is_printed_mends_it(dest: Path, tmp_path: Path, case: str) -> None
 
 @pytest.mark.parametrize("case", CADDY_CASES)
 def test_caddy_is_told_in_its_own_words(dest: Path, tmp_path: Path, case: str) -> None:
-    """Where Caddy answers, the lines that are printed are Caddy's, and mend it."""
+    """For Caddy the printed lines are Caddy's, and repair it."""
     require_program("caddy")
     change, name, result = CADDY_CASES[case]
     wrong = (lambda text: text.replace("Type model/gltf-binary", "Type text/plain")) if case == "types" else change
@@ -171,22 +171,22 @@ def test_caddy_is_told_in_its_own_words(dest: Path, tmp_path: Path, case: str) -
 
 
 def test_another_server_is_told_in_words(dest: Path, tmp_path: Path) -> None:
-    """Of a server whose configuration tilesync does not write it is said what must hold, and whose lines follow."""
+    """For an unknown server the hint says what is required, with the lines of a known server as an example."""
     handler = partial(SimpleHTTPRequestHandler, directory=dest)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         done = run_doctor(dest, f"http://127.0.0.1:{server.server_address[1]}")
         server.shutdown()
     assert done.failed_checks["state"] == "fail"
-    for name, rule in (("state", "must be answered with 404"), ("origin", "must have the header `Access-Control-")):
+    for name, rule in (("state", "the answer must be 404"), ("origin", "must have the header `Access-Control-")):
         hint = done.checks[name]["hint"]
         assert hint.startswith("the server calls itself SimpleHTTP/")
         assert rule in hint
-        assert "nginx says it so:" in hint
+        assert "the lines for nginx:" in hint
 
 
 def test_an_export_that_is_stored_as_gzip(tmp_path: Path) -> None:
-    """A payload that nobody says is gzip fails, since no viewer reads it; the lines that are printed mend it."""
+    """A gzip payload without Content-Encoding fails, since no viewer reads it; the printed lines repair it."""
     require_program("nginx")
     files = {"tileset.json": tileset("a.glb", "b.b3dm"), "a.glb": gzip.compress(glb(b"packed"), mtime=0)}
     files["b.b3dm"] = gzip.compress(glb(b"packed too"), mtime=0)
@@ -204,7 +204,7 @@ def test_an_export_that_is_stored_as_gzip(tmp_path: Path) -> None:
 
 
 def test_an_origin_that_is_not_let_in(dest: Path, tmp_path: Path) -> None:
-    """A server that names one origin keeps others out; without --origin an example is asked as, and said to be one."""
+    """A server that allows one origin refuses others; without --origin an example origin is used, and named as such."""
     require_program("nginx")
 
     def named(text: str) -> str:
@@ -217,12 +217,12 @@ def test_an_origin_that_is_not_let_in(dest: Path, tmp_path: Path) -> None:
     assert (other.exit_code, other.failed_checks) == (8, {"origin": "fail", "preflight": "warn"})
     assert f"Access-Control-Allow-Origin is {ORIGIN}" in other.checks["origin"]["message"]
     assert '"https://other.example"' in other.checks["origin"]["hint"]
-    assert "an example: --origin names yours" in example.checks["origin"]["message"]
+    assert "an example: give yours with --origin" in example.checks["origin"]["message"]
     assert '"*"' in example.checks["origin"]["hint"]
 
 
 def test_an_old_pointer_is_noticed(dest: Path, tmp_path: Path) -> None:
-    """A server that still gives the pointer of an older version is told from one that gives the held one."""
+    """A server that still sends the pointer of an older version is detected."""
     require_program("nginx")
     old = shutil.copytree(dest, tmp_path / "old", symlinks=True)
     mirror_files(dest, export(4, seed=1), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
@@ -239,7 +239,7 @@ SKIPPED_CHECKS = dict.fromkeys(("types", "encoding", "range", "caching"), "skipp
 
 
 def test_a_file_with_other_bytes(dest: Path, tmp_path: Path) -> None:
-    """What is served is compared with the manifest: exit 10, as `verify` has it."""
+    """Served bytes are compared with the manifest: exit 10, as for `verify`."""
     require_program("nginx")
     changed = shutil.copytree(dest, tmp_path / "changed", symlinks=True)
     tile = min((changed / "versions" / EXPORT / "tiles").glob("*.glb"), key=lambda path: path.stat().st_size)
@@ -251,7 +251,7 @@ def test_a_file_with_other_bytes(dest: Path, tmp_path: Path) -> None:
 
 
 def test_an_address_that_leads_elsewhere(dest: Path, tmp_path: Path) -> None:
-    """No pointer there: exit 8, and what needs it is not looked at."""
+    """No pointer at the URL: exit 8, and checks that need it are skipped."""
     require_program("nginx")
     with nginx(dest, tmp_path / "state") as server:
         done = run_doctor(dest, f"{server.url}/elsewhere")
@@ -260,7 +260,7 @@ def test_an_address_that_leads_elsewhere(dest: Path, tmp_path: Path) -> None:
 
 
 def test_the_flat_layout(tmp_path: Path) -> None:
-    """There the pointer is the root itself, and nothing is cached for ever."""
+    """In the flat layout the pointer is the root itself, and no file is cached for ever."""
     require_program("nginx")
     with Simulator() as sim:
         sim.offer_export()
@@ -275,7 +275,7 @@ def test_the_flat_layout(tmp_path: Path) -> None:
 
 
 def test_without_an_address_only_the_inside_is_looked_at(dest: Path) -> None:
-    """A folder has no address of its own: what is held is checked, and what is missing is said."""
+    """Without --public-url the stored files of a folder are checked, and the missing option is named."""
     done = run_doctor(dest)
     assert (done.exit_code, list(done.checks), done.failed_checks) == (
         0,
@@ -283,7 +283,7 @@ def test_without_an_address_only_the_inside_is_looked_at(dest: Path) -> None:
         {"outside": "skipped"},
     )
     assert "--public-url" in done.checks["outside"]["hint"]
-    assert "were not looked at" in done.checks["outside"]["message"]
+    assert "no web server was checked" in done.checks["outside"]["message"]
     people = run_tilesync("doctor", dest)
     assert "nothing stands in the way" not in people.stdout + people.stderr
     assert "no web server was asked" in people.stderr
@@ -292,7 +292,7 @@ def test_without_an_address_only_the_inside_is_looked_at(dest: Path) -> None:
 
 @pytest.mark.parametrize("lost", ["latest.json", f"manifests/{EXPORT}.jsonl", "tileset.json"])
 def test_what_is_lost_inside(dest: Path, lost: str) -> None:
-    """latest.json, its manifest and the pointer are each missed: exit 8, and what puts it right."""
+    """A missing latest.json, manifest or pointer: exit 8 with the remedy."""
     (dest / lost).unlink()
     done = run_doctor(dest)
     assert (done.exit_code, done.last_line["error"]) == (8, "DestinationError")
@@ -301,7 +301,7 @@ def test_what_is_lost_inside(dest: Path, lost: str) -> None:
 
 
 def test_a_pointer_to_another_version(dest: Path) -> None:
-    """A pointer that was changed by hand does not lead where latest.json says."""
+    """A pointer that does not match latest.json is detected."""
     (dest / "tileset.json").write_bytes(b"{}")
     assert run_doctor(dest).failed_checks == {"pointer": "fail", "outside": "skipped"}
 
@@ -318,7 +318,7 @@ def account(azurite: Azurite) -> Iterator[BlobServiceClient]:
 
 
 def parse_cors_rule(command: str) -> CorsRule:
-    """What a printed `az storage cors add` would set."""
+    """Parse the rule of a printed `az storage cors add`."""
     words, options = shlex.split(command), dict[str, list[str]]()
     assert words[:4] == ["az", "storage", "cors", "add"]
     for word in words[4:]:
@@ -338,7 +338,7 @@ def parse_cors_rule(command: str) -> CorsRule:
 
 
 def test_a_container_from_private_to_well(azurite: Azurite, account: BlobServiceClient, tmp_path: Path) -> None:
-    """Private: both ways out are printed. Public without CORS: a command, and with what that sets all is well."""
+    """A private container: both solutions are printed. A public one without CORS: a command whose rule solves it."""
     account.set_service_properties(cors=[])  # other tests share this service
     name = f"h{uuid.uuid4()}"
     container = account.create_container(name)
@@ -385,7 +385,7 @@ def test_a_container_from_private_to_well(azurite: Azurite, account: BlobService
 
 
 def test_an_identity_that_is_none() -> None:
-    """What cannot be read from inside is still asked for from outside: both are said, and the first is the exit."""
+    """If DEST cannot be read, the public URL is still checked: both errors are printed; the first gives the exit."""
     done = run_doctor("az://acct/box", "http://127.0.0.1:9", AZURE_STORAGE_KEY="no key TOPSECRET")
     assert (done.exit_code, done.failed_checks["held"], done.failed_checks["public"]) == (2, "fail", "fail")
     assert "AZURE_STORAGE_KEY" in done.checks["held"]["hint"]
@@ -396,7 +396,7 @@ def test_an_identity_that_is_none() -> None:
 
 
 def parse_printed_json(hint: str, verb: str, option: str) -> Any:
-    """The JSON of a printed `aws s3api` command."""
+    """Parse the JSON of a printed `aws s3api` command."""
     words = next(shlex.split(line) for line in hint.splitlines() if f" {verb} " in line)
     return json.loads(words[words.index(option) + 1])
 
@@ -431,20 +431,20 @@ def test_a_bucket_from_private_to_public(bucket_server: BucketServer, bucket: st
 def test_a_bucket_is_looked_for_where_the_run_finds_it(
     bucket_server: BucketServer, bucket: str, tmp_path: Path, variable: str
 ) -> None:
-    """Its endpoint comes from AWS's variables and profiles too, and so do the authorities that it is trusted by."""
+    """The S3 endpoint and the CA file also come from AWS variables and profiles."""
     authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    with S3Proxy(bucket_server, tls=tls) as road:
+    with S3Proxy(bucket_server, tls=tls) as proxy:
         config = tmp_path / "config"
-        config.write_text(f"[profile mine]\nendpoint_url = {road.url}\nca_bundle = {tmp_path / 'ca.pem'}\n")
+        config.write_text(f"[profile mine]\nendpoint_url = {proxy.url}\nca_bundle = {tmp_path / 'ca.pem'}\n")
         named = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "mine"}
         if variable != "profile":
-            named = {variable: road.url, "AWS_CA_BUNDLE": str(tmp_path / "ca.pem")}
+            named = {variable: proxy.url, "AWS_CA_BUNDLE": str(tmp_path / "ca.pem")}
         done = run_doctor(f"s3://{bucket}/p", **{**ENVIRONMENT, **named, "XDG_STATE_HOME": str(tmp_path)})
-        hosts = {request.headers["host"] for request in road.requests}
+        hosts = {request.headers["host"] for request in proxy.requests}
     assert (done.failed_checks["held"], done.failed_checks["public"]) == ("fail", "fail")
     assert "nothing is published" in done.checks["held"]["message"]
-    assert f"{road.url}/{bucket}/p/tileset.json is not there" in done.checks["public"]["message"]
-    assert f"--endpoint-url {road.url}" in done.checks["public"]["hint"]
-    assert hosts == {urlsplit(road.url).netloc}
+    assert f"{proxy.url}/{bucket}/p/tileset.json is not there" in done.checks["public"]["message"]
+    assert f"--endpoint-url {proxy.url}" in done.checks["public"]["hint"]
+    assert hosts == {urlsplit(proxy.url).netloc}

@@ -32,7 +32,7 @@ def start_mirror(sim: Simulator, dest: Path, *options: str) -> subprocess.Popen[
 
 
 def read_stored_rows(dest: Path) -> set[tuple[int, str]]:
-    """What the catalog says is held, read beside the running process; empty while there is none yet."""
+    """Read the stored files from the catalog of a running process; empty while there is no catalog."""
     path = dest / ".tilesync/catalog.sqlite3"
     if not path.exists():
         return set()
@@ -44,7 +44,7 @@ def read_stored_rows(dest: Path) -> set[tuple[int, str]]:
 
 
 def assert_pointer_complete(dest: Path) -> None:
-    """Whatever the pointer leads to is whole: each file that the tilesets name is there, and each tileset parses."""
+    """Assert that the pointer leads to a complete version: every referenced file exists, and every tileset parses."""
     pointer = dest / "tileset.json"
     if not pointer.exists():
         return
@@ -59,7 +59,7 @@ def assert_pointer_complete(dest: Path) -> None:
 
 
 def kill_after(running: subprocess.Popen[bytes], ready: threading.Event, wait: float) -> bool:
-    """Kill the process `wait` seconds after `ready`; false when it had ended by itself."""
+    """Kill the process `wait` seconds after `ready`; return false if it had already ended."""
     deadline = time.monotonic() + 20
     while not ready.wait(0.02) and running.poll() is None and time.monotonic() < deadline:
         pass
@@ -73,7 +73,7 @@ def kill_after(running: subprocess.Popen[bytes], ready: threading.Event, wait: f
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_killed_at_random_moments_it_ends_with_every_byte_right(tmp_path: Path, seed: int) -> None:
-    """What was held a quarter second before each kill is not fetched again, and nothing partial is ever reachable."""
+    """Files stored a quarter second before each kill are not fetched again, and nothing partial is ever published."""
     dice = random.Random(seed)
     with Simulator(delay_s=0.05, page_size=40) as sim:
         files = sim.offer_export({**export(150, seed=seed), "tiles/big.glb": glb(dice.randbytes(3_000_000))})
@@ -107,7 +107,7 @@ def test_killed_at_random_moments_it_ends_with_every_byte_right(tmp_path: Path, 
 
 
 def test_what_arrived_a_quarter_second_before_the_kill_is_held(tmp_path: Path) -> None:
-    """Files that lay under their names well before the kill are in the catalog, so they are not fetched again."""
+    """Files that were stored well before the kill are in the catalog, and are not fetched again."""
     with Simulator(page_size=60) as sim:
         files = sim.offer_export(export(200))
         gate, stuck = threading.Event(), threading.Event()
@@ -138,7 +138,7 @@ def test_what_arrived_a_quarter_second_before_the_kill_is_held(tmp_path: Path) -
 
 
 def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
-    """The part of a large file is continued by the next run, from where it was written down."""
+    """The next run continues a partial large file from its last recorded position."""
     with Simulator() as sim:
         data = glb(random.Random(4).randbytes(6_000_000))
         sim.offer_export({**export(2), "tiles/big.glb": data})
@@ -166,7 +166,7 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
 
 
 def test_killed_during_a_second_export_the_first_stays_reachable(tmp_path: Path) -> None:
-    """At every kill on the way to the second export the pointer leads to a whole version; then it moves."""
+    """At every kill before the second export is published, the pointer leads to a complete version."""
     dice = random.Random(9)
     with Simulator(page_size=40) as sim:
         first = sim.offer_export(export(60))
@@ -191,7 +191,7 @@ def test_killed_during_a_second_export_the_first_stays_reachable(tmp_path: Path)
 
 
 def test_killed_while_listing_the_listing_goes_on(tmp_path: Path) -> None:
-    """Pages that were taken in before the kill are not asked for again."""
+    """Listing pages that were stored before the kill are not requested again."""
     with Simulator(page_size=3) as sim:
         files = sim.offer_export(export(60))
         gate, stuck = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""A link into a folder of a container: that folder is the export, and nothing beside it."""
+"""Test links into a folder of a container: only that folder is the export."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FOLDER = "exports/e 1"
 
 
 def stored_files(dest: Path) -> dict[str, bytes]:
-    """The files of the only version."""
+    """Read the files of the only version."""
     (version,) = (dest / "versions").iterdir()
     return read_tree(version)
 
 
 def fill_folder(sim: Simulator) -> dict[str, bytes]:
-    """Hold an export in a folder of a container, beside others; its files."""
+    """Store an export in a folder of a container, beside others; return its files."""
     files = {**export(6), "tileset.json": tileset("tiles/tileset.json", "../beside.glb", "../e%201x/0.glb")}
     del files["data/empty"], files["data/schema.json"], files["data/ä b%20+#.bin"]
     beside = {"tileset.json": tileset("0.glb"), "exports/beside.glb": glb(b"0"), f"{FOLDER}x/0.glb": glb(b"1")}
@@ -36,7 +36,7 @@ def fill_folder(sim: Simulator) -> dict[str, bytes]:
 
 
 def folder_link(sim: Simulator, folder: str = "exports/e%201", **more: str) -> str:
-    """A link to a folder of the container."""
+    """Make a link to a folder of the container."""
     query = "".join(f"&{key}={value}" for key, value in more.items())
     return sim.create_link("cont").replace("/cont?", f"/cont/{folder}/tileset.json?") + query
 
@@ -44,7 +44,7 @@ def folder_link(sim: Simulator, folder: str = "exports/e%201", **more: str) -> s
 @pytest.mark.parametrize("inventory", [None, *Inventory])
 @pytest.mark.parametrize("signed", [{}, {"sr": "d", "sdd": "2"}], ids=["container", "folder"])
 def test_a_folder_is_mirrored(tmp_path: Path, inventory: Inventory | None, signed: dict[str, str]) -> None:
-    """The files below the folder come by names relative to it; what leads out of it is told, and not followed."""
+    """Names are relative to the folder; references out of it are reported and not followed."""
     with Simulator() as sim:
         files = fill_folder(sim)
         link = folder_link(sim, **signed)
@@ -58,7 +58,7 @@ def test_a_folder_is_mirrored(tmp_path: Path, inventory: Inventory | None, signe
 
 
 def mirror_with_renewals(sim: Simulator, dest: Path, folder: str) -> JobOutcome:
-    """Mirror by a link that is refused at once, and a command that prints another one."""
+    """Mirror with a link that is refused at once, and a command that prints another one."""
     link = folder_link(sim)
     sim.revoke_links()
     script = dest.parent / "print.sh"
@@ -68,7 +68,7 @@ def mirror_with_renewals(sim: Simulator, dest: Path, folder: str) -> JobOutcome:
 
 
 def test_a_renewed_link_leads_to_the_same_folder(tmp_path: Path) -> None:
-    """A fresh link into the same folder goes on, one into another folder of the container is refused."""
+    """A fresh link into the same folder continues; one into another folder is refused."""
     with Simulator() as sim:
         files = fill_folder(sim)
         run = mirror_with_renewals(sim, tmp_path / "one", "exports/e%201")
@@ -83,7 +83,7 @@ def test_a_renewed_link_leads_to_the_same_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("inventory", Inventory)
 def test_a_folder_without_a_root_is_told(tmp_path: Path, inventory: Inventory) -> None:
-    """A folder that is not there, or one above the export, has no root: said so, in a plan too."""
+    """A missing folder, or one above the export, has no root: an error, in a plan too."""
     with Simulator() as sim:
         fill_folder(sim)
         for folder in ("exports", "nothing"):
@@ -96,7 +96,7 @@ def test_a_folder_without_a_root_is_told(tmp_path: Path, inventory: Inventory) -
 
 
 def test_a_command_that_prints_no_link_is_named(tmp_path: Path) -> None:
-    """What a command printed in place of a link is told as its output, not as what was asked for."""
+    """An invalid output of --link-command is reported as output of the command."""
     with Simulator() as sim:
         fill_folder(sim)
         link = folder_link(sim)
@@ -107,7 +107,7 @@ def test_a_command_that_prints_no_link_is_named(tmp_path: Path) -> None:
 
 
 def test_a_real_container_has_folders(azurite: Azurite, tmp_path: Path) -> None:
-    """A real service lists a folder by its prefix, whatever the page."""
+    """A real service lists a folder by its prefix, on all pages."""
     name, files = f"c{uuid.uuid4().hex[:12]}", export(5)
     azurite.create_container(
         name, {f"a/b/{each}": BlobContent(data) for each, data in files.items()} | {"a/c": BlobContent(b"beside")}
@@ -132,7 +132,7 @@ def test_a_real_container_has_folders(azurite: Azurite, tmp_path: Path) -> None:
     ],
 )
 def test_where_the_container_ends(base: str, query: str, depths: list[int]) -> None:
-    """Azure has the container first, an emulator second; elsewhere the likeliest is tried first."""
+    """In Azure the container is the first part of the path, in an emulator the second; elsewhere both are tried."""
     link = SasUrl(base, query)
     assert guess_folder_depths(link) == depths
     assert parse_sas_link(f"{base}/tileset.json?{query}") == link

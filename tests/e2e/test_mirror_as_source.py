@@ -1,4 +1,4 @@
-"""What is held already as SOURCE, through the command line: the copy is the same, and so is what is said of it."""
+"""Test a mirror as SOURCE: the copy has the same files and manifests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BIG = "tiles/big.glb"
 
 
 def start_copy(source: object, dest: object, *options: object, **more: str) -> subprocess.Popen[str]:
-    """A copy under way. No identity is given, and an address where nobody answers."""
+    """Start a copy, without an identity and with an API address that does not respond."""
     command = [sys.executable, "-m", "tilesync", "mirror", *map(str, (source, dest, "--json", *options))]
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     env = {**kept, "TILESYNC_API_URL": "http://127.0.0.1:9", **more}
@@ -35,7 +35,7 @@ def start_copy(source: object, dest: object, *options: object, **more: str) -> s
 
 
 def run_copy(source: object, dest: object, *options: object, exit_code: int = 0, **more: str) -> dict[str, Any]:
-    """Copy what is held; the last line, with what was said to people as `said`."""
+    """Copy a mirror; return the last line, with stderr as `said`."""
     with start_copy(source, dest, *options, **more) as running:
         out, said = running.communicate(timeout=100)
     last: dict[str, Any] = json.loads(out.splitlines()[-1])
@@ -45,13 +45,13 @@ def run_copy(source: object, dest: object, *options: object, exit_code: int = 0,
 
 
 def read_manifest_without_times(dest: Path, version: str = EXPORT) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a manifest says, but for when and by what it was made."""
+    """Read a manifest without times and program version."""
     head, rows = read_manifest(dest, version)
     return {key: value for key, value in head.items() if key not in {"finished", "tilesync"}}, rows
 
 
 def assert_same_versions(one: Path, other: Path, *versions: str) -> bool:
-    """Whether two folders hold the same of these versions, and say the same of them."""
+    """Assert that two folders have the same files and manifests of these versions."""
     for version in versions or (EXPORT,):
         assert read_tree(other / "versions" / version) == read_tree(one / "versions" / version)
         assert read_manifest_without_times(other, version) == read_manifest_without_times(one, version)
@@ -60,7 +60,7 @@ def assert_same_versions(one: Path, other: Path, *versions: str) -> bool:
 
 
 def rewrite_manifest_header(folder: Path, version: str, **changes: Any) -> None:
-    """Let a manifest say something else of its version."""
+    """Change the header of a manifest."""
     path = folder / f"manifests/{version}.jsonl"
     head, rest = path.read_text(encoding="utf-8").split("\n", 1)
     path.write_text(json.dumps({**json.loads(head), **changes}) + "\n" + rest, encoding="utf-8")
@@ -68,7 +68,7 @@ def rewrite_manifest_header(folder: Path, version: str, **changes: Any) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A folder that holds an export: an empty file, a name that wants quoting, one in pieces, some without an MD5."""
+    """Make a mirror of an export: an empty file, a name to be quoted, a large file, some files without MD5."""
     with Simulator() as sim:
         files = {**export(30), BIG: glb(random.Random(4).randbytes(3_000_000))}
         sim.offer_export(files, displayName="Bridge")
@@ -79,7 +79,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def make_source_with_history(tmp_path: Path) -> Path:
-    """A folder with two versions of one export and one of another."""
+    """Make a mirror with two versions of one export and one of another."""
     with Simulator() as sim:
         dest = tmp_path / "source"
         sim.offer_export(export(6), lastModified="2026-03-01T08:30:00Z")
@@ -96,7 +96,7 @@ def make_source_with_history(tmp_path: Path) -> Path:
 
 
 def test_a_copy_is_the_same(source: Path, tmp_path: Path) -> None:
-    """Every byte and every word of the manifest, times of files among them; the source is only read."""
+    """A copy has the same bytes, file times and manifest; the source is only read."""
     before = {path: path.lstat() for path in source.rglob("*")}
     for folder, _, names in os.walk(source):
         for name in names:
@@ -121,7 +121,7 @@ def test_a_copy_is_the_same(source: Path, tmp_path: Path) -> None:
 
 
 def test_the_second_time_there_is_nothing_to_do(source: Path, tmp_path: Path) -> None:
-    """A version that is held already is not read again."""
+    """A version that is already stored is not read again."""
     run_copy(source, tmp_path / "dest")
     shutil.rmtree(source / "versions")
     last = run_copy(source, tmp_path / "dest")
@@ -130,7 +130,7 @@ def test_the_second_time_there_is_nothing_to_do(source: Path, tmp_path: Path) ->
 
 
 def test_it_goes_on_from_copy_to_copy(source: Path, tmp_path: Path) -> None:
-    """A copy of a copy is the same still, into the flat layout and out of it again too."""
+    """A copy of a copy is the same, also through the flat layout."""
     run_copy(source, tmp_path / "flat", "--layout", "flat")
     flat = {name: data for name, data in read_tree(tmp_path / "flat").items() if not name.startswith(".tilesync/")}
     assert flat == read_tree(source / "versions" / EXPORT)
@@ -159,7 +159,7 @@ def test_a_bare_name_is_a_folder_where_manifests_are_in_it(
 
 
 def test_what_was_walked_says_so(tmp_path: Path) -> None:
-    """The inventory of a copy is that of its source, how its files were found here notwithstanding."""
+    """A copy keeps the inventory mode of its source in the manifest."""
     with Simulator() as sim:
         sim.offer_export(export(5))
         assert sim.mirror(tmp_path / "source", inventory=Inventory.WALK).error is None
@@ -170,7 +170,7 @@ def test_what_was_walked_says_so(tmp_path: Path) -> None:
 
 
 def test_the_plan(source: Path, tmp_path: Path) -> None:
-    """A dry run says what would be copied, and writes nothing."""
+    """A dry run prints what would be copied, and writes nothing."""
     last = run_copy(source, tmp_path / "dest", "-n")
     assert (last["fetched"], last["published"]) == (len(read_tree(source / "versions")), False)
     assert not (tmp_path / "dest").exists()
@@ -182,7 +182,7 @@ def test_the_plan(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_version_keeps_its_name(tmp_path: Path) -> None:
-    """The second version of an export is that in the copy too, also where the first is not there."""
+    """The second version of an export keeps its name in the copy, also without the first."""
     source = make_source_with_history(tmp_path)
     run_copy(source, tmp_path / "dest", "--export-id", EXPORT)
     assert os.listdir(tmp_path / "dest/versions") == [f"{EXPORT}-2"]
@@ -193,7 +193,7 @@ def test_a_version_keeps_its_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("modified", [True, False])
 def test_all_of_them(tmp_path: Path, modified: bool) -> None:
-    """Every version comes over once, under its name, also where none tells of when its export was made."""
+    """Every version is copied once, under its name, also without export times."""
     source = make_source_with_history(tmp_path)
     versions = (EXPORT, f"{EXPORT}-2", OTHER)
     for day, version in enumerate(() if modified else versions, start=1):
@@ -211,7 +211,7 @@ def test_all_of_them(tmp_path: Path, modified: bool) -> None:
 
 
 def test_versions_under_other_names_are_known_by_their_content(tmp_path: Path) -> None:
-    """Where a name is taken by another version the next one is; nothing grows by copying again."""
+    """If a name is taken by another version, the next one is used; a second copy adds nothing."""
     source, dest = make_source_with_history(tmp_path), tmp_path / "dest"
     with Simulator() as sim:
         sim.offer_export(read_tree(source / f"versions/{EXPORT}-2"), lastModified="2026-02-01T08:30:00Z")
@@ -224,7 +224,7 @@ def test_versions_under_other_names_are_known_by_their_content(tmp_path: Path) -
 
 
 def test_a_pinned_pointer_is_followed(tmp_path: Path) -> None:
-    """What is rolled back in the source is so in the copy with the next run, and forward again."""
+    """A rollback in the source is repeated in the copy by the next run, and so is the way forward."""
     source, dest = make_source_with_history(tmp_path), tmp_path / "dest"
     run_copy(source, dest)
     assert rollback(source, EXPORT).error is None
@@ -236,7 +236,7 @@ def test_a_pinned_pointer_is_followed(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_reused(tmp_path: Path) -> None:
-    """Files that another version has are linked, by SHA-256 where their container told no MD5."""
+    """Files that another version has are hard-linked, by SHA-256 if there is no MD5."""
     source, dest = make_source_with_history(tmp_path), tmp_path / "dest"
     with Simulator() as sim:
         sim.offer_export(export(6), export_id="c" * 8, md5=False)
@@ -250,7 +250,7 @@ def test_what_is_there_is_reused(tmp_path: Path) -> None:
 
 
 def test_filters_come_with_the_version(tmp_path: Path) -> None:
-    """What the source left out is not missing; a command leaves out more, in a version of its own."""
+    """Files excluded in the source are not missing; more exclusions make a new version."""
     source, dest = tmp_path / "source", tmp_path / "dest"
     with Simulator() as sim:
         sim.offer_export(export(8))
@@ -266,7 +266,7 @@ def test_filters_come_with_the_version(tmp_path: Path) -> None:
 
 
 def test_what_was_missing_may_be_missing_still(tmp_path: Path) -> None:
-    """A version that was published with missing files is copied so; one more that is missing is an error."""
+    """A version with known missing files is copied; one more missing file is an error."""
     source, dest = tmp_path / "source", tmp_path / "dest"
     with Simulator() as sim:
         files = {**export(4), "tileset.json": tileset("tiles/tileset.json", "gone.glb", "%zz", "also.glb")}
@@ -289,7 +289,7 @@ def test_what_was_missing_may_be_missing_still(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [BIG, "tiles/001.glb", "data/schema.json"])
 @pytest.mark.parametrize("damage", ["changed", "shorter", "gone", "folder"])
 def test_a_damaged_file_fails_the_copy(source: Path, tmp_path: Path, name: str, damage: str) -> None:
-    """It is named, nothing is published, and the hint says how to see more; when it is mended only it is fetched."""
+    """A damaged file is named, nothing is published, with a hint; after the repair only that file is fetched."""
     path = source / "versions" / EXPORT / name
     data = path.read_bytes()
     path.unlink()
@@ -313,7 +313,7 @@ def test_a_damaged_file_fails_the_copy(source: Path, tmp_path: Path, name: str, 
 
 
 def test_no_md5_is_needed_to_see_a_changed_file(source: Path, tmp_path: Path) -> None:
-    """A valid file that is another one is found out by its SHA-256 alone."""
+    """A valid file with other content is detected by its SHA-256."""
     path = source / "versions" / EXPORT / "tiles/001.glb"
     size = path.stat().st_size
     other = glb(b"x" * (size - len(glb(b""))))
@@ -329,7 +329,7 @@ def test_no_md5_is_needed_to_see_a_changed_file(source: Path, tmp_path: Path) ->
 def test_a_folder_is_no_part_of_a_store(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, dest: str, options: tuple[str, ...]
 ) -> None:
-    """Though the address of the store begins with its name: what is missing is an identity."""
+    """A store URL that starts like the name of a folder is no folder: the error asks for credentials."""
     source.rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     last = run_copy(name, dest, *options, exit_code=5, AWS_EC2_METADATA_DISABLED="true", HOME=str(tmp_path))
@@ -338,7 +338,7 @@ def test_a_folder_is_no_part_of_a_store(
 
 @pytest.mark.parametrize("pinned", [False, True])
 def test_a_source_whose_current_version_is_damaged_is_none(tmp_path: Path, *, pinned: bool) -> None:
-    """Its pointer names a version that has lost its manifest: another one is not taken for it, unless asked for."""
+    """If the pointer names a version without a manifest, no other version is copied instead, unless asked for."""
     source = mirror_each(tmp_path / "source", FIRST, SECOND, THIRD)
     if pinned:
         assert rollback(source).error is None
@@ -350,7 +350,7 @@ def test_a_source_whose_current_version_is_damaged_is_none(tmp_path: Path, *, pi
 
 
 def test_a_damaged_destination_is_mended_from_a_copy(source: Path, tmp_path: Path) -> None:
-    """What verify finds bad comes from the copy that is given, and nothing else does."""
+    """Files that verify finds damaged are fetched from the given copy, and no others."""
     dest = tmp_path / "dest"
     run_copy(source, dest)
     for name in ("tiles/001.glb", BIG):
@@ -365,7 +365,7 @@ def test_a_damaged_destination_is_mended_from_a_copy(source: Path, tmp_path: Pat
 
 
 def test_a_killed_copy_goes_on(tmp_path: Path) -> None:
-    """What was held when it was killed is not read again, and the copy is the same in the end."""
+    """After a kill, stored files are not read again, and the copy is complete in the end."""
     with Simulator() as sim:
         sim.offer_export({**export(60), BIG: glb(random.Random(5).randbytes(4_000_000))})
         assert sim.mirror(tmp_path / "source").error is None
@@ -386,7 +386,7 @@ def test_a_killed_copy_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", ["service", "copy"])
 def test_a_copy_and_the_service_take_up_what_the_other_began(tmp_path: Path, first: str) -> None:
-    """What is listed by one is listed anew by the other; what is held is kept by both."""
+    """A copy and a mirror from the service continue each other's version: they list again and keep stored files."""
     source, dest = tmp_path / "source", tmp_path / "dest"
     with Simulator(page_size=10) as sim:
         files = sim.offer_export(export(40))
@@ -409,7 +409,7 @@ def test_a_copy_and_the_service_take_up_what_the_other_began(tmp_path: Path, fir
 
 
 def test_an_interrupted_history_goes_on_where_it_was(tmp_path: Path) -> None:
-    """The version that was coming in is gone on with, and taken for no other one of the same export."""
+    """An unfinished copy is continued as the same version of the export."""
     source, dest = make_source_with_history(tmp_path), tmp_path / "dest"
     path = source / f"versions/{EXPORT}-2/tiles/003.glb"
     data = path.read_bytes()
@@ -426,7 +426,7 @@ def test_an_interrupted_history_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_source_and_destination_are_two_places(source: Path, tmp_path: Path) -> None:
-    """One folder, under whatever name, or one within the other, is refused before anything is written."""
+    """SOURCE and DEST as the same folder, or one inside the other, are refused before any write."""
     link = tmp_path / "link"
     link.symlink_to(source, target_is_directory=True)
     before = read_tree(source)
@@ -447,12 +447,12 @@ def test_source_and_destination_are_two_places(source: Path, tmp_path: Path) -> 
     [["--cdn"], ["--link-command", "x"], ["--tile-version", "1"], ["--itwinjs", "5"], ["--inventory", "walk"]],
 )
 def test_what_only_the_service_can_be_asked_is_refused(source: Path, tmp_path: Path, options: list[str]) -> None:
-    """An option that means nothing to a copy is a usage error that names it."""
+    """An option without effect on a copy is a usage error that names it."""
     assert options[0] in run_copy(source, tmp_path / "dest", *options, exit_code=2)["message"]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    """A path that leads nowhere is a usage error; what may be a link is never repeated."""
+    """A missing path is a usage error; a text that may be a link is not repeated."""
     assert "no folder" in run_copy("./nowhere", tmp_path / "d", exit_code=2)["message"]
     for secret in ("host/container?sig=secret", "./a?sig=secret", "a/b&sig=secret"):
         assert "secret" not in str(run_copy(secret, tmp_path / "d", exit_code=2))
@@ -460,7 +460,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_changeset_and_an_export(tmp_path: Path) -> None:
-    """The selection of the service selects among what is held; what is not is exit 4."""
+    """The selection options select stored versions; no match is exit 4."""
     source = make_source_with_history(tmp_path)
     changeset = read_manifest_without_times(source)[0]["changeset"]
     assert run_copy(source, tmp_path / "a", "--changeset-id", changeset)["version"] == f"{EXPORT}-2"
@@ -470,7 +470,7 @@ def test_a_changeset_and_an_export(tmp_path: Path) -> None:
 
 
 def test_no_server_is_asked(source: Path, tmp_path: Path) -> None:
-    """Also where a service and an identity are at hand, a copy asks nobody."""
+    """A copy sends no request to the service, even with an identity."""
     with Simulator() as sim:
         sim.offer_export()
         run_copy(source, tmp_path / "dest", TILESYNC_API_URL=sim.url, TILESYNC_TOKEN=sim.token)

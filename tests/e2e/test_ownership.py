@@ -1,4 +1,4 @@
-"""A destination belongs to one iModel, or one container; another is refused before anything is written."""
+"""Test ownership: a destination belongs to one iModel or container; another one is refused before any write."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ OTHER_SELECTOR = Selector(imodel=OTHER_IMODEL, export_type="3DTiles")
 
 
 def offer_foreign_export(sim: Simulator) -> dict[str, bytes]:
-    """Offer an export of another iModel; its files."""
+    """Offer an export of another iModel; return its files."""
     files = export(14, seed=9)
     sim.add_export(OTHER_EXPORT, OTHER_IMODEL, make_stored_blobs(files))
     return files
 
 
 def read_all_files(dest: Path) -> dict[str, bytes]:
-    """All files of a folder, but for the locks of the runs that looked at it."""
+    """Read all files of a folder, except locks."""
     return {name: data for name, data in read_tree(dest).items() if not name.endswith(("/lock", "-shm", "-wal"))}
 
 
 def assert_other_owner(run: JobOutcome, *names: str) -> None:
-    """It was refused as another's, with all of these named, and says what helps."""
+    """Assert that a run was refused because of another owner, with these names and a hint."""
     assert isinstance(run.error, OtherOwner), run.error
     assert run.exit_code == 8
     assert all(name in str(run.error) for name in names)
@@ -51,7 +51,7 @@ def assert_other_owner(run: JobOutcome, *names: str) -> None:
 @pytest.mark.parametrize("how", [{}, {"all_exports": True}, {"publish": False}, {"layout": Layout.FLAT}])
 @pytest.mark.parametrize("recorded", [True, False])
 def test_another_imodel_is_refused(tmp_path: Path, how: dict[str, Any], recorded: bool) -> None:
-    """Exit 8 for a run and for its plan, both are named, and not one byte of DEST changes; also in a destination that
+    """A run and a plan end with 8, name both owners, and change no byte of DEST; also in a destination that
     an older release made.
     """
     layout = {"layout": how["layout"], "delete": DEFAULT_DELETE_LIMIT} if "layout" in how else {}
@@ -76,7 +76,7 @@ def test_another_imodel_is_refused(tmp_path: Path, how: dict[str, Any], recorded
 
 
 def test_whoever_adopts_is_the_owner_from_then_on(tmp_path: Path) -> None:
-    """With `adopt` the other iModel is mirrored and named as the owner; the one before is refused then."""
+    """With `adopt` the other iModel becomes the owner, and the former one is refused."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -95,7 +95,7 @@ def test_whoever_adopts_is_the_owner_from_then_on(tmp_path: Path) -> None:
 
 
 def test_an_adoption_that_leaves_the_pointer_alone_holds(tmp_path: Path) -> None:
-    """Where the pointer stays at the old owner's version, the new owner is known all the same, on every machine."""
+    """If the pointer stays at a version of the old owner, the new owner is still known on every machine."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -109,7 +109,7 @@ def test_an_adoption_that_leaves_the_pointer_alone_holds(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("adopt", [False, True])
 def test_state_folders_of_their_own_know_one_owner(tmp_path: Path, adopt: bool) -> None:
-    """Whichever state folder a run has, DEST says whose it is: an old record in one of them does not count."""
+    """The owner is recorded in DEST, not in a state folder: an old record there does not count."""
     dest, one, two = tmp_path / "d", tmp_path / "one", tmp_path / "two"
     with Simulator() as sim:
         sim.offer_export()
@@ -125,7 +125,7 @@ def test_state_folders_of_their_own_know_one_owner(tmp_path: Path, adopt: bool) 
 
 
 def run_interrupted(sim: Simulator, dest: Path) -> None:
-    """A first run that fails half-way."""
+    """Run a first mirror that fails half-way."""
     from tests.support.faults import error_response, is_blob
 
     fault = sim.add_fault(is_blob, error_response(404, "BlobNotFound"), skip=5)
@@ -134,7 +134,7 @@ def run_interrupted(sim: Simulator, dest: Path) -> None:
 
 
 def test_an_interrupted_first_run_has_an_owner(tmp_path: Path) -> None:
-    """A first run that failed half-way made the folder its own: another iModel is refused, its own continues."""
+    """A first run that failed half-way owns the folder: another iModel is refused, the same one continues."""
     with Simulator() as sim:
         sim.offer_export()
         run_interrupted(sim, tmp_path)
@@ -146,7 +146,7 @@ def test_an_interrupted_first_run_has_an_owner(tmp_path: Path) -> None:
 
 
 def test_ids_compare_without_case(tmp_path: Path) -> None:
-    """The same iModel, written otherwise, is the same owner."""
+    """The same iModel in another spelling is the same owner."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -170,7 +170,7 @@ MISTYPED_SOURCES: dict[str, dict[str, Any]] = {
 def test_a_mistyped_source_does_not_claim_the_destination(
     tmp_path: Path, wrong: dict[str, Any], layout: Layout
 ) -> None:
-    """A run that got nothing leaves no owner behind: the right SOURCE is planned and mirrored there without a word of
+    """A run that stored nothing leaves no owner: the right SOURCE is planned and mirrored there without a word of
     the other, and so is a third one after the same mistake.
     """
     with Simulator() as sim:
@@ -191,7 +191,7 @@ def test_a_mistyped_source_does_not_claim_the_destination(
 
 
 def test_a_mistake_claims_no_state_folder(tmp_path: Path) -> None:
-    """With the state elsewhere, too, a run that got nothing gives way."""
+    """A run that stored nothing leaves no owner, also with another state folder."""
     dest, state = tmp_path / "d", tmp_path / "state"
     with Simulator() as sim:
         sim.offer_export()
@@ -201,7 +201,7 @@ def test_a_mistake_claims_no_state_folder(tmp_path: Path) -> None:
 
 
 def test_a_container_that_lists_nothing_does_not_own_the_destination(tmp_path: Path) -> None:
-    """An empty container gives nothing, and leaves no owner behind; one that lists files does, by listing alone."""
+    """An empty container leaves no owner; one that lists files does."""
     from tests.support.faults import error_response, is_blob
 
     with Simulator() as sim:
@@ -216,7 +216,7 @@ def test_a_container_that_lists_nothing_does_not_own_the_destination(tmp_path: P
 
 
 def test_what_was_fetched_keeps_its_owner_although_the_catalog_is_lost(tmp_path: Path) -> None:
-    """Files that lie there are somebody's, whether anyone knows of them or not."""
+    """Existing files have an owner, even if the catalog does not know them."""
     with Simulator() as sim:
         sim.offer_export()
         run_interrupted(sim, tmp_path)
@@ -230,7 +230,7 @@ def test_what_was_fetched_keeps_its_owner_although_the_catalog_is_lost(tmp_path:
 
 @pytest.mark.parametrize("before", [False, True])
 def test_an_owner_that_was_stated_holds_in_an_empty_destination(tmp_path: Path, before: bool) -> None:
-    """Whoever says --adopt means it: another is refused, although nothing could be fetched yet."""
+    """After --adopt another iModel is refused, although nothing could be fetched yet."""
     with Simulator() as sim:
         sim.offer_export()
         for adopt in (False, True) if before else (True,):
@@ -240,7 +240,7 @@ def test_an_owner_that_was_stated_holds_in_an_empty_destination(tmp_path: Path, 
 
 
 def test_two_first_runs_at_once_do_not_mix(tmp_path: Path) -> None:
-    """While one run fetches into an empty DEST, one of another iModel is turned away, and refused afterwards."""
+    """While one run fetches into an empty DEST, a run of another iModel is refused, and afterwards too."""
     from tests.support.faults import is_blob
 
     seen: list[JobOutcome] = []
@@ -276,7 +276,7 @@ def test_the_link_of_an_export_that_is_held_is_no_other_owner(tmp_path: Path) ->
 
 
 def test_a_place_of_a_link_takes_that_container_and_its_imodel(tmp_path: Path) -> None:
-    """What a link filled belongs to its container; when the iModel's own export is that very one, to the iModel."""
+    """A destination filled from a link belongs to the container, and to the iModel if that export is its own."""
     with Simulator() as sim:
         offer_exports(sim, FIRST)
         assert sim.mirror(tmp_path, link=sim.create_link(FIRST)).error is None
@@ -298,7 +298,7 @@ def test_a_place_of_a_link_takes_that_container_and_its_imodel(tmp_path: Path) -
 
 
 def test_a_copy_belongs_to_whom_its_versions_are_of(tmp_path: Path) -> None:
-    """What was mirrored before is asked whose it is: a copy of another iModel's is refused, one of the same is not."""
+    """The owner of a mirror as SOURCE is checked: a copy of another iModel is refused, one of the same is not."""
     with Simulator() as sim:
         sim.offer_export()
         assert sim.mirror(tmp_path / "mine").error is None
@@ -324,7 +324,7 @@ def test_a_copy_belongs_to_whom_its_versions_are_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", list(Layout))
 def test_a_folder_with_other_things_is_refused_unless_that_is_meant(tmp_path: Path, layout: Layout) -> None:
-    """Files of others are named and nothing is written; with `adopt` they stay beside the tiles, but for the flat
+    """Foreign files are named and nothing is written; with `adopt` they stay beside the tiles, except in the flat
     layout, whose files may have any name.
     """
     (tmp_path / "index.html").write_text("mine")
@@ -345,7 +345,7 @@ def test_a_folder_with_other_things_is_refused_unless_that_is_meant(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["versions/mine", "manifests/mine", "current", "checked.json", "Latest.json"])
 def test_what_is_in_the_way_is_refused_also_when_adopted(tmp_path: Path, name: str) -> None:
-    """Where tilesync would write, others' things stop it whatever was said."""
+    """Foreign files at paths that tilesync writes to stop a run, even with --adopt."""
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
@@ -359,7 +359,7 @@ def test_what_is_in_the_way_is_refused_also_when_adopted(tmp_path: Path, name: s
 
 
 def test_what_file_systems_leave_is_no_stranger(tmp_path: Path) -> None:
-    """A fresh mount, or one that a desktop has seen, is an empty folder."""
+    """A folder with only files of the file system or a desktop counts as empty."""
     (tmp_path / "lost+found").mkdir()
     (tmp_path / ".DS_Store").write_text("x")
     (tmp_path / ".git").mkdir()
@@ -373,7 +373,7 @@ def test_what_file_systems_leave_is_no_stranger(tmp_path: Path) -> None:
 
 
 def test_everything_that_tells_of_a_destination_names_its_owner(tmp_path: Path) -> None:
-    """The last line of each command, its report, and `versions` for people and programs; also of a run that failed."""
+    """The owner is in the last line and report of each command, and in `versions`; also of a failed run."""
     dest = tmp_path / "d"
     with Simulator() as sim:
         sim.offer_export()
@@ -394,7 +394,7 @@ def test_everything_that_tells_of_a_destination_names_its_owner(tmp_path: Path) 
 
 
 def test_an_option_that_overrides_a_guard_reads_no_variable(tmp_path: Path) -> None:
-    """--adopt is given on the command line or not at all."""
+    """--adopt has no environment variable."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -409,7 +409,7 @@ def test_an_option_that_overrides_a_guard_reads_no_variable(tmp_path: Path) -> N
 
 
 def test_a_mistyped_source_does_not_claim_a_container(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
-    """In Azure too, from every machine; what was fetched keeps its owner, known or not."""
+    """A mistyped SOURCE does not claim a container, on any machine; fetched files keep their owner."""
     sim.offer_export(export(3))
     offer_foreign_export(sim)
     machine = {**away.env, "XDG_STATE_HOME": str(tmp_path / "another machine"), "TILESYNC_RETRY_FOR": "0s"}
@@ -424,7 +424,7 @@ def test_a_mistyped_source_does_not_claim_a_container(away: AzureFixture, sim: S
 
 
 def test_a_mistyped_source_does_not_claim_a_bucket(bucket_server: BucketServer, sim: Simulator, tmp_path: Path) -> None:
-    """In S3 too."""
+    """A mistyped SOURCE does not claim a bucket."""
     place = BucketFixture(bucket_server, tmp_path / "state")
     sim.offer_export(export(3))
     assert run_program("mirror", UNREACHABLE, place.url, env={**place.env, "TILESYNC_RETRY_FOR": "0s"}).exit_code == 6
@@ -434,7 +434,7 @@ def test_a_mistyped_source_does_not_claim_a_bucket(bucket_server: BucketServer, 
 
 
 def test_a_container_belongs_to_one_imodel(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
-    """In Azure too, from every machine: refused before anything is written, unless it is adopted."""
+    """Another owner is refused in Azure too, from every machine, before any write, unless adopted."""
     sim.offer_export(export(3))
     assert away.mirror(sim).exit_code == 0
     offer_foreign_export(sim)
@@ -454,7 +454,7 @@ def test_a_container_belongs_to_one_imodel(away: AzureFixture, sim: Simulator, t
 
 
 def test_a_bucket_belongs_to_one_imodel(bucket_server: BucketServer, sim: Simulator, tmp_path: Path) -> None:
-    """In S3 too: refused before anything is written, unless it is adopted; also a container's link."""
+    """Another owner is refused in S3 too, before any write, unless adopted; also for a container link."""
     place = BucketFixture(bucket_server, tmp_path / "state")
     sim.offer_export(export(3))
     assert place.mirror(sim).exit_code == 0
@@ -470,7 +470,7 @@ def test_a_bucket_belongs_to_one_imodel(bucket_server: BucketServer, sim: Simula
 
 
 def test_a_prefix_with_other_things_is_refused_unless_that_is_meant(away: AzureFixture, sim: Simulator) -> None:
-    """A container that is not empty and not ours is refused, and so is what stands in the way; `--adopt` means it."""
+    """A container with foreign files is refused, unless --adopt is given; files in the way always are."""
     sim.offer_export(export(3))
     away.client.upload_blob("photos/1.jpg", b"mine")
     for plan in ([], ["-n"]):

@@ -1,4 +1,4 @@
-"""Stores in a network of one's own, over plain http: refused, unless somebody says so."""
+"""Test stores over plain http: refused, unless allowed by an option."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from tests.support.s3 import ENVIRONMENT, BucketServer, S3Fault, S3Proxy
 from tests.support.simulator import EXPORT, ProgramResult, Simulator, run_program
 
 STORE_HOST = "store.example.invalid:9000"
-"""Another machine, which only the proxy of these tests knows."""
+"""A host name that only the proxy of these tests knows."""
 
 
 class ProxiedStore:
-    """A store that answers at another machine's name, by way of a proxy; `env` names it."""
+    """A store that is reached by another host name through a proxy; `env` names the proxy."""
 
-    def __init__(self, road: S3Proxy, place: str, env: dict[str, str]) -> None:
-        self.proxy = road
+    def __init__(self, proxy: S3Proxy, place: str, env: dict[str, str]) -> None:
+        self.proxy = proxy
         self.url = place
-        self.env = {**env, "http_proxy": road.url, "NO_PROXY": "127.0.0.1", "TILESYNC_RETRY_FOR": "10s"}
+        self.env = {**env, "http_proxy": proxy.url, "NO_PROXY": "127.0.0.1", "TILESYNC_RETRY_FOR": "10s"}
 
     def run(self, *words: str, **env: str) -> ProgramResult:
         return run_program(*words, env={**self.env, **env})
 
 
 def proxy_to(server: BucketServer | Azurite) -> S3Proxy:
-    """A proxy that leads everything to one server, as if that was the host that is asked for."""
-    road = S3Proxy(server, S3Fault(lambda request: True, removed_headers=("host",), max_hits=1 << 30))
-    road.rewrite = lambda target: urlsplit(target)._replace(scheme="", netloc="").geturl()
-    return road
+    """Proxy that forwards all requests to one server, whatever their host."""
+    proxy = S3Proxy(server, S3Fault(lambda request: True, removed_headers=("host",), max_hits=1 << 30))
+    proxy.rewrite = lambda target: urlsplit(target)._replace(scheme="", netloc="").geturl()
+    return proxy
 
 
 @pytest.fixture
 def bucket(bucket_server: BucketServer, tmp_path: Path) -> Iterator[ProxiedStore]:
     env = {**ENVIRONMENT, "XDG_STATE_HOME": str(tmp_path / "state"), "AWS_ENDPOINT_URL": f"http://{STORE_HOST}"}
     del env["no_proxy"]
-    with proxy_to(bucket_server) as road:
-        yield ProxiedStore(road, f"s3://{bucket_server.new_bucket()}/bridge", env)
-        road.faults = ()
+    with proxy_to(bucket_server) as proxy:
+        yield ProxiedStore(proxy, f"s3://{bucket_server.new_bucket()}/bridge", env)
+        proxy.faults = ()
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def container(azurite: Azurite, tmp_path: Path) -> Iterator[ProxiedStore]:
         "AZURE_STORAGE_KEY": KEY,
         "TILESYNC_AZURE_ENDPOINT": f"http://{STORE_HOST}/{ACCOUNT}",
     }
-    with proxy_to(azurite) as road:
-        yield ProxiedStore(road, f"az://{ACCOUNT}/{new_container(azurite).rpartition('/')[2]}/bridge", env)
-        road.faults = ()
+    with proxy_to(azurite) as proxy:
+        yield ProxiedStore(proxy, f"az://{ACCOUNT}/{new_container(azurite).rpartition('/')[2]}/bridge", env)
+        proxy.faults = ()
 
 
 @pytest.fixture(params=["bucket", "container"])
@@ -66,15 +66,14 @@ def lan(request: pytest.FixtureRequest) -> ProxiedStore:
 
 
 def warns_about_plain_http(ended: ProgramResult) -> bool:
-    """Whether it is said, once, what goes in the clear, and where to."""
+    """Return whether one warning says what is sent unencrypted, and to which host."""
     return (
-        ended.stderr.count("over plain http, as --allow-http says") == 1
-        and f"{STORE_HOST} unencrypted" in ended.stderr
+        ended.stderr.count("over plain http, as --allow-http says") == 1 and f"{STORE_HOST} unencrypted" in ended.stderr
     )
 
 
 def test_it_is_refused_with_the_option_named(lan: ProxiedStore, tmp_path: Path) -> None:
-    """Nothing is sent; the sentence names the option."""
+    """Plain http is refused before anything is sent; the hint names the option."""
     for words in (
         ("mirror", IMODEL, lan.url),
         ("mirror", lan.url, str(tmp_path / "d")),
@@ -88,7 +87,7 @@ def test_it_is_refused_with_the_option_named(lan: ProxiedStore, tmp_path: Path) 
 
 
 def test_it_is_allowed_and_said_each_time(lan: ProxiedStore, sim: Simulator, tmp_path: Path) -> None:
-    """The whole life of a destination, and of a copy made of it; a warning each run, also with -q."""
+    """With the option all commands work, also for a copy; each run prints a warning, also with -q."""
     files = sim.offer_export(export(6))
     env = {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
     first = lan.run("mirror", IMODEL, lan.url, "--allow-http", "-q", **env)
@@ -105,7 +104,7 @@ def test_it_is_allowed_and_said_each_time(lan: ProxiedStore, sim: Simulator, tmp
 
 
 def test_doctor_names_the_option_too(bucket: ProxiedStore) -> None:
-    """What may not be read from inside is said beside its check; with the option it is read, and that is loud."""
+    """`doctor` reports a refused plain-http DEST; with the option it is read, with a warning."""
     env: dict[str, Any] = dict(bucket.env)
     refused = run_tilesync("doctor", bucket.url, "--json", "--retry-for", "0s", **env)
     assert (refused.exit_code, refused.checks["held"]["result"]) == (2, "fail")
@@ -118,7 +117,7 @@ def test_doctor_names_the_option_too(bucket: ProxiedStore) -> None:
 
 
 def test_a_link_to_such_a_container(container: ProxiedStore, sim: Simulator, azurite: Azurite) -> None:
-    """It is refused, and allowed, as an address is; its signature is not told."""
+    """A plain-http link is refused or allowed like an address; its signature is not printed."""
     sim.offer_export(export(3))
     link = signed_link(f"{azurite.url}/{container.url.removeprefix('az://').removesuffix('/bridge')}")
     place = f"http://{STORE_HOST}/{urlsplit(link.base).path.lstrip('/')}?{link.query}"
@@ -132,7 +131,7 @@ def test_a_link_to_such_a_container(container: ProxiedStore, sim: Simulator, azu
 
 
 def test_the_service_is_never_asked_so(lan: ProxiedStore) -> None:
-    """API, token and the links of exports keep to https, whatever is allowed for a store."""
+    """API, token endpoint and export links need https, whatever is allowed for a store."""
     for env in ({"TILESYNC_API_URL": f"http://{STORE_HOST}"}, {"TILESYNC_SOURCE": f"http://{STORE_HOST}/c?sig=SECRET"}):
         words = ("mirror", "--allow-http", *(() if "TILESYNC_SOURCE" in env else (IMODEL,)))
         ended = lan.run(*words, **({"TILESYNC_DEST": lan.url, "TILESYNC_TOKEN": "t"} | env))
@@ -142,7 +141,7 @@ def test_the_service_is_never_asked_so(lan: ProxiedStore) -> None:
 
 
 def test_no_link_of_an_export_goes_in_the_clear(container: ProxiedStore, sim: Simulator) -> None:
-    """--server-copy would tell the store the link of the export: refused before anything is asked."""
+    """--server-copy over plain http is refused before any request: it would send the export link to the store."""
     sim.offer_export(export(3))
     env = {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
     ended = container.run("mirror", IMODEL, container.url, "--allow-http", "--server-copy", **env)

@@ -1,4 +1,4 @@
-"""Every engine goes the way that the environment says, whatever the form in which it says so."""
+"""Every HTTP client follows the proxy variables of the environment in the same way."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ ENGINES = [
 
 
 class CountingServer(ThreadingHTTPServer):
-    """A server that answers 404 to everything, and knows what it was asked; `asked` counts connections."""
+    """Server that responds 404 to everything, and records requests and connections."""
 
     daemon_threads = True
 
@@ -170,7 +170,7 @@ def run_server() -> Iterator[CountingServer]:
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingServer]:
-    """A proxy that refuses whatever it is asked for; what else of this machine says how to reach servers is gone."""
+    """Start a proxy that refuses everything, with no other proxy settings of this machine."""
     for name in [name for name in os.environ if name.upper().endswith("_PROXY") or name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in ENVIRONMENT.items():
@@ -189,7 +189,7 @@ def target() -> Iterator[CountingServer]:
 def find_routes(
     send_request: Callable[[str], None], url: str, target: CountingServer, proxy: CountingServer
 ) -> set[str]:
-    """Which ways an engine goes."""
+    """Return the routes that a client takes."""
     target.accepted = proxy.accepted = 0
     with suppress(TilesyncError):
         send_request(url)
@@ -226,7 +226,7 @@ def test_all_engines_go_one_way(
     spared: str | None,
     way: str,
 ) -> None:
-    """Whatever NO_PROXY says, no engine goes around the proxy, or through it, where another does not."""
+    """For any NO_PROXY all clients decide the same way."""
     monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{proxy.port}")
     if spared is not None:
         monkeypatch.setenv("NO_PROXY", spared.format(port=target.port))
@@ -240,14 +240,14 @@ def test_all_engines_go_one_way(
 def test_the_proxy_is_told_who_asks(
     proxy: CountingServer, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
-    """Name and password of a proxy reach it, unquoted."""
+    """User name and password of a proxy are sent unquoted."""
     monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
     assert find_routes(ask, f"http://127.0.0.1:{target.port}", target, proxy) == {"proxy"}
     assert {headers["proxy-authorization"] for headers in proxy.headers} == {"Basic bWU6cEBzcw=="}
 
 
 def test_entra_goes_that_way_too(proxy: CountingServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens of Entra are fetched through the proxy that is right for Entra, whatever is right for the account."""
+    """Entra tokens are fetched through the proxy for Entra, not that of the account."""
     who = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_CLIENT_SECRET": "s"}
     for name, value in {**who, "AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential"}.items():
         monkeypatch.setenv(name, value)
@@ -260,7 +260,7 @@ def test_entra_goes_that_way_too(proxy: CountingServer, monkeypatch: pytest.Monk
 
 
 def test_no_worker_goes_around_a_proxy(proxy: CountingServer, tmp_path: Path) -> None:
-    """A run whose service is spared by a CIDR block is whole, and the proxy sees nothing of it."""
+    """With the service in a CIDR block of NO_PROXY a run succeeds without the proxy."""
     with Simulator() as sim:
         sim.offer_export()
         env = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}", "ALL_PROXY": f"127.0.0.1:{proxy.port}"}
@@ -275,7 +275,7 @@ def test_no_worker_goes_around_a_proxy(proxy: CountingServer, tmp_path: Path) ->
 
 
 class SocksProxy(socketserver.ThreadingTCPServer):
-    """A SOCKS5 proxy that lets everything pass; `asked` has the hosts, as they were named. Source: RFC 1928."""
+    """SOCKS5 proxy that forwards everything and records the host names (RFC 1928)."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -312,7 +312,7 @@ class _SocksHandler(socketserver.BaseRequestHandler):
 
 @pytest.fixture
 def socks(proxy: CountingServer) -> Iterator[SocksProxy]:
-    """A SOCKS proxy, and no other."""
+    """Start a SOCKS proxy, with no other proxy settings."""
     with SocksProxy() as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
@@ -320,7 +320,7 @@ def socks(proxy: CountingServer) -> Iterator[SocksProxy]:
 
 
 def require_socks() -> None:
-    """The test is skipped where the packages of the extra are not installed, or fails where they are required."""
+    """Skip the test if the packages of the extra are missing; fail if they are required."""
     if not all(map(find_spec, ("socksio", "socks"))):
         reason = "no socksio, or no PySocks: `make test` installs them with the packages of the tests"
         if "socks" in os.environ.get("TILESYNC_REQUIRE", ""):
@@ -332,7 +332,7 @@ def require_socks() -> None:
 def test_a_socks_proxy_serves_all_engines_but_those_of_s3(
     socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
-    """Every engine goes through it, and leaves it to the proxy to resolve names."""
+    """Every client except that of S3 uses the SOCKS proxy, which resolves the names."""
     require_socks()
     monkeypatch.setenv("ALL_PROXY", socks.url)
     with suppress(TilesyncError):
@@ -345,7 +345,7 @@ def test_a_socks_proxy_serves_all_engines_but_those_of_s3(
 def test_s3_refuses_a_socks_proxy_in_a_sentence(
     socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
-    """Before anything is sent; a store that is spared is asked directly."""
+    """S3 with a SOCKS proxy is an error before anything is sent; a store in NO_PROXY still works."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", socks.url)
     with pytest.raises(UsageError, match="ALL_PROXY") as raised:
@@ -362,7 +362,7 @@ def test_s3_refuses_a_socks_proxy_in_a_sentence(
 def test_what_socks_needs_is_named(
     socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
-    """Without the packages of the extra it is said what to install, before anything is sent."""
+    """Without the packages of the extra the error says what to install, before anything is sent."""
     monkeypatch.setenv("ALL_PROXY", socks.url)
     for package in ("socksio", "socks"):
         monkeypatch.setitem(sys.modules, package, None)
@@ -374,7 +374,7 @@ def test_what_socks_needs_is_named(
 
 @pytest.mark.parametrize("value", ["socks4://127.0.0.1:1", "gopher://me:SECRET@127.0.0.1"])
 def test_a_proxy_of_another_kind_is_a_usage_error(proxy: CountingServer, tmp_path: Path, value: str) -> None:
-    """Exit 2 and a sentence with the variable's name, no traceback; for doctor, too."""
+    """An invalid proxy URL: exit 2 and a sentence with the variable, no traceback; also for doctor."""
     env = {"TILESYNC_API_URL": "https://api.example.invalid", "TILESYNC_TOKEN": "t", "HTTPS_PROXY": value}
     for words in (("mirror", IMODEL, str(tmp_path / "d")), ("exports", IMODEL), ("doctor", "--retry-for", "0s")):
         ended = run_program(*words, env=env)
@@ -385,7 +385,7 @@ def test_a_proxy_of_another_kind_is_a_usage_error(proxy: CountingServer, tmp_pat
 
 
 def test_a_whole_run_through_a_socks_proxy(socks: SocksProxy, tmp_path: Path) -> None:
-    """The service and its storage are reached through it, and the files are whole."""
+    """A run through the SOCKS proxy succeeds."""
     require_socks()
     with Simulator() as sim:
         files = sim.offer_export()

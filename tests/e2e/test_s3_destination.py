@@ -1,4 +1,4 @@
-"""The whole program into a real S3 server, and from one store into another."""
+"""Test an S3 destination end to end, and copies between stores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 
 
 class BucketFixture:
-    """A bucket that a program mirrors to."""
+    """Bucket that programs mirror to."""
 
     def __init__(self, server: BucketServer, state: Path) -> None:
         self.server = server
@@ -76,7 +76,7 @@ def place(bucket_server: BucketServer, tmp_path: Path) -> BucketFixture:
 
 
 def test_an_export_is_published_in_a_bucket(place: BucketFixture, sim: Simulator) -> None:
-    """Files, manifest, pointer; served as what they are; nothing to do the second time; audited whole."""
+    """Files, manifest and pointer are stored with their types; a second run has nothing to do; verify succeeds."""
     files = sim.offer_export({**export(40), "tiles/big.glb": glb(random.Random(1).randbytes(20_000_000))})
     run = place.mirror(sim)
     assert (run.exit_code, run.last_line["fetched"], run.last_line["published"]) == (0, len(files), True), run.stderr
@@ -98,7 +98,7 @@ def test_an_export_is_published_in_a_bucket(place: BucketFixture, sim: Simulator
 
 
 def test_a_second_export_shares_and_a_lost_state_is_told_again(place: BucketFixture, sim: Simulator) -> None:
-    """What is unchanged is copied within the bucket; the state is rebuilt by a listing, also of what came in parts."""
+    """Unchanged files are copied inside the bucket; the state is rebuilt from a listing, also of multipart uploads."""
     big = {"tiles/big.glb": glb(random.Random(1).randbytes(9_000_000))}
     sim.offer_export({**export(20), **big})
     assert place.mirror(sim).exit_code == 0
@@ -118,7 +118,7 @@ def test_a_second_export_shares_and_a_lost_state_is_told_again(place: BucketFixt
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_moments_it_ends_whole(place: BucketFixture, sim: Simulator, seed: int) -> None:
-    """Each next run takes its own lock up at once, and the bucket is whole in the end."""
+    """After kills, each run takes its own lock over at once, and the bucket is complete in the end."""
     dice = random.Random(seed)
     files = sim.offer_export({**export(100, seed=seed), "tiles/big.glb": glb(dice.randbytes(20_000_000))})
     kill_at_random_times(place, sim, dice)
@@ -126,7 +126,7 @@ def test_killed_at_random_moments_it_ends_whole(place: BucketFixture, sim: Simul
 
 
 def test_versions_come_and_go(place: BucketFixture, sim: Simulator) -> None:
-    """Rolled back to, followed again, and retired."""
+    """Versions are rolled back to, followed again, and retired."""
     first = sim.offer_export(export(5))
     assert place.mirror(sim).exit_code == 0
     second = sim.offer_export(export(6), export_id=OTHER)
@@ -141,7 +141,7 @@ def test_versions_come_and_go(place: BucketFixture, sim: Simulator) -> None:
 
 
 def archive_version(place: BucketFixture, version: str) -> None:
-    """What a lifecycle rule does: the tiles of a version lie in Glacier from now on."""
+    """Move the tiles of a version to Glacier, as a lifecycle rule does."""
     lead = f"{place.prefix}versions/{version}/tiles/"
     for key in place.server.keys(place.name):
         if key.startswith(lead):
@@ -150,7 +150,7 @@ def archive_version(place: BucketFixture, version: str) -> None:
 
 
 def test_what_was_archived_is_fetched_again(place: BucketFixture, sim: Simulator) -> None:
-    """Tiles of an older version that cannot be read any more are fetched, with one remark for all of them; the audit of
+    """Archived tiles of an older version are fetched again, with one diagnostic for all; the verification of
     that version says of each that it is archived, and of the new one nothing.
     """
     sim.offer_export(export(8))
@@ -169,7 +169,7 @@ def test_what_was_archived_is_fetched_again(place: BucketFixture, sim: Simulator
 
 
 def test_an_archived_source_is_told(place: BucketFixture, sim: Simulator, tmp_path: Path) -> None:
-    """Files of a held SOURCE that lie in an archive fail by themselves, and it is said why."""
+    """Archived files of a mirror as SOURCE fail one by one, with the reason."""
     sim.offer_export(export(4))
     assert place.mirror(sim).exit_code == 0
     archive_version(place, EXPORT)
@@ -190,7 +190,7 @@ def test_an_archived_source_is_told(place: BucketFixture, sim: Simulator, tmp_pa
 def test_what_stands_in_the_way_is_told(
     place: BucketFixture, sim: Simulator, env: dict[str, str], exit_code: int
 ) -> None:
-    """Nobody named, an address in clear, a server that is not there: each has its exit code and says what to do."""
+    """Missing credentials, a plain-http address, an unreachable server: each has its exit code and a hint."""
     sim.offer_export(export(2))
     run = place.mirror(sim, **env)
     assert run.exit_code == exit_code, run.stderr
@@ -198,7 +198,7 @@ def test_what_stands_in_the_way_is_told(
 
 
 def test_a_missing_bucket_is_told(place: BucketFixture, sim: Simulator) -> None:
-    """It is an error of the destination."""
+    """A missing bucket is an error of the destination."""
     sim.offer_export(export(2))
     run = sim.mirror_program(f"{place.url.replace(place.name, place.name[:-1] + 'x')}", env=place.env)
     assert (run.exit_code, run.last_line["error"]) == (8, "DestinationError"), run.stderr
@@ -208,7 +208,7 @@ def test_a_missing_bucket_is_told(place: BucketFixture, sim: Simulator) -> None:
 
 
 def test_one_download_many_publications(place: BucketFixture, sim: Simulator, azurite: Azurite, tmp_path: Path) -> None:
-    """A folder goes to a container, that to a bucket, and that back to a folder: the same bytes, versions and manifests
+    """A mirror is copied from a folder to a container, a bucket and back: the same bytes, versions and manifests
     all the way, and the service is not asked again.
     """
     files = sim.offer_export({**export(30), "tiles/big.glb": glb(random.Random(1).randbytes(9_000_000))})
@@ -242,7 +242,7 @@ def test_one_download_many_publications(place: BucketFixture, sim: Simulator, az
 
 
 def test_what_is_damaged_in_a_store_is_not_spread(place: BucketFixture, sim: Simulator, tmp_path: Path) -> None:
-    """A held object that someone changed fails, by its SHA-256, and nothing is published."""
+    """A changed object of a mirror as SOURCE fails by its SHA-256, and nothing is published."""
     sim.offer_export(export(10))
     assert place.mirror(sim).exit_code == 0
     key = f"{place.prefix}versions/{EXPORT}/tiles/003.glb"
@@ -253,7 +253,7 @@ def test_what_is_damaged_in_a_store_is_not_spread(place: BucketFixture, sim: Sim
 
 
 def test_the_plan_names_what_a_server_may_read_as_something_else(place: BucketFixture, sim: Simulator) -> None:
-    """A dry run into a bucket that was not tried yet says which names viewers may not find; it writes nothing."""
+    """A dry run into a new bucket warns of names that viewers may not find; it writes nothing."""
     sim.offer_export({**export(2), "tiles/a+b.glb": glb(b"1")})
     run = place.mirror(sim, "--dry-run")
     assert run.exit_code == 0, run.stderr

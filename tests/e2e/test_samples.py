@@ -1,4 +1,4 @@
-"""Real tilesets, walked and mirrored.
+"""Test real tilesets: walk and mirror them.
 
 What each must give was computed by an independent walker, and stands in the table of their SOURCES.md.
 """
@@ -29,7 +29,7 @@ EMPTY = "FullQuadtree"
 
 @dataclass(frozen=True)
 class Sample:
-    """One tileset: its folder, its entry, and what can be asked for from there on."""
+    """A sample: folder, entry and the expected closure."""
 
     folder: Path
     entry: str
@@ -47,7 +47,7 @@ class Sample:
 
 
 def read_samples() -> list[Sample]:
-    """Those of the table."""
+    """Return the samples of the table."""
     folder = samples.SAMPLES_FOLDER
     rows = ROW.finditer((folder / "SOURCES.md").read_text(encoding="utf-8")) if folder else ()
     return [
@@ -67,7 +67,7 @@ def find_sample(name: str) -> Sample:
 
 @samples.requires_samples
 def test_there_are_samples() -> None:
-    """A folder that is named holds tilesets, each in the table."""
+    """Every tileset in the samples folder is in the table."""
     assert len(SAMPLES) >= 10
     assert {sample.name for sample in SAMPLES} == {
         path.name for path in samples.sample_folder().iterdir() if path.is_dir()
@@ -77,7 +77,7 @@ def test_there_are_samples() -> None:
 @samples.requires_samples
 @each
 def test_the_closure_of_a_real_tileset(sample: Sample) -> None:
-    """As many files and bytes as the independent walker found, and the errors that are known."""
+    """The walk finds the files and bytes that an independent walker found, and the known errors."""
     found = walk(sample.folder, sample.entry)
     size = sum((sample.folder / name).stat().st_size for name in found.files)
     assert (len(found.files), size) == (sample.files, sample.size)
@@ -91,7 +91,7 @@ def test_the_closure_of_a_real_tileset(sample: Sample) -> None:
 @each
 @pytest.mark.parametrize("inventory", list(Inventory))
 def test_a_real_tileset_is_mirrored(sample: Sample, inventory: Inventory, tmp_path: Path) -> None:
-    """By listing and by walk the closure arrives; the pointer's closure is that of the version's own root."""
+    """Listing and walk both mirror the closure; that of the pointer is that of the version's root."""
     blobs = sample.blobs()
     with Simulator() as service:
         service.offer_export(blobs)
@@ -118,7 +118,7 @@ def test_a_real_tileset_is_mirrored(sample: Sample, inventory: Inventory, tmp_pa
 
 
 def test_without_listing_permission_every_shared_image_arrives(tmp_path: Path) -> None:
-    """100 GLBs that share two images beside them, from a container that may be read and not listed: 103 files."""
+    """100 GLBs that share two images, from a container that can be read but not listed: 103 files."""
     sample = find_sample("SharedImages")
     with Simulator() as service:
         service.offer_export(sample.blobs())
@@ -134,7 +134,7 @@ def test_without_listing_permission_every_shared_image_arrives(tmp_path: Path) -
 
 
 def test_what_is_known_of_the_imperfect_ones_is_said(tmp_path: Path) -> None:
-    """The circle, the missing content and the empty contents are told, each with its file."""
+    """A reference cycle, a missing content and empty contents are reported, each with its file."""
     told: dict[str, list[DiagnosticReported]] = {}
     for name in (CYCLIC, INCOMPLETE, EMPTY):
         with Simulator() as service:

@@ -1,4 +1,4 @@
-"""No secret of a run is in anything that it tells or leaves, wherever the service or the storage quotes it."""
+"""No secret is in any output or file of a run, even if the service or the storage quotes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECRET_FORMS = {SIG, quote(SIG, safe=""), quote(SIG), quote(quote(SIG, safe=""),
 
 
 def read_everything(folder: Path) -> str:
-    """Everything that lies below a folder, as text; of a catalog every value of every row."""
+    """Read everything below a folder as text; of a catalog every value of every row."""
     said = []
     for path in folder.rglob("*"):
         if path.is_file():
@@ -40,14 +40,14 @@ def read_everything(folder: Path) -> str:
 
 
 def assert_no_secret(*texts: str) -> None:
-    """No form of any secret is in any of these."""
+    """Assert that no form of any secret is in these texts."""
     for text in texts:
         for form in SECRET_FORMS:
             assert form not in text, text[max(0, text.index(form) - 200) : text.index(form) + 200]
 
 
 def mirror_without_leaks(sim: Simulator, folder: Path, *options: str, **env: str) -> CommandResult:
-    """Mirror with everything that can tell something, and look that nothing tells a secret."""
+    """Mirror with all kinds of output, and assert that none has a secret."""
     files = {"--report": folder / "report.json", "--log-file": folder / "log"}
     words = [str(word) for pair in files.items() for word in pair]
     done = run_tilesync("mirror", IMODEL, folder / "dest", "-v", "--json", *words, *options, sim=sim, **env)
@@ -58,7 +58,7 @@ def mirror_without_leaks(sim: Simulator, folder: Path, *options: str, **env: str
 @pytest.mark.parametrize("status", [401, 403, 404, 422, 500])
 @pytest.mark.parametrize("quoted", [TOKEN, f"Bearer {TOKEN}", LINK, f'{{"token": "{LINK}"}}'])
 def test_an_error_that_quotes_a_secret(tmp_path: Path, status: int, quoted: str) -> None:
-    """What the API says of an error is told without the token that was sent, and without any link."""
+    """The error message of the API is printed without the token and without links."""
     body = json.dumps({"error": {"code": "E", "message": f"no to {quoted}", "details": [{"message": quoted}]}})
     with Simulator() as sim:
         sim.token = TOKEN
@@ -71,7 +71,7 @@ def test_an_error_that_quotes_a_secret(tmp_path: Path, status: int, quoted: str)
 
 @pytest.mark.parametrize("how", ["file", "command"])
 def test_a_token_that_is_no_variable(tmp_path: Path, how: str) -> None:
-    """It is masked as well where it came from a file or a command."""
+    """A token from a file or a command is masked too."""
     secret = tmp_path / "token"
     secret.write_text(TOKEN)
     option = ("--token-file", str(secret)) if how == "file" else ("--token-command", f"cat {secret}")
@@ -86,7 +86,7 @@ def test_a_token_that_is_no_variable(tmp_path: Path, how: str) -> None:
 
 
 def test_a_token_endpoint_that_quotes_the_client_secret(tmp_path: Path) -> None:
-    """Neither the client secret nor what it is encoded as in the form is repeated."""
+    """Neither the client secret nor its encoded form is printed."""
     with Simulator() as sim:
         body = json.dumps({"error": {"message": f"client_secret {TOKEN} of client_secret={TOKEN}"}}).encode()
         sim.token_answer = lambda request: FakeResponse(401, body, {"Content-Type": "application/json"})
@@ -100,7 +100,7 @@ def test_a_token_endpoint_that_quotes_the_client_secret(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("when", [is_listing, is_blob])
 def test_an_error_of_the_storage_that_quotes_the_link(tmp_path: Path, when: Any) -> None:
-    """Azure tells in the body what it was asked to sign: nothing of that is repeated."""
+    """Azure's error body has the string to sign: no part of it is printed."""
     body = f"<?xml version='1.0'?><Error><Code>AuthenticationFailed</Code><Message>{LINK}</Message></Error>"
     with Simulator() as sim:
         sim.token = TOKEN
@@ -119,7 +119,7 @@ FIELDS = st.sampled_from(["displayName", "name", "error", "stats", "request", "l
 def test_a_link_in_any_field_of_a_record(
     tmp_path_factory: pytest.TempPathFactory, fields: dict[str, Any], inner: dict[str, Any]
 ) -> None:
-    """Wherever the record of an export has a link, its signature is in no manifest, catalog, report, log or line."""
+    """The signature of a link in the record of an export is in no manifest, catalog, report, log or output."""
     folder = tmp_path_factory.mktemp("run")
     with Simulator() as sim:
         sim.offer_export(export(2))
@@ -132,7 +132,7 @@ def test_a_link_in_any_field_of_a_record(
 
 
 def test_an_older_catalog_with_more_fields(tmp_path: Path) -> None:
-    """What an earlier tilesync kept of a record is read on; a manifest that is written anew has known fields only."""
+    """Export records of earlier versions can be read; a new manifest has known fields only."""
     with Simulator() as sim:
         sim.offer_export(export(2))
         assert mirror_without_leaks(sim, tmp_path).exit_code == 0
@@ -149,7 +149,7 @@ def test_an_older_catalog_with_more_fields(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [("--transfers", LINK), ("--wait", LINK), (LINK,), ("--layout", LINK)])
 def test_a_link_in_the_wrong_place(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """A usage error that repeats what was given, as click does, repeats no signature."""
+    """A usage error that quotes an argument, as click does, quotes no signature."""
     report = tmp_path / "report.json"
     done = run_tilesync("mirror", IMODEL, tmp_path / "dest", *words, "--json", "--report", report)
     assert done.exit_code == 2
@@ -157,7 +157,7 @@ def test_a_link_in_the_wrong_place(tmp_path: Path, words: tuple[str, ...]) -> No
 
 
 def test_the_last_net(tmp_path: Path) -> None:
-    """What the environment holds is in nothing that is told, whoever quotes it."""
+    """Secrets of the environment are in no output, whoever quotes them."""
     said = f"keys {KEY} and aws-secret-0123456789 and {LINK}"
     with Simulator() as sim:
         sim.add_fault(is_api, error_response(422, body=json.dumps({"error": {"message": said}}).encode()))

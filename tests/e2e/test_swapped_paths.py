@@ -1,4 +1,4 @@
-"""Runs under which somebody plants links and FIFOs: nothing outside is touched, nothing hangs, the error names it."""
+"""Symlinks and FIFOs planted during a run: nothing outside is touched, nothing hangs, the error names the path."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REQUESTS_BEFORE_SWAP = 1200
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Iterator[Path]:
-    """A folder outside the destination, which must stand as it is."""
+    """Make a folder outside the destination, which must not change."""
     folder = tmp_path / "outside"
     (folder / "tiles").mkdir(parents=True)
     (folder / "tiles/000.glb").write_bytes(b"precious")
@@ -39,7 +39,7 @@ def outside(tmp_path: Path) -> Iterator[Path]:
 
 
 def replace_by_link(folder: Path, target: Path) -> None:
-    """A folder goes aside, and a link stands in its place, also where a run makes the folder anew in between."""
+    """Replace a folder by a symlink, even if the run creates the folder again in between."""
     for number in range(1000):
         folder.rename(folder.with_name("aside" + "." * number))
         with suppress(FileExistsError):
@@ -48,7 +48,7 @@ def replace_by_link(folder: Path, target: Path) -> None:
 
 
 def is_symlink_refused(run: JobOutcome, link: Path) -> bool:
-    """Whether a run ended with 8, and named the link."""
+    """Return whether a run ended with 8 and named the link."""
     assert run.error is not None
     assert f"a symlink where a folder is needed: {link}" in str(run.error), run.error
     return run.exit_code == 8
@@ -63,7 +63,7 @@ LAYOUTS = {Layout.VERSIONED: "versions", Layout.FLAT: ".tilesync/staged"}
 def test_a_folder_that_is_swapped_for_a_link_while_files_arrive(
     tmp_path: Path, outside: Path, layout: Layout, inner: str, number: int
 ) -> None:
-    """The next file that belongs there ends the run; once the link is gone the next run ends well."""
+    """The next file in a replaced folder ends the run; after the link is removed the next run succeeds."""
     dest = tmp_path / "d"
     folder = dest / LAYOUTS[layout] / EXPORT / inner
     target = outside if inner == "." else outside / "tiles"
@@ -86,7 +86,7 @@ def test_a_folder_that_is_swapped_for_a_link_while_files_arrive(
 
 
 def test_workers_write_nothing_through_a_link(tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They open folders of their own."""
+    """Workers open folders by themselves, and refuse links too."""
     monkeypatch.setattr(wiring, "count_cores", lambda: 2)
     with Simulator() as sim:
         sim.offer_export(export(TILES))
@@ -97,7 +97,7 @@ def test_workers_write_nothing_through_a_link(tmp_path: Path, outside: Path, mon
 
 
 def test_a_moved_version_that_is_linked_back_is_left_alone(tmp_path: Path) -> None:
-    """It is the same folder, and lies outside now."""
+    """A version folder that was moved outside and linked back is left alone."""
     moved, folder, before = tmp_path / "moved", tmp_path / "d/versions" / EXPORT, dict[str, bytes]()
 
     def move() -> None:
@@ -113,7 +113,7 @@ def test_a_moved_version_that_is_linked_back_is_left_alone(tmp_path: Path) -> No
 
 
 class OutcomeWithAction(JobOutcome):
-    """A run, at some event of which something is done."""
+    """Result of a run that performs an action at a chosen event."""
 
     def __init__(self, when: Callable[[Event], bool], do: Callable[[], object]) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class OutcomeWithAction(JobOutcome):
 
 
 def run_mirror(sim: Simulator, run: OutcomeWithAction, dest: Path, **changes: Any) -> JobOutcome:
-    """The main job, heard by a run that plants something."""
+    """Run the mirror job with an observer that plants something."""
     request = sim.mirror_request(dest, **changes)
     run.error = sim._run_job(lambda *_: wiring.mirror(request, run, run.stats), request).error
     return run
@@ -135,7 +135,7 @@ def run_mirror(sim: Simulator, run: OutcomeWithAction, dest: Path, **changes: An
 
 @pytest.mark.parametrize("place", ["versions", ".tilesync/parts", ".tilesync"])
 def test_other_folders_that_are_swapped_in_mid_run(tmp_path: Path, outside: Path, place: str) -> None:
-    """At an event of the run, deterministically: the listing is complete, the files are on their way."""
+    """A folder is replaced exactly when the listing is complete and transfers run."""
     dest = tmp_path / "d"
     with Simulator() as sim:
         sim.offer_export(export(16))
@@ -146,7 +146,7 @@ def test_other_folders_that_are_swapped_in_mid_run(tmp_path: Path, outside: Path
 
 @pytest.mark.parametrize("place", ["manifests", ".tilesync/trash", "versions"])
 def test_folders_that_are_links_when_a_version_retires(tmp_path: Path, outside: Path, place: str) -> None:
-    """A second version is published, or not; what lies outside is neither moved nor deleted."""
+    """Whether or not a second version is published, files outside are neither moved nor deleted."""
     dest = tmp_path / "d"
     with Simulator() as sim:
         sim.offer_export(export(8))
@@ -164,7 +164,7 @@ def test_folders_that_are_links_when_a_version_retires(tmp_path: Path, outside: 
 
 
 def test_a_version_that_was_swapped_is_not_called_held(tmp_path: Path, outside: Path) -> None:
-    """On an unchanged night: what lies behind the link is not taken for the version."""
+    """In a run without changes, files behind the link do not count as the version."""
     dest = tmp_path / "d"
     with Simulator() as sim:
         sim.offer_export(export(8))
@@ -175,7 +175,7 @@ def test_a_version_that_was_swapped_is_not_called_held(tmp_path: Path, outside: 
 
 
 def test_flat_a_folder_in_place_that_becomes_a_link(tmp_path: Path, outside: Path) -> None:
-    """The next version is not laid out through it."""
+    """The next version is not written through the link."""
     dest = tmp_path / "d"
     with Simulator() as sim:
         sim.offer_export(export(8))
@@ -196,7 +196,7 @@ def test_flat_a_folder_in_place_that_becomes_a_link(tmp_path: Path, outside: Pat
 @pytest.mark.parametrize("layout", list(Layout))
 @pytest.mark.parametrize("place", ["latest.json", "manifest", "tileset.json", "tile"])
 def test_a_fifo_in_a_destination_hangs_nothing(tmp_path: Path, layout: Layout, place: str) -> None:
-    """Each command ends by itself, with an error or a finding, or mends it."""
+    """Each command ends by itself, with an error or a finding, or repairs the file."""
     dest = tmp_path / "d"
     state = dest / ".tilesync" if layout is Layout.FLAT else dest
     files = dest if layout is Layout.FLAT else dest / "versions" / EXPORT
@@ -221,7 +221,7 @@ def test_a_fifo_in_a_destination_hangs_nothing(tmp_path: Path, layout: Layout, p
 
 @pytest.mark.parametrize("place", ["latest.json", f"manifests/{EXPORT}.jsonl", f"versions/{EXPORT}/tiles/003.glb"])
 def test_a_fifo_in_a_source_hangs_nothing(tmp_path: Path, place: str) -> None:
-    """A copy of it fails, and says of which file."""
+    """A copy of a mirror with a FIFO fails and names the file."""
     with Simulator() as sim:
         sim.offer_export(export(8))
         assert sim.mirror(tmp_path / "d").error is None
@@ -233,7 +233,7 @@ def test_a_fifo_in_a_source_hangs_nothing(tmp_path: Path, place: str) -> None:
 
 
 def test_a_token_file_may_be_a_pipe(tmp_path: Path) -> None:
-    """As `--token-file <(command)` gives: it is read to its end."""
+    """A FIFO as token file, as with `--token-file <(command)`, is read to its end."""
     os.mkfifo(tmp_path / "token")
     with Simulator() as sim:
         sim.offer_export(export(4))
@@ -252,7 +252,7 @@ def test_a_token_file_may_be_a_pipe(tmp_path: Path) -> None:
 
 
 def test_an_audit_knows_a_link_from_a_file(tmp_path: Path, outside: Path) -> None:
-    """A folder of a version that is a link now: its files are neither missing nor right."""
+    """Files in a folder of a version that became a link are reported, neither as missing nor as correct."""
     dest = tmp_path / "d"
     with Simulator() as sim:
         sim.offer_export(export(4))

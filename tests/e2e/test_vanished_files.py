@@ -1,4 +1,4 @@
-"""Files that vanish from a store: under a run, and from a version that was published long ago."""
+"""Test files that are deleted from a store, during a run and from a published version."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAST = "tiles/000.glb"
 
 
 class VersionStore:
-    """A destination in a store, and a client of another make behind its back."""
+    """Destination in a store, with an independent client that changes it."""
 
     def __init__(self, place: AzureFixture | BucketFixture) -> None:
         self._destination = place
@@ -77,7 +77,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> VersionStore:
 
 
 def delete_others(store: VersionStore, count: int) -> Callable[[], None]:
-    """Wait until so many files lie there, then delete the tiles among them."""
+    """Wait until so many files are stored, then delete the tiles among them."""
 
     def do() -> None:
         until = time.monotonic() + 30
@@ -92,17 +92,17 @@ def delete_others(store: VersionStore, count: int) -> Callable[[], None]:
 
 
 def test_what_vanishes_from_a_store_under_a_run_is_put_again(store: VersionStore, sim: Simulator) -> None:
-    """A listing before publishing finds what was put and is not there any more; it is fetched again."""
+    """The listing before publishing finds stored files that were deleted since; they are fetched again."""
     files = sim.offer_export(export(12))
     sim.run_before_request(1, is_blob_named(LAST), delete_others(store, len(files) - 1))
     run = store.mirror(sim)
     assert (run.exit_code, run.last_line["published"], run.last_line["looked"]) == (0, True, len(files)), run.stderr
-    assert "11 files of this version vanished or changed under the run; fetching again" in run.stderr
+    assert "11 files of this version vanished or changed during the run; fetching again" in run.stderr
     store.assert_version(files)
 
 
 def test_a_night_finds_what_vanished_from_a_store(store: VersionStore, sim: Simulator) -> None:
-    """What was deleted, and what was overwritten, is put again by a run that had nothing else to do."""
+    """A run without other work replaces deleted and overwritten files."""
     files = sim.offer_export(export(12))
     assert store.mirror(sim).exit_code == 0
     store.delete(LAST)
@@ -119,7 +119,7 @@ def test_a_night_finds_what_vanished_from_a_store(store: VersionStore, sim: Simu
 
 
 def test_a_place_that_the_store_does_not_know_any_more(away: AzureFixture, sim: Simulator) -> None:
-    """A night whose marker is refused begins at the start, and is no failure."""
+    """A presence check whose marker is refused starts again, without a failure."""
     files = sim.offer_export(export(12))
     assert away.mirror(sim).exit_code == 0
     for catalog in away.state.glob("tilesync/destinations/*/catalog.sqlite3"):

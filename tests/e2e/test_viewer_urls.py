@@ -1,4 +1,4 @@
-"""What `tilesync link DEST` prints, opened by viewers: a private container of a real blob service."""
+"""Test `tilesync link DEST`: viewers open a private container of a real blob service."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from tilesync.demo.city import build_city
 
 @dataclass
 class PrivateMirror:
-    """A private container with the demonstration city below a prefix, whose account lets any page in."""
+    """Make a private container with the demo city below a prefix, and CORS for any page."""
 
     dest: str
     environment: dict[str, Any]
     prefix: str
 
-    def create_viewer_url(self, road: AzureProxy) -> str:
-        """A fresh viewer URL, through the road, with a slash in its signature: half of them have one."""
-        environment = {**self.environment, "TILESYNC_AZURE_ENDPOINT": f"{road.url}/{ACCOUNT}"}
+    def create_viewer_url(self, proxy: AzureProxy) -> str:
+        """Create a viewer URL through the proxy, with a slash in its signature, as half of the signatures have."""
+        environment = {**self.environment, "TILESYNC_AZURE_ENDPOINT": f"{proxy.url}/{ACCOUNT}"}
         for seconds in range(3600, 3700):
             done = run_tilesync("link", self.dest, "-q", "--life", f"{seconds}s", **environment)
             assert (done.exit_code, done.stderr) == (0, "")
@@ -64,7 +64,7 @@ def held(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_the_lines_of_the_readme_are_those_that_are_tried() -> None:
-    """What the README shows for 3d-tiles-renderer stands in the page, line by line."""
+    """The lines of the README for 3d-tiles-renderer are in the test page."""
     (shown,) = re.findall(r"^```js\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     page = [line.split(" //")[0].strip() for line in (PAGES / "three.js").read_text().splitlines()]
     lines = [line.split(" //")[0].strip() for line in shown.splitlines()]
@@ -76,10 +76,10 @@ def test_the_lines_of_the_readme_are_those_that_are_tried() -> None:
 def test_a_viewer_opens_a_private_container(
     browser: Browser, azurite: Azurite, held: PrivateMirror, viewer: str
 ) -> None:
-    """CesiumJS by itself, 3d-tiles-renderer with the lines of the README: nothing is refused, and all is drawn."""
-    with AzureProxy(azurite) as road:
-        flight = view_url(browser, viewer, held.create_viewer_url(road))
-        asked = list(road.answered)
+    """CesiumJS, and 3d-tiles-renderer with the lines of the README, draw everything."""
+    with AzureProxy(azurite) as proxy:
+        flight = view_url(browser, viewer, held.create_viewer_url(proxy))
+        asked = list(proxy.answered)
     assert flight.errors == []
     assert flight.loaded > 0
     assert any(0.01 < share < 0.99 for share in flight.drawn_shares())
@@ -91,10 +91,10 @@ def test_a_viewer_opens_a_private_container(
 
 
 def test_a_viewer_that_passes_nothing_on_is_refused(browser: Browser, azurite: Azurite, held: PrivateMirror) -> None:
-    """3d-tiles-renderer as it comes reads the tileset, and is refused every tile."""
-    with AzureProxy(azurite) as road:
-        flight = view_url(browser, "three", held.create_viewer_url(road), CAMERA_PATH[:1])
-        asked = list(road.answered)
+    """3d-tiles-renderer without these lines reads the tileset, but no tile."""
+    with AzureProxy(azurite) as proxy:
+        flight = view_url(browser, "three", held.create_viewer_url(proxy), CAMERA_PATH[:1])
+        asked = list(proxy.answered)
     assert flight.loaded == 0
     assert flight.errors
     assert (f"{held.prefix}tileset.json", 200) in asked
@@ -102,7 +102,7 @@ def test_a_viewer_that_passes_nothing_on_is_refused(browser: Browser, azurite: A
 
 
 def test_what_the_url_allows(azurite: Azurite, held: PrivateMirror) -> None:
-    """It reads, and neither lists nor writes; it lives as long as was asked; people are told on the other stream."""
+    """The link can read, but not list or write; it has the requested lifetime; messages go to stderr."""
     done = run_tilesync("link", held.dest, "--life", "7d", **held.environment)
     query = parse_qs(urlsplit(done.stdout.strip()).query)
     assert (done.exit_code, query["sp"], query["sr"]) == (0, ["r"], ["c"])
@@ -118,7 +118,7 @@ def test_what_the_url_allows(azurite: Azurite, held: PrivateMirror) -> None:
 
 
 def test_a_link_that_only_reads_is_passed_on(azurite: Azurite, held: PrivateMirror) -> None:
-    """A container link with `sp=rl` serves as it is; one that may write is refused, and not repeated."""
+    """A container link with `sp=rl` is used; one that may write is refused, and not printed."""
     container = held.dest.split("/")[3]
     base = f"{azurite.url}/{ACCOUNT}/{container}/a%20city"
     read = run_tilesync("link", f"{base}?sv=2024-05-04&sp=rl&sig=SECRET")
@@ -131,12 +131,12 @@ def test_a_link_that_only_reads_is_passed_on(azurite: Azurite, held: PrivateMirr
 
 @pytest.mark.parametrize(("dest", "word"), [("s3://bucket/prefix", "CDN"), (".", "doctor"), ("some/folder", "doctor")])
 def test_places_without_such_a_url(dest: str, word: str) -> None:
-    """A bucket and a folder have none: exit 2, and what to do instead."""
+    """A bucket or a folder has no such link: exit 2 with the alternative."""
     done = run_tilesync("link", dest, "--json")
     assert (done.exit_code, done.last_line["error"]) == (2, "UsageError")
     assert word in done.last_line["hint"]
 
 
 def test_a_folder_with_the_name_of_nothing_is_an_imodel(tmp_path: Path) -> None:
-    """What is no folder that is there, and has no slash, is an iModel id."""
+    """A text without a slash that names no folder is an iModel id."""
     assert run_tilesync("link", IMODEL, "--json").last_line["error"] == "NotAuthorised"

@@ -1,4 +1,4 @@
-"""What viewers make of a mirror: CesiumJS and 3d-tiles-renderer fly over it in a headless Chromium."""
+"""Test mirrors in viewers: CesiumJS and 3d-tiles-renderer in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.viewers import BACKGROUND_RGB, CAMERA_PATH, Browser, ViewerRe
 from tilesync.demo.city import build_city
 
 VIEWERS = ("cesium", "three")
-"""The pages of `tests/viewers/`."""
+"""Pages of `tests/viewers/`."""
 TILESETS = ("city", "SharedImages", "TilesetWithExternalResources", "SparseImplicitOctree", "SparseImplicitQuadtree")
 SHORTENED = {("three", "SharedImages"): (CAMERA_PATH[:1], 0.2)}
 """Views, and the share of the closure to be asked for: it decodes the images for each tile, till its cache is full."""
@@ -27,7 +27,7 @@ SHORTENED = {("three", "SharedImages"): (CAMERA_PATH[:1], 0.2)}
 
 @pytest.fixture(scope="module")
 def mirror_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A destination that holds the sample of that name, or the demonstration city; each is mirrored once."""
+    """Mirror the sample of that name, or the demo city, once."""
 
     @cache
     def mirrored(name: str) -> Path:
@@ -42,7 +42,7 @@ def mirror_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 
 def save_screenshots(flight: ViewerResult, folder: Path) -> None:
-    """Leave the pictures where pytest keeps the folders of the last runs."""
+    """Save the pictures in the folder that pytest keeps."""
     for name, png in flight.screenshots.items():
         (folder / f"{name}.png").write_bytes(png)
 
@@ -57,7 +57,7 @@ def save_screenshots(flight: ViewerResult, folder: Path) -> None:
 def test_a_viewer_is_given_all_that_it_asks_for(
     browser: Browser, mirror_of: Callable[[str], Path], tmp_path: Path, viewer: str, name: str
 ) -> None:
-    """A flight asks for names of the closure only, and for most; each is answered 200, and something is drawn."""
+    """A flight requests only names of the closure, and most of them; each response is 200, and something is drawn."""
     mirror = mirror_of(name)
     closure = closure_of(mirror)
     views, least = SHORTENED.get((viewer, name), (CAMERA_PATH, 0.9))
@@ -73,7 +73,7 @@ def test_a_viewer_is_given_all_that_it_asks_for(
 def test_a_missing_tile_is_noticed(
     browser: Browser, mirror_of: Callable[[str], Path], tmp_path: Path, viewer: str
 ) -> None:
-    """A tile that was deleted from the mirror is answered 404, and the viewer says so too."""
+    """A tile that was deleted from the mirror gives 404, and the viewer reports it."""
     mirror = shutil.copytree(mirror_of("city"), tmp_path / "mirror", symlinks=True)
     closure = closure_of(mirror)
     victim = next(name for name in sorted(closure) if name.endswith("/terrain.glb"))
@@ -87,13 +87,13 @@ def test_a_missing_tile_is_noticed(
 
 
 def test_a_request_beside_the_closure_is_a_fault() -> None:
-    """What is asked for, was answered, and is no part of the tileset is told by its name."""
+    """A request outside the tileset is reported by its name."""
     flight = ViewerResult(requests=[("tileset.json", 200), ("/elsewhere.glb", 200)])
     assert flight.problems({"tileset.json", "a.glb"}) == ["not in the closure: /elsewhere.glb"]
 
 
 def test_an_empty_picture_shows_nothing() -> None:
-    """The share that is drawn counts pixels that differ from the background, whatever filters the PNG has."""
+    """The drawn fraction counts pixels that differ from the background, for all PNG filters."""
     other = (1, 200, 30)
     rows = [
         [BACKGROUND_RGB] * 3,
@@ -108,7 +108,7 @@ def test_an_empty_picture_shows_nothing() -> None:
 
 
 def encode_png(rows: list[list[tuple[int, int, int]]]) -> bytes:
-    """A PNG of these pixels, its lines filtered in all five ways in turn (PNG, section 9.2)."""
+    """Encode a PNG; its lines use all five filters in turn (PNG, section 9.2)."""
     lines, above = b"", bytes(3 * len(rows[0]))
     for number, row in enumerate(rows):
         line = bytes(sample for pixel in row for sample in pixel)
@@ -121,7 +121,7 @@ def encode_png(rows: list[list[tuple[int, int, int]]]) -> bytes:
 
 
 def filter_row(kind: int, line: bytes, above: bytes) -> bytes:
-    """A line as the differences from its prediction."""
+    """Filter a line: differences to its prediction."""
     left, corner = bytes(3) + line, bytes(3) + above
     out = bytearray()
     for at, value in enumerate(line):

@@ -1,4 +1,4 @@
-"""What web servers make of a destination, with the very configurations that the README shows."""
+"""Test web servers with the configurations of the README."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Serve = Callable[..., AbstractContextManager[WebServer]]
 
 
 def require_program(name: str) -> None:
-    """The test is skipped where there is no such server, or fails where it is required."""
+    """Skip the test if there is no such server; fail if it is required."""
     if find_program(name) is None:
         reason = f"{name} is not installed"
         if name in os.environ.get("TILESYNC_REQUIRE", ""):
@@ -51,7 +51,7 @@ def dest(tmp_path: Path) -> Path:
 
 
 def test_types_caching_origins_and_the_state(serve: Serve, dest: Path, tmp_path: Path) -> None:
-    """The pointer is asked for anew each time, a version never again; types are the viewers'; the state hides."""
+    """The pointer is revalidated each time, versions are cached; types suit viewers; state files are hidden."""
     with serve(dest, tmp_path / "state") as server, httpx.Client(base_url=server.url, trust_env=False) as client:
         immutable = "public, max-age=31536000, immutable"
         for path, kind, caching in (
@@ -79,7 +79,7 @@ def test_types_caching_origins_and_the_state(serve: Serve, dest: Path, tmp_path:
 
 
 def test_several_destinations_below_one_root(serve: Serve, dest: Path, tmp_path: Path) -> None:
-    """With the same lines the state of each of them hides, however it is asked for, and each is cached as one alone."""
+    """With several destinations the state of each is hidden, for any path, and each is cached correctly."""
     root = tmp_path / "root"
     for name in ("bridge", "tunnel", "north/tower"):
         shutil.copytree(dest, root / name, symlinks=True)
@@ -108,7 +108,7 @@ def test_several_destinations_below_one_root(serve: Serve, dest: Path, tmp_path:
 
 
 def raw_status(url: str, path: str) -> int:
-    """The status of an answer to a path as it stands: no client tidies it up."""
+    """Return the status for an exact path, which no client normalizes."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=20)
     connection.putrequest("GET", path, skip_host=False)
@@ -119,7 +119,7 @@ def raw_status(url: str, path: str) -> int:
 
 
 def test_a_rolled_back_pointer_is_never_taken_for_the_other(serve: Serve, dest: Path, tmp_path: Path) -> None:
-    """Two pointers of one length, published within a second, are told apart when a viewer asks conditionally."""
+    """Two pointers of the same length, published within a second, are told apart by conditional requests."""
     with Simulator() as sim:
         sim.offer_export(export(4), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
         assert sim.mirror(dest).error is None
@@ -138,7 +138,7 @@ def test_a_rolled_back_pointer_is_never_taken_for_the_other(serve: Serve, dest: 
 
 
 def enable_gzip(text: str) -> str:
-    """The configuration with what it says of gzipped exports in force."""
+    """Enable the lines for gzipped exports in a configuration."""
     text = re.sub(r"^.*(gzip on|gzip_types|encode gzip).*\n", "", text, flags=re.MULTILINE)
     text, count = re.subn(r"^(\s*)# (~|@gzipped|header @gzipped)", r"\1\2", text, flags=re.MULTILINE)
     assert count
@@ -147,7 +147,7 @@ def enable_gzip(text: str) -> str:
 
 @samples.requires_samples
 def test_an_export_that_is_stored_gzipped(serve: Serve, tmp_path: Path) -> None:
-    """With the lines for it, payloads come as what they are, said to be gzip; the pointer comes unpacked."""
+    """With the gzip lines payloads have Content-Encoding gzip; the pointer does not."""
     files = read_tree(samples.sample_folder("TilesetGzipped"))
     with Simulator() as sim:
         sim.offer_export(files)
@@ -163,13 +163,13 @@ def test_an_export_that_is_stored_gzipped(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_both_configurations_stand_in_the_readme() -> None:
-    """There is one of each, for the same folder."""
+    """The README has one configuration of each server, for the same folder."""
     for language in ("nginx", "caddy"):
         assert "/srv/tiles/bridge" in read_configuration(language)
 
 
 class PublishDuringFlight:
-    """A second edition of the city, published beside a flight."""
+    """Publishes a second edition of the city during a flight."""
 
     def __init__(self, sim: Simulator, dest: Path) -> None:
         self._sim = sim
@@ -189,7 +189,7 @@ class PublishDuringFlight:
 
 
 def test_a_viewer_streams_through_nginx_while_a_version_is_published(browser: Browser, tmp_path: Path) -> None:
-    """Before, while and after a new version is published no request of a viewer fails; the one that began with the old
+    """No request of a viewer fails before, during and after a publication; a viewer that started with the old
     version ends with it, the next one sees the new one.
     """
     require_program("nginx")

@@ -1,4 +1,4 @@
-"""Object destinations opened for tests: on a real blob service."""
+"""Open Azure destinations for tests, on a real blob service (Azurite)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tilesync.transport.blob_client import BlobClient, open_blob_client
 from tilesync.transport.blob_client_sync import open_sync_client
 
 LEASE_TERM = timedelta(seconds=15)
-"""The shortest lease."""
+"""Seconds of the shortest lease that Azure accepts."""
 
 
 def ignore_event(event: Event) -> None:
-    """Hear nothing."""
+    """Ignore an event."""
 
 
 @contextmanager
@@ -36,11 +36,11 @@ def azure_objects(
     observe: Callable[[Event], None] = ignore_event,
     budget: timedelta = timedelta(seconds=20),
 ) -> Iterator[AzureObjects]:
-    """The objects of a container."""
+    """Make the objects of a container."""
     engines: dict[asyncio.AbstractEventLoop, tuple[object, BlobClient]] = {}
 
     async def bulk() -> BlobClient:
-        """One for each loop: it ends with that."""
+        """Make one client for each event loop; it closes with the loop."""
         loop = asyncio.get_running_loop()
         if loop not in engines:
             opening = open_blob_client(for_uploads=True)
@@ -58,7 +58,7 @@ def azure_objects(
 
 @contextmanager
 def azure_destination(url: str, state: Path, *, prefix: str = "") -> Iterator[ObjectDestination]:
-    """A destination in a container."""
+    """Make a destination in a container."""
     with (
         azure_objects(url, prefix=prefix) as objects,
         open_objects(objects, state, CachePolicy(), ignore_event) as there,

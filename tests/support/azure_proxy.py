@@ -1,4 +1,4 @@
-"""A container that a program mirrors to, by way of a road on which anything may happen."""
+"""Container that programs mirror to, through a proxy that can inject faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.simulator import ProgramResult, Simulator, run_program
 
 
 class AzureFixture:
-    """A container that a program mirrors to, by way of a road on which anything may happen."""
+    """Container that programs mirror to, through a proxy that can inject faults."""
 
     def __init__(self, azurite: Azurite, proxy: AzureProxy, state: Path) -> None:
         self.url = new_container(azurite)
@@ -36,7 +36,7 @@ class AzureFixture:
         }
 
     def mirror(self, sim: Simulator, *options: str, dest: str | None = None, **env: str) -> ProgramResult:
-        """Run the main job; no signature and no key is in what it says."""
+        """Run `tilesync mirror`; assert that its output has no signature and no key."""
         ended = sim.mirror_program(dest or self.destination_url, *options, env={**self.env, **env})
         assert "sig=" not in ended.stderr + json.dumps(ended.last_line)
         assert KEY not in ended.stderr
@@ -47,38 +47,38 @@ class AzureFixture:
         return run_program(*words, env=self.env)
 
     def start_mirror(self, sim: Simulator, *options: str) -> subprocess.Popen[bytes]:
-        """Start the main job."""
+        """Start `tilesync mirror`."""
         env = {**self.env, "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token, "PATH": "/usr/bin:/bin"}
         words = [sys.executable, "-m", "tilesync", "mirror", IMODEL, self.destination_url, "--json", *options]
         return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def blobs(self, prefix: str = "") -> dict[str, bytes]:
-        """What lies there below a prefix, by the name behind it."""
+        """Return the blobs below a prefix, by the rest of their names."""
         names = [blob.name for blob in self.client.list_blobs(name_starts_with=prefix)]
         return {name[len(prefix) :]: self.client.download_blob(name, decompress=False).readall() for name in names}
 
     def list_names(self) -> list[str]:
-        """What lies there."""
+        """Return all blobs."""
         return [blob.name for blob in self.client.list_blobs()]
 
     def read_json(self, name: str) -> Any:
-        """A document there."""
+        """Read a JSON blob."""
         return json.loads(self.client.download_blob(name).readall())
 
     def assert_published(self, version: str, files: dict[str, bytes]) -> None:
-        """The pointer leads to this version, which has these files and no others."""
+        """Assert that the pointer leads to this version, which has exactly these files."""
         assert self.read_json("latest.json")["version"] == version
         assert self.blobs(f"versions/{version}/") == files
         uri = self.read_json("tileset.json")["root"]["children"][0]["content"]["uri"]
         assert uri.startswith(f"versions/{version}/")
 
     def transfer_requests(self) -> list[ProxiedRequest]:
-        """The requests that moved bytes of files, there or back, since `forget`."""
+        """Return the requests that transferred bytes of files since `clear_requests`."""
         moving = (each for each in self.proxy.requests if "versions/" in each.blob and each.method in {"GET", "PUT"})
         return [each for each in moving if "x-ms-copy-source" not in each.headers]
 
     def clear_requests(self) -> None:
-        """Count requests anew."""
+        """Forget the requests so far."""
         self.proxy.requests.clear()
         self.proxy.answered.clear()
 
@@ -86,7 +86,7 @@ class AzureFixture:
 def refuse_uploads(
     status: int, code: str, *, times: int | None = None
 ) -> Callable[[ProxiedRequest], RefusedResponse | None]:
-    """A gate that refuses to take files, so many times."""
+    """Make a fault that refuses uploads of files, a number of times."""
     left = [times if times is not None else 1 << 30]
     lock = threading.Lock()
 
@@ -102,21 +102,21 @@ def refuse_uploads(
 
 
 class KillableDestination(Protocol):
-    """A destination that programs mirror to."""
+    """Destination that programs mirror to."""
 
     def start_mirror(self, sim: Simulator, *options: str) -> subprocess.Popen[bytes]:
-        """Start the main job."""
+        """Start `tilesync mirror`."""
 
     def mirror(self, sim: Simulator, *options: str) -> ProgramResult:
-        """Run the main job."""
+        """Run `tilesync mirror`."""
 
     def list_names(self) -> list[str]:
-        """What lies there."""
+        """Return all blobs."""
 
 
 def kill_at_random_times(place: KillableDestination, sim: Simulator, dice: random.Random) -> None:
-    """Kill runs while files are on their way: the pointer stands only where a run had come to its end; the last run
-    ends at once, and well.
+    """Kill runs during transfers. The pointer must move only when a run has ended; the last run
+    ends at once and succeeds.
     """
     sim.delay_s = 0.15
     killed = 0

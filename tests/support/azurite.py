@@ -1,4 +1,4 @@
-"""A real Azure Blob service for the tests: Azurite, its containers and SAS links, and a road to it with a gate.
+"""Azurite, a real Azure Blob service for the tests: containers, SAS links, and a proxy that can inject faults.
 
 Azurite is looked for in the variable AZURITE (the program's path), in `.azurite/` of the checkout (`make test` puts it
 there) and on the PATH.
@@ -51,7 +51,7 @@ START_TIMEOUT = timedelta(seconds=60)
 
 @dataclass(frozen=True)
 class BlobContent:
-    """A blob to be: its stored bytes and what is said of them. In `blocks` the service computes no MD5."""
+    """A blob to upload: stored bytes and headers. With `blocks` the service computes no MD5."""
 
     data: bytes
     content_type: str = "application/octet-stream"
@@ -60,7 +60,7 @@ class BlobContent:
 
 
 def find_azurite() -> str | None:
-    """The path of Azurite's blob service; None where there is none."""
+    """Return the path of Azurite's blob service; None if it is not installed."""
     given = os.environ.get("AZURITE")
     return given or (
         str(INSTALLED_PROGRAM) if INSTALLED_PROGRAM.exists() and shutil.which("node") else shutil.which(PROGRAM)
@@ -68,14 +68,14 @@ def find_azurite() -> str | None:
 
 
 class Azurite:
-    """A running blob service at `url`."""
+    """Running blob service at `url`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.service = BlobServiceClient(f"{url}/{ACCOUNT}", credential={"account_name": ACCOUNT, "account_key": KEY})
 
     def create_container(self, container: str, blobs: Mapping[str, BlobContent]) -> ContainerClient:
-        """Make a container that holds `blobs`."""
+        """Make a container with `blobs`."""
         client = self.service.create_container(container)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda item: put_blob(client, *item), blobs.items()))
@@ -84,7 +84,7 @@ class Azurite:
     def make_sas_link(
         self, container: str, *, life: timedelta | None = None, policy: str | None = None, url: str | None = None
     ) -> str:
-        """A real container SAS link that may read and list; it begins with `url` where that is not this service's.
+        """Make a container SAS link that may read and list; `url` replaces the address of this service.
 
         It lives for `life`, cut to whole seconds, or as long as the container has the access policy `policy`.
         """
@@ -93,17 +93,17 @@ class Azurite:
         return f"{url or self.url}/{ACCOUNT}/{container}?{query}"
 
     def allow_cors(self) -> None:
-        """Let pages of any origin read what is public."""
+        """Allow web pages of any origin to read public blobs (CORS)."""
         rule = CorsRule(["*"], ["GET", "HEAD", "OPTIONS"], allowed_headers=["*"], exposed_headers=["*"])
         self.service.set_service_properties(cors=[rule])
 
     def close(self) -> None:
-        """Close the client's connections."""
+        """Close the connections of the client."""
         self.service.close()
 
 
 def put_blob(container: ContainerClient, name: str, upload: BlobContent) -> None:
-    """Write one blob, over what has its name."""
+    """Write one blob; replace an existing one."""
     said = ContentSettings(content_type=upload.content_type, content_encoding=upload.content_encoding)
     blob = container.get_blob_client(name)
     if upload.blocks:
@@ -114,14 +114,14 @@ def put_blob(container: ContainerClient, name: str, upload: BlobContent) -> None
 
 
 def set_access_policy(container: ContainerClient, policy: str) -> None:
-    """Let `policy` be the container's only access policy: reading and listing, for an hour."""
+    """Set `policy` as the only access policy of the container: read and list, for an hour."""
     end = datetime.now(UTC) + timedelta(hours=1)
     container.set_container_access_policy({policy: AccessPolicy("rl", expiry=end)})
 
 
 @contextmanager
 def start_azurite(program: str, *options: str) -> Iterator[Azurite]:
-    """Azurite on a free port of loopback, all in memory; it ends with the context."""
+    """Run Azurite in memory on a free loopback port, until the context ends."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         with log.open("wb") as out:
@@ -144,7 +144,7 @@ def start_azurite(program: str, *options: str) -> Iterator[Azurite]:
 
 
 def _wait_until_listening(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Where it says that it listens. Raises RuntimeError with its words when it does not come to that."""
+    """Read the address that the server prints. Raises RuntimeError with its output if it does not start."""
     deadline = time.monotonic() + START_TIMEOUT.total_seconds()
     while process.poll() is None and time.monotonic() < deadline:
         said = log.read_text(errors="replace")
@@ -167,14 +167,14 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def new_container(azurite: Azurite) -> str:
-    """The bare URL of a new, empty container."""
+    """Make an empty container; return its URL without a signature."""
     name = f"d{uuid.uuid4()}"
     azurite.create_container(name, {})
     return f"{azurite.url}/{ACCOUNT}/{name}"
 
 
 def signed_link(url: str, *, life: timedelta = timedelta(hours=1), permission: str = "racwdl") -> SasUrl:
-    """A link that may write to a container."""
+    """Make a SAS link that may write to a container."""
     end = datetime.now(UTC) + life
     query = generate_container_sas(
         ACCOUNT, url.rpartition("/")[2], KEY, protocol="https,http", permission=permission, expiry=end
@@ -182,12 +182,12 @@ def signed_link(url: str, *, life: timedelta = timedelta(hours=1), permission: s
     return parse_sas_link(f"{url}?{query}")
 
 
-# --- the road ---
+# --- the proxy ---
 
 
 @dataclass(frozen=True)
 class ProxiedRequest:
-    """A request on its way to Azurite; `blob` is empty for a listing, `number` counts the requests for blobs from 1."""
+    """A request to Azurite; `blob` is empty for a listing, `number` counts the requests for blobs from 1."""
 
     blob: str
     blob_request_number: int
@@ -197,13 +197,13 @@ class ProxiedRequest:
 
     @property
     def link_ends(self) -> datetime:
-        """The end of the link that signs it."""
+        """Return the expiry of the link that signs the request."""
         return datetime.fromisoformat(self.query["se"])
 
 
 @dataclass(frozen=True)
 class RefusedResponse:
-    """What is answered in Azurite's place."""
+    """Response that is sent instead of Azurite's."""
 
     status: int
     code: str
@@ -213,11 +213,11 @@ ProxyGate = Callable[[ProxiedRequest], RefusedResponse | None]
 
 
 class AzureProxy:
-    """A reverse proxy on loopback before Azurite, which knows nothing of it: requests pass as they are.
+    """Reverse proxy on loopback in front of Azurite; requests pass unchanged.
 
-    `gate` is called with each before it passes, may take its time, and may refuse it. Each answer for a blob takes
-    `delay` seconds. `page_size` asks for smaller listing pages than the client did. Of a blob in `cuts` so many bytes
-    pass once, then the connection breaks. `passed` holds (blob, status) of each answer, `told` the requests.
+    The gate function is called with each request before it is forwarded; it may wait, or refuse the request. A delay
+    slows each response for a blob down, smaller listing pages can be requested, and the body of a blob can be cut
+    once. The proxy records the requests, and (blob, status) of each response.
     """
 
     def __init__(self, azurite: Azurite, *, delay: float = 0.0, page_size: int | None = None) -> None:
@@ -229,25 +229,25 @@ class AzureProxy:
         self.answered: list[tuple[str, int]] = []
         self.requests: list[ProxiedRequest] = []
         self.emulates_copy_from_url = False
-        """Whether it copies from URLs, which Azure does, and Azurite does not."""
+        """True if the proxy does copies from URLs itself: Azure supports them, Azurite does not."""
         self._blob_request_count = 0
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
 
     @property
     def url(self) -> str:
-        """Where it begins."""
+        """Base URL of the proxy."""
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def statuses(self, blob: str) -> list[int]:
-        """What Azurite answered for one blob, in order."""
+        """Return the statuses that Azurite sent for one blob, in order."""
         return [status for name, status in self.answered if name == blob]
 
     def record_request(
         self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None
     ) -> ProxiedRequest:
-        """The request that `path` makes."""
+        """Parse a request."""
         parts = urlsplit(path)
         name = "/".join(unquote(parts.path).split("/")[3:])
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
@@ -274,7 +274,7 @@ class _AzureProxyServer(ThreadingHTTPServer):
     request_queue_size = 256
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed is no error of the road."""
+        """Ignore clients that were killed."""
 
 
 class _AzureProxyHandler(BaseHTTPRequestHandler):
@@ -291,10 +291,10 @@ class _AzureProxyHandler(BaseHTTPRequestHandler):
         super().finish()
 
     def log_message(self, *_: object) -> None:
-        """Be silent."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
-        """Let one request pass, and its answer back."""
+        """Forward one request, and its response."""
         headers = {name.lower(): value for name, value in self.headers.items()}
         passing = self.proxy.record_request(self.path, self.command, headers)
         sent = self.rfile.read(int(headers.get("content-length") or 0))
@@ -328,7 +328,7 @@ class _AzureProxyHandler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def _fetch_copy_source(self, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
-        """The bytes of the source that a copy names, and the headers to put them with; or an answer, and none."""
+        """Fetch the source of a copy: its bytes and the headers for the upload; or an error response and none."""
         source = urlsplit(headers.pop("x-ms-copy-source"))
         connection = http.client.HTTPConnection(str(source.hostname), source.port, timeout=30)
         asked = {"If-Match": etag} if (etag := headers.pop("x-ms-source-if-match", None)) else {}

@@ -1,4 +1,4 @@
-"""Small valid content: GLBs, tilesets, and whole little exports."""
+"""Builders of small valid content: GLBs, tilesets and whole exports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IMODEL = "11111111-2222-3333-4444-555555555555"
 
 
 def glb(payload: bytes) -> bytes:
-    """A GLB whose binary chunk holds `payload` (glTF 2.0, section 4.4)."""
+    """Build a GLB with `payload` as its binary chunk (glTF 2.0, section 4.4)."""
     body = payload + b"\0" * (-len(payload) % 4)
     said = json.dumps({"asset": {"version": "2.0"}, "buffers": [{"byteLength": len(body)}]}).encode()
     said += b" " * (-len(said) % 4)
@@ -26,7 +26,7 @@ def glb(payload: bytes) -> bytes:
 
 
 def glb_with_image(uri: str, payload: bytes) -> bytes:
-    """A GLB that keeps an image beside itself."""
+    """Build a GLB with an image in a separate file."""
     body = payload + b"\0" * (-len(payload) % 4)
     said = json.dumps({"asset": {"version": "2.0"}, "buffers": [{"byteLength": len(body)}], "images": [{"uri": uri}]})
     text = said.encode() + b" " * (-len(said) % 4)
@@ -35,19 +35,19 @@ def glb_with_image(uri: str, payload: bytes) -> bytes:
 
 
 def gltf_as_glb(**said: Any) -> bytes:
-    """A GLB whose JSON says this, without a binary chunk."""
+    """Build a GLB with these JSON properties, without a binary chunk."""
     text = json.dumps({"asset": {"version": "2.0"}, **said}).encode()
     text += b" " * (-len(text) % 4)
     return struct.pack("<4sIIII", b"glTF", 2, 20 + len(text), len(text), 0x4E4F534A) + text
 
 
 def b3dm(model: bytes) -> bytes:
-    """A batched model without tables (3D Tiles 1.0, "Batched 3D Model")."""
+    """Build a batched model without tables (3D Tiles 1.0, "Batched 3D Model")."""
     return struct.pack("<4s6I", b"b3dm", 1, 28 + len(model), 0, 0, 0, 0) + model
 
 
 def tileset(*uris: str, **more: Any) -> bytes:
-    """A tileset with one child a URI."""
+    """Build a tileset with one child per URI."""
     box = {"box": [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]}
     children = [{"boundingVolume": box, "geometricError": 1, "content": {"uri": uri}} for uri in uris]
     root = {"boundingVolume": box, "geometricError": 16, "refine": "ADD", "children": children}
@@ -55,7 +55,7 @@ def tileset(*uris: str, **more: Any) -> bytes:
 
 
 def export(tiles: int = 12, *, seed: int = 0, size: int = 900) -> dict[str, bytes]:
-    """The files of a small export: a root, an external tileset, GLBs in a folder, an odd name and an empty file."""
+    """Build a small export: a root, an external tileset, GLBs in a folder, a name to be escaped and an empty file."""
     dice = random.Random(seed)
     names = [f"tiles/{number:03d}.glb" for number in range(tiles)]
     files = {name: glb(dice.randbytes(dice.randint(1, size))) for name in names}
@@ -68,21 +68,21 @@ def export(tiles: int = 12, *, seed: int = 0, size: int = 900) -> dict[str, byte
 
 
 def md5_base64(data: bytes) -> str:
-    """MD5 as Azure writes it: base64."""
+    """Return the MD5 in base64, as Azure does."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 def make_stored_blobs(files: dict[str, bytes], *, md5: bool = True) -> dict[str, StoredBlob]:
-    """The files as a container holds them."""
+    """Return the files as stored blobs."""
     return {name: StoredBlob(data, md5=md5_base64(data) if md5 else "") for name, data in files.items()}
 
 
 def read_tree(folder: Path) -> dict[str, bytes]:
-    """Every regular file below a folder, by its relative path."""
+    """Read every regular file below a folder, by its relative path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def read_manifest(dest: Path, version: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The first line of a manifest, and its other lines by name."""
+    """Read the first line of a manifest, and its other lines by name."""
     head, *rest = map(json.loads, (dest / "manifests" / f"{version}.jsonl").read_text(encoding="utf-8").splitlines())
     return head, {row["name"]: row for row in rest}

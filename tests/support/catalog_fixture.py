@@ -1,4 +1,4 @@
-"""A version whose files are put in their place one by one, each read as if it had just arrived."""
+"""Catalog with one version, to which tests add files one by one, as a transfer does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOME = "https://account.blob.core.windows.net/container"
 
 
 class CatalogFixture:
-    """A catalog, files below `root`, and one version of both."""
+    """A catalog, files below `root`, and one version of them."""
 
     def __init__(self, root: Path, *, catalog: Path | None = None) -> None:
         self.root = root
@@ -23,13 +23,13 @@ class CatalogFixture:
         self.version = self.catalog.add_version(Version(0, "e1", "e1", None, None, "", {}, container_url=HOME))
 
     def write(self, name: str, data: bytes) -> None:
-        """The bytes alone."""
+        """Write the bytes of a file, without a catalog entry."""
         path = self.root / "versions" / self.version.name / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
     def put(self, name: str, data: bytes) -> None:
-        """A file that is held, with what it says; one that is there already is replaced."""
+        """Store a file and record its references; an existing file is replaced."""
         self.write(name, data)
         found = check_file(self.files, self.catalog.references, self.version, Blob(name, UNKNOWN_SIZE))
         assert found is not None
@@ -37,7 +37,7 @@ class CatalogFixture:
         self._record(FileResult(0, held, found.content, has_more_references=found.has_more_references))
 
     def put_unread(self, name: str, data: bytes) -> None:
-        """A file that is held, though its bytes would not have passed."""
+        """Store a file without validation."""
         self.write(name, data)
         self._record(FileResult(0, StoredFile(Blob(name, len(data)), b"", 0)))
 
@@ -54,27 +54,27 @@ class CatalogFixture:
         )
 
     def put_all(self, files: dict[str, bytes]) -> None:
-        """Many of them."""
+        """Store several files."""
         for name, data in files.items():
             self.put(name, data)
 
     def count_completeness(self) -> Completeness:
-        """What the version asks for, counted."""
+        """Count the references of the version."""
         return compute_completeness(self.version, self.catalog, self.files)
 
     def missing(self) -> set[str]:
-        """What is asked for and not there, after settling."""
+        """Return the referenced files that are missing, after all references are resolved."""
         return {name for name, _, _ in self.catalog.references.list_missing(self.version)}
 
     def remarks(self) -> list[tuple[str, Diagnostic]]:
-        """What is to be said of the files."""
+        """Return the diagnostics of the files."""
         return list(self.catalog.references.list_diagnostics(self.version))
 
     def all_references(self) -> set[tuple[str, str, str]]:
-        """Every reference: who asks, for what, and as what."""
+        """Return every reference: referring file, target and role."""
         sql = "SELECT source, target, role FROM reference WHERE version=?"
         return set(self.catalog.query(sql, self.version.serial))
 
     def references_from(self, source: str, role: Role = Role.CONTENT) -> set[str]:
-        """What one file asks for in one role."""
+        """Return the references of one file in one role."""
         return set(self.catalog.references.list_targets(self.version, source, role))

@@ -1,4 +1,4 @@
-"""A clock that tests move: sleeping takes no time."""
+"""Fake clock that tests move; sleeping takes no time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class FakeClock:
-    """Time that passes only by `sleep` and `advance`. `slept` holds every wait asked for, in seconds."""
+    """Clock that moves only by `sleep` and `advance`. `slept` records every sleep, in seconds."""
 
     def __init__(self, start: datetime = datetime(2026, 3, 1, 12, tzinfo=UTC)) -> None:
         self._start = start
@@ -15,19 +15,19 @@ class FakeClock:
         self.sleeps_s: list[float] = []
 
     def now(self) -> datetime:
-        """The wall clock, in UTC."""
+        """Return the wall-clock time, in UTC."""
         return self._start + timedelta(seconds=self._passed)
 
     def monotonic(self) -> float:
-        """Seconds since the clock was made."""
+        """Return the seconds since the clock was made."""
         return self._passed
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         self._passed += seconds
 
     async def sleep(self, seconds: float) -> None:
-        """Let time pass, and others run."""
+        """Advance the time and let other tasks run."""
         self.sleeps_s.append(seconds)
         self._passed += seconds
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The program as a real process, with a bare environment; and what its `doctor` said."""
+"""Run tilesync as a process with a minimal environment; parse its JSON lines and `doctor` checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.simulator import Simulator
 
 @dataclass(frozen=True)
 class CommandResult:
-    """A run that ended: its exit code and its two outputs."""
+    """Result of a process: exit code, stdout and stderr."""
 
     exit_code: int
     stdout: str
@@ -23,28 +23,28 @@ class CommandResult:
 
     @cached_property
     def lines(self) -> list[dict[str, Any]]:
-        """The JSON lines."""
+        """Return the JSON lines of stdout."""
         return [json.loads(line) for line in self.stdout.splitlines()]
 
     @property
     def last_line(self) -> dict[str, Any]:
-        """The last JSON line."""
+        """Return the last JSON line."""
         assert self.lines[-1]["exit"] == self.exit_code, (self.stdout, self.stderr)
         return self.lines[-1]
 
     @cached_property
     def checks(self) -> dict[str, dict[str, Any]]:
-        """The checks by their names."""
+        """Return the checks of `doctor` by name."""
         return {line["name"]: line for line in self.lines if line["kind"] == "check"}
 
     @property
     def failed_checks(self) -> dict[str, str]:
-        """How each check came out, but for those that are ok."""
+        """Return the results of the checks that are not ok."""
         return {name: line["result"] for name, line in self.checks.items() if line["result"] != "ok"}
 
 
 def run_tilesync(*arguments: object, sim: Simulator | None = None, stdin: str = "", **more: str) -> CommandResult:
-    """Run the command."""
+    """Run tilesync with these arguments."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
     service = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
     done = subprocess.run(

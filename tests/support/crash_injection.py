@@ -1,4 +1,4 @@
-"""A process that ends in the middle of something, without ending the tests."""
+"""Simulate a crash of the process at a chosen call, without ending the tests."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 
 class SimulatedCrash(BaseException):
-    """The process is gone: nothing catches this."""
+    """Simulated end of the process; nothing in the product catches it."""
 
 
 class CrashAfterCalls:
-    """Ends at the nth of some calls, before it is made."""
+    """Crashes before the nth of some calls."""
 
     def __init__(self, calls: int) -> None:
         self._left = calls
 
     def wrap(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """A call that counts."""
+        """Wrap a function so that its calls are counted."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._left -= 1

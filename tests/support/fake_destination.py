@@ -1,4 +1,4 @@
-"""A place that holds versions, in memory: what leads to them, and their files; to be edited."""
+"""Fake destination in memory, with versions, files and a pointer that tests can edit."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tilesync.protocols import Catalog, PresencePage
 
 
 class FakeDestination:
-    """Implements Published and HeldFiles as far as a source asks them. `broken`: what reading a file of a name raises;
-    `step`: bytes that come at a time.
+    """Implements the parts of the destination protocols that a source uses. `broken`: the error of reading a file, by
+    name; `step`: bytes per read.
     """
 
     is_picklable = False
@@ -32,7 +32,7 @@ class FakeDestination:
     def add_version(
         self, name: str, files: Mapping[str, bytes], *, missing: Sequence[str] = (), **changes: Any
     ) -> Version:
-        """Hold a version of these files."""
+        """Add a version with these files."""
         published = f"2026-04-{len(self.manifests) + 1:02d}T00:00:00Z"
         version = Version(
             0,
@@ -58,53 +58,53 @@ class FakeDestination:
         return version
 
     def set_latest(self, name: str, **more: Any) -> None:
-        """Let the pointer name a version."""
+        """Point at a version."""
         self.latest_document = {"version": name, "manifest": f"manifests/{name}.jsonl", **more}
 
     # --- Published ---
 
     def owner(self) -> str | None:
-        """None: nothing is recorded."""
+        """Return None: no owner is recorded."""
         return None
 
     def is_vacant(self) -> bool:
-        """It holds what it was made with."""
+        """Do nothing: the content is given by the test."""
         return False
 
     def last_success(self) -> Mapping[str, Any] | None:
-        """None: no run ended here."""
+        """Return None: no run ended here."""
         return None
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
-        """The lines of a manifest."""
+        """Return the lines of a manifest."""
         if version not in self.manifests:
             raise DestinationError(f"cannot read the manifest of {version}")
         yield from self.manifests[version]
 
     def manifest_names(self) -> list[str]:
-        """The versions."""
+        """Return the versions."""
         return sorted(self.manifests)
 
     def latest(self) -> Mapping[str, Any] | None:
-        """What the pointer names."""
+        """Return the version that the pointer names."""
         return self.latest_document
 
     # --- HeldFiles ---
 
     def size(self, version: Version, name: str) -> int | None:
-        """The size of a file."""
+        """Return the size of a file."""
         data = self.files.get((version.name, name))
         return None if data is None else len(data)
 
     def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
-        """Its bytes."""
+        """Return the bytes of a file."""
         self.opened_names.append(name)
         data = self._read(version, name)
         for start in range(offset, len(data), self.chunk_bytes):
             yield data[start : start + self.chunk_bytes]
 
     def digest(self, version: Version, name: str) -> bytes | None:
-        """Its SHA-256."""
+        """Return the SHA-256 of a file."""
         return None if self.size(version, name) is None else hashlib.sha256(self._read(version, name)).digest()
 
     def _read(self, version: Version, name: str) -> bytes:
@@ -117,53 +117,53 @@ class FakeDestination:
     # --- not asked for ---
 
     def retired_names(self) -> set[str]:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def read_sidecar(self, version: Version) -> Iterator[Mapping[str, Any]] | None:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def prefix(self, version: Version) -> str:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def pointer_digest(self) -> str | None:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def points_at(self, version: Version, pointer_sha256: str) -> bool:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def has_staged_files(self, version: Version) -> bool:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def is_complete(self, version: Version) -> bool:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def prepare_listing(self, version: Version) -> None:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def stamp(self, version: Version, name: str) -> FileStamp | None:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def read(self, version: Version, name: str) -> bytes:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What can go wrong with an answer: which requests it befalls, how often, and what it does to them."""
+"""Faults of the fake service: which requests they affect, how often, and how the response changes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tilesync.demo.fake_service import FakeRequest, FakeResponse, storage_error
 
 RequestMatcher = Callable[[FakeRequest], bool]
 Effect = Callable[[FakeRequest, Callable[[], FakeResponse]], FakeResponse]
-"""Gets the request and a way to the answer that would have been given; gives the answer that is sent."""
+"""Takes the request and a function that makes the normal response; returns the response to send."""
 
 
 @dataclass
 class Fault:
-    """Befalls the `times` first requests that `when` means, after `skip` of them; None: all.
+    """Affects the first `times` requests that match `when`, after skipping `skip` of them; None: all.
 
     Unless `optional`, a fault that was never hit fails the test. `hits` counts.
     """
@@ -31,7 +31,7 @@ class Fault:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def should_apply(self, request: FakeRequest) -> bool:
-        """Whether this request is befallen."""
+        """Return whether the fault applies to this request, and count it."""
         if not self.matches(request):
             return False
         with self.lock:
@@ -45,39 +45,39 @@ class Fault:
 
 
 def blob_name(request: FakeRequest) -> str | None:
-    """The blob that a request asks for; None when it asks for something else."""
+    """Return the blob name of a request; None if it is no request for a blob."""
     if request.is_api or request.is_listing or request.path == "/connect/token":
         return None
     return unquote(request.path.lstrip("/")).partition("/")[2]
 
 
 def is_api(request: FakeRequest) -> bool:
-    """Requests to the Mesh Export API."""
+    """Match requests to the Mesh Export API."""
     return request.is_api
 
 
 def is_listing(request: FakeRequest) -> bool:
-    """Requests for a page of a container."""
+    """Match requests for a page of a container."""
     return request.is_listing
 
 
 def is_blob(request: FakeRequest) -> bool:
-    """Requests for a blob."""
+    """Match requests for a blob."""
     return blob_name(request) is not None
 
 
 def is_storage(request: FakeRequest) -> bool:
-    """Requests for a blob or a page."""
+    """Match requests for a blob or a page."""
     return request.is_listing or is_blob(request)
 
 
 def is_blob_named(*names: str) -> RequestMatcher:
-    """Requests for these blobs."""
+    """Match requests for these blobs."""
     return lambda request: blob_name(request) in names
 
 
 def is_range_request(request: FakeRequest) -> bool:
-    """Requests for a blob from some byte on."""
+    """Match range requests for a blob."""
     return is_blob(request) and request.headers.get("range") is not None
 
 
@@ -85,7 +85,7 @@ def is_range_request(request: FakeRequest) -> bool:
 
 
 def error_response(status: int, code: str = "", *, body: bytes = b"", **headers: str) -> Effect:
-    """An error as the storage words it, or with a body of one's own."""
+    """Respond with an error in the format of the storage, or with another body."""
     said = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def effect(_: FakeRequest, __: Callable[[], FakeResponse]) -> FakeResponse:
@@ -96,7 +96,7 @@ def error_response(status: int, code: str = "", *, body: bytes = b"", **headers:
 
 
 def truncate_body(at: int) -> Effect:
-    """The body breaks off behind so many bytes; negative counts from its end."""
+    """Break the body off after `at` bytes; a negative number counts from the end."""
 
     def effect(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
         answer = proceed()
@@ -106,7 +106,7 @@ def truncate_body(at: int) -> Effect:
 
 
 def ignore_range(request: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
-    """The Range header is taken for nothing: the whole blob comes."""
+    """Ignore the Range header and send the whole blob."""
     asked = request.headers.get("range")
     del request.headers["range"]
     try:
@@ -117,19 +117,19 @@ def ignore_range(request: FakeRequest, proceed: Callable[[], FakeResponse]) -> F
 
 
 def halve_body(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
-    """The body is shorter than it should be, and says so itself: Content-Length is that of the half."""
+    """Send half of the body, with the Content-Length of that half."""
     answer = proceed()
     return replace(answer, body=answer.body[: len(answer.body) // 2])
 
 
 def flip_last_bit(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
-    """One bit of the last byte is another one."""
+    """Flip one bit of the last byte."""
     answer = proceed()
     return replace(answer, body=answer.body[:-1] + bytes([answer.body[-1] ^ 1])) if answer.body else answer
 
 
 def omit_content_length(at: int | None = None) -> Effect:
-    """No header states the length of the body, which ends with the connection, behind `at` bytes of it."""
+    """Send the body without a length; the connection ends after `at` bytes of it."""
 
     def effect(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
         answer = proceed()
@@ -139,7 +139,7 @@ def omit_content_length(at: int | None = None) -> Effect:
 
 
 def replace_headers(**headers: str | None) -> Effect:
-    """The answer states other things of its bytes; None: not this one."""
+    """Change headers of the response; None removes a header."""
     said = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def effect(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
@@ -152,7 +152,7 @@ def replace_headers(**headers: str | None) -> Effect:
 
 
 def call_before(*things: Callable[[], object]) -> Effect:
-    """Some things happen, one after another, just before the answer is made."""
+    """Call functions one after another, just before the response is made."""
 
     def effect(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
         for do in things:
@@ -163,15 +163,15 @@ def call_before(*things: Callable[[], object]) -> Effect:
 
 
 def wait_for(event: threading.Event, *, at_most: float = 10.0) -> Effect:
-    """The answer waits until the gate opens."""
+    """Delay the response until the event is set."""
     return call_before(lambda: event.wait(at_most))
 
 
 def delay(seconds: float) -> Effect:
-    """The answer is slow."""
+    """Delay the response."""
     return call_before(lambda: threading.Event().wait(seconds))
 
 
 def redirect(location: str) -> Effect:
-    """The answer sends elsewhere."""
+    """Redirect to another URL."""
     return error_response(302, body=b"elsewhere", Location=location)

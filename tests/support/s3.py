@@ -1,4 +1,4 @@
-"""A real S3 server for the tests: moto in a process of its own, and a road to it on which things go wrong."""
+"""moto, a real S3 server for the tests, in its own process; and a proxy that can inject faults."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ ENVIRONMENT = {
     "NO_PROXY": "127.0.0.1",
     "no_proxy": "127.0.0.1",
 }
-"""Who these tests are, and that nothing else of this machine counts."""
+"""Environment with the test credentials, which hides other credentials of this machine."""
 
 
 def is_missing() -> bool:
-    """Whether there is no server to be had, or nothing to speak to it."""
+    """Return whether the server or its client library is missing."""
     return not all(importlib.util.find_spec(name) for name in ("moto", "flask", "boto3", "obstore"))
 
 
 class BucketServer:
-    """A running server at `url`, and a client of another make to look behind the scenes."""
+    """Running server at `url`, with an independent client (boto3) to check the content."""
 
     def __init__(self, url: str) -> None:
         import boto3
@@ -66,24 +66,24 @@ class BucketServer:
         )
 
     def new_bucket(self) -> str:
-        """The name of a new, empty bucket."""
+        """Make an empty bucket; return its name."""
         name = f"d{uuid.uuid4()}"
         self.client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
         return name
 
     def keys(self, bucket: str) -> list[str]:
-        """What lies in a bucket."""
+        """Return the objects of a bucket."""
         return sorted(each["Key"] for each in self.client.list_objects_v2(Bucket=bucket).get("Contents", []))
 
     def unfinished_uploads(self, bucket: str) -> list[str]:
-        """The names of the uploads in parts that are neither complete nor given up."""
+        """Return the names of the open multipart uploads."""
         told = self.client.list_multipart_uploads(Bucket=bucket)
         return [each["Key"] for each in told.get("Uploads", [])]
 
 
 @contextmanager
 def start_bucket_server() -> Iterator[BucketServer]:
-    """The server on a free port of loopback, all in memory; it ends with the context."""
+    """Run the server in memory on a free loopback port, until the context ends."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         with log.open("wb") as out:
@@ -115,7 +115,7 @@ def _wait_until_listening(process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 def ignore_event(event: Event) -> None:
-    """Hear nothing."""
+    """Ignore an event."""
 
 
 @contextmanager
@@ -128,17 +128,17 @@ def bucket_objects(
     budget: timedelta = timedelta(seconds=20),
     term: timedelta = timedelta(seconds=15),
 ) -> Iterator[S3Objects]:
-    """The objects of a bucket."""
+    """Make the objects of a bucket."""
     with open_bucket(bucket, prefix, observe, endpoint_url=url, retry_budget=budget, term=term) as objects:
         yield objects
 
 
-# --- the road ---
+# --- the proxy ---
 
 
 @dataclass
 class S3Request:
-    """A request on its way; its `target` is path and query as they were sent."""
+    """A request; `target` is path and query as sent."""
 
     method: str
     target: str
@@ -152,11 +152,11 @@ class S3Request:
 
 @dataclass
 class S3Fault:
-    """What befalls the `times` first requests that `when` means, after `skip` of them; a request meets one at most.
+    """Fault for the first `times` requests that match `when`, after `skip` of them; at most one per request.
 
-    `answer`: this comes instead, a status and a body. `lost`: it passes, and its answer never comes. `cut`: so many
-    bytes of the body come, then the connection breaks. `strip`: these headers do not arrive. `etag`: the answer tells
-    this one.
+    `answer`: respond with this status and body instead. `lost`: forward the request, but drop the response. `cut`: send
+    so many bytes of the body, then break the connection. `removed_headers`: drop these headers of the request. `etag`:
+    add this ETag to the response.
     """
 
     matches: Callable[[S3Request], bool]
@@ -171,7 +171,7 @@ class S3Fault:
     seen: int = 0
 
     def should_apply(self, request: S3Request) -> bool:
-        """Whether this request is befallen."""
+        """Return whether the fault applies to this request, and count it."""
         if not self.matches(request):
             return False
         self.seen += 1
@@ -181,25 +181,25 @@ class S3Fault:
 
 
 def error_response(status: int, code: str) -> tuple[int, str]:
-    """An error as S3 words it."""
+    """Build an error response in the format of S3."""
     return status, f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>of the test, {SECRET}</Message></Error>"
 
 
 class HasUrl(Protocol):
-    """A server."""
+    """Run a server."""
 
     url: str
 
 
 class S3Proxy:
-    """A reverse proxy on loopback before a server. `passed` holds what came; a mishap that struck nothing fails the
-    test; `rewrite` changes where requests go.
+    """Reverse proxy on loopback in front of a server. It records the requests. A fault that was never hit fails the
+    test; `rewrite` changes the target of requests.
     """
 
-    def __init__(self, server: HasUrl, *mishaps: S3Fault, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, server: HasUrl, *faults: S3Fault, tls: ssl.SSLContext | None = None) -> None:
         self.tls = tls
         self.target_host = urlsplit(server.url).netloc
-        self.faults = mishaps
+        self.faults = faults
         self.rewrite: Callable[[str], str] = lambda target: target
         self.requests: list[S3Request] = []
         self.lock = threading.Lock()
@@ -216,13 +216,13 @@ class S3Proxy:
     def __exit__(self, kind: object, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-        assert kind is not None or all(mishap.hits for mishap in self.faults), "a mishap struck nothing"
+        assert kind is not None or all(fault.hits for fault in self.faults), "a fault was never hit"
 
     def match_fault(self, request: S3Request) -> S3Fault | None:
-        """What befalls it."""
+        """Return the fault that applies to a request."""
         with self.lock:
             self.requests.append(request)
-            return next((mishap for mishap in self.faults if mishap.should_apply(request)), None)
+            return next((fault for fault in self.faults if fault.should_apply(request)), None)
 
 
 class _S3ProxyServer(ThreadingHTTPServer):
@@ -230,7 +230,7 @@ class _S3ProxyServer(ThreadingHTTPServer):
     request_queue_size = 256
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error of the road."""
+        """Ignore clients that close the connection."""
 
 
 class _S3ProxyHandler(BaseHTTPRequestHandler):
@@ -239,18 +239,18 @@ class _S3ProxyHandler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
-        """Be silent."""
+        """Log nothing."""
 
     def forward(self) -> None:
-        """Let one request pass, and its answer back."""
+        """Forward one request, and its response."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         request = S3Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-        mishap = self.proxy.match_fault(request)
-        if mishap is not None and mishap.answer is not None:
-            status, text = mishap.answer
+        fault = self.proxy.match_fault(request)
+        if fault is not None and fault.answer is not None:
+            status, text = fault.answer
             self.respond(status, [], b"" if self.command == "HEAD" else text.encode())
             return
-        strip = {"connection", *(mishap.removed_headers if mishap is not None else ())}
+        strip = {"connection", *(fault.removed_headers if fault is not None else ())}
         onward = http.client.HTTPConnection(self.proxy.target_host, timeout=60)
         try:
             headers = {name: value for name, value in request.headers.items() if name not in strip}
@@ -259,14 +259,14 @@ class _S3ProxyHandler(BaseHTTPRequestHandler):
             data = answer.read()
         finally:
             onward.close()
-        if mishap is not None and mishap.lost:
+        if fault is not None and fault.lost:
             self.drop_connection()
             return
-        said = [*answer.getheaders(), *([("ETag", mishap.etag)] if mishap is not None and mishap.etag else [])]
-        self.respond(answer.status, said, data, cut=mishap.cut if mishap is not None else None)
+        said = [*answer.getheaders(), *([("ETag", fault.etag)] if fault is not None and fault.etag else [])]
+        self.respond(answer.status, said, data, cut=fault.cut if fault is not None else None)
 
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes, *, cut: int | None = None) -> None:
-        """Answer."""
+        """Send a response."""
         said = {name.lower(): value for name, value in headers}
         said = {name: value for name, value in said.items() if name not in {"connection", "transfer-encoding"}}
         if self.command != "HEAD" or "content-length" not in said:
@@ -277,7 +277,7 @@ class _S3ProxyHandler(BaseHTTPRequestHandler):
             self.drop_connection()
 
     def drop_connection(self) -> None:
-        """End the connection in the middle."""
+        """Break the connection in the middle of a body."""
         self.wfile.flush()
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Real tilesets as test data: TILESYNC_SAMPLES names the folder that holds them, one folder a tileset."""
+"""Real tilesets as test data, one folder per tileset, in the folder that TILESYNC_SAMPLES names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ requires_samples = pytest.mark.skipif(SAMPLES_FOLDER is None, reason=_REASON)
 
 
 def sample_folder(name: str = "") -> Path:
-    """The folder of one sample, or of all; the test is skipped where there are none."""
+    """Return the folder of one sample, or of all; skip the test if there are none."""
     if SAMPLES_FOLDER is None:
         pytest.skip(_REASON)
     return SAMPLES_FOLDER / name

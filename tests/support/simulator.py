@@ -1,4 +1,4 @@
-"""The service as a test wants it: the editable stand-in, with faults, hooks and counts on top; and a run against it."""
+"""Simulator of the service: the fake service with faults, hooks and request counts; and functions to run jobs."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ EXPORT = "aaaaaaaa-0000-4000-8000-000000000001"
 
 @dataclass
 class JobOutcome:
-    """One run of a job, as it ended."""
+    """Result of one run of a job."""
 
     events: list[Event] = field(default_factory=list)
     stats: RunStats = field(default_factory=RunStats)
     error: TilesyncError | None = None
 
     def __call__(self, event: Event) -> None:
-        """Take note, as an Observer."""
+        """Record an event, as an Observer."""
         self.events.append(event)
         self.stats(event)
 
     @property
     def exit_code(self) -> int:
-        """The exit code that the command line would give."""
+        """Return the exit code that the command line would give."""
         return 0 if self.error is None else self.error.exit_code
 
     def events_of(self, kind: type[Event]) -> list[Any]:
-        """The events of one kind."""
+        """Return the events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
 
 class Simulator(FakeService):
-    """The service with fault knobs. When the `with` block ends well, each declared fault must have been hit."""
+    """Fake service with faults. If the `with` block ends without an error, every declared fault must have been hit."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.faults: list[Fault] = []
         self.list_exports: Callable[[int], list[dict[str, Any]]] | None = None
-        """What the API lists at the nth look (from 1), where a test wants it to change."""
+        """Returns the rows of the nth listing (from 1), for tests in which they change."""
         self.extra_headers: dict[str, str] = {}
-        """Headers that each answer of the storage has, but for those that a fault gives in its place."""
+        """Headers that are added to each response of the storage, except to those of faults."""
         self.token_answer: Callable[[FakeRequest], FakeResponse] | None = None
         self._listing_count = 0
 
@@ -79,25 +79,25 @@ class Simulator(FakeService):
     def offer_export(
         self, files: dict[str, bytes] | None = None, *, export_id: str = EXPORT, md5: bool = True, **changes: Any
     ) -> dict[str, bytes]:
-        """Offer an export of these files (a small one where none are given) as the newest; the files."""
+        """Offer an export of these files (default: a small one) as the newest; return the files."""
         files = export() if files is None else files
         self.add_export(export_id, IMODEL, make_stored_blobs(files, md5=md5), **changes)
         return files
 
     def regenerate(self, files: dict[str, bytes], *, export_id: str = EXPORT, md5: bool = True) -> None:
-        """The same export has other content from now on."""
+        """Replace the content of an export."""
         self.containers[export_id] = make_stored_blobs(files, md5=md5)
         row = next(row for row in self.exports if row["id"] == export_id)
         day, number = row["lastModified"].split("T")[0], len(self.requests) + 1
         row["lastModified"] = f"{day}T09:{number // 60 % 60:02d}:{number % 60:02d}Z"
 
     def delete(self, export_id: str = EXPORT) -> None:
-        """The service deletes an export and its container."""
+        """Delete an export and its container."""
         self.containers.pop(export_id, None)
         self.exports[:] = [row for row in self.exports if row["id"] != export_id]
 
     def blob(self, name: str, export_id: str = EXPORT) -> StoredBlob:
-        """A blob as it is stored, to be changed."""
+        """Return a stored blob, to be changed."""
         return self.containers[export_id][name]
 
     # --- faults and hooks ---
@@ -109,15 +109,15 @@ class Simulator(FakeService):
         return fault
 
     def run_before_request(self, number: int, when: RequestMatcher, do: Callable[[], object]) -> Fault:
-        """Do something just before the nth (from 1) request of a kind is answered."""
+        """Call a function just before the response to the nth (from 1) matching request."""
         return self.add_fault(when, call_before(do), skip=number - 1)
 
     def respond_api(self, request: FakeRequest) -> FakeResponse:
-        """The API, or what befalls it."""
+        """Respond as the API, with faults."""
         return self._answer_with_faults(request, super().respond_api)
 
     def respond_storage(self, request: FakeRequest) -> FakeResponse:
-        """The containers and the token endpoint, or what befalls them."""
+        """Respond as the storage or the token endpoint, with faults."""
         if request.path == "/connect/token" and self.token_answer is not None:
             return self._answer_with_faults(request, self.token_answer)
         return self._answer_with_faults(request, self._answer_with_extra_headers)
@@ -133,7 +133,7 @@ class Simulator(FakeService):
         return proceed(request)
 
     def visible_exports(self) -> list[dict[str, Any]]:
-        """The rows that the API lists now."""
+        """Return the rows that the API lists now."""
         with self._lock:
             self._listing_count += 1
             look = self._listing_count
@@ -142,31 +142,31 @@ class Simulator(FakeService):
     # --- what was asked ---
 
     def clear_requests(self) -> None:
-        """Count requests from here on."""
+        """Forget the requests so far."""
         self.requests.clear()
 
     @property
     def api_requests(self) -> list[FakeRequest]:
-        """Requests to the API."""
+        """Return the requests to the API."""
         return [request for request in self.requests if request.is_api]
 
     @property
     def listing_requests(self) -> list[FakeRequest]:
-        """Requests for pages of containers."""
+        """Return the requests for pages of containers."""
         return [request for request in self.requests if is_listing(request)]
 
     def blob_requests(self, name: str | None = None) -> list[FakeRequest]:
-        """Requests for one blob, or for all of them."""
+        """Return the requests for one blob, or for all blobs."""
         return [r for r in self.requests if is_blob(r) and (name is None or blob_name(r) == name)]
 
     def range_headers(self, name: str) -> list[str | None]:
-        """The Range headers of the requests for one blob, in order."""
+        """Return the Range headers of the requests for one blob, in order."""
         return [request.headers.get("range") for request in self.blob_requests(name)]
 
     # --- runs ---
 
     def mirror_request(self, dest: Path, **changes: Any) -> wiring.MirrorRequest:
-        """What `tilesync mirror` would ask for."""
+        """Make the request of `tilesync mirror`."""
         service = services.Service(
             self.url,
             services.Identity(token=Secret(self.token)),
@@ -179,15 +179,15 @@ class Simulator(FakeService):
         return wiring.MirrorRequest(service=service, selector=selector, destination=dest, **{**defaults, **changes})
 
     def mirror(self, dest: Path, **changes: Any) -> JobOutcome:
-        """Run the main job over real sockets; how it ended."""
+        """Run the mirror job over real sockets; return its result."""
         return self._run_job(wiring.mirror, self.mirror_request(dest, **changes))
 
     def dry_run(self, dest: Path, **changes: Any) -> JobOutcome:
-        """Tell the plan; how that ended."""
+        """Run a dry run; return its result."""
         return self._run_job(wiring.mirror_dry_run, self.mirror_request(dest, every_file=True, **changes))
 
     def mirror_program(self, dest: object, *options: str, env: Mapping[str, str] | None = None) -> ProgramResult:
-        """Run the main job as a program; how it ended."""
+        """Run `tilesync mirror` as a program; return its result."""
         return run_program(
             *("mirror", IMODEL, str(dest), *options),
             env={"TILESYNC_API_URL": self.url, "TILESYNC_TOKEN": self.token, **(env or {})},
@@ -209,7 +209,7 @@ class Simulator(FakeService):
 
 @dataclass(frozen=True)
 class ProgramResult:
-    """How a program ended: its exit code, its last line for programs, and what it said to people."""
+    """Result of a program: exit code, last JSON line, and stderr."""
 
     exit_code: int
     last_line: dict[str, Any]
@@ -217,7 +217,7 @@ class ProgramResult:
 
 
 def run_program(*words: str, env: Mapping[str, str] | None = None) -> ProgramResult:
-    """Run tilesync as a program, with nothing of this one's environment but the path."""
+    """Run tilesync as a program, with no environment variables of this process except the paths."""
     ended = subprocess.run(
         [sys.executable, "-m", "tilesync", *words, "--json"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **(env or {})},
@@ -231,7 +231,7 @@ def run_program(*words: str, env: Mapping[str, str] | None = None) -> ProgramRes
 
 
 def verify(dest: Path, *, quick: bool = False, every: bool = False, state_dir: Path | None = None) -> JobOutcome:
-    """Audit a destination; how that ended."""
+    """Verify a destination; return the result."""
     run = JobOutcome()
     try:
         asyncio.run(wiring.verify(Target(dest, state_dir=state_dir), run, run.stats, quick=quick, all_versions=every))
@@ -241,7 +241,7 @@ def verify(dest: Path, *, quick: bool = False, every: bool = False, state_dir: P
 
 
 def rollback(dest: Path, name: str | None = None, *, latest: bool = False) -> JobOutcome:
-    """Move the pointer by hand; how that ended."""
+    """Roll back the pointer; return the result."""
     run = JobOutcome()
     try:
         asyncio.run(wiring.rollback(Target(dest), run, name, latest=latest))
@@ -251,6 +251,6 @@ def rollback(dest: Path, name: str | None = None, *, latest: bool = False) -> Jo
 
 
 def read_latest(dest: Path) -> dict[str, Any]:
-    """What `latest.json` says."""
+    """Read `latest.json`."""
     said: dict[str, Any] = json.loads((dest / "latest.json").read_text())
     return said

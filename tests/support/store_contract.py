@@ -1,4 +1,4 @@
-"""The conformance suite of a destination: what the jobs may rely on, whatever the store."""
+"""Conformance tests of a destination: the behaviour that the jobs rely on, for every store."""
 
 import asyncio
 import hashlib
@@ -27,10 +27,10 @@ FILE_SIZES = [0, 1, 65_536, 1 << 20, (1 << 20) + 1, len(BIG_BYTES)]
 
 
 class OpenDestination(Protocol):
-    """Opens the same destination again and again, each time as a new run does."""
+    """Opens the same destination several times, as separate runs do."""
 
     def __call__(self) -> AbstractContextManager[Destination]:
-        """The destination, closed with the context."""
+        """Open the destination; it closes with the context."""
 
 
 def digests_of(data: bytes) -> Digests:
@@ -38,7 +38,7 @@ def digests_of(data: bytes) -> Digests:
 
 
 def reject_bytes(chunk: bytes) -> object:
-    """Take no bytes."""
+    """Ignore the bytes."""
     raise AssertionError(chunk)
 
 
@@ -66,7 +66,7 @@ def run_async(work: Awaitable[T]) -> T:
 
 
 class DestinationContract:
-    """A subclass gives the fixture `opening`."""
+    """Tests for every destination; a subclass provides the fixture `opening`."""
 
     @pytest.fixture
     def opening(self) -> OpenDestination:
@@ -77,7 +77,7 @@ class DestinationContract:
     @pytest.mark.parametrize("size", FILE_SIZES)
     @pytest.mark.parametrize("step", [1 << 16, 1 << 21])
     def test_what_is_committed_is_held(self, opening: OpenDestination, size: int, step: int) -> None:
-        """A file of any size, appended in any steps, is held to the byte, as reading and measuring tell."""
+        """A file of any size, written in any steps, is stored byte for byte; reading and measuring confirm it."""
         data = BIG_BYTES[:size]
         with opening() as there:
             held = run_async(put_file(there, blob("a/b c/ä%20.bin", data), data, step=step))
@@ -97,7 +97,7 @@ class DestinationContract:
                 assert b"".join(there.files.chunks(SAMPLE_VERSION, "a/b c/ä%20.bin", offset=offset)) == data[offset:]
 
     def test_held_counts_what_is_in(self, opening: OpenDestination) -> None:
-        """A draft counts its bytes as they come, and begins with none."""
+        """A draft counts its bytes from zero."""
         with opening() as there:
             draft = there.files.draft(SAMPLE_VERSION, blob("a", BIG_BYTES))
             counts = [draft.received_bytes]
@@ -114,7 +114,7 @@ class DestinationContract:
 
     @pytest.mark.parametrize("size", [10, len(BIG_BYTES)])
     def test_nothing_is_visible_before_commit(self, opening: OpenDestination, size: int) -> None:
-        """Until it is committed a file is not there, under its name or in what is held, however much has come."""
+        """A file is not visible before it is committed, however many bytes have arrived."""
         with opening() as there:
             draft = there.files.draft(SAMPLE_VERSION, blob("a/b", BIG_BYTES[:size]))
             run_async(draft.append(BIG_BYTES[:size]))
@@ -125,7 +125,7 @@ class DestinationContract:
 
     @pytest.mark.parametrize("size", [10, len(BIG_BYTES)])
     def test_the_old_file_stands_until_commit(self, opening: OpenDestination, size: int) -> None:
-        """A file that is replaced keeps its bytes until the new ones are committed, then has those alone."""
+        """A replaced file keeps its old bytes until the new ones are committed."""
         with opening() as there:
             old = run_async(put_file(there, blob("a", b"old", "1"), b"old"))
             draft = there.files.draft(SAMPLE_VERSION, blob("a", BIG_BYTES[:size], "2"))
@@ -137,7 +137,7 @@ class DestinationContract:
 
     @pytest.mark.parametrize("first", [10, 1 << 20, (2 << 20) + 5])
     def test_restart_forgets(self, opening: OpenDestination, first: int) -> None:
-        """After a restart only what comes then is in the file."""
+        """After a restart of a draft, the file has only the bytes written since."""
         with opening() as there:
             draft = there.files.draft(SAMPLE_VERSION, blob("a", b"x" * 50))
 
@@ -152,7 +152,7 @@ class DestinationContract:
             assert there.files.read(SAMPLE_VERSION, "a") == b"x" * 50
 
     def test_suspend_after_commit_does_nothing(self, opening: OpenDestination) -> None:
-        """A draft that was committed may be suspended: the file stands, and nothing is continued."""
+        """A committed draft may be suspended: the file stays, and nothing is continued."""
         with opening() as there:
             draft = there.files.draft(SAMPLE_VERSION, blob("a", BIG_BYTES))
 
@@ -166,7 +166,7 @@ class DestinationContract:
             assert there.files.draft(SAMPLE_VERSION, blob("a", BIG_BYTES)).received_bytes == 0
 
     def test_many_drafts_at_once(self, opening: OpenDestination) -> None:
-        """Files that come at the same time do not mix."""
+        """Files written at the same time do not mix."""
         with opening() as there:
             contents = {f"{n % 3}/{n}": BIG_BYTES[n * 1000 : n * 1000 + (n % 4) * 600_000 + n] for n in range(40)}
 
@@ -182,7 +182,7 @@ class DestinationContract:
 
     @pytest.mark.parametrize("size", [0, 1, 300_000])
     def test_a_small_file_is_put_at_once(self, opening: OpenDestination, size: int) -> None:
-        """Once its bytes are proven a file is held to the byte, replacing what was there, with the proof's digest."""
+        """A file put with valid bytes replaces the old one, and has the digest of the check."""
         data = BIG_BYTES[:size]
         with opening() as there:
             run_async(put_file(there, blob("a/b", b"old", "1"), b"old"))
@@ -192,7 +192,7 @@ class DestinationContract:
             assert there.files.unchanged(SAMPLE_VERSION, [held]) == [True]
 
     def test_what_is_not_proven_is_not_put(self, opening: OpenDestination) -> None:
-        """Bytes that do not check leave everything as it was; others that are put at the same time are held."""
+        """A put with invalid bytes changes nothing; other puts at the same time succeed."""
 
         def refuse(data: bytes) -> Digests:
             raise BlobDamaged("no")
@@ -214,7 +214,7 @@ class DestinationContract:
             assert [there.files.read(SAMPLE_VERSION, f"b/{n}") for n in range(100)] == [b"%d" % n for n in range(100)]
 
     def test_a_suspended_draft_is_no_file(self, opening: OpenDestination) -> None:
-        """What was not committed is no file for a later run, which brings the whole content in."""
+        """An uncommitted file does not exist for a later run, which writes the whole content."""
         item = blob("a/b", BIG_BYTES)
         with opening() as there:
             there.mark_intact()
@@ -233,7 +233,7 @@ class DestinationContract:
     # --- files ---
 
     def test_unchanged_sees_what_became_of_a_file(self, opening: OpenDestination) -> None:
-        """A file that was replaced or removed is not the one that was left, and each is answered in its place."""
+        """A file that was replaced or removed is reported as changed, in the order asked."""
         with opening() as there:
             kept, replaced, removed = (run_async(put_file(there, blob(name, b"12"), b"12")) for name in ("k", "r", "x"))
             run_async(put_file(there, blob("r", b"123"), b"123"))
@@ -241,7 +241,7 @@ class DestinationContract:
             assert there.files.unchanged(SAMPLE_VERSION, [removed, kept, replaced]) == [False, True, False]
 
     def test_missing_files(self, opening: OpenDestination) -> None:
-        """A file that is not there has no size and no digest, and removing it is no error."""
+        """A missing file has no size and no digest, and removing it is no error."""
         with opening() as there:
             for name in ("a", "a/b/c"):
                 assert there.files.size(SAMPLE_VERSION, name) is None
@@ -256,7 +256,7 @@ class DestinationContract:
             assert there.files.size(SAMPLE_VERSION, "a") is None
 
     def test_names_are_judged_together(self, opening: OpenDestination) -> None:
-        """All unsafe names of a page are named in one error, and good ones pass."""
+        """One error names all unsafe names of a page; safe names pass."""
         with opening() as there:
             there.files.check_names(["a", "b/c", "ä b%2F"])
             with pytest.raises(UnsafeName) as error:
@@ -265,7 +265,7 @@ class DestinationContract:
             assert "good" not in str(error.value)
 
     def test_room(self, opening: OpenDestination) -> None:
-        """The room left is a number of bytes, or not known."""
+        """The free space is a number of bytes, or unknown."""
         with opening() as there:
             room = there.files.free_bytes()
             assert room is None or room > 0
@@ -289,7 +289,7 @@ class DestinationContract:
         return digest
 
     def test_what_is_published_is_read_back(self, opening: OpenDestination) -> None:
-        """Manifest, pointer and latest come back as they were written, also in a later run."""
+        """Manifest, pointer and latest version are read as written, also in a later run."""
         with opening() as there:
             self.published(there, SAMPLE_VERSION, b'{"root":{}}')
         with opening() as there:
@@ -299,7 +299,7 @@ class DestinationContract:
             assert there.publication.latest() == {"version": "e1", "manifest": "manifests/e1.jsonl"}
 
     def test_the_digest_is_of_the_manifest(self, opening: OpenDestination) -> None:
-        """Writing a manifest gives its SHA-256, and the same lines give the same."""
+        """Writing a manifest returns its SHA-256; the same lines give the same digest."""
         with opening() as there:
             lines = [{"version": "e1"}, {"name": "ä\u2028"}]
             data = b"".join(json.dumps(x, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for x in lines)
@@ -307,7 +307,7 @@ class DestinationContract:
             assert digests == {hashlib.sha256(data).hexdigest()}
 
     def test_points_at(self, opening: OpenDestination) -> None:
-        """A destination points at the version that was published last, with the very pointer that was written."""
+        """The destination points at the version published last, with exactly the pointer that was written."""
         pointer, other = b'{"root":{}}', replace(SAMPLE_VERSION, name="e2")
         with opening() as there:
             self.published(there, SAMPLE_VERSION, pointer)
@@ -317,8 +317,8 @@ class DestinationContract:
             assert not there.publication.points_at(other, hashlib.sha256(pointer).hexdigest())
 
     def test_a_pointer_that_breaks_off_moves_nothing(self, opening: OpenDestination) -> None:
-        """A pointer whose bytes end in an error is not put in place; what was published stays so. Where the pointer is
-        the root tileset itself, it is in place already.
+        """A pointer whose write fails is not put in place; the published version stays. If the pointer is
+        the root tileset itself, it is already in place.
         """
 
         def broken() -> Iterator[bytes]:
@@ -337,7 +337,7 @@ class DestinationContract:
             assert there.publication.is_complete(SAMPLE_VERSION)
 
     def test_publishing_may_be_done_again(self, opening: OpenDestination) -> None:
-        """Every step of publishing can be repeated, and leads to the same."""
+        """Every step of publishing can be repeated with the same result."""
         pointer = b'{"root":{}}'
         with opening() as there:
             assert self.published(there, SAMPLE_VERSION, pointer) == self.published(there, SAMPLE_VERSION, pointer)
@@ -349,7 +349,7 @@ class DestinationContract:
     NEXT_VERSION = replace(SAMPLE_VERSION, name="e2", export="e2")
 
     def test_a_file_is_shared_with_another_version(self, opening: OpenDestination) -> None:
-        """What one version holds is placed in another under any name, and stays untouched where it was."""
+        """A file of one version can be placed in another under any name; the original stays unchanged."""
         with opening() as there:
             held = run_async(put_file(there, blob("a/b", b"12"), b"12"))
             (shared,) = there.files.share(self.NEXT_VERSION, [(blob("c/d", b"12", "0x9"), SAMPLE_VERSION, held)])
@@ -360,7 +360,7 @@ class DestinationContract:
             assert there.files.unchanged(SAMPLE_VERSION, [held]) == [True]
 
     def test_only_what_is_as_it_was_left_is_shared(self, opening: OpenDestination) -> None:
-        """What was replaced or removed since is not shared, and nothing is placed."""
+        """A file that was replaced or removed is not shared, and nothing is placed."""
         with opening() as there:
             held, gone = (run_async(put_file(there, blob(name, b"12"), b"12")) for name in ("a", "x"))
             run_async(put_file(there, blob("a", b"123"), b"123"))
@@ -370,7 +370,7 @@ class DestinationContract:
             assert there.files.size(self.NEXT_VERSION, "new") is None
 
     def test_what_lies_in_a_version(self, opening: OpenDestination) -> None:
-        """Every name that lies in the folder of a version is told, and none of another version's."""
+        """All names in the folder of a version are listed, and none of another version."""
         with opening() as there:
             for name in ("a", "b/c", "ä %2F"):
                 run_async(put_file(there, blob(name, b"1"), b"1"))
@@ -378,14 +378,14 @@ class DestinationContract:
             assert list(there.files.names(self.NEXT_VERSION)) == []
 
     def test_a_trace_tells_a_file_from_another(self, opening: OpenDestination) -> None:
-        """The trace of a held file is the one that was recorded, and another for another file; none where none is."""
+        """The stamp of a stored file is the recorded one, and differs for another file; a missing file has none."""
         with opening() as there:
             held = run_async(put_file(there, blob("a", b"12"), b"12"))
             assert there.files.stamp(SAMPLE_VERSION, "a") == (held.mtime_ns, held.inode)
             assert there.files.stamp(SAMPLE_VERSION, "b") is None
 
     def test_a_survey_tells_what_lies_there(self, opening: OpenDestination) -> None:
-        """Looks give the same as before it, and what is changed here after it is seen."""
+        """Presence checks give the same result as before, and see later changes."""
         with opening() as there:
             held = [run_async(put_file(there, blob(name, b"12"), b"12")) for name in ("a", "b", "ä %2F")]
             there.files.prepare_listing(SAMPLE_VERSION)
@@ -396,8 +396,8 @@ class DestinationContract:
             assert [there.files.size(SAMPLE_VERSION, name) for name in ("a", "b")] == [3, None]
 
     def test_looks_go_on_from_their_place(self, opening: OpenDestination, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each look tells where the next one begins; together they are of all files, once, and doubt those that are
-        others now.
+        """Each presence check says where the next one starts. Together they cover all files once, and report the
+        changed ones.
         """
         listing = SasUrl.listing_url
         monkeypatch.setattr(SasUrl, "listing_url", lambda sas, marker, **how: listing(sas, marker, page_size=2, **how))
@@ -416,8 +416,8 @@ class DestinationContract:
         assert [each.blob.name for look in looks for each in look.doubtful] == ["t/ä 3"]
 
     def test_a_version_retires(self, opening: OpenDestination) -> None:
-        """Its manifest is not there any more, the other version's is; it may be done again. In the end its files are
-        not there either, and until then its name is no other's.
+        """Its manifest is gone, that of the other version stays; it can be repeated. In the end its files are
+        gone too, and until then no other version gets its name.
         """
         with opening() as there:
             for version in (SAMPLE_VERSION, self.NEXT_VERSION):
@@ -434,7 +434,7 @@ class DestinationContract:
             assert there.publication.manifest_names() == ["e2"]
 
     def test_laying_out_and_discarding(self, opening: OpenDestination) -> None:
-        """Files of a finished version are where they are looked for; what is thrown away is either gone and told, or
+        """Files of a finished version are where readers expect them. A discarded file is either gone and reported, or
         was never in the way.
         """
         with opening() as there:
@@ -449,7 +449,7 @@ class DestinationContract:
 
 
 class ResumableDestinationContract(DestinationContract):
-    """Of a destination that keeps what has come of a file for a later run."""
+    """Tests for a destination that keeps partial files for a later run."""
 
     def suspend_draft(self, opening: OpenDestination, item: Blob, data: bytes) -> None:
         with opening() as there:
@@ -464,7 +464,7 @@ class ResumableDestinationContract(DestinationContract):
 
     @pytest.mark.parametrize("first", [1, 1 << 20, (2 << 20) + 5])
     def test_a_suspended_draft_is_continued(self, opening: OpenDestination, first: int) -> None:
-        """A later run goes on with the bytes that an earlier one left, and the whole is right."""
+        """A later run continues with the bytes that an earlier one left, and the result is correct."""
         item = blob("a/b", BIG_BYTES)
         self.suspend_draft(opening, item, BIG_BYTES[:first])
         with opening() as there:
@@ -482,7 +482,7 @@ class ResumableDestinationContract(DestinationContract):
             assert there.files.read(SAMPLE_VERSION, "a/b") == BIG_BYTES
 
     def test_a_suspended_draft_is_continued_in_the_same_run(self, opening: OpenDestination) -> None:
-        """A draft that was suspended is continued by the next draft of the same content, also within one run."""
+        """A suspended draft is continued by the next draft of the same content, also within one run."""
         with opening() as there:
             item = blob("a", BIG_BYTES)
 
@@ -506,7 +506,7 @@ class ResumableDestinationContract(DestinationContract):
         ids=["etag", "name", "size", "version"],
     )
     def test_a_stale_part_is_never_continued(self, opening: OpenDestination, other: tuple[Version, Blob]) -> None:
-        """Bytes of another tag, name, size or version are not continued, and the new file has none of them."""
+        """Bytes of another ETag, name, size or version are not continued, and the new file has none of them."""
         self.suspend_draft(opening, blob("a", BIG_BYTES, "1"), b"stale" * 300_000)
         with opening() as there:
             draft = there.files.draft(*other)
@@ -520,7 +520,7 @@ class ResumableDestinationContract(DestinationContract):
             assert there.files.read(other[0], other[1].name) == BIG_BYTES
 
     def test_a_continued_draft_may_restart(self, opening: OpenDestination) -> None:
-        """What an earlier run left can be forgotten, and is not met again, by this run or the next."""
+        """Partial files of an earlier run can be discarded, and do not come back in this run or the next."""
         item = blob("a", BIG_BYTES)
         self.suspend_draft(opening, item, BIG_BYTES[: 2 << 20])
         with opening() as there:
@@ -532,7 +532,7 @@ class ResumableDestinationContract(DestinationContract):
             assert there.files.draft(SAMPLE_VERSION, item).received_bytes == 0
 
     def test_a_whole_part_needs_no_more_bytes(self, opening: OpenDestination) -> None:
-        """A draft that an earlier run filled to the end is committed without another byte."""
+        """A complete draft of an earlier run is committed without another byte."""
         item = blob("a", BIG_BYTES)
         self.suspend_draft(opening, item, BIG_BYTES)
         with opening() as there:
@@ -545,7 +545,7 @@ class ResumableDestinationContract(DestinationContract):
 
     @pytest.mark.parametrize("steps", range(1, 40, 3))
     def test_a_cancelled_append_leaves_a_true_beginning(self, opening: OpenDestination, steps: int) -> None:
-        """Cancelled at any moment, a draft holds the beginning of the content and nothing else."""
+        """A draft that is cancelled at any moment has the start of the content and nothing else."""
         item = blob("a", BIG_BYTES)
         with opening() as there:
             there.mark_intact()
@@ -568,7 +568,7 @@ class ResumableDestinationContract(DestinationContract):
             assert draft.received_bytes in {100, 2 << 20}
 
     def test_tidy_forgets_what_was_suspended(self, opening: OpenDestination) -> None:
-        """After tidying no part is left to continue, and what is held stands."""
+        """After a cleanup no partial file is left, and stored files stay."""
         item = blob("a", BIG_BYTES)
         self.suspend_draft(opening, item, BIG_BYTES[: 1 << 20])
         with opening() as there:

@@ -1,4 +1,4 @@
-"""The closure of a tileset in a plain folder, by the product's own rules: what a viewer can ask for."""
+"""Walk a tileset in a plain folder by the product's own rules, to find all files that a viewer can request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tilesync.protocols import PresencePage
 
 @dataclass
 class WalkResult:
-    """What was found: names that are there, names that are not, what is damaged and why, and remarks."""
+    """Result of a walk: present names, missing names, damaged files with the reason, and diagnostics."""
 
     files: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
@@ -39,7 +39,7 @@ class WalkResult:
 
 
 class FolderFiles:
-    """A folder as held files."""
+    """A folder as stored files."""
 
     is_picklable = False
     parallel_reads = 1
@@ -48,48 +48,48 @@ class FolderFiles:
         self.root = root
 
     def size(self, version: Version, name: str) -> int | None:
-        """The size of a file."""
+        """Return the size of a file."""
         path = self.root / name
         return path.stat().st_size if path.is_file() else None
 
     def prepare_listing(self, version: Version) -> None:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def presence_pages(self, version: Version, catalog: CatalogProtocol, cursor: str) -> Iterator[PresencePage]:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def stamp(self, version: Version, name: str) -> FileStamp | None:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
-        """Its bytes."""
+        """Return the bytes of a file."""
         if self.size(version, name) is None:
             return None
         consume((self.root / name).read_bytes())
         return FileStamp(0)
 
     def digest(self, version: Version, name: str) -> bytes | None:
-        """Not asked for."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
-        """Its bytes."""
+        """Return the bytes of a file."""
         yield self.read(version, name)[offset:]
 
     def read(self, version: Version, name: str) -> bytes:
-        """Its bytes."""
+        """Return the bytes of a file."""
         return (self.root / name).read_bytes()
 
 
 def walk(folder: Path, entry: str = "tileset.json", *, home: str = "https://host/container") -> WalkResult:
-    """Everything that the tileset `entry` of a folder asks for, directly or not."""
+    """Find everything that the tileset `entry` of a folder references, directly or not."""
     found, files = WalkResult(), FolderFiles(folder)
     with tempfile.TemporaryDirectory() as state:
         catalog = SqliteCatalog(Path(state) / "catalog.sqlite3")
@@ -124,7 +124,7 @@ def walk(folder: Path, entry: str = "tileset.json", *, home: str = "https://host
 
 
 def _new_subtree_targets(catalog: SqliteCatalog, expansion: SubtreeWalk, seen: set[str]) -> list[str]:
-    """Names that subtrees ask for and that were not known."""
+    """Return new names that subtrees reference."""
     more: set[str] = set()
     while expansion.advance(is_final=True):
         rows = catalog.query("SELECT coalesce(name, target) FROM reference")
@@ -136,5 +136,5 @@ def _new_subtree_targets(catalog: SqliteCatalog, expansion: SubtreeWalk, seen: s
 
 
 def closure(folder: Path, entry: str = "tileset.json") -> set[str]:
-    """The names of a folder that a viewer can ask for, `entry` included."""
+    """Return the names in a folder that a viewer can request, `entry` included."""
     return walk(folder, entry).files

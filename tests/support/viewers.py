@@ -1,4 +1,4 @@
-"""Real viewers for the tests: CesiumJS and 3d-tiles-renderer in a headless Chromium, and what they asked for.
+"""Real viewers for the tests: CesiumJS and 3d-tiles-renderer in a headless Chromium, and the requests they make.
 
 `make viewers` puts the packages and a program that starts Chromium into `.viewers/` of the checkout; the variable
 CHROMIUM names another one. The browser is driven over a pipe, in the Chrome DevTools Protocol.
@@ -51,7 +51,7 @@ BACKGROUND_RGB = (255, 0, 255)
 
 
 def find_browser() -> str | None:
-    """The path of a program that starts Chromium; None where it or the viewers are not installed."""
+    """Return the path of a program that starts Chromium; None if it or the viewers are not installed."""
     return shutil.which(os.environ.get("CHROMIUM") or INSTALLED / "browser") if INSTALLED_MARKER.exists() else None
 
 
@@ -60,7 +60,7 @@ def find_browser() -> str | None:
 
 @dataclass(frozen=True)
 class CameraPose:
-    """Where a camera stands: degrees, radii of the tileset's sphere away from its centre, and the error it bears."""
+    """A camera position: degrees, distance in radii of the tileset's bounding sphere, and the allowed screen error."""
 
     name: str
     heading: float
@@ -79,7 +79,7 @@ CAMERA_PATH = (
 
 @dataclass
 class ViewerResult:
-    """What a viewer loaded, what it said went wrong, a PNG of each view, and what it asked the mirror for."""
+    """Result of a flight: loaded content, errors, a PNG of each view, and the requests to the mirror."""
 
     loaded: int = 0
     errors: list[str] = field(default_factory=list)
@@ -88,24 +88,24 @@ class ViewerResult:
 
     @property
     def requested_names(self) -> set[str]:
-        """The files that were asked for."""
+        """Return the requested files."""
         return {name for name, _ in self.requests}
 
     def problems(self, closure: set[str]) -> list[str]:
-        """Each reason why this flight does not prove the mirror good: all of them."""
+        """Return every reason why this flight does not prove that the mirror is good."""
         refused = [f"answered {status}: {name}" for name, status in self.requests if status != 200]
         strange = [f"not in the closure: {name}" for name in sorted(self.requested_names - closure)]
         return [*refused, *strange, *self.errors]
 
     def drawn_shares(self) -> Iterator[float]:
-        """The share of each picture that is not background. All of it is as suspicious as nothing: a lost canvas."""
+        """Return the fraction of each picture that is not background. 1 is as suspicious as 0: a lost canvas."""
         for png in self.screenshots.values():
             counts = Counter(pixels(png))
             yield 1 - counts[BACKGROUND_RGB] / counts.total()
 
 
 def view_mirror(browser: Browser, viewer: str, folder: Path, views: Sequence[CameraPose] = CAMERA_PATH) -> ViewerResult:
-    """Open the `tileset.json` of a mirror's folder, on an origin of its own, and stay at each view till all is in."""
+    """Open the `tileset.json` of a mirror's folder from another origin, and wait at each view until all is loaded."""
     with StaticSite({"/mirrors/this one/": folder}) as mirror:
         flight = view_url(browser, viewer, f"{mirror.url}/mirrors/this%20one/tileset.json", views)
         flight.requests = [(name.removeprefix("/mirrors/this one/"), status) for name, status in mirror.requests]
@@ -119,7 +119,7 @@ def view_url(
     views: Sequence[CameraPose] = CAMERA_PATH,
     before_view: Callable[[CameraPose], object] = lambda view: None,
 ) -> ViewerResult:
-    """Open a tileset, and stay at each view till all is in; what was asked of its server is for that one to say.
+    """Open a tileset, and wait at each view until all is loaded. The server records the requests.
 
     What stands behind a `?` in `viewer` is for the page. `meanwhile` is called before each view.
     """
@@ -141,7 +141,7 @@ def view_url(
 
 
 class StaticSite:
-    """Folders served on loopback, to pages of any origin; `asked` holds (decoded path, status) of each request."""
+    """Serves folders on loopback to pages of any origin; records (decoded path, status) of each request."""
 
     def __init__(self, folders: dict[str, Path]) -> None:
         self.folders = folders
@@ -150,7 +150,7 @@ class StaticSite:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def file(self, path: str) -> Path:
-        """The file that a decoded path names, in the folder with the longest mount that begins it."""
+        """Return the file of a decoded path, in the folder with the longest matching mount."""
         mount = max((mount for mount in self.folders if path.startswith(mount)), key=len, default=None)
         return self.folders[mount] / path.removeprefix(mount) if mount else Path("/nonexistent")
 
@@ -167,7 +167,7 @@ class _SiteServer(ThreadingHTTPServer):
     request_queue_size = 256
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A page that was closed is no error of the site."""
+        """Ignore pages that were closed."""
 
 
 class _SiteHandler(SimpleHTTPRequestHandler):
@@ -183,7 +183,7 @@ class _SiteHandler(SimpleHTTPRequestHandler):
             self.site.requests.append((unquote(urlsplit(self.path).path), int(code)))
 
     def log_message(self, *_: object) -> None:
-        """Be silent."""
+        """Log nothing."""
 
     def end_headers(self) -> None:
         self.send_header("Access-Control-Allow-Origin", "*")
@@ -195,7 +195,7 @@ class _SiteHandler(SimpleHTTPRequestHandler):
 
 
 class Browser:
-    """A running Chromium, spoken to over its pipe; messages end with a NUL."""
+    """Running Chromium, controlled through a pipe; messages end with a NUL."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -205,7 +205,7 @@ class Browser:
 
     @contextmanager
     def page(self, url: str) -> Iterator[BrowserPage]:
-        """A page that has loaded; it is closed with the context."""
+        """Open a page and wait until it has loaded; it closes with the context."""
         self._unmatched.clear()
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -224,7 +224,7 @@ class Browser:
             self.call("Target.closeTarget", targetId=target)
 
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
-        """What the browser answers. Raises RuntimeError when it refuses or ends, TimeoutError when it says nothing."""
+        """Send a command and return the response. Raises RuntimeError if it fails, and TimeoutError."""
         self._message_count += 1
         message = {"id": self._message_count, "method": method, "params": params}
         assert self._process.stdin is not None
@@ -236,7 +236,7 @@ class Browser:
         return result
 
     def _wait_for(self, **wanted: Any) -> dict[str, Any]:
-        """The first message with these entries; others are kept."""
+        """Wait for the first message with these entries; keep the others."""
         for message in self._unmatched:
             if wanted.items() <= message.items():
                 self._unmatched.remove(message)
@@ -267,13 +267,13 @@ class Browser:
 
 @dataclass
 class BrowserPage:
-    """A page of the browser."""
+    """Page of the browser."""
 
     browser: Browser
     session: str
 
     def run(self, function: str, *values: Any) -> Any:
-        """What a function of the page comes to. Raises RuntimeError with its words when it throws."""
+        """Call a function of the page. Raises RuntimeError with its message if it throws."""
         expression = f"{function}({', '.join(map(json.dumps, values))})"
         said = self.browser.call(
             "Runtime.evaluate", self.session, expression=expression, awaitPromise=True, returnByValue=True
@@ -283,13 +283,13 @@ class BrowserPage:
         return said["result"].get("value")
 
     def screenshot(self) -> bytes:
-        """What is seen now, a PNG."""
+        """Take a screenshot as PNG."""
         return base64.b64decode(self.browser.call("Page.captureScreenshot", self.session, format="png")["data"])
 
 
 @contextmanager
 def start_browser(program: str) -> Iterator[Browser]:
-    """Chromium without a window; it ends with the context. Raises RuntimeError with its words if it does not start."""
+    """Run a headless Chromium until the context ends. Raises RuntimeError with its output if it does not start."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         log = Path(folder, "log")
         # It reads the descriptor 3 and writes the descriptor 4.
@@ -317,7 +317,7 @@ def start_browser(program: str) -> Iterator[Browser]:
 
 
 def pixels(png: bytes) -> Iterator[tuple[int, ...]]:
-    """The (red, green, blue) of each pixel of a PNG with 8 bits a sample and no interlacing (PNG, sections 7 and 9)."""
+    """Decode the (red, green, blue) pixels of a PNG with 8-bit samples and no interlacing (PNG, sections 7 and 9)."""
     parts, at = bytearray(), 8
     while at < len(png):
         length, kind = struct.unpack_from(">I4s", png, at)
@@ -336,7 +336,7 @@ def pixels(png: bytes) -> Iterator[tuple[int, ...]]:
 
 
 def _unfilter_line(kind: int, line: memoryview, above: bytes, step: int) -> bytes:
-    """A line of samples, from what it differs by from those to the left and above."""
+    """Undo the filter of a line, which stores differences to the samples to the left and above."""
     if kind == 0:
         return bytes(line)
     out = bytearray(step)

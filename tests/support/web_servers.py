@@ -1,4 +1,4 @@
-"""nginx and Caddy as the README configures them, started on loopback for one folder."""
+"""Run nginx and Caddy on loopback, with the configurations of the README, for one folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 FOLDER, PORT = "/srv/tiles/bridge", "8080"
-"""What stands in the README's configurations for the folder and the port."""
+"""Placeholders for the folder and the port in the README's configurations."""
 
 NGINX_TEMPLATE = """
 pid {state}/nginx.pid;
@@ -33,14 +33,14 @@ http {{
 
 
 def read_configuration(language: str) -> str:
-    """The configuration that the README shows in a block of this language."""
+    """Return the configuration that the README shows in a code block of this language."""
     (found,) = re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return str(found)
 
 
 @dataclass
 class WebServer:
-    """A server that runs. `url` is where the folder is; `asked` is (decoded path, status) of each request so far."""
+    """Running server. `url` is the address of the folder; requests are recorded as (decoded path, status)."""
 
     url: str
     requests: Callable[[], list[tuple[str, int]]]
@@ -48,7 +48,7 @@ class WebServer:
 
 @contextmanager
 def nginx(folder: Path, state: Path, change: Callable[[str], str] = str) -> Iterator[WebServer]:
-    """Nginx with the README's configuration, `change`d where a test wants another one."""
+    """Run nginx with the README's configuration, edited by `change` if given."""
     port, log = _free_port(), state / "access.log"
     server = _fill_in(change(read_configuration("nginx")), folder, f"127.0.0.1:{port}")
     user = "user root;\n" if os.geteuid() == 0 else ""  # the folders of the tests are private
@@ -74,7 +74,7 @@ def nginx(folder: Path, state: Path, change: Callable[[str], str] = str) -> Iter
 
 @contextmanager
 def caddy(folder: Path, state: Path, change: Callable[[str], str] = str) -> Iterator[WebServer]:
-    """Caddy with the README's configuration."""
+    """Run Caddy with the README's configuration."""
     port = _free_port()
     text = _fill_in(change(read_configuration("caddy")), folder, f"http://127.0.0.1:{port}").replace(":http", "http")
     state.mkdir(exist_ok=True)
@@ -85,7 +85,7 @@ def caddy(folder: Path, state: Path, change: Callable[[str], str] = str) -> Iter
 
 
 def find_program(name: str) -> str | None:
-    """Where a server's program is; system folders that are no user's count too."""
+    """Find the program of a server; also search /usr/sbin, which may be missing in PATH."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
 
 
@@ -104,7 +104,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _run_server(command: list[str], port: int, log: Path, **more: str) -> Iterator[None]:
-    """The server from when it listens; it ends with the context. Raises RuntimeError with its words if it does not."""
+    """Start a server and wait until it listens; it ends with the context. Raises RuntimeError with its output."""
     with log.open("ab") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **more})
     try:

@@ -298,7 +298,7 @@ async def viewer_link(
     mirrored there, and reads that container for `life`. Raises TilesyncError.
     """
     from tilesync.app import commands
-    from tilesync.doctor.commands import viewer_url as sign_viewer_url
+    from tilesync.checks.commands import viewer_url as sign_viewer_url
     from tilesync.runtime.threads import run_in_thread
 
     call = Call(monitor, on_event, what, None)
@@ -338,7 +338,7 @@ async def doctor(
     `source` is an iModel id or a container link. `public_url` is where viewers reach `dest`, `origin` that of their
     page. The result holds every check; raises TilesyncError only for arguments that are wrong.
     """
-    from tilesync.doctor.commands import check_hosting, check_service
+    from tilesync.checks.commands import check_hosting, check_service
 
     call = Call(monitor, on_event, source, dest)
     checks: list[CheckCompleted] = []

@@ -18,6 +18,8 @@ from tilesync.app.requests import Location, StoreOptions, Target
 from tilesync.app.requests import default_state_root as default_state_root
 from tilesync.app.service import API_URL, Service
 from tilesync.azure.sas import parse_sas_link
+from tilesync.checks.commands import HostingRequest
+from tilesync.checks.public_url import parse_origin, parse_public_url
 from tilesync.core.filters import parse_globs
 from tilesync.core.guards import DEFAULT_DELETE_LIMIT
 from tilesync.core.http_headers import (
@@ -28,8 +30,6 @@ from tilesync.core.http_headers import (
 )
 from tilesync.core.retention import KEEP_ALL_VERSIONS
 from tilesync.core.urls import check_store_url
-from tilesync.doctor.commands import HostingRequest
-from tilesync.doctor.public_url import parse_origin, parse_public_url
 from tilesync.errors import UsageError
 from tilesync.itwin.portal_urls import IMODEL_ID_HINT, find_imodel_id, parse_guid
 from tilesync.model import Content, Inventory, Layout, SasUrl, Secret, Selector

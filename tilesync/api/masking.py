@@ -1,4 +1,7 @@
-"""The last net: in what a run tells is no secret that this process was given, and nothing that looks like one."""
+"""Mask secrets in all output: the values of secret variables, and every text that looks like a secret.
+
+The last line of defence: messages are made without secrets, but an error of a library may quote one.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ SECRET_VARIABLES = (
     "AWS_SESSION_TOKEN",
 )
 LINK_VARIABLES = ("TILESYNC_SOURCE", "TILESYNC_DEST", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING")
-"""Variables that hold a secret, and those of which some fields are one."""
+"""Environment variables with a secret as one field of their value; in SECRET_VARIABLES the whole value is secret."""
 
 MASKED_FIELDS = ("message", "hint", "reason", "what")
-"""Fields of events with sentences, which may quote others. Names of files are told as they are."""
+"""Event fields with sentences, which may quote a server or a library. File names are never masked."""
 
 
 class SecretMasker:
-    """Masks what a run tells."""
+    """Masks the secrets of this process in texts and events."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         secrets = [part for name in SECRET_VARIABLES for part in split_secret(environment.get(name, ""))]
@@ -33,11 +36,11 @@ class SecretMasker:
         self._secrets = tuple(secrets)
 
     def mask_text(self, text: str) -> str:
-        """The text without secrets."""
+        """Return the text without secrets."""
         return mask_secrets(text, self._secrets)
 
     def mask_event(self, event: Event) -> Event:
-        """The event without secrets in its sentences."""
-        told = {name: text for name in MASKED_FIELDS if (text := getattr(event, name, ""))}
-        changed = {name: safe for name, text in told.items() if (safe := self.mask_text(text)) != text}
+        """Return the event without secrets in its sentences."""
+        sentences = {name: text for name in MASKED_FIELDS if (text := getattr(event, name, ""))}
+        changed = {name: safe for name, text in sentences.items() if (safe := self.mask_text(text)) != text}
         return replace(event, **changed) if changed else event

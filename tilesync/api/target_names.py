@@ -1,4 +1,4 @@
-"""SOURCE and DEST as a report may name them: never with a signature, and a folder by its whole path."""
+"""Names of SOURCE and DEST for reports: without secrets, and folders by their absolute path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECRET_PATTERN = re.compile(r"sig=|signature=|policy=", re.IGNORECASE)
 
 
 def redact_source(text: str | None) -> str | None:
-    """A SOURCE as it was typed, without what may be a secret; None for none, and for standard input."""
+    """Return a SOURCE without possible secrets; None if there is none, or it comes from standard input."""
     if text is None or text == "-" or not text.strip():
         return None
     scheme, colon, rest = text.partition("://")
@@ -23,7 +23,7 @@ def redact_source(text: str | None) -> str | None:
 
 
 def redact_dest(text: Location | str | None) -> str | None:
-    """A DEST, likewise; a folder by its whole path."""
+    """Return a DEST without possible secrets; a folder by its absolute path."""
     plain = redact_source(str(text)) if text is not None else None
     if plain is None or "://" in plain:
         return plain

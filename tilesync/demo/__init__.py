@@ -1,1 +1,11 @@
-"""What `tilesync demo` needs: a stand-in of the service, and a city to put behind it."""
+"""Demo of `tilesync demo`: a fake service on loopback, and a generated city for it.
+
+buildings      a city block and its levels of detail
+city           the whole city as a 3D Tiles export
+city_plan      random plans for blocks, by kind of neighbourhood
+fake_service   a fake Mesh Export API and Azure storage; tests use it too
+geometry       walls, roofs and turned shapes as faces
+glb            encode a mesh as binary glTF
+scenario       the fake service of the demo, with its faults
+textures       textures as PNG
+"""

@@ -1,4 +1,4 @@
-"""One block of the demonstration city: what stands on it, and how each level of detail draws it."""
+"""One block of the demo city: its buildings and trees, and how each level of detail draws them."""
 
 import math
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ BALL = ((0.5, 0.0), (1.0, 0.35), (0.7, 0.8), (0.0, 1.0))
 
 @dataclass(frozen=True, slots=True)
 class Building:
-    """A footprint drawn up from `low` to `high` metres; a `rise` above it makes a pitched roof."""
+    """A building: its footprint extruded from `low` to `high` metres; `rise` is the height of a pitched roof."""
 
     ring: Ring
     high: float
@@ -54,7 +54,7 @@ class Tree:
 
 @dataclass(slots=True)
 class Block:
-    """All that stands within `HALF` metres of `centre`; `masses` is what buildings look like from afar."""
+    """Content of a block, within `BLOCK_HALF_WIDTH_M` metres of `centre`. `masses`: simple buildings for far views."""
 
     centre: GroundPoint
     masses: list[Building] = field(default_factory=list)
@@ -64,27 +64,27 @@ class Block:
     cars: list[tuple[Ring, Tint]] = field(default_factory=list)
 
     def rect(self, east: float, north: float, width: float, depth: float) -> Ring:
-        """A rectangle about a spot given from the block's centre, counter-clockwise from the south-west."""
+        """Return a rectangle around a point relative to the centre, counter-clockwise from the south-west corner."""
         x, y = self.centre[0] + east, self.centre[1] + north
         w, d = width / 2, depth / 2
         return (x - w, y - d), (x + w, y - d), (x + w, y + d), (x - w, y + d)
 
     def disc(self, east: float, north: float, radius: float, sides: int) -> Ring:
-        """A regular polygon about a spot given from the block's centre, counter-clockwise."""
+        """Return a regular polygon around a point relative to the centre, counter-clockwise."""
         x, y = self.centre[0] + east, self.centre[1] + north
         turns = [math.tau * (side + 0.5) / sides for side in range(sides)]
         return tuple((x + radius * math.cos(turn), y + radius * math.sin(turn)) for turn in turns)
 
 
 def draw_block(block: Block, detail: int) -> Mesh:
-    """The block at one level of detail: `COARSE` masses, `MIDDLE` roofs and trees, `FINE` shops and crowns."""
+    """Draw a block at one level of detail: `COARSE` masses, `MIDDLE` roofs and trees, `FINE` shops and crowns."""
     mesh = Mesh()
     draw_block_into(mesh, block, detail)
     return mesh
 
 
 def draw_block_into(mesh: Mesh, block: Block, detail: int) -> None:
-    """Adds the block to a mesh that may hold others."""
+    """Add a block to a mesh that may contain others."""
     add_cap(
         mesh,
         block.rect(0, 0, 2 * BLOCK_HALF_WIDTH_M, 2 * BLOCK_HALF_WIDTH_M),
@@ -108,7 +108,7 @@ def draw_block_into(mesh: Mesh, block: Block, detail: int) -> None:
 
 
 def draw_street_details(block: Block) -> Mesh:
-    """What one sees only from near: cars, lamps, chimneys."""
+    """Draw the details for near views: cars, lamps, chimneys."""
     mesh = Mesh()
     for ring, colour in block.cars:
         add_walls(mesh, ring, texture="plain", span=(1.2, 1.9), colour=colour)
@@ -130,7 +130,7 @@ def draw_street_details(block: Block) -> Mesh:
 
 
 def _draw_chimney(mesh: Mesh, building: Building) -> None:
-    """A chimney on a pitched roof, a plant room on a large flat one."""
+    """Draw a chimney on a pitched roof, or a machine room on a flat one."""
     (ax, ay), (cx, cy) = building.ring[0], building.ring[2]
     x, y = ax + 0.3 * (cx - ax), ay + 0.3 * (cy - ay)
     size, height = (0.7, building.high + building.rise + 0.8) if building.rise else (2.5, building.high + 2.4)
@@ -157,13 +157,13 @@ def _draw_building(mesh: Mesh, building: Building, detail: int) -> None:
 
 
 def _draw_shops(mesh: Mesh, building: Building) -> None:
-    """A storey of shops a hand's breadth before the front: the first edge is the one to the street."""
+    """Draw a storey of shops 0.2 m in front of the first edge, which faces the street."""
     ring, span = expand_ring(building.ring, 0.2), (building.low, building.low + 4.0)
     add_walls(mesh, ring[:2], texture="shops", span=span, colour=darken(building.tint, 0.95), storey=4.0)
 
 
 def _draw_tree(mesh: Mesh, tree: Tree, detail: int) -> None:
-    """A crown with fewer corners the coarser the detail; fine trees stand on a trunk."""
+    """Draw a tree: the coarser the detail, the fewer corners its crown has. `FINE` adds a trunk."""
     top, width = PAVEMENT_HEIGHT_M + tree.height, tree.height * (0.26 if tree.is_conifer else 0.38)
     foot = PAVEMENT_HEIGHT_M + 0.2 * tree.height
     if detail == FINE:

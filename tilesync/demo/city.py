@@ -1,4 +1,4 @@
-"""A small, pleasant, made-up city as a 3D Tiles 1.1 export: an island in sixteen districts."""
+"""Generated demo city as a 3D Tiles 1.1 export: an island of sixteen districts."""
 
 import json
 import math
@@ -39,19 +39,19 @@ HULL, DECK, SAIL = map(parse_tint, ("ffffff", "c99a63", "fbf7ee"))
 
 
 def build_city(*, seed: int = 7, edition: int = 1) -> dict[str, bytes]:
-    """Name -> bytes of every file of the tileset, `tileset.json` first.
+    """Build the city: the bytes of every file by its name, `tileset.json` first.
 
     The same arguments give the same bytes under one zlib build. Editions 2 to 5 each build towers
-    on one more block: only that block's tiles and what lies above them in the tree differ.
+    on one more block: only the tiles of that block and their ancestors differ.
     """
     pictures = make_textures(Random(seed))
     files = {f"textures/{name}.png": picture for name, picture in pictures.items()}
-    press = TileWriter(files, pictures)
-    children = [press.write_tile("shores.glb", _build_shores(Random(seed)), geometric_error=0.0)]
+    writer = TileWriter(files, pictures)
+    children = [writer.write_tile("shores.glb", _build_shores(Random(seed)), geometric_error=0.0)]
     for number, cells in enumerate(_list_districts()):
         blocks = [_build_block(cell, seed=seed, edition=edition) for cell in cells]
-        children.append(replace(press, folder=f"district-{number:02}/").write_district(blocks))
-    root = press.write_tile(
+        children.append(replace(writer, folder=f"district-{number:02}/").write_district(blocks))
+    root = writer.write_tile(
         "terrain.glb", _build_terrain(), children=tuple(children), geometric_error=640.0, embeds_textures=False
     )
     root = replace(root, refine="ADD")
@@ -59,16 +59,16 @@ def build_city(*, seed: int = 7, edition: int = 1) -> dict[str, bytes]:
 
 
 def compute_enu_matrix(longitude: float, latitude: float) -> list[float]:
-    """The column-major matrix from metres east, north, up at a WGS84 place, in degrees, to its ECEF frame."""
+    """Compute the column-major matrix from local east, north, up (metres) at a WGS84 point (degrees) to ECEF."""
     radius, flattening = 6378137.0, 1 / 298.257223563
     turn, tilt = math.radians(longitude), math.radians(latitude)
     sin_t, cos_t, sin_p, cos_p = math.sin(turn), math.cos(turn), math.sin(tilt), math.cos(tilt)
     squared = flattening * (2 - flattening)
     normal = radius / math.sqrt(1 - squared * sin_p**2)
-    place = normal * cos_p * cos_t, normal * cos_p * sin_t, normal * (1 - squared) * sin_p
+    origin = normal * cos_p * cos_t, normal * cos_p * sin_t, normal * (1 - squared) * sin_p
     east, north = (-sin_t, cos_t, 0.0), (-sin_p * cos_t, -sin_p * sin_t, cos_p)
     up = cos_p * cos_t, cos_p * sin_t, sin_p
-    return [*east, 0.0, *north, 0.0, *up, 0.0, *place, 1.0]
+    return [*east, 0.0, *north, 0.0, *up, 0.0, *origin, 1.0]
 
 
 # -- tiles -----------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def compute_enu_matrix(longitude: float, latitude: float) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One tile: its content's URI, the metres its absence would be off by, the box around it and its children."""
+    """A tile: the URI of its content, its geometric error in metres, and the box around it and its children."""
 
     uri: str
     geometric_error: float
@@ -85,7 +85,7 @@ class Tile:
     refine: str = "REPLACE"
 
     def build_json(self) -> dict[str, object]:
-        """The tile object (3D Tiles 1.1, "Tiles"); children's boxes lie inside this one's."""
+        """Build the tile object (3D Tiles 1.1, "Tiles"). The boxes of children are inside the box of the parent."""
         (x0, y0, z0), (x1, y1, z1) = self.box
         middle = (x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2
         volume = [*middle, (x1 - x0) / 2, 0, 0, 0, (y1 - y0) / 2, 0, 0, 0, (z1 - z0) / 2]
@@ -94,14 +94,14 @@ class Tile:
         return tile | {"children": [child.build_json() for child in self.children]} if self.children else tile
 
     def build_tileset(self, *, transform: list[float] | None = None) -> bytes:
-        """The tileset JSON with this tile as its root, moved by a column-major 4x4 matrix if one is given."""
+        """Build the tileset JSON with this tile as root; `transform` is a column-major 4x4 matrix."""
         root = self.build_json() | ({"transform": transform} if transform else {})
         document = {"asset": {"version": "1.1"}, "geometricError": self.geometric_error, "root": root}
         return json.dumps(document, separators=(",", ":")).encode()
 
 
 def _bounding_box(mesh: Mesh, children: tuple[Tile, ...]) -> Box:
-    """The least box, in whole centimetres, around a mesh and all children."""
+    """Return the smallest box, in whole centimetres, around a mesh and all children."""
     boxes = [mesh.box(), *(child.box for child in children)]
     x0, y0, z0 = (math.floor(min(low[axis] for low, _ in boxes) * 100) / 100 for axis in range(3))
     x1, y1, z1 = (math.ceil(max(high[axis] for _, high in boxes) * 100) / 100 for axis in range(3))
@@ -110,7 +110,7 @@ def _bounding_box(mesh: Mesh, children: tuple[Tile, ...]) -> Box:
 
 @dataclass(frozen=True, slots=True)
 class TileWriter:
-    """Writes tiles of one folder into `files`, and answers with their place in the tree."""
+    """Writes the tiles of one folder into `files`, and returns the tile objects for the tree."""
 
     files: dict[str, bytes]
     pictures: dict[str, bytes]
@@ -125,13 +125,13 @@ class TileWriter:
         children: tuple[Tile, ...] = (),
         embeds_textures: bool = True,
     ) -> Tile:
-        """Stores the mesh as `name`, its textures inside it or shared with others."""
-        beside = None if embeds_textures else ("../textures/" if self.folder else "textures/")
-        self.files[self.folder + name] = build_glb(mesh, self.pictures, texture_folder=beside)
+        """Store a mesh as `name`; its textures are embedded, or shared with other tiles."""
+        texture_folder = None if embeds_textures else ("../textures/" if self.folder else "textures/")
+        self.files[self.folder + name] = build_glb(mesh, self.pictures, texture_folder=texture_folder)
         return Tile(name, geometric_error, _bounding_box(mesh, children), children)
 
     def write_block(self, block: Block, number: int) -> Tile:
-        """A block as three tiles: buildings, finer buildings in their place, and what stands about added to these."""
+        """Write a block as three tiles: buildings, finer buildings that replace them, and street details added."""
         life = self.write_tile(f"block-{number}-life.glb", draw_street_details(block), geometric_error=0.0)
         fine = self.write_tile(
             f"block-{number}-fine.glb",
@@ -150,11 +150,11 @@ class TileWriter:
         )
 
     def write_district(self, blocks: list[Block]) -> Tile:
-        """A tileset of its own: all masses in one tile, each block in finer ones."""
+        """Write a district as an external tileset: one coarse tile with all blocks, then finer tiles for each block."""
         mesh = Mesh()
         for block in blocks:
             draw_block_into(mesh, block, COARSE)
-        children = tuple(self.write_block(block, at) for at, block in enumerate(blocks))
+        children = tuple(self.write_block(block, number) for number, block in enumerate(blocks))
         root = self.write_tile("coarse.glb", mesh, children=children, geometric_error=36.0)
         self.files[f"{self.folder}tileset.json"] = root.build_tileset()
         return Tile(f"{self.folder}tileset.json", root.geometric_error, root.box)
@@ -164,7 +164,7 @@ class TileWriter:
 
 
 def _list_districts() -> Iterator[list[GridCell]]:
-    """The grid's cells in squares of three by three; those at the island's corners are left to the beach."""
+    """Yield the grid cells in squares of three by three, without the cells at the corners of the island (beach)."""
     for south in range(0, GRID_CELLS, DISTRICT_CELLS):
         for west in range(0, GRID_CELLS, DISTRICT_CELLS):
             cells = [(west + at % DISTRICT_CELLS, south + at // DISTRICT_CELLS) for at in range(DISTRICT_CELLS**2)]
@@ -172,13 +172,13 @@ def _list_districts() -> Iterator[list[GridCell]]:
 
 
 def _is_built(cell: GridCell) -> bool:
-    """Whether a cell lies on the grid and not in one of its cut corners."""
+    """Return whether a cell is on the grid, and not in one of its cut corners."""
     edges = sorted((min(cell[0], GRID_CELLS - 1 - cell[0]), min(cell[1], GRID_CELLS - 1 - cell[1])))
     return edges[0] >= 0 and sum(edges) > 1
 
 
 def _west_edge_m(column: int) -> float:
-    """The western edge of a column of cells, in metres; the canal lies before column `CANAL_COLUMN`."""
+    """Return the western edge of a column of cells, in metres. The canal is just west of column `CANAL_COLUMN`."""
     return (column - GRID_CELLS / 2) * CELL_PITCH_M + (
         CANAL_WIDTH_M / 2 if column >= CANAL_COLUMN else -CANAL_WIDTH_M / 2
     )
@@ -189,7 +189,7 @@ def _south_edge_m(row: int) -> float:
 
 
 def _build_block(cell: GridCell, *, seed: int, edition: int) -> Block:
-    """The block of a cell, from dice of its own: what happens on one block never changes another."""
+    """Build the block of a cell with its own random generator, so that a change to one block never changes another."""
     block = Block((_west_edge_m(cell[0]) + CELL_PITCH_M / 2, _south_edge_m(cell[1]) + CELL_PITCH_M / 2))
     dice = Random(f"{seed} {cell[0]} {cell[1]}")
     plan = build_towers if cell in NEW_TOWER_CELLS[: edition - 1] else _choose_plan(cell, dice.random())
@@ -198,30 +198,30 @@ def _build_block(cell: GridCell, *, seed: int, edition: int) -> Block:
 
 
 def _choose_plan(cell: GridCell, chance: float) -> Callable[[Block, Random], None]:
-    """What is built on a cell: towers in the middle, then town houses, villas towards the shore."""
+    """Choose the plan of a cell: towers in the middle, then town houses, then villas near the shore."""
     if cell == (6, 4):
         return build_minster
     if cell in ((4, 5), (4, 6), (5, 5)) or chance > 0.95:
         return build_park
-    away = max(abs(cell[0] - 5.5), abs(cell[1] - 5.5)) + chance
-    if away < 2.8 and cell[0] >= 5 and chance < 0.85:
+    distance = max(abs(cell[0] - 5.5), abs(cell[1] - 5.5)) + chance
+    if distance < 2.8 and cell[0] >= 5 and chance < 0.85:
         return build_towers
     if cell[0] >= CANAL_COLUMN + 1 and chance < 0.45:
         return build_works
-    return build_houses if away < 5.7 else build_villas
+    return build_houses if distance < 5.7 else build_villas
 
 
 def _coast_point(share: float, at: float) -> tuple[float, float]:
-    """A point of the coast line, scaled: a square with round corners and little bays, in 64 steps."""
+    """Return point `at` of 64 on the coast line, scaled by `share`: a square with round corners and small bays."""
     turn = math.tau * at / 64
     x, y = math.cos(turn), math.sin(turn)
-    reach = SHORE_RADIUS_M * share * (1 + 0.03 * math.sin(5 * turn) + 0.02 * math.cos(9 * turn))
-    reach /= (x**4 + y**4) ** 0.25
-    return reach * x, reach * y
+    radius = SHORE_RADIUS_M * share * (1 + 0.03 * math.sin(5 * turn) + 0.02 * math.cos(9 * turn))
+    radius /= (x**4 + y**4) ** 0.25
+    return radius * x, radius * y
 
 
 def _build_terrain() -> Mesh:
-    """Sea, beach, meadow, streets, canal and bridges."""
+    """Build the terrain: sea, beach, meadow, streets, canal and bridges."""
     mesh = Mesh()
     coast = [_coast_point(0.97, at) for at in range(65)]
     add_cap(mesh, ((0.0, 0.0), *coast), texture="leaves", height=0.0, colour=LAWN)
@@ -237,7 +237,7 @@ def _build_terrain() -> Mesh:
 
 
 def _add_ring(mesh: Mesh, texture: str, *, steps: tuple[GroundPoint, GroundPoint], colours: tuple[Tint, Tint]) -> None:
-    """A band around the island between two (share, height) steps, fading from one colour to the other."""
+    """Add a band around the island between two (share, height) steps, with a gradient from one colour to the other."""
     (inner, high), (outer, low) = steps
     for at in range(64):
         points = [(*_coast_point(inner, at), high), (*_coast_point(outer, at), low)]
@@ -247,22 +247,22 @@ def _add_ring(mesh: Mesh, texture: str, *, steps: tuple[GroundPoint, GroundPoint
 
 
 def _add_streets(mesh: Mesh, cell: GridCell) -> None:
-    """The street surface of one cell, on a low wall where the city ends."""
+    """Add the street surface of one cell, with a low wall at the edge of the city."""
     x, y = _west_edge_m(cell[0]), _south_edge_m(cell[1])
     ring = (x, y), (x + CELL_PITCH_M, y), (x + CELL_PITCH_M, y + CELL_PITCH_M), (x, y + CELL_PITCH_M)
     corners = [(east, north, STREET_LEVEL_M) for east, north in ring]
     uvs = (0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 0.0)
     mesh.add_face("street", corners, uvs=uvs, tints=(STREET,) * 4)
     for side, (east, north) in enumerate(((0, -1), (1, 0), (0, 1), (-1, 0))):
-        beyond = cell[0] + east, cell[1] + north
-        if not _is_built(beyond) or cell[0] + beyond[0] == CANAL_COLUMN * 2 - 1:
+        neighbour = cell[0] + east, cell[1] + north
+        if not _is_built(neighbour) or cell[0] + neighbour[0] == CANAL_COLUMN * 2 - 1:
             add_walls(
                 mesh, (ring[side], ring[(side + 1) % 4]), texture="plain", span=(-0.2, STREET_LEVEL_M), colour=STONE
             )
 
 
 def _add_canal(mesh: Mesh) -> None:
-    """Water between two quays, down to the sea at both ends, and a bridge at every street."""
+    """Add the canal: water between two quays, open to the sea at both ends, and a bridge at every street."""
     east = _west_edge_m(CANAL_COLUMN)
     west, end = east - CANAL_WIDTH_M, 960.0
     add_cap(mesh, _make_rectangle(west, -end, east, end), texture="water", height=0.3, colour=SEA[2])
@@ -284,7 +284,7 @@ def _make_rectangle(west: float, south: float, east: float, north: float) -> Rin
 
 
 def _build_shores(dice: Random) -> Mesh:
-    """Trees along the meadow and sailing boats off the beach, all around the island."""
+    """Build trees along the meadow and sailing boats off the beach, all around the island."""
     mesh = Mesh()
     for at in range(128):
         spot, height = _coast_point(random_between(dice, 0.93, 0.965), at / 2), random_between(dice, 6, 13)
@@ -297,7 +297,7 @@ def _build_shores(dice: Random) -> Mesh:
 
 
 def _add_boat(mesh: Mesh, spot: GroundPoint) -> None:
-    """A hull with a deck, a foresail and a mainsail; sails are seen from both sides."""
+    """Add a boat: a hull with a deck, a foresail and a mainsail; the sails have two sides."""
     x, y = spot
     hull = (x - 3, y - 2), (x + 4, y - 2), (x + 8, y), (x + 4, y + 2), (x - 3, y + 2)
     add_walls(mesh, hull, texture="plain", span=(-2.2, -0.6), colour=HULL)

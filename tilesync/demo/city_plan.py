@@ -1,4 +1,4 @@
-"""Plans: what is built on one block of the demonstration city, by kind of neighbourhood."""
+"""Block plans of the demo city: buildings, trees and cars by kind of neighbourhood."""
 
 import math
 from itertools import pairwise
@@ -31,17 +31,17 @@ PATH, WATER, LIMESTONE, COPPER = map(parse_tint, ("eadfc3", "6fb7c9", "efe3cc", 
 
 
 def choose_tint(dice: Random, choices: tuple[Tint, ...]) -> Tint:
-    """One of `choices`; random() alone is stable across Python versions."""
+    """Choose one of `choices`. Uses only random(), because its results are the same in all Python versions."""
     return choices[int(dice.random() * len(choices))]
 
 
 def random_between(dice: Random, low: float, high: float) -> float:
-    """A number from `low` up to, not including, `high`."""
+    """Return a random number from `low` up to, not including, `high`."""
     return low + (high - low) * dice.random()
 
 
 def build_houses(block: Block, dice: Random) -> None:
-    """A closed row of town houses around a green courtyard."""
+    """Build a closed row of town houses around a green courtyard."""
     block.grounds.append(Ground(block.rect(0, 0, 76, 76), "leaves", GRASS))
     for side, (length, count) in enumerate(
         ((2 * BLOCK_HALF_WIDTH_M, 3), (2 * (BLOCK_HALF_WIDTH_M - HOUSE_DEPTH_M), 2)) * 2
@@ -60,9 +60,9 @@ def build_houses(block: Block, dice: Random) -> None:
 
 
 def _make_row_house(block: Block, side: int, *, place: tuple[float, float], high: float, dice: Random) -> Building:
-    """A house on a side of the block (0 south, then counter-clockwise), its ridge along the street.
+    """Make a house on a side of the block (0 south, then counter-clockwise), with its ridge along the street.
 
-    `place` is its middle, from the middle of the side, and its width.
+    `place`: the distance of its middle from the middle of the side, and its width.
     """
     (along, width), row = place, HOUSE_DEPTH_M / 2 - BLOCK_HALF_WIDTH_M
     x, y = ((along, row), (-row, along), (-along, -row), (row, -along))[side]
@@ -74,7 +74,7 @@ def _make_row_house(block: Block, side: int, *, place: tuple[float, float], high
 
 
 def build_villas(block: Block, dice: Random) -> None:
-    """Nine houses in gardens."""
+    """Build nine houses in gardens."""
     block.grounds.append(Ground(block.rect(0, 0, 98, 98), "leaves", GRASS))
     for east in (-33.0, 0.0, 33.0):
         block.grounds.append(Ground(block.rect(east - 10, 0, 3, 104), "plain", PATH, PAVEMENT_HEIGHT_M + 0.2))
@@ -91,7 +91,7 @@ def build_villas(block: Block, dice: Random) -> None:
 
 
 def build_towers(block: Block, dice: Random) -> None:
-    """Two glass towers, each rising in steps from its own base, on a square with trees."""
+    """Build two glass towers on a square with trees; each rises in steps from its own base."""
     for east, north in ((-24.0, 22.0), (24.0, -22.0)):
         sides, radius = (4, 25.0) if dice.random() < 0.6 else (8, 20.0)
         colour = choose_tint(dice, GLASS)
@@ -109,7 +109,7 @@ def build_towers(block: Block, dice: Random) -> None:
 
 
 def build_works(block: Block, dice: Random) -> None:
-    """Brick halls turned into lofts, with flat green roofs."""
+    """Build old factory halls of brick, some with flat green roofs."""
     for north in (-34.0, 0.0, 34.0):
         cut = random_between(dice, -20, 20)
         for west, east in ((-50.0, cut - 4), (cut + 4, 50.0)):
@@ -125,7 +125,7 @@ def build_works(block: Block, dice: Random) -> None:
 
 
 def build_park(block: Block, dice: Random) -> None:
-    """Lawns, crossing paths, a pond with a pavilion beside it, and many trees."""
+    """Build a park: lawns, crossing paths, a pond, a pavilion and many trees."""
     block.grounds += (
         Ground(block.rect(0, 0, 102, 102), "leaves", GRASS),
         Ground(block.rect(0, 0, 4, 104), "plain", PATH, PAVEMENT_HEIGHT_M + 0.2),
@@ -139,7 +139,7 @@ def build_park(block: Block, dice: Random) -> None:
 
 
 def build_minster(block: Block, dice: Random) -> None:
-    """A church with a tall west tower on a paved square."""
+    """Build a church with a tall west tower on a paved square."""
     aisle = block.rect(18, 0, 16, 44)
     block.buildings += (
         Building(block.rect(8, 0, 60, 18), 22.0, "brick", LIMESTONE, COPPER, rise=13.0),
@@ -153,7 +153,7 @@ def build_minster(block: Block, dice: Random) -> None:
 
 
 def _plant_trees(block: Block, dice: Random, *, count: int, radius_m: float, inner_radius_m: float = 0.0) -> None:
-    """Plants trees within `reach` metres, none inside `hollow` metres nor inside a building."""
+    """Plant trees within `radius_m` of the centre, but not within `inner_radius_m` or inside a building."""
     for _ in range(count):
         east, north = random_between(dice, -radius_m, radius_m), random_between(dice, -radius_m, radius_m)
         height, colour, conifer = random_between(dice, 6, 12), choose_tint(dice, LEAVES), dice.random() < 0.25
@@ -165,12 +165,12 @@ def _plant_trees(block: Block, dice: Random, *, count: int, radius_m: float, inn
 
 
 def _is_near_building(ring: Ring, spot: GroundPoint) -> bool:
-    """Whether a spot lies in the ring's bounding rectangle, or within two metres of it."""
+    """Return whether a point is within two metres of the bounding rectangle of a ring."""
     return all(min(c[axis] for c in ring) - 2 < spot[axis] < max(c[axis] for c in ring) + 2 for axis in (0, 1))
 
 
 def _park_cars(block: Block, dice: Random) -> None:
-    """Parks cars along the kerb of all four streets."""
+    """Park cars along the kerb of all four streets."""
     for at in range(-42, 43, 12):
         for east, north in ((at, -55.0), (at, 55.0), (-55.0, at), (55.0, at)):
             if dice.random() < 0.09:

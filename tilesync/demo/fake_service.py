@@ -1,6 +1,6 @@
-"""A stand-in for the service on loopback: a Mesh Export API and SAS containers, spoken to over real sockets.
+"""Fake service on loopback: a Mesh Export API and Azure containers with SAS links, over real sockets.
 
-It answers as the service and Azure Blob Storage do where tilesync can tell the difference. Tests put faults on top.
+It responds like the real service and Azure Blob Storage in everything that tilesync depends on. Tests add faults.
 Sources: Mesh Export API, get-exports; Azure Blob Storage REST, "List Blobs", "Get Blob", "Create a service SAS".
 """
 
@@ -27,7 +27,7 @@ Headers = dict[str, str]
 
 @dataclass
 class StoredBlob:
-    """A blob as it is stored; `md5` as the uploader claimed it (empty: none)."""
+    """A stored blob; `md5` is the base64 MD5 that the uploader gave (empty: none)."""
 
     data: bytes
     content_type: str = "application/octet-stream"
@@ -42,7 +42,7 @@ class StoredBlob:
 
 @dataclass
 class FakeRequest:
-    """A request as it came."""
+    """A request as received."""
 
     path: str
     query: dict[str, str]
@@ -51,19 +51,19 @@ class FakeRequest:
 
     @property
     def is_listing(self) -> bool:
-        """Whether it asks for a page of a container."""
+        """Return whether the request lists a container."""
         return self.query.get("comp") == "list"
 
     @property
     def is_api(self) -> bool:
-        """Whether it goes to the Mesh Export API."""
+        """Return whether the request goes to the Mesh Export API."""
         return self.path.startswith("/mesh-export")
 
 
 @dataclass
 class FakeResponse:
-    """An answer. Only `send` bytes of the body leave when it is set, then the connection breaks. Where it is not
-    `sized` no header states its length, and it ends with the connection.
+    """A response. With `sent_bytes`, only so many bytes of the body are sent, then the connection breaks. Without
+    `has_content_length`, no header states the length, and the body ends with the connection.
     """
 
     status: int
@@ -74,11 +74,10 @@ class FakeResponse:
 
 
 class FakeService:
-    """The service. Everything about it can be changed while it runs; `requests` holds what was asked.
+    """Fake service that can be changed while it runs; `requests` records every request.
 
-    `life` is that of each link from the moment of the answer that holds it; `delay` precedes each answer of the
-    containers. `ahead` is how far this server's clock is before the machine's. Links are valid from `young` after that
-    answer on, where that is not at once.
+    `link_lifetime` starts when a link is created; a link becomes valid `link_start_delay` after that. `delay_s`
+    delays each response of the storage. `clock_offset`: how far the clock of this server is ahead of the machine's.
     """
 
     def __init__(
@@ -94,15 +93,15 @@ class FakeService:
         self.containers: dict[str, dict[str, StoredBlob]] = {}
         self.revoked_before = 0
         self.requests: list[FakeRequest] = []
-        self._key = b"a key of the stand-in alone"
+        self._key = b"a key of the fake service"
         self._lock = threading.Lock()
         self._links_issued = 0
         self._server: ThreadingHTTPServer | None = None
 
-    # --- what it holds ---
+    # --- exports and links ---
 
     def add_export(self, export_id: str, imodel: str, blobs: dict[str, StoredBlob], **changes: Any) -> dict[str, Any]:
-        """Put a container and its row of the list at the top; `changes` override fields of the row."""
+        """Add a container, and its export as the newest row of the list; `changes` override fields of the row."""
         row = {
             "id": export_id,
             "displayName": "Demo city",
@@ -118,7 +117,7 @@ class FakeService:
         return row
 
     def create_link(self, container: str) -> str:
-        """A fresh link to a container."""
+        """Create a SAS link to a container."""
         with self._lock:
             self._links_issued += 1
             number = self._links_issued
@@ -133,26 +132,26 @@ class FakeService:
         return base64.b64encode(hmac.digest(self._key, text, "sha256")).decode()
 
     def revoke_links(self) -> None:
-        """Every link issued so far is refused from now on."""
+        """Refuse all links created so far."""
         self.revoked_before = self._links_issued + 1
 
     def now(self) -> datetime:
-        """This server's clock."""
+        """Return the time of this server's clock."""
         return datetime.now(UTC) + self.clock_offset
 
-    # --- life on loopback ---
+    # --- the server on loopback ---
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Base URL of the server."""
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
-        stand_in: FakeService = self
+        fake_service: FakeService = self
 
         class Handler(_FakeHandler):
-            service = stand_in
+            service = fake_service
 
         self._server = _FakeServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -163,10 +162,10 @@ class FakeService:
         self._server.shutdown()
         self._server.server_close()
 
-    # --- answers ---
+    # --- responses ---
 
     def respond(self, request: FakeRequest) -> FakeResponse:
-        """The answer to one request."""
+        """Respond to one request."""
         with self._lock:
             self.requests.append(request)
         if request.is_api:
@@ -176,7 +175,7 @@ class FakeService:
         return self.respond_storage(request)
 
     def respond_api(self, request: FakeRequest) -> FakeResponse:
-        """The Mesh Export API."""
+        """Respond as the Mesh Export API does."""
         if request.headers.get("authorization") != f"Bearer {self.token}":
             return _api_error(
                 401, "HeaderNotFound", "Header Authorization was not found in the request. Access denied."
@@ -192,7 +191,7 @@ class FakeService:
         )
 
     def visible_exports(self) -> list[dict[str, Any]]:
-        """The rows that the API lists now."""
+        """Return the rows that the API lists now."""
         return self.exports
 
     def _build_export_row(self, row: dict[str, Any], request: FakeRequest) -> dict[str, Any]:
@@ -201,7 +200,7 @@ class FakeService:
         return {**row, "_links": {"mesh": {"href": self.create_link(row["id"])}}}
 
     def respond_storage(self, request: FakeRequest) -> FakeResponse:
-        """Azure Blob Storage."""
+        """Respond as Azure Blob Storage does."""
         container, _, name = unquote(request.path.lstrip("/")).partition("/")
         if problem := self._find_auth_error(container, request.query):
             return storage_error(403, "AuthenticationFailed", problem)
@@ -230,7 +229,7 @@ class FakeService:
         return None
 
     def list_blobs(self, container: str, blobs: dict[str, StoredBlob], query: dict[str, str]) -> FakeResponse:
-        """One page of List Blobs."""
+        """Return one page of List Blobs."""
         names = sorted(name for name in blobs if name.startswith(query.get("prefix", "")))
         start = int(query.get("marker", "0!0").rpartition("!")[2])
         end = start + min(self.page_size, int(query.get("maxresults", "5000")))
@@ -254,9 +253,9 @@ def _matches_query(row: dict[str, Any], query: dict[str, str]) -> bool:
 
 def _build_listing_entry(name: str, blob: StoredBlob) -> str:
     encoded = any(ord(letter) < 32 or letter in "\ufffe\uffff" for letter in name)
-    shown = f'<Name Encoded="true">{quote(name)}</Name>' if encoded else f"<Name>{escape(name)}</Name>"
+    name_xml = f'<Name Encoded="true">{quote(name)}</Name>' if encoded else f"<Name>{escape(name)}</Name>"
     return (
-        f"<Blob>{shown}<Properties><Creation-Time>{http_date(blob.modified)}</Creation-Time>"
+        f"<Blob>{name_xml}<Properties><Creation-Time>{http_date(blob.modified)}</Creation-Time>"
         f"<Last-Modified>{http_date(blob.modified)}</Last-Modified><Etag>{blob.etag}</Etag>"
         f"<Content-Length>{len(blob.data)}</Content-Length><Content-Type>{blob.content_type}</Content-Type>"
         f"<Content-Encoding>{blob.content_encoding}</Content-Encoding><Content-Language />"
@@ -266,26 +265,33 @@ def _build_listing_entry(name: str, blob: StoredBlob) -> str:
 
 
 def get_blob(blob: StoredBlob, headers: Any) -> FakeResponse:
-    """Get Blob: conditional, ranged, stored bytes as they are."""
+    """Respond to Get Blob with the stored bytes; conditions and ranges are supported."""
     if (wanted := headers.get("if-match")) and wanted not in {f'"{blob.etag}"', "*"}:
         return storage_error(412, "ConditionNotMet", "The condition specified in the headers is not met.")
     if headers.get("if-none-match") == f'"{blob.etag}"':
         return FakeResponse(304, b"", {"ETag": f'"{blob.etag}"'})
-    said = {"ETag": f'"{blob.etag}"', "Last-Modified": http_date(blob.modified), "Content-Type": blob.content_type}
+    response_headers = {
+        "ETag": f'"{blob.etag}"',
+        "Last-Modified": http_date(blob.modified),
+        "Content-Type": blob.content_type,
+    }
     if blob.content_encoding:
-        said["Content-Encoding"] = blob.content_encoding
+        response_headers["Content-Encoding"] = blob.content_encoding
     size = len(blob.data)
-    if asked := headers.get("range"):
-        first, _, last = asked.removeprefix("bytes=").partition("-")
+    if range_header := headers.get("range"):
+        first, _, last = range_header.removeprefix("bytes=").partition("-")
         start, end = int(first), min(int(last) + 1 if last else size, size)
         if start >= size:
             return storage_error(416, "InvalidRange", "The range specified is invalid.")
-        return FakeResponse(206, blob.data[start:end], {**said, "Content-Range": f"bytes {start}-{end - 1}/{size}"})
-    return FakeResponse(200, blob.data, {**said, "Content-MD5": blob.md5} if blob.md5 else said)
+        response_headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+        return FakeResponse(206, blob.data[start:end], response_headers)
+    if blob.md5:
+        response_headers["Content-MD5"] = blob.md5
+    return FakeResponse(200, blob.data, response_headers)
 
 
 def storage_error(status: int, code: str, message: str) -> FakeResponse:
-    """An error as the storage words it."""
+    """Build an error response in the format of Azure Blob Storage."""
     body = (
         f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>'
     )
@@ -298,7 +304,7 @@ def _api_error(status: int, code: str, message: str) -> FakeResponse:
 
 
 def http_date(moment: datetime) -> str:
-    """A moment as HTTP writes it (RFC 9110, section 5.6.7)."""
+    """Format a time as an HTTP date (RFC 9110, section 5.6.7)."""
     return format_datetime(moment.astimezone(UTC), usegmt=True)
 
 
@@ -307,7 +313,7 @@ class _FakeServer(ThreadingHTTPServer):
     request_queue_size = 256
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no error of the server."""
+        """Ignore clients that close the connection."""
 
 
 class _FakeHandler(BaseHTTPRequestHandler):
@@ -316,22 +322,22 @@ class _FakeHandler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: object) -> None:
-        """Be silent."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
-        """Answer, in one write: two would wait for each other's acknowledgement."""
+        """Send the response in one write: a second write would wait for the acknowledgement of the first."""
         parts = urlsplit(self.path)
         query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        answer = self.service.respond(FakeRequest(parts.path, query, self.headers, body))
-        length = {"Content-Length": str(len(answer.body))} if answer.has_content_length else {}
-        said = {"Date": http_date(self.service.now()), **length, **answer.headers}
-        head = f"HTTP/1.1 {answer.status} {_reason_phrase(answer.status)}\r\n" + "".join(
-            f"{k}: {v}\r\n" for k, v in said.items()
+        response = self.service.respond(FakeRequest(parts.path, query, self.headers, body))
+        length = {"Content-Length": str(len(response.body))} if response.has_content_length else {}
+        headers = {"Date": http_date(self.service.now()), **length, **response.headers}
+        head = f"HTTP/1.1 {response.status} {_reason_phrase(response.status)}\r\n" + "".join(
+            f"{k}: {v}\r\n" for k, v in headers.items()
         )
-        body = answer.body if answer.sent_bytes is None else answer.body[: answer.sent_bytes]
+        body = response.body if response.sent_bytes is None else response.body[: response.sent_bytes]
         self.wfile.write(head.encode() + b"\r\n" + body)
-        if answer.sent_bytes is not None or not answer.has_content_length:
+        if response.sent_bytes is not None or not response.has_content_length:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
 

@@ -1,4 +1,4 @@
-"""Shapes the demonstration city is built of, drawn as textured faces; lengths in metres."""
+"""Basic shapes of the demo city as textured faces; lengths in metres."""
 
 import math
 
@@ -13,7 +13,7 @@ EDGE_CORNERS = 2
 
 
 def expand_ring(ring: Ring, margin_m: float) -> Ring:
-    """The ring with each corner moved `by` metres away from the middle along both axes."""
+    """Return the ring with each corner moved `margin_m` metres away from the middle along both axes."""
     x = sum(corner[0] for corner in ring) / len(ring)
     y = sum(corner[1] for corner in ring) / len(ring)
     return tuple((cx + math.copysign(margin_m, cx - x), cy + math.copysign(margin_m, cy - y)) for cx, cy in ring)
@@ -22,7 +22,7 @@ def expand_ring(ring: Ring, margin_m: float) -> Ring:
 def add_walls(
     mesh: Mesh, ring: Ring, *, texture: str, span: HeightSpan, colour: Tint, storey: float = STOREY_HEIGHT_M
 ) -> None:
-    """Upright faces around a ring (or along a single edge), whole window bays to each, darker at the foot."""
+    """Add vertical faces around a ring, or along one edge; each has whole window bays and is darker at the foot."""
     low, high = span
     rows = max(1, round((high - low) / storey)) / 4
     dark = darken(colour, 0.72)
@@ -34,7 +34,7 @@ def add_walls(
 
 
 def add_cap(mesh: Mesh, ring: Ring, *, texture: str, height: float, colour: Tint) -> None:
-    """A level face seen from above; its texture repeats every eight metres."""
+    """Add a horizontal face, visible from above; its texture repeats every eight metres."""
     corners = [(x, y, height) for x, y in ring]
     mesh.add_face(texture, corners, uvs=[(x / 8, -y / 8) for x, y in ring], tints=[colour] * len(ring))
 
@@ -42,7 +42,7 @@ def add_cap(mesh: Mesh, ring: Ring, *, texture: str, height: float, colour: Tint
 def add_lathe(
     mesh: Mesh, spot: GroundPoint, *, texture: str, profile: tuple[GroundPoint, ...], sides: int, colour: Tint
 ) -> None:
-    """A smooth turned shape, in shade at its foot; `profile` gives radius and height from there up."""
+    """Add a smooth solid of revolution, darker at the foot; `profile` gives (radius, height) from bottom to top."""
     triangles = mesh.triangles.setdefault(texture, [])
     low: list[int] = []
     for at, (radius, height) in enumerate(profile):
@@ -58,7 +58,7 @@ def add_lathe(
 def _add_level(
     mesh: Mesh, spot: GroundPoint, *, level: tuple[float, float], lean: tuple[float, float], sides: int, colour: Tint
 ) -> list[int]:
-    """The vertices around one level (radius, height) that face `lean` (outward, upward); a point is one vertex."""
+    """Add the vertices of one level (radius, height) with normal `lean` (outward, upward); a point is one vertex."""
     radius, height = level
     out, up = (part / math.hypot(*lean) for part in lean)
     ring = []
@@ -70,7 +70,7 @@ def _add_level(
 
 
 def add_pitched_roof(mesh: Mesh, ring: Ring, *, span: HeightSpan, inset: float, roof: Tint, wall: Tint) -> None:
-    """A roof between eaves and ridge over four corners, its ridge along the first edge.
+    """Add a roof over four corners from eaves to ridge (`span`), with the ridge along the first edge.
 
     The ridge ends `inset` metres short of the roof at both ends: 0 makes gables, more makes hips.
     """

@@ -1,4 +1,4 @@
-"""Binary glTF: the bytes of one tile from its textured faces."""
+"""Encode a mesh with textures as binary glTF (GLB), the content of one tile."""
 
 import json
 import math
@@ -14,18 +14,18 @@ VERTEX_STRUCT = struct.Struct("<8f4B")
 
 
 def parse_tint(colour: str) -> Tint:
-    """The linear RGB bytes of an sRGB colour such as `e8d9b8`: COLOR_0 is linear (glTF 2.0, 3.9.2)."""
+    """Convert an sRGB colour such as `e8d9b8` to linear RGB bytes: COLOR_0 is linear (glTF 2.0, 3.9.2)."""
     red, green, blue = (round(255 * (int(colour[at : at + 2], 16) / 255) ** 2.2) for at in (0, 2, 4))
     return red, green, blue
 
 
 def darken(colour: Tint, factor: float) -> Tint:
-    """The same hue, darker by `factor` (0 to 1, of the light sent back)."""
+    """Darken a colour: multiply its linear values by `factor` (0 to 1)."""
     return int(colour[0] * factor), int(colour[1] * factor), int(colour[2] * factor)
 
 
 def compute_normal(a: Point, b: Point, c: Point) -> Point:
-    """The unit vector a viewer sees head on when a, b, c run counter-clockwise."""
+    """Compute the unit normal of a triangle; it points to the viewer who sees a, b, c counter-clockwise."""
     ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
     vx, vy, vz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
     x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
@@ -35,13 +35,13 @@ def compute_normal(a: Point, b: Point, c: Point) -> Point:
 
 @dataclass(slots=True)
 class Mesh:
-    """The triangles of one tile by texture name, over shared vertices, in metres east, north and up."""
+    """Triangles of one tile by texture name, with shared vertices; axes are east, north and up, in metres."""
 
     vertices: bytearray = field(default_factory=bytearray)
     triangles: dict[str, list[int]] = field(default_factory=dict)
 
     def add_vertex(self, point: Point, facing: Point, *, uv: tuple[float, float], colour: Tint) -> int:
-        """Adds a corner with the unit vector it faces along and answers its index.
+        """Add a vertex with its unit normal `facing`; return its index.
 
         Up becomes +y and north becomes -z: a 3D Tiles runtime turns glTF's y-up back to z-up
         (3D Tiles 1.1, "glTF transforms").
@@ -58,7 +58,7 @@ class Mesh:
         uvs: Sequence[tuple[float, float]],
         tints: Sequence[Tint],
     ) -> None:
-        """Adds a flat convex face, its corners counter-clockwise as seen from outside."""
+        """Add a flat convex face; its corners are counter-clockwise as seen from outside."""
         facing = compute_normal(corners[0], corners[1], corners[2])
         triangles = self.triangles.setdefault(texture, [])
         first = last = -1
@@ -69,26 +69,26 @@ class Mesh:
             first, last = (at if first < 0 else first), at
 
     def bounds(self) -> tuple[list[float], list[float]]:
-        """Least and greatest position exactly as stored in single precision, in glTF's y-up axes."""
+        """Return the lowest and highest position exactly as stored in single precision, in the y-up axes of glTF."""
         values = struct.unpack(f"<{len(self.vertices) // 4}f", self.vertices)
         axes = [values[axis :: VERTEX_STRUCT.size // 4] for axis in range(3)]
         return [min(axis) for axis in axes], [max(axis) for axis in axes]
 
     def box(self) -> tuple[Point, Point]:
-        """Least and greatest corner, in metres east, north, up."""
+        """Return the lowest and highest corner, in metres east, north, up."""
         low, high = self.bounds()
         return (low[0], -high[2], low[1]), (high[0], -low[2], high[1])
 
 
 @dataclass(slots=True)
 class GlbBuffer:
-    """The binary chunk of a GLB and the buffer views into it, each starting on a multiple of four."""
+    """Binary chunk of a GLB and its buffer views; each view starts at a multiple of four bytes."""
 
     body: bytearray = field(default_factory=bytearray)
     views: list[dict[str, int]] = field(default_factory=list)
 
     def add(self, payload: bytes, **purpose: int) -> int:
-        """Appends `payload` and answers the index of its buffer view."""
+        """Append `payload`; return the index of its buffer view."""
         self.body += bytes(-len(self.body) % 4)
         self.views.append({"buffer": 0, "byteOffset": len(self.body), "byteLength": len(payload), **purpose})
         self.body += payload
@@ -96,7 +96,7 @@ class GlbBuffer:
 
 
 def build_glb(mesh: Mesh, textures: Mapping[str, bytes], *, texture_folder: str | None = None) -> bytes:
-    """One self-contained tile, or, with `beside`, one whose images are URIs relative to that folder."""
+    """Build a GLB with embedded images or, with `texture_folder`, with images as URIs in that folder."""
     binary = GlbBuffer()
     accessors = _add_vertices(mesh, binary)
     attributes = {name: at for at, name in enumerate(("POSITION", "NORMAL", "TEXCOORD_0", "COLOR_0"))}
@@ -128,12 +128,12 @@ def build_glb(mesh: Mesh, textures: Mapping[str, bytes], *, texture_folder: str 
 
 
 def _add_vertices(mesh: Mesh, binary: GlbBuffer) -> list[dict[str, object]]:
-    """The accessors of the four interleaved attributes every primitive shares."""
+    """Add the vertices; return the accessors of the four interleaved attributes that all primitives share."""
     view = binary.add(bytes(mesh.vertices), byteStride=VERTEX_STRUCT.size, target=34962)
     shared = {"bufferView": view, "count": len(mesh.vertices) // VERTEX_STRUCT.size}
-    least, most = mesh.bounds()
+    low, high = mesh.bounds()
     return [
-        {**shared, "byteOffset": 0, "componentType": 5126, "type": "VEC3", "min": least, "max": most},
+        {**shared, "byteOffset": 0, "componentType": 5126, "type": "VEC3", "min": low, "max": high},
         {**shared, "byteOffset": 12, "componentType": 5126, "type": "VEC3"},
         {**shared, "byteOffset": 24, "componentType": 5126, "type": "VEC2"},
         {**shared, "byteOffset": 32, "componentType": 5121, "type": "VEC4", "normalized": True},
@@ -158,7 +158,7 @@ def _build_image(name: str, binary: GlbBuffer, payload: bytes | None, texture_fo
 
 
 def _pack_glb(document: dict[str, object], body: bytes) -> bytes:
-    """The GLB of a document and its buffer: header, JSON padded with spaces, BIN with zeros (glTF 2.0, 4.4)."""
+    """Pack a document and its buffer as GLB: header, JSON padded with spaces, BIN padded with zeros (glTF 2.0, 4.4)."""
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     body += bytes(-len(body) % 4)

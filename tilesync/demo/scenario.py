@@ -1,4 +1,4 @@
-"""The service that `tilesync demo` shows: a stand-in with a city, on a bad day."""
+"""Fake service of `tilesync demo`: it exports a city, with delays, expiring links and faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINK_LIFETIME = timedelta(seconds=1.5)
 
 
 class DemoService(FakeService):
-    """A service on an ordinary bad day: an empty list, then an unfinished export, short-lived links, a few failures."""
+    """Fake service with common faults: first no export, then an unfinished one, short-lived links, some failures."""
 
     def __init__(self, edition: int) -> None:
         super().__init__(link_lifetime=LINK_LIFETIME, delay_s=0.08)
@@ -33,30 +33,30 @@ class DemoService(FakeService):
         self._random = random.Random(1)
 
     def visible_exports(self) -> list[dict[str, Any]]:
-        """Nothing at the first look, an unfinished export at the second, then the finished one."""
+        """Return no export for the first two polls, an unfinished one for the third, then the finished one."""
         self._poll_count += 1
         if self._poll_count <= 2:
             return []
         return [{**row, "status": "InProgress"} for row in self.exports] if self._poll_count == 3 else self.exports
 
     def respond_storage(self, request: FakeRequest) -> FakeResponse:
-        """One answer in fifty is "busy", one body in fifty breaks off half-way."""
-        luck = self._random.random()
-        if luck < 0.02 and not request.is_listing:
+        """Respond "busy" to one request in fifty, and break one body in fifty off half-way."""
+        chance = self._random.random()
+        if chance < 0.02 and not request.is_listing:
             return storage_error(503, "ServerBusy", "The server is busy.")
-        answer = super().respond_storage(request)
-        if luck > 0.98 and answer.status == 200 and not request.is_listing:
-            answer.sent_bytes = len(answer.body) // 2
-        return answer
+        response = super().respond_storage(request)
+        if chance > 0.98 and response.status == 200 and not request.is_listing:
+            response.sent_bytes = len(response.body) // 2
+        return response
 
 
 def make_export_id(edition: int) -> str:
-    """The id of the demo's export of one edition."""
+    """Return the export id of one edition of the demo city."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"tilesync-demo/{edition}"))
 
 
 def make_blobs(files: dict[str, bytes]) -> dict[str, StoredBlob]:
-    """Files as a container stores them, with the MD5 that an uploader gives."""
+    """Return files as stored blobs, with the MD5 that an uploader gives."""
     return {
         name: StoredBlob(
             data,

@@ -1,4 +1,4 @@
-"""The pictures the demonstration city is papered with, as PNG."""
+"""Textures of the demo city, as PNG."""
 
 import struct
 import zlib
@@ -15,21 +15,21 @@ class Canvas:
         self.rows = [bytearray(bytes.fromhex(ground) * side) for _ in range(side)]
 
     def fill(self, colour: str, box: tuple[int, int, int, int]) -> None:
-        """Paints the rectangle `box`: left, top, width, height."""
+        """Fill the rectangle `box`: left, top, width, height."""
         left, top, width, height = box
         stroke = bytes.fromhex(colour) * width
         for row in self.rows[top : top + height]:
             row[3 * left : 3 * (left + width)] = stroke
 
     def add_grain(self, amount: int, dice: Random) -> None:
-        """Lightens or darkens every pixel a little, by at most `amount` of 255."""
+        """Lighten or darken every pixel at random, by at most `amount` of 255."""
         for row in self.rows:
             for at in range(0, len(row), 3):
                 change = int((dice.random() - 0.5) * 2 * amount)
                 row[at : at + 3] = bytes(min(255, max(0, value + change)) for value in row[at : at + 3])
 
     def encode_png(self) -> bytes:
-        """The picture as a PNG of eight-bit RGB without row filters (PNG 1.2, 4.1)."""
+        """Encode the picture as a PNG with eight-bit RGB and without row filters (PNG 1.2, 4.1)."""
         header = struct.pack(">2I5B", self.side, self.side, 8, 2, 0, 0, 0)
         body = zlib.compress(b"".join(b"\0" + row for row in self.rows), 9)
         chunks = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
@@ -41,7 +41,7 @@ def _png_chunk(kind: bytes, payload: bytes) -> bytes:
 
 
 def make_textures(dice: Random) -> dict[str, bytes]:
-    """Name without suffix -> PNG. Walls and roofs are near white: the tint of a face colours them."""
+    """Make all textures: PNG bytes by name without suffix. Walls and roofs are nearly white; tints colour them."""
     pictures = {
         "plaster": _draw_plaster(dice),
         "brick": _draw_brick(dice),
@@ -57,12 +57,12 @@ def make_textures(dice: Random) -> dict[str, bytes]:
 
 
 def _list_bay_corners() -> list[tuple[int, int]]:
-    """Upper left corners of the 32-pixel window bays of a 128-pixel facade."""
+    """Return the upper left corners of the 32-pixel window bays of a 128-pixel facade."""
     return [(32 * column, 32 * row) for row in range(BAYS_PER_SIDE) for column in range(BAYS_PER_SIDE)]
 
 
 def _draw_plaster(dice: Random) -> Canvas:
-    """A rendered wall with framed windows, some with shutters, some with a curtain drawn."""
+    """Draw a plaster wall with framed windows; some have shutters, some a closed curtain."""
     picture = Canvas(128, "f6f4ee")
     for x, y in _list_bay_corners():
         shuttered = dice.random() < 0.45
@@ -77,7 +77,7 @@ def _draw_plaster(dice: Random) -> Canvas:
 
 
 def _draw_brick(dice: Random) -> Canvas:
-    """A brick wall with wide factory windows."""
+    """Draw a brick wall with wide factory windows."""
     picture = Canvas(128, "f0ebe6")
     for row in range(0, 128, 4):
         picture.fill("d9d2cb", (0, row, 128, 1))
@@ -90,7 +90,7 @@ def _draw_brick(dice: Random) -> Canvas:
 
 
 def _draw_glass(dice: Random) -> Canvas:
-    """A curtain wall: panes between steel, each reflecting another piece of sky."""
+    """Draw a glass facade: panes in steel frames, in different blues."""
     picture = Canvas(128, "f2f5f6")
     panes = ("6f95ad", "7ba3b9", "88afc2", "98bccb", "5f859e")
     for x, y in _list_bay_corners():
@@ -102,7 +102,7 @@ def _draw_glass(dice: Random) -> Canvas:
 
 
 def _draw_shops(dice: Random) -> Canvas:
-    """Shop windows under awnings, one storey high, four to a width."""
+    """Draw shop windows under awnings, one storey high, four side by side."""
     picture = Canvas(128, "e9e4da")
     awnings = ("b5483f", "3f7f75", "d9a441", "456a94", "8c5a7a")
     for x, y in _list_bay_corners():
@@ -116,7 +116,7 @@ def _draw_shops(dice: Random) -> Canvas:
 
 
 def _draw_tiles(dice: Random) -> Canvas:
-    """Rows of roof tiles."""
+    """Draw rows of roof tiles."""
     picture = Canvas(32, "f2f2f2")
     for row in range(0, 32, 8):
         picture.fill("b9b9b9", (0, row, 32, 2))
@@ -127,7 +127,7 @@ def _draw_tiles(dice: Random) -> Canvas:
 
 
 def _draw_street() -> Canvas:
-    """One grid cell from above: half a street on each side, kerb, zebra crossings; two pixels a metre."""
+    """Draw a grid cell from above: half a street on each side, kerbs, zebra crossings; two pixels a metre."""
     picture = Canvas(256, "8d8f90")
     for at in range(26, 230, 12):
         for box in ((at, 0, 6, 1), (at, 255, 6, 1), (0, at, 1, 6), (255, at, 1, 6)):

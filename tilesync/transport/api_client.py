@@ -116,7 +116,7 @@ ResponseReader = Callable[[ApiResponse], Awaitable[T]]
 
 
 class ApiClient:
-    """API client with retries: one httpx client for each route (direct, or through a proxy), opened on first use.
+    """API client with retries: one httpx transport for each route (direct, or through a proxy), opened on first use.
 
     Redirects are not followed: a signature must not reach another host.
     """
@@ -232,8 +232,9 @@ def _timeout() -> httpx.Timeout:
 
 
 def _build_transport(proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
-    """Open connections of httpx without its client, which logs each URL at INFO, signature and all: to silence that
-    would change the logging of the host program.
+    """Build an httpx transport, without a client: that logs each URL with its signature at INFO.
+
+    A filter on its logger was rejected: it would change the logging of the host program.
     """
     limits = httpx.Limits(max_connections=8)
     try:

@@ -1,4 +1,4 @@
-"""Files for output: replaced in one step, and what is no regular file is written to, never replaced."""
+"""Output files: regular files are replaced in one step; other types are written to, never replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tilesync.runtime.safe_open import WrongFileType
 
 
 def create_null_device(folder: Path) -> Path:
-    """A device like /dev/null, in a folder."""
+    """Make a device like /dev/null in a folder."""
     if os.geteuid() != 0:
         pytest.skip("only root makes devices")
     os.mknod(folder / "null", 0o666 | 0o020000, os.makedev(1, 3))
@@ -26,7 +26,7 @@ def create_null_device(folder: Path) -> Path:
 
 
 def start_fifo_reader(fifo: Path, found: list[bytes]) -> threading.Thread:
-    """Somebody who reads a FIFO to its end, and has opened it."""
+    """Start a reader of a FIFO, and wait until it has opened it."""
     descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
 
@@ -39,7 +39,7 @@ def start_fifo_reader(fifo: Path, found: list[bytes]) -> threading.Thread:
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    """New or old, it has the new content, the umask's mode, and nothing lies beside it."""
+    """A new or replaced file has the new content and the mode of the umask; no temporary file is left."""
     before = os.umask(0o027)
     try:
         for data in (b"one", b"two"):
@@ -52,7 +52,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_what_lies_beside_is_not_touched(tmp_path: Path) -> None:
-    """Another's `r.tmp`, be it a file or a link, stands; so does what shares the old file's content by a hard link."""
+    """A foreign `r.tmp` (file or link) stays, and so does a hard link to the old file."""
     (tmp_path / "r.tmp").write_bytes(b"mine")
     (tmp_path / "r").write_bytes(b"old")
     os.link(tmp_path / "r", tmp_path / "other")
@@ -64,7 +64,7 @@ def test_what_lies_beside_is_not_touched(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("there", [True, False])
 def test_a_symlink_stays(tmp_path: Path, there: bool) -> None:
-    """What it leads to is replaced, or made."""
+    """The target of a symlink is replaced or created."""
     (tmp_path / "far").mkdir()
     (tmp_path / "r").symlink_to("far/target")
     if there:
@@ -76,7 +76,7 @@ def test_a_symlink_stays(tmp_path: Path, there: bool) -> None:
 
 
 def test_a_device_stays(tmp_path: Path) -> None:
-    """Also behind a symlink: it is written to, and is the device that it was."""
+    """A device, also behind a symlink, is written to and not replaced."""
     device = create_null_device(tmp_path)
     (tmp_path / "link").symlink_to("null")
     for path in (device, tmp_path / "link"):
@@ -87,7 +87,7 @@ def test_a_device_stays(tmp_path: Path) -> None:
 
 
 def test_a_fifo_is_written_to(tmp_path: Path) -> None:
-    """Whoever reads it gets all, also more than a pipe holds; without a reader it is an error, and no wait."""
+    """The reader of a FIFO gets everything, also more than a pipe holds; without a reader it is an error at once."""
     fifo, found = tmp_path / "r", list[bytes]()
     os.mkfifo(fifo)
     with pytest.raises(OSError, match="no program reads"):
@@ -101,7 +101,7 @@ def test_a_fifo_is_written_to(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    """Neither written to nor replaced."""
+    """A folder, a socket or a block device is neither written to nor replaced."""
     (tmp_path / "r").mkdir()
     with pytest.raises(OSError):
         replace_file(tmp_path / "r", b"report")
@@ -109,7 +109,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_block_device_is_refused(tmp_path: Path) -> None:
-    """A disk is no place for a report, whoever asks."""
+    """A block device is refused, also for root."""
     if os.geteuid() != 0:
         pytest.skip("only root makes devices")
     os.mknod(tmp_path / "disk", 0o600 | 0o060000, os.makedev(240, 250))  # for experiments: no such disk is there
@@ -121,7 +121,7 @@ def test_a_block_device_is_refused(tmp_path: Path) -> None:
 
 
 def test_standard_output_is_not_cut_off(tmp_path: Path) -> None:
-    """`--report /dev/stdout > FILE` adds to the file that standard output goes to."""
+    """`--report /dev/stdout > FILE` appends to the file behind standard output."""
     code = "import sys; from tilesync.cli.output.atomic_file import replace_file; print('a', flush=True)\n"
     code += "replace_file('/dev/stdout', b'report\\n'); print('b')"
     with (tmp_path / "out").open("ab") as out:
@@ -132,7 +132,7 @@ def test_standard_output_is_not_cut_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize("named", ["/dev/stdout", "out"])
 @pytest.mark.parametrize("standing", ["", "what was there before, and is longer than all that comes\n"])
 def test_standard_output_that_starts_anew_is_not_overwritten(tmp_path: Path, named: str, standing: str) -> None:
-    """`> FILE` opens it at its beginning: what is printed after a report or a log line comes behind it."""
+    """With `> FILE`, output that is printed after a report or a log line comes after it."""
     (tmp_path / "out").write_text(standing)
     code = (
         "import os, sys; from tilesync.cli.output.atomic_file import open_to_append, replace_file; path = sys.argv[1]\n"
@@ -145,7 +145,7 @@ def test_standard_output_that_starts_anew_is_not_overwritten(tmp_path: Path, nam
 
 
 def test_standard_output_that_is_a_socket_is_written_to() -> None:
-    """A service manager gives a socket as standard output, and no system opens one by its path."""
+    """A socket as standard output, as from a service manager, works although it cannot be opened by its path."""
     here, there = socket.socketpair()
     code = "from tilesync.cli.output.atomic_file import replace_file; replace_file('/dev/stdout', b'report')"
     with here, there:
@@ -155,7 +155,7 @@ def test_standard_output_that_is_a_socket_is_written_to() -> None:
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the new one cannot be put in place, the old one stands and nothing lies beside it."""
+    """If the rename fails, the old file stays and no temporary file is left."""
     (tmp_path / "r").write_bytes(b"old")
 
     def refuse(*_: object) -> None:
@@ -169,7 +169,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_appending_makes_and_goes_on(tmp_path: Path) -> None:
-    """A log file is made where it is missing, and goes on behind what it holds; a link to one is followed."""
+    """A log file is created if missing, and appended to otherwise; a link is followed."""
     (tmp_path / "link").symlink_to("log")
     for _ in range(2):
         with open(open_to_append(tmp_path / "link", create=True), "a", encoding="utf-8") as log:
@@ -187,7 +187,7 @@ def test_appending_makes_and_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--report", "--log-file"])
 def test_a_device_that_is_named_stays_a_device(tmp_path: Path, option: str) -> None:
-    """As root the machine's own /dev/null was replaced by a report."""
+    """A report to /dev/null does not replace the device, even as root."""
     device = create_null_device(tmp_path)
     done = run_tilesync("verify", tmp_path / "d", option, device)
     assert done.exit_code == 8
@@ -195,7 +195,7 @@ def test_a_device_that_is_named_stays_a_device(tmp_path: Path, option: str) -> N
 
 
 def test_a_log_file_that_is_a_fifo_without_a_reader_is_a_usage_error(tmp_path: Path) -> None:
-    """Nothing waits for a reader."""
+    """A FIFO without a reader does not block a run."""
     os.mkfifo(tmp_path / "log")
     done = run_tilesync("verify", tmp_path / "d", "--log-file", tmp_path / "log")
     assert done.exit_code == 2
@@ -203,7 +203,7 @@ def test_a_log_file_that_is_a_fifo_without_a_reader_is_a_usage_error(tmp_path: P
 
 
 def test_a_report_to_a_fifo_without_a_reader_is_said(tmp_path: Path) -> None:
-    """The run ends with its own exit code, and says why there is no report."""
+    """If the report fails, the run keeps its own exit code and says why there is no report."""
     os.mkfifo(tmp_path / "r")
     done = run_tilesync("verify", tmp_path / "d", "--report", tmp_path / "r")
     assert done.exit_code == 8
@@ -212,7 +212,7 @@ def test_a_report_to_a_fifo_without_a_reader_is_said(tmp_path: Path) -> None:
 
 
 def test_wrong_types_are_named(tmp_path: Path) -> None:
-    """The error says what stands there."""
+    """The error names the type of the file."""
     os.mknod(tmp_path / "s", 0o600 | 0o140000)
     with pytest.raises(WrongFileType, match="a socket where a file is needed"):
         open_to_append(tmp_path / "s")

@@ -1,4 +1,4 @@
-"""The bar as text: the time left by the recent rate, and a line that fits its terminal."""
+"""The text of the bar: the remaining time at the recent rate, in a line that fits the terminal."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ MB = 1_000_000
 
 
 def bar_line(state: BarState, columns: int) -> str:
-    """The line as tqdm draws it."""
+    """Return the line as tqdm draws it."""
     form = format_bar(state, columns)
     return tqdm.format_meter(
         completed_fraction(state) * 100, 100, 1.0, ncols=max(columns - 1, 1), ascii=" #", bar_format=form
@@ -26,7 +26,7 @@ def bar_line(state: BarState, columns: int) -> str:
 
 
 def simulate_progress(*phases: tuple[int, float, float], began: float = 100.0) -> tuple[RecentRate, ProgressSample]:
-    """A rate that was told ten times a second of phases: their seconds, bytes and files a second."""
+    """Simulate phases (seconds, bytes/s, files/s) with ten samples a second; return the rate."""
     rate, now = RecentRate(), ProgressSample(began, 0, 0)
     moved, done = 0.0, 0.0
     for seconds, byte_rate, file_rate in phases:
@@ -38,7 +38,7 @@ def simulate_progress(*phases: tuple[int, float, float], began: float = 100.0) -
 
 
 def test_the_rate_is_that_of_the_last_seconds() -> None:
-    """Ten fast minutes say nothing once it has been slow for the window; the average would be far off."""
+    """After a slow window, ten earlier fast minutes do not count."""
     rate, now = simulate_progress((600, 50 * MB, 500), (60, 1 * MB, 10))
     left = rate.seconds_left(300 * MB, 0)
     assert left is not None
@@ -47,7 +47,7 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
 
 
 def test_many_small_files_after_a_few_large_ones() -> None:
-    """Where files are what takes the time they tell what is left, however few bytes they have."""
+    """If files take more time than bytes, the remaining time is counted by files."""
     rate, _ = simulate_progress((50, 0.5 * MB, 200))
     left = rate.seconds_left(1 * MB, 60_000)
     assert left is not None
@@ -58,7 +58,7 @@ def test_many_small_files_after_a_few_large_ones() -> None:
 
 
 def test_what_stands_still_tells_nothing() -> None:
-    """Without two samples, and where nothing moved for a window, nobody knows; with nothing left it is 0."""
+    """With fewer than two samples, or without progress, the time is unknown; with nothing left it is 0."""
     assert RecentRate().seconds_left(1, 1) is None
     rate, _ = simulate_progress((30, MB, 1), (int(RATE_WINDOW_S) + 2, 0, 0))
     assert rate.seconds_left(MB, 1) is None
@@ -66,7 +66,7 @@ def test_what_stands_still_tells_nothing() -> None:
 
 
 def test_a_new_plan_begins_anew() -> None:
-    """Counts that go back make no negative rate."""
+    """Counts that decrease give no negative rate."""
     rate, now = simulate_progress((30, MB, 10))
     rate.add(ProgressSample(now.time_s + 1, 0, 0))
     assert rate.per_second() == (0, 0)
@@ -75,7 +75,7 @@ def test_a_new_plan_begins_anew() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """A day of drawing keeps a window of samples."""
+    """After a day only one window of samples is kept."""
     rate, _ = simulate_progress((3600, MB, 10))
     assert len(rate._samples) < RATE_WINDOW_S + 5
 
@@ -90,7 +90,7 @@ STATES = st.builds(
 
 @given(STATES, st.integers(1, 250))
 def test_a_bar_fits(state: BarState, columns: int) -> None:
-    """It leaves the last column free, at any width, and always says how far the run is."""
+    """At any width the line leaves the last column free and shows the progress."""
     line = bar_line(state, columns)
     assert len(line) < max(columns, 2)
     assert columns < 6 or "%" in line
@@ -98,7 +98,7 @@ def test_a_bar_fits(state: BarState, columns: int) -> None:
 
 
 def test_what_a_bar_says() -> None:
-    """At 60 columns the time left is there still; at 200 all is."""
+    """At 60 columns the remaining time is still shown; at 200 everything is."""
     state = BarState(1_234, 5_678, False, 12_300_000, 45_600_000, 79.0, 297.0, 1_200_000.0)
     assert bar_line(state, 60) == "1,234/5,678 files  27% 12.3 MB/45.6 MB, 04:57 left"
     wide = bar_line(state, 200)
@@ -109,7 +109,7 @@ def test_what_a_bar_says() -> None:
 
 
 def test_spans() -> None:
-    """Minutes and seconds, hours where there are some."""
+    """A duration has minutes and seconds, and hours if there are any."""
     assert [format_duration(seconds) for seconds in (None, 0, 59.6, 297, 3723)] == [
         "--:--",
         "00:00",

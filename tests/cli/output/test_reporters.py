@@ -1,4 +1,4 @@
-"""What a run gives out gets to its reader, or the exit code says that it did not; every exit writes its report."""
+"""Lost output gives an exit code of its own, and every exit writes the report."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def run_in_shell(
 
 
 def environment(sim: Simulator | None, **more: str) -> dict[str, str]:
-    """A bare environment."""
+    """Return a minimal environment."""
     service = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
     return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **service, **more}
 
 
 @pytest.fixture
 def service() -> Iterator[Simulator]:
-    """A simulator with a small export."""
+    """Start a simulator with a small export."""
     with Simulator() as sim:
         sim.offer_export()
         yield sim
@@ -63,7 +63,7 @@ def service() -> Iterator[Simulator]:
     ],
 )  # fmt: skip
 def test_output_that_does_not_get_there(service: Simulator, tmp_path: Path, command: str) -> None:
-    """On a full disk each command that was asked for output ends with 8, and says so once."""
+    """On a full disk each command with output ends with 8, and says so once."""
     assert run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'held'}").returncode == 0
     words = command.format(held=tmp_path / "held", new=tmp_path / "new")
     done = run_in_shell(service, words, redirected=">/dev/full")
@@ -77,7 +77,7 @@ def test_output_that_does_not_get_there(service: Simulator, tmp_path: Path, comm
 
 
 def two_versions(service: Simulator, dest: Path) -> list[str]:
-    """A destination with two versions, the newest first."""
+    """Make a destination with two versions."""
     assert run_in_shell(service, f"mirror {IMODEL} {dest}").returncode == 0
     service.offer_export(export_id=SECOND)
     assert run_in_shell(service, f"mirror {IMODEL} {dest}").returncode == 0
@@ -88,7 +88,7 @@ def two_versions(service: Simulator, dest: Path) -> list[str]:
 def test_a_rollback_that_moved_the_pointer_does_not_ask_to_be_repeated(
     service: Simulator, tmp_path: Path, how: str
 ) -> None:
-    """The same command again would go one version further, whatever went wrong after the pointer had moved."""
+    """After a rollback whose output is lost, no hint asks to run it again: that would go one version further."""
     _, older = two_versions(service, tmp_path / "d")
     hook = f"--on-publish {tmp_path / 'hook'}" if how == "interrupted" else ""
     (tmp_path / "hook").write_text("#!/bin/sh\nkill -INT $PPID\nexec sleep 60\n")
@@ -103,7 +103,7 @@ def test_a_rollback_that_moved_the_pointer_does_not_ask_to_be_repeated(
 
 
 def test_a_closed_standard_output(service: Simulator, tmp_path: Path) -> None:
-    """A closed stdout takes nothing: 8 where something was to be read there, 0 where nothing was."""
+    """A closed stdout gives 8 if the command has output, otherwise 0."""
     done = run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'}", redirected=">&-")
     assert (done.returncode, "error" in done.stderr) == (0, False)
     done = run_in_shell(service, f"versions {tmp_path / 'd'}", redirected=">&-")
@@ -112,7 +112,7 @@ def test_a_closed_standard_output(service: Simulator, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_has_enough(service: Simulator, tmp_path: Path) -> None:
-    """A pipe whose reader went away is no failure, and nothing is said of it."""
+    """A pipe whose reader went away is no failure, and prints no message."""
     assert run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'}").returncode == 0
     script = f'"{sys.executable}" -m tilesync versions {tmp_path / "d"} --json -q; echo $? >&2'
     done = subprocess.run(
@@ -123,7 +123,7 @@ def test_a_reader_that_has_enough(service: Simulator, tmp_path: Path) -> None:
 
 
 def test_the_report_says_that_output_was_lost(service: Simulator, tmp_path: Path) -> None:
-    """A mirror whose JSON lines were lost is published, and its report has the exit code that the process has."""
+    """A mirror whose JSON lines were lost is published; its report has the exit code of the process."""
     done = run_in_shell(
         service, f"mirror {IMODEL} {tmp_path / 'd'} --json --report {tmp_path / 'r'}", redirected=">/dev/full"
     )
@@ -133,20 +133,20 @@ def test_the_report_says_that_output_was_lost(service: Simulator, tmp_path: Path
 
 
 def test_a_failure_keeps_its_exit_code(service: Simulator, tmp_path: Path) -> None:
-    """Output that is lost does not hide why the run failed."""
+    """Lost output does not hide the error of the run."""
     service.add_fault(is_blob_named("tiles/001.glb"), error_response(404, "BlobNotFound"), times=None)
     assert run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'} --json", redirected=">/dev/full").returncode == 3
 
 
 @pytest.mark.parametrize("word", ["mirror", "no-such-command", "verify"])
 def test_nobody_hears(word: str) -> None:
-    """With stderr full or closed a usage error still ends with 2."""
+    """With stderr full or closed, a usage error still ends with 2."""
     for streams in ("2>/dev/full", "2>&-", ">/dev/full 2>/dev/full"):
         assert run_in_shell(None, word, redirected=streams).returncode == 2
 
 
 def test_no_message_steers_the_terminal(service: Simulator, tmp_path: Path) -> None:
-    """What others wrote, here whose a destination is, is told without control characters."""
+    """Foreign texts, here the owner of a destination, are printed without control characters."""
     assert run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'}").returncode == 0
     latest = tmp_path / "d/latest.json"
     said = json.loads(latest.read_text())
@@ -158,7 +158,7 @@ def test_no_message_steers_the_terminal(service: Simulator, tmp_path: Path) -> N
 
 
 def test_a_log_file_on_a_full_disk(service: Simulator, tmp_path: Path) -> None:
-    """It is warned of once, and the mirror goes on to its end."""
+    """A log file that fails gives one warning, and the mirror continues."""
     done = run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'} --log-file /dev/full --json")
     last = json.loads(done.stdout.splitlines()[-1])
     assert (done.returncode, last["exit"], last["published"]) == (0, 0, True)
@@ -170,7 +170,7 @@ def test_a_log_file_on_a_full_disk(service: Simulator, tmp_path: Path) -> None:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """A report; its facts about the run are right, whatever else it says."""
+    """Read a report and check its facts about the run."""
     said: dict[str, Any] = json.loads(path.read_text())
     assert (said["host"], said["tilesync"]) == (socket.gethostname(), __version__)
     started, finished = (datetime.fromisoformat(said[key]) for key in ("started", "finished"))
@@ -180,7 +180,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def read_report_of_run(sim: Simulator | None, path: Path, command: str, **more: str) -> dict[str, Any]:
-    """The report of a run in whose place yesterday's stood."""
+    """Run a command that replaces an old report; return the new one."""
     path.write_text('{"kind": "finished", "exit": 0}')
     done = run_in_shell(sim, command, **more)
     said = read_report(path)
@@ -190,7 +190,7 @@ def read_report_of_run(sim: Simulator | None, path: Path, command: str, **more: 
 
 
 def test_a_good_run_and_an_audit(service: Simulator, tmp_path: Path) -> None:
-    """Time, SOURCE, DEST, host and version stand in the report and in the last line."""
+    """The report and the last line have the time, SOURCE, DEST, host and version."""
     report, dest = tmp_path / "r", tmp_path / "d"
     said = read_report_of_run(service, report, f"mirror {IMODEL} {dest} --report {report}")
     assert (said["kind"], said["source"], said["dest"]) == ("finished", IMODEL, str(dest))
@@ -206,7 +206,7 @@ def test_a_good_run_and_an_audit(service: Simulator, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_usage_errors_write_a_report(tmp_path: Path, words: str) -> None:
-    """A run that never began replaces yesterday's `finished`, with what it was asked to do."""
+    """A usage error replaces the old report, with SOURCE and DEST of the command."""
     report, dest = tmp_path / "r", tmp_path / "d"
     said = read_report_of_run(None, report, f"mirror {IMODEL} {dest} {words.format(report=report)}")
     assert (said["kind"], said["exit"], said["error"]) == ("failed", 2, "UsageError")
@@ -216,14 +216,14 @@ def test_usage_errors_write_a_report(tmp_path: Path, words: str) -> None:
 
 @pytest.mark.parametrize("words", ["mirorr {dest} --report {report}", "--report {report} mirror {dest}"])
 def test_what_is_no_command_writes_a_report(tmp_path: Path, words: str) -> None:
-    """A misspelt command, or an option before it, leaves no `finished` behind; nothing is told as SOURCE by guess."""
+    """A misspelt command, or an option before it, replaces the old report; SOURCE is not guessed."""
     report = tmp_path / "r"
     said = read_report_of_run(None, report, words.format(dest=tmp_path / "d", report=report))
     assert (said["kind"], said["exit"], said["source"], said["dest"]) == ("failed", 2, None, None)
 
 
 def test_a_report_that_the_environment_names(tmp_path: Path) -> None:
-    """TILESYNC_REPORT counts likewise, and is left alone by commands that write none."""
+    """TILESYNC_REPORT works too, and commands without a report ignore it."""
     report = tmp_path / "r"
     settings = {"TILESYNC_REPORT": str(report), "TILESYNC_SOURCE": IMODEL, "TILESYNC_DEST": str(tmp_path / "d")}
     said = read_report_of_run(None, report, "mirror --wait soon", **settings)
@@ -234,7 +234,7 @@ def test_a_report_that_the_environment_names(tmp_path: Path) -> None:
 
 
 def test_a_link_is_told_without_its_signature(service: Simulator, tmp_path: Path) -> None:
-    """SOURCE as an argument, on standard input, and in a usage error: the bare URL, or nothing."""
+    """The report has SOURCE as a URL without query, or not at all, also for stdin and usage errors."""
     report, link = tmp_path / "r", service.create_link(EXPORT)
     base = link.partition("?")[0]
     said = read_report_of_run(service, report, f"mirror '{link}' {tmp_path / 'd'} --report {report}")
@@ -249,7 +249,7 @@ def test_a_link_is_told_without_its_signature(service: Simulator, tmp_path: Path
 
 
 def test_a_bug_writes_a_report(tmp_path: Path) -> None:
-    """A bug before the session begins, and one in it, end with 1 and a report."""
+    """A bug before or in the session ends with 1 and a report."""
     report = tmp_path / "r"
     for where in ("tilesync.api.inputs.create_service", "tilesync.cli.mirror.create_session"):
         module, _, name = where.rpartition(".")
@@ -272,7 +272,7 @@ def test_a_bug_writes_a_report(tmp_path: Path) -> None:
 def test_signals_write_a_report(
     service: Simulator, tmp_path: Path, number: int, code: int, kind: str, times: int
 ) -> None:
-    """A run that is stopped, and one that is stopped again before it could end, leave their report."""
+    """A run that is stopped, once or twice, writes its report."""
     import threading
 
     gate = threading.Event()
@@ -296,7 +296,7 @@ def test_signals_write_a_report(
 
 @pytest.mark.parametrize(("name", "exit_code", "wrong"), [("SIGTERM", 143, "Terminated"), ("SIGHUP", 129, "HungUp")])
 def test_a_signal_before_the_session(tmp_path: Path, name: str, exit_code: int, wrong: str) -> None:
-    """A signal while the command still loads writes a report too."""
+    """A signal while the command loads writes a report too."""
     report = tmp_path / "r"
     code = (
         "import os, signal, tilesync.cli.main as c, tilesync.cli.mirror as m\n"
@@ -321,6 +321,6 @@ def test_a_signal_before_the_session(tmp_path: Path, name: str, exit_code: int, 
     ],
 )  # fmt: skip
 def test_what_may_be_told(text: str | None, shown: str | None) -> None:
-    """Of a URL neither query nor user is told, of a text that may hold a signature nothing."""
+    """A URL is reported without query and user; a text that may contain a signature is not reported."""
     assert redact_source(text) == shown
     assert redact_dest("d") == os.path.abspath("d")

@@ -1,4 +1,4 @@
-"""Tables fit a terminal, and lose nothing elsewhere."""
+"""Tables fit a terminal, and are complete elsewhere."""
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ ROW = Export(
 @pytest.mark.parametrize("imodel", [True, False])
 @pytest.mark.parametrize("there", [None, ()])
 def test_exports_fit_80_columns(imodel: bool, there: tuple[ListedVersion, ...] | None) -> None:
-    """Ids, times and sizes are whole; the name is cut; without a width all is there."""
+    """Ids, times and sizes are never cut, names are; without a width everything is shown."""
     row, has_held = make_export_info(ROW, there), there is not None
     shown = format_export_table([row, row], has_held=has_held, has_imodel=imodel, width=80)
     assert max(map(len, shown.splitlines())) <= 80
@@ -41,7 +41,7 @@ def test_exports_fit_80_columns(imodel: bool, there: tuple[ListedVersion, ...] |
 
 
 def test_a_wide_terminal_has_a_line_a_row() -> None:
-    """What fits is one line; a name that is a little too long is cut to let it."""
+    """A row that fits is one line; a name that is slightly too long is cut to fit."""
     row = make_export_info(ROW)
 
     def table(width: int | None = None) -> str:
@@ -58,19 +58,19 @@ def test_a_wide_terminal_has_a_line_a_row() -> None:
     st.integers(45, 120),
 )
 def test_no_line_is_wider(rows: list[list[str]], width: int) -> None:
-    """Whatever is in the cells."""
+    """No line is wider than the terminal, for any cells."""
     shown = format_table(["ID", "WHAT", "NAME"], rows, width=width, truncated=("NAME",))
     assert max(map(len, shown.splitlines()), default=0) <= width
 
 
 def test_names_keep_their_end() -> None:
-    """The end of a path tells files apart."""
+    """The start of a path is cut, because its end identifies the file."""
     assert truncate_start("tiles/0/1/2/3.glb", 8) == "…2/3.glb"
     assert truncate_start("3.glb", 8) == "3.glb"
 
 
 def test_sentences_are_wrapped_between_words() -> None:
-    """An id or a command is not broken; without a width nothing is."""
+    """Ids and commands are never broken; without a width nothing is wrapped."""
     text = f"`tilesync mirror {ID} DEST` " * 4
     shown = wrap_text(text, first_indent="ok    ", next_indent="      ", width=80)
     assert max(map(len, shown.splitlines())) <= 80
@@ -79,5 +79,5 @@ def test_sentences_are_wrapped_between_words() -> None:
 
 
 def test_no_cell_steers_the_terminal() -> None:
-    """Texts of others, such as the name of an export, stay in their row and color nothing."""
+    """Foreign texts, such as the name of an export, stay in their row and change no color."""
     assert format_table(["ID", "NAME"], [["1", "a\x1b[31mb\nc\x9b2J"]]) == "ID  NAME\n1   a\ufffd[31mb c\ufffd2J"

@@ -1,4 +1,4 @@
-"""What a terminal shows: lines that fit it, at any width and when that changes; everything where there is none."""
+"""Output on a terminal fits its width, also after a resize; other output is complete."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAME = "A bridge over a river, seen from the north in the morning, with every bo
 
 @pytest.fixture
 def service() -> Iterator[Simulator]:
-    """A simulator with an export of a long name, and one that failed with a long reason."""
+    """Start a simulator with a long export name, and an export that failed with a long reason."""
     with Simulator() as sim:
         sim.offer_export(export(40), displayName=NAME)
         sim.offer_export(export_id=EXPORT[::-1], status="Invalid", error={"message": "the model has no geometry " * 6})
@@ -40,7 +40,7 @@ def resize(terminal: int, columns: int) -> None:
 def run_on_terminal(
     *words: object, sim: Simulator, columns: int, on_output: Callable[[int, bytes], None] = lambda terminal, shown: None
 ) -> str:
-    """All that a command shows on a terminal of so many columns; `look` sees it as it comes, and may resize it."""
+    """Run a command on a terminal; return its output. `on_output` gets the output so far and may resize."""
     outer, inner = pty.openpty()
     resize(inner, columns)
     running = subprocess.Popen(
@@ -70,13 +70,13 @@ def run_on_terminal(
 
 
 def split_bar_frames(shown: str) -> list[str]:
-    """The states of the bar, in order."""
+    """Split the output into the frames of the bar."""
     return [line for line in re.split(r"[\r\n]+", shown) if re.search(r"\d% ", line) or "% |" in line or "%," in line]
 
 
 @pytest.mark.parametrize("columns", [20, 60, 80, 200])
 def test_the_bar_fits(service: Simulator, tmp_path: Path, columns: int) -> None:
-    """No state of the bar reaches the last column, where a terminal would begin another line; the last one is gone."""
+    """No frame of the bar reaches the last column, where a terminal would wrap; the last frame is erased."""
     service.delay_s = 0.1
     shown = run_on_terminal("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, columns=columns)
     bars = split_bar_frames(shown)
@@ -87,7 +87,7 @@ def test_the_bar_fits(service: Simulator, tmp_path: Path, columns: int) -> None:
 
 
 def test_the_bar_follows_a_terminal_that_shrinks(service: Simulator, tmp_path: Path) -> None:
-    """From the next state on it is as wide as the terminal is by then, blanks included."""
+    """After a resize, the next frame has the new width, blanks included."""
     service.delay_s = 0.1
     at: list[int] = []
 
@@ -109,7 +109,7 @@ def test_the_bar_follows_a_terminal_that_shrinks(service: Simulator, tmp_path: P
     "words", [["exports", IMODEL], ["exports"], ["exports", IMODEL, "--held", "{d}"], ["versions", "{d}"]]
 )
 def test_tables_fit_80_columns(service: Simulator, tmp_path: Path, words: list[str]) -> None:
-    """On a terminal no line is wider, ids are whole; a pipe gets everything, in a line a row."""
+    """On a terminal lines fit and ids are complete; a pipe gets everything, one line per row."""
     assert run_tilesync("mirror", IMODEL, tmp_path, sim=service).exit_code == 0
     named = [word.format(d=tmp_path) for word in words]
     shown = run_on_terminal(*named, "-q", sim=service, columns=80)
@@ -123,7 +123,7 @@ def test_tables_fit_80_columns(service: Simulator, tmp_path: Path, words: list[s
 
 
 def test_a_plan_fits(service: Simulator, tmp_path: Path) -> None:
-    """A long name keeps its end, and the reason stands behind it."""
+    """A long name keeps its end, followed by the reason."""
     service.offer_export({**export(2), f"tiles/{'deep/' * 30}leaf.glb": b"x"}, export_id="b" * 8 + EXPORT[8:])
     words = ("mirror", IMODEL, tmp_path / "d", "-n", "--exclude", "nothing")
     shown = run_on_terminal(*words, sim=service, columns=80)
@@ -134,7 +134,7 @@ def test_a_plan_fits(service: Simulator, tmp_path: Path) -> None:
 
 
 def test_doctor_fits(service: Simulator) -> None:
-    """Findings and hints of one sentence are wrapped between words."""
+    """Long findings and hints are wrapped between words."""
     shown = run_on_terminal("doctor", "--source", IMODEL, sim=service, columns=80)
     assert max(map(len, shown.replace("\r\n", "\n").splitlines())) <= 80
     assert EXPORT in shown

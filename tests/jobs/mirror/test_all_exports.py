@@ -1,4 +1,4 @@
-"""Every finished export, oldest first; and exports that are mirrored without being published."""
+"""All exports: every finished export, oldest first; and exports that are mirrored without publishing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def of_container(export_id: str) -> RequestMatcher:
 
 
 def test_every_export_is_mirrored_oldest_first(tmp_path: Path) -> None:
-    """All finished exports are held in the end, in the order of their age; the pointer moved once: to the newest."""
+    """All finished exports are stored, in the order of their age; the pointer moves once: to the newest."""
     with Simulator() as sim:
         files = offer_exports(sim, *ALL)
         sim.offer_export(export_id=FOURTH, status="InProgress")
@@ -45,8 +45,8 @@ def test_every_export_is_mirrored_oldest_first(tmp_path: Path) -> None:
     assert verify(tmp_path, every=True).error is None
 
 
-def test_what_is_held_is_not_asked_for_again(tmp_path: Path) -> None:
-    """The next night asks the containers for the new export alone; a night without one asks them for nothing."""
+def test_mirrored_exports_are_not_requested_again(tmp_path: Path) -> None:
+    """The next run requests only the container of the new export; a run without a new export requests none."""
     with Simulator() as sim:
         offer_exports(sim, EXPORT, OTHER)
         sim.mirror(tmp_path, all_exports=True)
@@ -62,8 +62,8 @@ def test_what_is_held_is_not_asked_for_again(tmp_path: Path) -> None:
     assert again.events_of(VersionPublished) == []
 
 
-def test_older_versions_are_looked_at_too(tmp_path: Path) -> None:
-    """What vanished from one of them is fetched again, and counts as planned; the pointer stays where it is."""
+def test_older_versions_are_checked_too(tmp_path: Path) -> None:
+    """Files that vanished from one of them are planned and fetched again; the pointer does not move."""
     with Simulator() as sim:
         files = offer_exports(sim, *ALL)
         sim.mirror(tmp_path, all_exports=True)
@@ -85,8 +85,8 @@ def test_older_versions_are_looked_at_too(tmp_path: Path) -> None:
     assert not run.events_of(VersionPublished)
 
 
-def test_one_that_fails_does_not_stop_the_next(tmp_path: Path) -> None:
-    """A broken export is told and ends the run with its exit code; the others are held, and the newest is published."""
+def test_a_failed_export_does_not_stop_the_next(tmp_path: Path) -> None:
+    """A broken export is reported and sets the exit code; the others are complete, and the newest is published."""
     with Simulator() as sim:
         files = offer_exports(sim, *ALL)
         sim.add_fault(of_container(OTHER), error_response(404, "BlobNotFound"), times=None)
@@ -104,7 +104,7 @@ def test_one_that_fails_does_not_stop_the_next(tmp_path: Path) -> None:
 
 
 def test_while_the_newest_fails_the_pointer_stays(tmp_path: Path) -> None:
-    """The pointer never moves to an older export because the newest one cannot be had."""
+    """The pointer never moves to an older export because the newest one failed."""
     with Simulator() as sim:
         offer_exports(sim, EXPORT)
         sim.mirror(tmp_path)
@@ -116,8 +116,8 @@ def test_while_the_newest_fails_the_pointer_stays(tmp_path: Path) -> None:
     assert stored_files(tmp_path, OTHER) == files[OTHER]
 
 
-def test_an_export_that_vanishes_under_the_run(tmp_path: Path) -> None:
-    """One that the service deletes while it is mirrored fails by itself."""
+def test_an_export_that_vanishes_during_the_run(tmp_path: Path) -> None:
+    """An export that the service deletes while it is mirrored fails alone."""
     with Simulator() as sim:
         offer_exports(sim, *ALL)
         sim.run_before_request(3, of_container(EXPORT), lambda: sim.delete(EXPORT))
@@ -127,8 +127,8 @@ def test_an_export_that_vanishes_under_the_run(tmp_path: Path) -> None:
     assert read_latest(tmp_path)["version"] == THIRD
 
 
-def test_what_retired_does_not_come_back(tmp_path: Path) -> None:
-    """An export that retention gave up is not mirrored again while the service still has it."""
+def test_a_retired_export_is_not_mirrored_again(tmp_path: Path) -> None:
+    """An export that retention removed is not mirrored again while the service still has it."""
     keep = RetentionPolicy(1, timedelta())
     with Simulator() as sim:
         offer_exports(sim, *ALL)
@@ -143,8 +143,8 @@ def test_what_retired_does_not_come_back(tmp_path: Path) -> None:
 
 
 def test_without_publishing_the_pointer_stays(tmp_path: Path) -> None:
-    """What is mirrored without being published is held, whole and finished, and the next run moves the pointer to it
-    without fetching anything.
+    """An export mirrored without publishing is complete, and the next run moves the pointer to it without fetching
+    anything.
     """
     with Simulator() as sim:
         offer_exports(sim, EXPORT)
@@ -166,7 +166,7 @@ def test_without_publishing_the_pointer_stays(tmp_path: Path) -> None:
 
 
 def test_a_first_export_need_not_be_published(tmp_path: Path) -> None:
-    """Without any pointer yet the export is held all the same, and can be audited and pointed at."""
+    """Without any pointer the export is stored all the same, and can be verified and pointed at."""
     with Simulator() as sim:
         offer_exports(sim, EXPORT)
         assert sim.mirror(tmp_path, publish=False).error is None
@@ -177,18 +177,16 @@ def test_a_first_export_need_not_be_published(tmp_path: Path) -> None:
     assert verify(tmp_path).error is None
 
 
-def test_the_plan_of_all_exports(tmp_path: Path) -> None:
-    """A dry run tells each export in turn; what an earlier one of them brings in is reused by the next; nothing is
-    written.
-    """
+def test_a_dry_run_of_all_exports(tmp_path: Path) -> None:
+    """A dry run reports each export in turn; the next one reuses files of an earlier one; nothing is written."""
     with Simulator() as sim:
         files = offer_exports(sim, *ALL)
         run = sim.dry_run(tmp_path / "new", all_exports=True)
         assert run.error is None
         assert not (tmp_path / "new").exists()
-        told = run.events_of(Planned)
-        assert sum(event.action == "fetch" for event in told) == len(files[EXPORT]) + 2
-        assert sum(event.action == "reuse" for event in told) == 2 * (len(files[EXPORT]) - 1)
+        planned = run.events_of(Planned)
+        assert sum(event.action == "fetch" for event in planned) == len(files[EXPORT]) + 2
+        assert sum(event.action == "reuse" for event in planned) == 2 * (len(files[EXPORT]) - 1)
         real = sim.mirror(tmp_path / "new", all_exports=True)
     assert (run.stats.fetched, run.stats.reused, run.stats.listed) == (
         real.stats.fetched,
@@ -198,8 +196,8 @@ def test_the_plan_of_all_exports(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inventory", list(Inventory))
-def test_a_history_goes_on(tmp_path: Path, inventory: Inventory) -> None:
-    """A run that ended in the middle of the second export leaves the first whole, and the next run does the rest."""
+def test_an_interrupted_run_of_all_exports_continues(tmp_path: Path, inventory: Inventory) -> None:
+    """A run that ended in the middle of the second export leaves the first complete, and the next run does the rest."""
     with Simulator() as sim:
         files = offer_exports(sim, *ALL)
         for which in ALL:

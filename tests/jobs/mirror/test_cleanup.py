@@ -1,4 +1,4 @@
-"""Retention, the trash and mending, on a frozen clock."""
+"""Cleanup with a fake clock: retention, the trash, repair of damaged versions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tilesync.errors import DestinationError
 from tilesync.events import VersionRetired, Warned
 from tilesync.jobs.mirror.cleanup import Cleanup
 from tilesync.jobs.run.concurrency import ConcurrencyLimiter
-from tilesync.jobs.run.context import RunContext as JobRun
+from tilesync.jobs.run.context import RunContext
 from tilesync.model import Selector
 from tilesync.stores.local.destination import open_local
 
@@ -30,18 +30,18 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
-    """Five versions, the fifth current."""
+    """A destination with five versions; the fifth is current."""
     return mirror_each(tmp_path / "d", *IDS)
 
 
 def clean_up(dest: Path, retention: RetentionPolicy, *, after: timedelta = timedelta()) -> JobOutcome:
-    """Tidy so long after now; how it ended."""
-    said = JobOutcome()
+    """Clean up at the given time after now, and return the outcome."""
+    outcome = JobOutcome()
     clock = FakeClock(datetime.now(UTC) + after)
-    run = JobRun(clock, said, said.stats, ConcurrencyLimiter(clock, fixed_limit=1), retry_for=timedelta())
-    with open_local(dest, state_dir=None) as there:
-        asyncio.run(Cleanup(there, run, retention, None).run())
-    return said
+    run = RunContext(clock, outcome, outcome.stats, ConcurrencyLimiter(clock, fixed_limit=1), retry_for=timedelta())
+    with open_local(dest, state_dir=None) as destination:
+        asyncio.run(Cleanup(destination, run, retention, None).run())
+    return outcome
 
 
 def versions(dest: Path) -> list[str]:
@@ -54,7 +54,7 @@ def trash(dest: Path) -> list[str]:
 
 
 def test_versions_retire_through_the_trash(dest: Path) -> None:
-    """What exceeds the number and the span leaves its folder and its manifest, whole, for the trash; no other does."""
+    """Versions beyond number and age move to the trash with folder and manifest; no other version changes."""
     before = {which: read_tree(dest / "versions" / which) for which in IDS}
     assert clean_up(dest, RetentionPolicy(2, 2 * DAY), after=DAY).events_of(VersionRetired) == []
     run = clean_up(dest, RetentionPolicy(2, 2 * DAY), after=3 * DAY)
@@ -72,7 +72,7 @@ def test_versions_retire_through_the_trash(dest: Path) -> None:
 
 
 def test_the_trash_is_emptied_after_seven_days(dest: Path) -> None:
-    """Not before, and nothing else that someone put there goes; shared files stay whole."""
+    """Not earlier, and files of the user in the trash stay; shared files stay intact."""
     clean_up(dest, RetentionPolicy(1, timedelta()), after=DAY)
     (dest / ".tilesync/trash/mine").mkdir()
     clean_up(dest, KEEP_ALL_VERSIONS, after=DAY + TRASH_RETENTION - timedelta(minutes=1))
@@ -86,8 +86,8 @@ def trash_entries(dest: Path) -> list[str]:
     return sorted(path.name for path in (dest / ".tilesync/trash").iterdir())
 
 
-def test_the_current_version_stays_though_it_is_old(dest: Path) -> None:
-    """Pointed back at the oldest, that one is spared, whatever its age."""
+def test_the_current_version_never_retires(dest: Path) -> None:
+    """After a rollback to the oldest version, that one stays, whatever its age."""
     assert rollback(dest, IDS[0]).error is None
     clean_up(dest, RetentionPolicy(1, timedelta()), after=9 * DAY)
     assert versions(dest) == [IDS[0], IDS[4]]
@@ -96,10 +96,10 @@ def test_the_current_version_stays_though_it_is_old(dest: Path) -> None:
 
 
 def test_an_unfinished_version_retires_when_nobody_resumes_it(dest: Path) -> None:
-    """It has no manifest; its files go all the same."""
-    with open_local(dest, state_dir=None) as there:
-        old = there.catalog.versions()[0]
-        there.catalog.add_version(
+    """An unfinished version has no manifest; its files are removed all the same."""
+    with open_local(dest, state_dir=None) as destination:
+        old = destination.catalog.versions()[0]
+        destination.catalog.add_version(
             replace(old, name="half", export="half", published_at=None, started_at="2026-01-01T00:00:00Z")
         )
     (dest / "versions/half").mkdir()
@@ -110,12 +110,12 @@ def test_an_unfinished_version_retires_when_nobody_resumes_it(dest: Path) -> Non
 
 @pytest.mark.parametrize("step", range(1, 12))
 def test_an_interrupted_retirement_resumes(dest: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Killed at any rename or write of the catalog, the next run ends where an undisturbed one does."""
-    life = CrashAfterCalls(step)
+    """After a crash at any rename or catalog write, the next run ends like an undisturbed one."""
+    crash = CrashAfterCalls(step)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", life.wrap(os.rename))
+        patch.setattr(os, "rename", crash.wrap(os.rename))
         for method in ("set_value", "update_version", "drop_files"):
-            patch.setattr(SqliteCatalog, method, life.wrap(getattr(SqliteCatalog, method)))
+            patch.setattr(SqliteCatalog, method, crash.wrap(getattr(SqliteCatalog, method)))
         with pytest.raises(SimulatedCrash):
             clean_up(dest, RetentionPolicy(2, 2 * DAY), after=3 * DAY)
     run = clean_up(dest, RetentionPolicy(2, 2 * DAY), after=3 * DAY)
@@ -124,24 +124,26 @@ def test_an_interrupted_retirement_resumes(dest: Path, monkeypatch: pytest.Monke
     assert sorted(path.stem for path in (dest / "manifests").iterdir()) == list(IDS[3:])
     assert trash(dest) == list(IDS[:3])
     assert verify(dest, every=True).error is None
-    with open_local(dest, state_dir=None) as there:
-        assert [version.name for version in there.catalog.versions()] == list(IDS[3:])
+    with open_local(dest, state_dir=None) as destination:
+        assert [version.name for version in destination.catalog.versions()] == list(IDS[3:])
 
 
-def test_a_damaged_old_version_is_mended_by_the_others(dest: Path) -> None:
-    """What verify found bad in an older version comes back from one that shares it, without the service."""
+def test_a_damaged_version_is_repaired_from_others(dest: Path) -> None:
+    """Files that verify found bad in an older version are restored from one that shares them, without the service."""
     old = dest / "versions" / IDS[1]
-    lost, good = old / "tiles/002.glb", (old / "tiles/002.glb").read_bytes()
+    lost, data = old / "tiles/002.glb", (old / "tiles/002.glb").read_bytes()
     lost.unlink()
     assert verify(dest, every=True).exit_code == 10
     run = clean_up(dest, KEEP_ALL_VERSIONS)
     assert run.events_of(Warned) == []
-    assert lost.read_bytes() == good
+    assert lost.read_bytes() == data
     assert verify(dest, every=True).error is None
 
 
-def test_what_no_other_version_has_is_said(dest: Path) -> None:
-    """A file that only the damaged version had is lost; how it may come back is said, and the version stays damaged."""
+def test_a_lost_file_without_duplicate_is_reported(dest: Path) -> None:
+    """A file that only the damaged version had is lost; the warning says how to fetch it, and the version stays
+    damaged.
+    """
     (dest / "versions" / IDS[1] / CHANGED_FILE).unlink()
     assert verify(dest, every=True).exit_code == 10
     run = clean_up(dest, KEEP_ALL_VERSIONS)
@@ -156,8 +158,8 @@ def test_what_no_other_version_has_is_said(dest: Path) -> None:
     assert read_latest(dest)["version"] == IDS[4]
 
 
-def test_a_trash_that_cannot_be_used(dest: Path) -> None:
-    """A file where the trash should be is an error of the destination, and loses nothing."""
+def test_an_unusable_trash_is_an_error(dest: Path) -> None:
+    """A file in place of the trash folder is an error of the destination, and loses nothing."""
     (dest / ".tilesync/trash").write_text("")
     with pytest.raises(DestinationError):
         clean_up(dest, RetentionPolicy(1, timedelta()), after=DAY)

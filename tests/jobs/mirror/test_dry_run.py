@@ -1,4 +1,4 @@
-"""The plan told instead of done: with reasons, and without a trace."""
+"""Dry run: a plan with reasons, and an unchanged destination."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tilesync.errors import NoExport, UnsafeName
 from tilesync.events import Planned, VersionChosen
 
 
-def test_an_empty_destination_is_not_even_made(tmp_path: Path) -> None:
-    """DEST does not come into being; every blob is planned with its reason; no blob is asked for."""
+def test_an_empty_destination_is_not_created(tmp_path: Path) -> None:
+    """DEST is not created; every blob is planned with its reason; no blob is requested."""
     with Simulator(page_size=4) as sim:
         files = sim.offer_export()
         run = sim.dry_run(tmp_path / "d")
@@ -29,7 +29,7 @@ def test_an_empty_destination_is_not_even_made(tmp_path: Path) -> None:
 
 
 def test_a_destination_in_use_is_not_changed(tmp_path: Path) -> None:
-    """With something held, new and unfinished: no byte and no file of DEST changes, the catalog's included."""
+    """With stored, new and unfinished files: no byte and no file of DEST changes, the catalog included."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
@@ -41,19 +41,19 @@ def test_a_destination_in_use_is_not_changed(tmp_path: Path) -> None:
     assert run.stats.fetched > 0
 
 
-def test_it_names_the_version_that_the_run_would_fill(tmp_path: Path) -> None:
-    """The same export with other content: the plan names `<id>-2`, as the run then does."""
+def test_it_names_the_version_that_the_run_creates(tmp_path: Path) -> None:
+    """The same export with other content: the plan names `<id>-2`, as the run does."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
         sim.regenerate({**files, "tiles/new.glb": glb(b"new")})
         plan, run = sim.dry_run(tmp_path), sim.mirror(tmp_path)
-    names = [[event.version for event in told.events_of(VersionChosen)][-1] for told in (plan, run)]
+    names = [[event.version for event in outcome.events_of(VersionChosen)][-1] for outcome in (plan, run)]
     assert names == [f"{EXPORT}-2", f"{EXPORT}-2"]
 
 
 def test_an_unchanged_export_is_one_request(tmp_path: Path) -> None:
-    """Nothing to do is told after one request to the API, without listing."""
+    """An unchanged export is reported after one request to the API, without a listing."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
@@ -64,8 +64,8 @@ def test_an_unchanged_export_is_one_request(tmp_path: Path) -> None:
     assert [event.action for event in run.events_of(Planned)] == ["keep"]
 
 
-def test_what_is_held_is_told_with_its_reason(tmp_path: Path) -> None:
-    """An unfinished version: what is held is kept, what is missing or changed fetched, each with why."""
+def test_each_file_is_reported_with_its_reason(tmp_path: Path) -> None:
+    """In an unfinished version stored files are kept, missing or changed ones fetched, each with its reason."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.add_fault(is_blob_named("tiles/001.glb"), error_response(404, "BlobNotFound"))
@@ -73,16 +73,16 @@ def test_what_is_held_is_told_with_its_reason(tmp_path: Path) -> None:
         changed = {**files, "tiles/002.glb": glb(b"y" * len(files["tiles/002.glb"]) * 2)}
         sim.containers[EXPORT] = make_stored_blobs(changed)
         run = sim.dry_run(tmp_path)
-    told = {event.name: (event.action, event.reason) for event in run.events_of(Planned)}
-    assert told["tiles/001.glb"] == ("fetch", "not stored yet")
-    assert told["tiles/002.glb"][0] == "fetch"
-    assert "size was" in told["tiles/002.glb"][1]
-    assert told["tiles/003.glb"] == ("keep", "unchanged, same ETag")
+    planned = {event.name: (event.action, event.reason) for event in run.events_of(Planned)}
+    assert planned["tiles/001.glb"] == ("fetch", "not stored yet")
+    assert planned["tiles/002.glb"][0] == "fetch"
+    assert "size was" in planned["tiles/002.glb"][1]
+    assert planned["tiles/003.glb"] == ("keep", "unchanged, same ETag")
     assert (run.stats.fetched, run.stats.kept) == (2, len(files) - 2)
 
 
-def test_after_damage_it_plans_the_healing(tmp_path: Path) -> None:
-    """What verify found bad is planned to be fetched, the rest kept, as the run itself then does."""
+def test_it_plans_the_repair_of_damage(tmp_path: Path) -> None:
+    """Damaged files that verify found are fetched, the rest kept, as the run does."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
@@ -95,7 +95,7 @@ def test_after_damage_it_plans_the_healing(tmp_path: Path) -> None:
 
 
 def test_hostile_names_are_refused_in_the_plan_too(tmp_path: Path) -> None:
-    """A plan that could not be carried out is an error, not a plan."""
+    """A plan that could not be carried out is an error."""
     with Simulator() as sim:
         sim.offer_export()
         sim.containers[EXPORT]["../x"] = StoredBlob(b"x")
@@ -103,7 +103,7 @@ def test_hostile_names_are_refused_in_the_plan_too(tmp_path: Path) -> None:
     assert isinstance(run.error, UnsafeName)
 
 
-def test_the_services_errors_are_the_same(tmp_path: Path) -> None:
+def test_service_errors_are_those_of_a_run(tmp_path: Path) -> None:
     """No export: 4; no listing: 6; as in a real run."""
     with Simulator() as sim:
         run = sim.dry_run(tmp_path, wait=timedelta())

@@ -1,4 +1,4 @@
-"""A dry run tells what the run then does, to the file, whatever has befallen the destination."""
+"""Dry run against run: the plan equals the run, for each file, whatever happened to the destination."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from tilesync.core.retention import RetentionPolicy
 from tilesync.events import Planned
 from tilesync.model import Globs, Inventory, Layout, Selector
 
-Befall = Callable[[Simulator, Path], object]
+Incident = Callable[[Simulator, Path], object]
 
 
 def counts(run: JobOutcome) -> dict[str, int]:
-    tally = run.stats
+    stats = run.stats
     return {
         "exit": run.exit_code,
-        "listed": tally.listed,
-        "fetched": tally.fetched,
-        "reused": tally.reused,
-        "kept": tally.kept,
-        "excluded": tally.excluded,
-        "deleted": tally.deleted,
+        "listed": stats.listed,
+        "fetched": stats.fetched,
+        "reused": stats.reused,
+        "kept": stats.kept,
+        "excluded": stats.excluded,
+        "deleted": stats.deleted,
     }
 
 
-def agree(sim: Simulator, dest: Path, **wishes: Any) -> tuple[JobOutcome, JobOutcome]:
-    """The plan and the run behind it; the plan wrote nothing, and both count the same."""
+def agree(sim: Simulator, dest: Path, **options: Any) -> tuple[JobOutcome, JobOutcome]:
+    """Return the plan and the run after it; asserts that the plan wrote nothing, and that both count the same."""
     before = read_tree(dest)
-    plan = sim.dry_run(dest, **wishes)
+    plan = sim.dry_run(dest, **options)
     assert read_tree(dest) == before
-    run = sim.mirror(dest, **wishes)
+    run = sim.mirror(dest, **options)
     assert counts(plan) == counts(run)
     return plan, run
 
@@ -99,25 +99,25 @@ def interrupted(sim: Simulator, dest: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "befall",
+    "incident",
     [
         lose_folder, lose_file_and_latest, damage, touch, regenerate, regenerate_without_md5, touch_export,
         next_export, next_export_after_a_change_here, interrupted,
     ],
 )  # fmt: skip
-def test_the_plan_is_what_is_done(tmp_path: Path, befall: Befall) -> None:
-    """Keep, reuse and fetch agree, and afterwards all is whole."""
+def test_the_plan_equals_the_run(tmp_path: Path, incident: Incident) -> None:
+    """Kept, reused and fetched files agree, and the destination is valid afterwards."""
     mirror_each(tmp_path, FIRST, SECOND)
     with Simulator() as sim:
         offer_exports(sim, FIRST, SECOND)
-        befall(sim, tmp_path)
+        incident(sim, tmp_path)
         _, run = agree(sim, tmp_path)
     assert run.error is None
     assert verify(tmp_path).error is None
 
 
 def test_an_older_export_that_lost_its_folder(tmp_path: Path) -> None:
-    """Asked for by its id and not to be published, it is planned and brought in again."""
+    """Selected by its id and not published, it is planned and mirrored again."""
     mirror_each(tmp_path, FIRST, SECOND)
     shutil.rmtree(tmp_path / "versions" / FIRST)
     selector = Selector(imodel=IMODEL, export_type="3DTiles", export_id=FIRST)
@@ -133,8 +133,8 @@ def of_container(export_id: str) -> RequestMatcher:
 
 
 @pytest.mark.parametrize("inventory", [None, *Inventory])
-def test_all_exports_however_they_are_found(tmp_path: Path, inventory: Inventory | None) -> None:
-    """Several exports are planned in one go by listing and by walking, also where listing is denied."""
+def test_all_exports_with_each_inventory(tmp_path: Path, inventory: Inventory | None) -> None:
+    """Several exports are planned by listing and by walking, also if listing is denied."""
     with Simulator() as sim:
         offer_exports(sim, FIRST, SECOND, THIRD)
         for which in (FIRST, SECOND, THIRD):
@@ -150,7 +150,7 @@ def test_all_exports_however_they_are_found(tmp_path: Path, inventory: Inventory
 
 
 def test_a_broken_export_does_not_stop_the_plan(tmp_path: Path) -> None:
-    """As in the run: it is told, the others are planned, and the exit code is the same."""
+    """A broken export is reported, the others are planned, and the exit code is that of the run."""
     with Simulator() as sim:
         offer_exports(sim, FIRST, SECOND, THIRD)
         del sim.containers[SECOND]
@@ -160,16 +160,16 @@ def test_a_broken_export_does_not_stop_the_plan(tmp_path: Path) -> None:
     assert plan.stats.fetched == run.stats.fetched > len(export(6))
 
 
-def test_retirements(tmp_path: Path) -> None:
-    """What the plan says would retire retires."""
+def test_planned_retirements_happen(tmp_path: Path) -> None:
+    """The versions that the plan retires are those that the run retires."""
     mirror_each(tmp_path, FIRST, SECOND, THIRD)
     with Simulator() as sim:
         offer_exports(sim, FIRST, SECOND, THIRD, FOURTH)
         plan, _ = agree(sim, tmp_path, keep=RetentionPolicy(1, timedelta(microseconds=1)))
-    told = {event.name for event in plan.events_of(Planned) if event.action == "retire"}
-    there = {path.name for path in (tmp_path / "versions").iterdir()}
-    assert told >= {FIRST, SECOND}
-    assert there == {FIRST, SECOND, THIRD, FOURTH} - told
+    retired = {event.name for event in plan.events_of(Planned) if event.action == "retire"}
+    remaining = {path.name for path in (tmp_path / "versions").iterdir()}
+    assert retired >= {FIRST, SECOND}
+    assert remaining == {FIRST, SECOND, THIRD, FOURTH} - retired
 
 
 def change_here(dest: Path) -> None:
@@ -181,26 +181,26 @@ def lose_root(dest: Path) -> None:
     (dest / "tiles/001.glb").unlink()
 
 
-@pytest.mark.parametrize("befall", [None, change_here, lose_root])
+@pytest.mark.parametrize("incident", [None, change_here, lose_root])
 @pytest.mark.parametrize("fewer", [False, True])
-def test_a_flat_destination(tmp_path: Path, befall: Callable[[Path], None] | None, fewer: bool) -> None:
-    """Deletions agree too, with what someone changed here, and with what stands in the way."""
-    flat = {"layout": Layout.FLAT, "delete": DeleteLimit(9)}
+def test_a_flat_destination(tmp_path: Path, incident: Callable[[Path], None] | None, fewer: bool) -> None:
+    """Deletions agree too, with local changes and with obstacles."""
+    flat_options = {"layout": Layout.FLAT, "delete": DeleteLimit(9)}
     with Simulator() as sim:
         sim.offer_export(export(12) | {"a": glb(b"file"), "b/c.glb": glb(b"deep")})
-        assert sim.mirror(tmp_path / "d", **flat).error is None
+        assert sim.mirror(tmp_path / "d", **flat_options).error is None
         if fewer:
             turned = export(8) | {"a/x.glb": glb(b"x"), "b": glb(b"b")}
             sim.offer_export(turned, export_id=SECOND, lastModified="2026-03-02T08:30:00Z")
-        if befall is not None:
-            befall(tmp_path / "d")
-        _, run = agree(sim, tmp_path / "d", **flat)
+        if incident is not None:
+            incident(tmp_path / "d")
+        _, run = agree(sim, tmp_path / "d", **flat_options)
         assert run.error is None
-        assert run.stats.deleted == (0 if not fewer else 5 if befall is change_here else 6)
+        assert run.stats.deleted == (0 if not fewer else 5 if incident is change_here else 6)
 
 
-def test_the_guard_counts_what_would_go(tmp_path: Path) -> None:
-    """A file that someone changed here is not deleted, and does not count against the limit."""
+def test_the_guard_counts_only_files_to_delete(tmp_path: Path) -> None:
+    """A file with local changes is not deleted, and does not count against the limit."""
     with Simulator() as sim:
         sim.offer_export(export(12))
         assert sim.mirror(tmp_path / "d", layout=Layout.FLAT).error is None

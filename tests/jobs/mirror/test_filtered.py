@@ -1,4 +1,4 @@
-"""Filters in the main job: what is left out is neither fetched nor missing, whichever way the files are found."""
+"""Filters in the mirror job: excluded files are neither fetched nor missing, with each inventory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tilesync.events import Finding, PageListed, Planned, Warned
 from tilesync.model import EVERYTHING, Globs, Inventory, Layout, Selector
 
 INVENTORIES = pytest.mark.parametrize("inventory", list(Inventory))
-SOME = Globs(exclude=("tiles/00[3-5].glb",))
-LEFT_OUT = {"tiles/003.glb", "tiles/004.glb", "tiles/005.glb"}
+SOME_EXCLUDED = Globs(exclude=("tiles/00[3-5].glb",))
+EXCLUDED_NAMES = {"tiles/003.glb", "tiles/004.glb", "tiles/005.glb"}
 
 
 def walkable(tiles: int = 8) -> dict[str, bytes]:
@@ -31,51 +31,51 @@ def without(files: dict[str, bytes], names: set[str]) -> dict[str, bytes]:
     return {name: data for name, data in files.items() if name not in names}
 
 
-def balanced(run: JobOutcome) -> bool:
-    tally = run.stats
-    return tally.listed == tally.fetched + tally.reused + tally.kept + tally.excluded + tally.failed
+def counts_add_up(run: JobOutcome) -> bool:
+    stats = run.stats
+    return stats.listed == stats.fetched + stats.reused + stats.kept + stats.excluded + stats.failed
 
 
 @INVENTORIES
-def test_what_is_left_out_is_not_missing(tmp_path: Path, inventory: Inventory) -> None:
-    """It is never asked for, counts as excluded, stands in the manifest as a wish, and verify knows it."""
+def test_excluded_files_are_not_missing(tmp_path: Path, inventory: Inventory) -> None:
+    """Excluded files are never requested, count as excluded, are in the manifest as globs; verify accepts them."""
     with Simulator() as sim:
         files = sim.offer_export(walkable())
-        run = sim.mirror(tmp_path, inventory=inventory, globs=SOME)
-        assert not any(sim.blob_requests(name) for name in LEFT_OUT)
-        again = sim.mirror(tmp_path, inventory=inventory, globs=SOME)
+        run = sim.mirror(tmp_path, inventory=inventory, globs=SOME_EXCLUDED)
+        assert not any(sim.blob_requests(name) for name in EXCLUDED_NAMES)
+        again = sim.mirror(tmp_path, inventory=inventory, globs=SOME_EXCLUDED)
     assert run.error is None
-    assert stored_files(tmp_path) == without(files, LEFT_OUT)
+    assert stored_files(tmp_path) == without(files, EXCLUDED_NAMES)
     assert (run.stats.listed, run.stats.excluded) == (len(files), 3)
     if inventory is Inventory.LIST:
         listed = [event for event in run.events_of(PageListed) if event.complete]
         assert listed == [PageListed(len(files), sum(map(len, files.values())), complete=True)]
-    assert balanced(run)
+    assert counts_add_up(run)
     assert run.stats.completeness.missing == 0
     assert run.stats.completeness.referenced == len(files)
     head, rows = read_manifest(tmp_path, EXPORT)
-    assert (head["include"], head["exclude"], head["files"]) == ([], list(SOME.exclude), len(files) - 3)
-    assert rows.keys() == without(files, LEFT_OUT).keys()
+    assert (head["include"], head["exclude"], head["files"]) == ([], list(SOME_EXCLUDED.exclude), len(files) - 3)
+    assert rows.keys() == without(files, EXCLUDED_NAMES).keys()
     audit = verify(tmp_path)
     assert audit.error is None
     assert audit.stats.completeness == run.stats.completeness
     assert again.error is None
     assert (again.stats.fetched, again.stats.excluded, again.stats.kept) == (0, 3, len(files) - 3)
-    assert balanced(again)
+    assert counts_add_up(again)
 
 
 @INVENTORIES
-def test_what_is_wanted_and_not_there_is_missing_all_the_same(tmp_path: Path, inventory: Inventory) -> None:
-    """Of two files that the container does not have one is left out: the other is missing."""
+def test_a_file_missing_in_the_container_is_still_missing(tmp_path: Path, inventory: Inventory) -> None:
+    """Of two files that the container does not have one is excluded: the other is missing."""
     with Simulator() as sim:
         sim.offer_export(without(walkable(), {"tiles/003.glb", "tiles/006.glb"}))
-        run = sim.mirror(tmp_path, inventory=inventory, globs=SOME)
+        run = sim.mirror(tmp_path, inventory=inventory, globs=SOME_EXCLUDED)
     assert run.exit_code == 3
     assert run.stats.completeness.missing == 1
 
 
-def test_what_a_file_that_is_left_out_asks_for_is_an_orphan(tmp_path: Path) -> None:
-    """Nobody is left who asks for the contents of an external tileset that was left out."""
+def test_references_of_excluded_files_are_orphans(tmp_path: Path) -> None:
+    """Nothing references the contents of an external tileset that was excluded."""
     with Simulator() as sim:
         files = sim.offer_export(walkable())
         run = sim.mirror(tmp_path, globs=Globs(exclude=("tiles/tileset.json",)))
@@ -85,8 +85,8 @@ def test_what_a_file_that_is_left_out_asks_for_is_an_orphan(tmp_path: Path) -> N
 
 
 @INVENTORIES
-def test_include_names_what_is_wanted(tmp_path: Path, inventory: Inventory) -> None:
-    """Everything else is left out, but never the root."""
+def test_include_excludes_all_other_files(tmp_path: Path, inventory: Inventory) -> None:
+    """Everything else is excluded, but never the root."""
     with Simulator() as sim:
         sim.offer_export(walkable())
         run = sim.mirror(tmp_path, inventory=inventory, globs=Globs(include=("tiles/*",), exclude=("*/000.glb",)))
@@ -96,47 +96,47 @@ def test_include_names_what_is_wanted(tmp_path: Path, inventory: Inventory) -> N
 
 
 @INVENTORIES
-def test_an_interrupted_run_goes_on_with_other_wishes(tmp_path: Path, inventory: Inventory) -> None:
-    """What is not wanted any more goes, what is wanted now comes, what both want is fetched once."""
+def test_an_interrupted_run_continues_with_other_filters(tmp_path: Path, inventory: Inventory) -> None:
+    """Files excluded now are removed, newly wanted ones are fetched, the others are fetched once."""
     with Simulator() as sim:
         files = sim.offer_export(walkable())
         bad = sim.add_fault(is_blob_named("tiles/007.glb"), error_response(400), times=None)
         first = sim.mirror(tmp_path, inventory=inventory, globs=Globs(exclude=("*/000.glb",)))
         assert first.exit_code == 3
-        assert balanced(first)
+        assert counts_add_up(first)
         bad.times = bad.hits
         sim.clear_requests()
-        run = sim.mirror(tmp_path, inventory=inventory, globs=SOME)
-        asked = {
+        run = sim.mirror(tmp_path, inventory=inventory, globs=SOME_EXCLUDED)
+        requested = {
             request.path.rpartition("/")[2] for request in sim.blob_requests() if "if-none-match" not in request.headers
         }
     assert run.error is None
-    assert stored_files(tmp_path) == without(files, LEFT_OUT)
+    assert stored_files(tmp_path) == without(files, EXCLUDED_NAMES)
     if inventory is Inventory.LIST:
-        assert asked == {"000.glb", "007.glb"}
+        assert requested == {"000.glb", "007.glb"}
     assert (run.stats.listed, run.stats.excluded) == (len(files), 3)
     assert verify(tmp_path).error is None
 
 
-def test_other_wishes_are_another_version(tmp_path: Path) -> None:
-    """A published version is not touched: the other wish is a version of its own, and the pointer goes with the run."""
+def test_other_filters_make_another_version(tmp_path: Path) -> None:
+    """A published version does not change: other filters make another version, and the pointer follows the run."""
     with Simulator() as sim:
         files = sim.offer_export(walkable())
-        assert sim.mirror(tmp_path, globs=SOME).error is None
+        assert sim.mirror(tmp_path, globs=SOME_EXCLUDED).error is None
         assert sim.mirror(tmp_path, globs=EVERYTHING).error is None
         assert read_latest(tmp_path)["version"] == f"{EXPORT}-2"
         assert stored_files(tmp_path, f"{EXPORT}-2") == files
-        assert stored_files(tmp_path) == without(files, LEFT_OUT)
+        assert stored_files(tmp_path) == without(files, EXCLUDED_NAMES)
         sim.clear_requests()
-        back = sim.mirror(tmp_path, globs=SOME)
+        back = sim.mirror(tmp_path, globs=SOME_EXCLUDED)
         assert not sim.blob_requests()
     assert read_latest(tmp_path)["version"] == EXPORT
     assert back.stats.fetched == 0
     assert verify(tmp_path).error is None
 
 
-def test_fewer_files_by_wish_are_no_shrinking(tmp_path: Path) -> None:
-    """The guard compares exports, not wishes."""
+def test_fewer_files_by_filters_are_no_shrinking(tmp_path: Path) -> None:
+    """The guard compares exports, not filters."""
     with Simulator() as sim:
         sim.offer_export(walkable())
         assert sim.mirror(tmp_path).error is None
@@ -144,8 +144,8 @@ def test_fewer_files_by_wish_are_no_shrinking(tmp_path: Path) -> None:
     assert stored_files(tmp_path, f"{EXPORT}-2").keys() == {"tileset.json", "tiles/tileset.json"}
 
 
-def test_a_name_that_no_folder_can_hold_may_be_left_out(tmp_path: Path) -> None:
-    """What is not written need not be writable."""
+def test_an_unstorable_name_can_be_excluded(tmp_path: Path) -> None:
+    """A file that is not written need not have a valid name."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": glb(b"a"), "x//con.glb": glb(b"c")})
         assert sim.mirror(tmp_path).exit_code == 8
@@ -153,37 +153,37 @@ def test_a_name_that_no_folder_can_hold_may_be_left_out(tmp_path: Path) -> None:
     assert stored_files(tmp_path).keys() == {"tileset.json", "a.glb"}
 
 
-def test_wishes_outlive_the_catalog(tmp_path: Path) -> None:
-    """The manifest knows what was wished for: without a catalog the same run moves nothing."""
+def test_filters_survive_a_lost_catalog(tmp_path: Path) -> None:
+    """The manifest has the filters: without a catalog the same run fetches nothing."""
     with Simulator() as sim:
         sim.offer_export(walkable())
-        assert sim.mirror(tmp_path, globs=SOME).error is None
+        assert sim.mirror(tmp_path, globs=SOME_EXCLUDED).error is None
         for path in (tmp_path / ".tilesync").glob("catalog*"):
             path.unlink()
         sim.clear_requests()
-        run = sim.mirror(tmp_path, globs=SOME)
+        run = sim.mirror(tmp_path, globs=SOME_EXCLUDED)
         assert not sim.blob_requests()
     assert run.error is None
     assert read_latest(tmp_path)["version"] == EXPORT
 
 
 @INVENTORIES
-def test_a_plan_names_what_is_left_out(tmp_path: Path, inventory: Inventory) -> None:
-    """--dry-run counts it, by listing name by name with the reason."""
+def test_a_dry_run_reports_excluded_files(tmp_path: Path, inventory: Inventory) -> None:
+    """--dry-run counts them; by listing it reports each name with the reason."""
     with Simulator() as sim:
         files = sim.offer_export(walkable())
-        run = sim.dry_run(tmp_path / "dest", inventory=inventory, globs=SOME)
+        run = sim.dry_run(tmp_path / "dest", inventory=inventory, globs=SOME_EXCLUDED)
     assert run.error is None
     assert (run.stats.listed, run.stats.fetched, run.stats.excluded) == (len(files), len(files) - 3, 3)
     if inventory is Inventory.LIST:
-        assert {plan.name for plan in run.events_of(Planned) if plan.action == "exclude"} == LEFT_OUT
+        assert {plan.name for plan in run.events_of(Planned) if plan.action == "exclude"} == EXCLUDED_NAMES
 
 
-def test_a_file_that_was_wanted_and_is_gone_is_found(tmp_path: Path) -> None:
-    """Filters excuse nothing that they do not name."""
+def test_verify_finds_a_lost_file_that_is_not_excluded(tmp_path: Path) -> None:
+    """Filters excuse only the files that they match."""
     with Simulator() as sim:
         sim.offer_export(walkable())
-        assert sim.mirror(tmp_path, globs=SOME).error is None
+        assert sim.mirror(tmp_path, globs=SOME_EXCLUDED).error is None
     (tmp_path / "versions" / EXPORT / "tiles/006.glb").unlink()
     run = verify(tmp_path)
     assert run.exit_code == 10
@@ -193,31 +193,31 @@ def test_a_file_that_was_wanted_and_is_gone_is_found(tmp_path: Path) -> None:
 # --- globs that match nothing ---
 
 
-def warned(run: JobOutcome) -> list[str]:
+def warnings(run: JobOutcome) -> list[str]:
     return [event.message for event in run.events_of(Warned)]
 
 
 @INVENTORIES
 @pytest.mark.parametrize("plan", [False, True])
-def test_a_glob_that_matches_no_file_is_told_of(tmp_path: Path, inventory: Inventory, plan: bool) -> None:
-    """One warning each, in a run and in its plan, with the number of files that it was held against; a walk says what
-    it cannot know. One that matches anything, also what another leaves out, is not mentioned.
+def test_a_glob_without_matches_is_warned_of(tmp_path: Path, inventory: Inventory, plan: bool) -> None:
+    """One warning for each, in a run and in its plan, with the number of files; a walk adds what it cannot know. A glob
+    that matches anything, also an excluded file, gives no warning.
     """
     globs = Globs(include=("tiles/*",), exclude=("*.jpg", "*/00[1-3].glb", "*/001.glb"))
     with Simulator() as sim:
         files = sim.offer_export(walkable())
         run = (sim.dry_run if plan else sim.mirror)(tmp_path, inventory=inventory, globs=globs)
     assert run.error is None
-    (told,) = warned(run)
-    assert told.startswith(f"--exclude '*.jpg' matches none of the {len(files)} files that ")
-    assert ("left out would ask for" in told) is (inventory is Inventory.WALK)
-    assert ("textures" in told) is (plan and inventory is Inventory.WALK)
+    (message,) = warnings(run)
+    assert message.startswith(f"--exclude '*.jpg' matches none of the {len(files)} files that ")
+    assert ("only excluded files reference" in message) is (inventory is Inventory.WALK)
+    assert ("textures" in message) is (plan and inventory is Inventory.WALK)
 
 
 @INVENTORIES
-def test_a_mistyped_include_does_not_replace_what_is_published(tmp_path: Path, inventory: Inventory) -> None:
-    """Where filters leave only the root of a full export, exit 11 and the old version stands, every time, and its plan
-    says so; with `allow_shrink` that is meant; the right filters go on.
+def test_a_mistyped_include_does_not_replace_a_full_version(tmp_path: Path, inventory: Inventory) -> None:
+    """If filters leave only the root of a full export: exit 11, the old version stays, and the plan warns; with
+    `allow_shrink` it is published; a run with correct filters continues.
     """
     how = {"inventory": inventory, "globs": Globs(include=("*.glbb",))}
     with Simulator() as sim:
@@ -225,7 +225,7 @@ def test_a_mistyped_include_does_not_replace_what_is_published(tmp_path: Path, i
         assert sim.mirror(tmp_path).error is None
         plan = sim.dry_run(tmp_path, **how)
         assert plan.error is None
-        assert any("would stop" in told and "root tileset" in told for told in warned(plan))
+        assert any("would stop" in message and "root tileset" in message for message in warnings(plan))
         for _ in range(2):
             run = sim.mirror(tmp_path, **how)
             assert isinstance(run.error, GuardTripped), run.error
@@ -241,19 +241,19 @@ def test_a_mistyped_include_does_not_replace_what_is_published(tmp_path: Path, i
 @INVENTORIES
 @pytest.mark.parametrize("layout", list(Layout))
 def test_a_first_version_of_the_root_alone_is_warned_of(tmp_path: Path, inventory: Inventory, layout: Layout) -> None:
-    """Where nothing is published before, it is published, and told of."""
+    """Without an earlier version it is published, with a warning."""
     with Simulator() as sim:
         sim.offer_export(walkable())
         run = sim.mirror(tmp_path, inventory=inventory, globs=Globs(include=("*.glbb",)), layout=layout)
     assert run.error is None
-    assert [("'*.glbb' matches none" in told, "nothing but the root" in told) for told in warned(run)] == [
+    assert [("'*.glbb' matches none" in message, "only the root" in message) for message in warnings(run)] == [
         (True, False),
         (False, True),
     ]
 
 
 def test_a_mistyped_include_does_not_empty_a_flat_folder(tmp_path: Path) -> None:
-    """In the flat layout nothing is deleted, nor put in place."""
+    """In the flat layout nothing is deleted or placed."""
     with Simulator() as sim:
         sim.offer_export(walkable())
         flat = {"layout": Layout.FLAT, "delete": DeleteLimit(percent=100)}
@@ -263,8 +263,8 @@ def test_a_mistyped_include_does_not_empty_a_flat_folder(tmp_path: Path) -> None
     assert {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync")} == before
 
 
-def test_filters_of_a_copy_are_compared_with_what_it_was_chosen_by(tmp_path: Path) -> None:
-    """The same filters for a mirror and for a copy of it: what was left out there is not missed here."""
+def test_filters_of_a_copy_are_compared_with_those_of_its_source(tmp_path: Path) -> None:
+    """With the same filters for a mirror and a copy of it, there is no warning about files that the mirror excluded."""
     some, more = Globs(exclude=("*/001.glb",)), Globs(exclude=("*/001.glb", "*/0x1.glb"))
     with Simulator() as sim:
         sim.offer_export(walkable())
@@ -272,4 +272,4 @@ def test_filters_of_a_copy_are_compared_with_what_it_was_chosen_by(tmp_path: Pat
         for globs, count in ((some, 0), (more, 1)):
             run = sim.mirror(tmp_path / f"copy{count}", held=tmp_path / "one", selector=Selector(), globs=globs)
             assert run.error is None
-            assert len(warned(run)) == count
+            assert len(warnings(run)) == count

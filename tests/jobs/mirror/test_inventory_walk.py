@@ -1,4 +1,4 @@
-"""Mirroring by walk: the tilesets and what they ask for are the inventory, with the guarantees of a listing."""
+"""Mirror by walk: tilesets and their references are the inventory, with the guarantees of a listing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DENIED = error_response(403, "AuthorizationPermissionMismatch")
 
 
 def walkable(tiles: int = 8, **more: bytes) -> dict[str, bytes]:
-    """An export in which every file is asked for."""
+    """An export without orphans."""
     files = export(tiles)
     del files["data/empty"]
     return {**files, **more}
@@ -40,8 +40,8 @@ def stored_files(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
     return read_tree(dest / "versions" / version)
 
 
-def test_a_walk_finds_what_is_asked_for_and_nothing_else(tmp_path: Path) -> None:
-    """Without a single listing the closure arrives, each file fetched once; an orphan is never seen."""
+def test_a_walk_finds_all_referenced_files(tmp_path: Path) -> None:
+    """Without a listing all referenced files arrive, each fetched once; an orphan is never seen."""
     with Simulator() as sim:
         files = sim.offer_export(walkable(orphan=b"nobody asks for this"))
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
@@ -65,10 +65,10 @@ def revalidation(request: Any) -> bool:
     return request.headers.get("if-none-match") is not None
 
 
-@pytest.mark.parametrize("life", [timedelta(hours=1), timedelta(seconds=1)])
-def test_a_denied_listing_is_walked(tmp_path: Path, life: timedelta) -> None:
-    """Where listing alone is refused, also through a fresh link, the run says so and walks."""
-    with Simulator(link_lifetime=life) as sim:
+@pytest.mark.parametrize("lifetime", [timedelta(hours=1), timedelta(seconds=1)])
+def test_a_denied_listing_is_walked(tmp_path: Path, lifetime: timedelta) -> None:
+    """If only listing is refused, also with a fresh link, the run reports it and walks."""
+    with Simulator(link_lifetime=lifetime) as sim:
         files = sim.offer_export(walkable())
         denied = sim.add_fault(is_listing, DENIED, times=None)
         run = sim.mirror(tmp_path)
@@ -78,7 +78,7 @@ def test_a_denied_listing_is_walked(tmp_path: Path, life: timedelta) -> None:
     assert any("walking" in notice.message for notice in run.events_of(Notice))
 
 
-def test_a_denied_listing_is_an_error_where_listing_is_asked_for(tmp_path: Path) -> None:
+def test_a_denied_listing_is_an_error_with_inventory_list(tmp_path: Path) -> None:
     """`--inventory list` never walks."""
     with Simulator() as sim:
         sim.offer_export(walkable())
@@ -88,8 +88,8 @@ def test_a_denied_listing_is_an_error_where_listing_is_asked_for(tmp_path: Path)
     assert run.exit_code == 5
 
 
-def test_where_everything_is_denied_nothing_is_walked(tmp_path: Path) -> None:
-    """A dead identity is exit 5, with the refusal of the listing as the reason."""
+def test_nothing_is_walked_if_everything_is_denied(tmp_path: Path) -> None:
+    """A dead identity is exit 5, with the refused listing as the reason."""
     with Simulator() as sim:
         sim.offer_export(walkable())
         sim.add_fault(is_storage, DENIED, times=None)
@@ -98,8 +98,8 @@ def test_where_everything_is_denied_nothing_is_walked(tmp_path: Path) -> None:
     assert "listed" in str(run.error)
 
 
-def test_a_link_that_no_sas_signs_is_walked_at_once(tmp_path: Path) -> None:
-    """A bare CDN link is never asked for a listing."""
+def test_a_link_without_sas_is_walked_at_once(tmp_path: Path) -> None:
+    """A bare CDN link is never used for a listing."""
     with Simulator() as sim:
         files = sim.offer_export(walkable())
         link = sim.create_link(EXPORT).replace("sig=", "Signature=")
@@ -111,8 +111,8 @@ def test_a_link_that_no_sas_signs_is_walked_at_once(tmp_path: Path) -> None:
     assert stored_files(tmp_path) == files
 
 
-def test_a_denied_listing_through_a_bare_link_without_a_way_to_another(tmp_path: Path) -> None:
-    """A SAS that may read but not list, and nothing to renew it by: walked, since the tileset can be read."""
+def test_a_denied_listing_through_a_bare_link(tmp_path: Path) -> None:
+    """A SAS that can read but not list, and cannot be renewed: the run walks, since the tileset is readable."""
     with Simulator() as sim:
         files = sim.offer_export(walkable())
         sim.add_fault(is_listing, DENIED, times=None)
@@ -121,8 +121,8 @@ def test_a_denied_listing_through_a_bare_link_without_a_way_to_another(tmp_path:
     assert stored_files(tmp_path) == files
 
 
-def test_an_interrupted_walk_goes_on(tmp_path: Path) -> None:
-    """What the first run held is asked for no more by the second, but for the tilesets, which must be as they were."""
+def test_an_interrupted_walk_continues(tmp_path: Path) -> None:
+    """The second run requests no stored file again, except for the tilesets, which must be unchanged."""
     with Simulator() as sim:
         files = sim.offer_export(walkable(30))
         bad = sim.add_fault(is_blob_named("tiles/029.glb"), error_response(400), times=None)
@@ -140,7 +140,7 @@ def test_an_interrupted_walk_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_broken_body_is_continued_under_its_first_etag(tmp_path: Path) -> None:
-    """The range behind what arrived is asked for with If-Match of the first answer's ETag."""
+    """The request for the missing range has If-Match with the ETag of the first response."""
     with Simulator() as sim:
         big = glb(bytes(300_000))
         sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": big})
@@ -161,22 +161,24 @@ def weak(answer: Any) -> Any:
 
 
 def test_a_weak_etag_is_never_sent(tmp_path: Path) -> None:
-    """A body that breaks is then fetched anew, and what must be unchanged is compared by its bytes."""
+    """A body that breaks is fetched from its start, and unchanged files are compared by their bytes."""
     with Simulator() as sim:
         files = sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": glb(bytes(300_000))}, md5=False)
         sim.add_fault(is_blob_named("a.glb"), lambda request, proceed: weak(truncate_body(200_000)(request, proceed)))
         sim.add_fault(is_blob, lambda request, proceed: weak(proceed()), times=None)
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
-        asked = sim.blob_requests()
+        requested = sim.blob_requests()
     assert run.error is None
     assert stored_files(tmp_path) == files
-    assert not any(request.headers.get(name) for request in asked for name in ("if-match", "if-none-match", "range"))
-    assert len([request for request in asked if request.path.endswith("tileset.json")]) == 2
+    assert not any(
+        request.headers.get(name) for request in requested for name in ("if-match", "if-none-match", "range")
+    )
+    assert len([request for request in requested if request.path.endswith("tileset.json")]) == 2
 
 
 @pytest.mark.parametrize("name", ["tileset.json", "tiles/tileset.json"])
-def test_a_tileset_that_changes_under_the_walk_is_noticed(tmp_path: Path, name: str) -> None:
-    """Before publishing every tileset is asked for again: a change means to walk anew, and ends whole."""
+def test_a_tileset_that_changes_during_the_walk_is_noticed(tmp_path: Path, name: str) -> None:
+    """Every tileset is requested again before publishing: after a change the run walks again, and ends complete."""
     with Simulator() as sim:
         sim.offer_export(walkable())
         second = {**walkable(), name: json.dumps({**json.loads(walkable()[name]), "extras": "new"}).encode()}
@@ -184,7 +186,7 @@ def test_a_tileset_that_changes_under_the_walk_is_noticed(tmp_path: Path, name: 
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert run.error is None
     assert stored_files(tmp_path) == second
-    assert any("changed under the run" in warning.message for warning in run.events_of(Warned))
+    assert any("changed during the run" in warning.message for warning in run.events_of(Warned))
 
 
 def revalidated(name: str) -> Any:
@@ -192,7 +194,7 @@ def revalidated(name: str) -> Any:
 
 
 def test_a_bare_link_whose_tileset_changes_ends_with_7(tmp_path: Path) -> None:
-    """Nothing is published, since there is no newer link to take."""
+    """Nothing is published, since there is no newer link."""
     with Simulator() as sim:
         sim.offer_export(walkable())
         second = {**walkable(), "tileset.json": tileset("tiles/tileset.json")}
@@ -202,23 +204,23 @@ def test_a_bare_link_whose_tileset_changes_ends_with_7(tmp_path: Path) -> None:
     assert not (tmp_path / "tileset.json").exists()
 
 
-def test_an_unchanged_night_by_link_moves_nothing(tmp_path: Path) -> None:
-    """Each held file is asked for once, on condition; nothing comes, and no version is made."""
+def test_an_unchanged_run_by_link_transfers_nothing(tmp_path: Path) -> None:
+    """Each stored file is requested once, conditionally; no body arrives, and no version is made."""
     with Simulator() as sim:
         files = sim.offer_export(walkable())
         assert sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK).error is None
         sim.clear_requests()
         run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK)
-        asked = sim.blob_requests()
+        requested = sim.blob_requests()
     assert run.error is None
-    assert len(asked) == len(files)
-    assert all(revalidation(request) for request in asked)
+    assert len(requested) == len(files)
+    assert all(revalidation(request) for request in requested)
     assert (run.stats.transferred_bytes, run.stats.kept, run.stats.listed) == (0, len(files), len(files))
     assert [path.name for path in (tmp_path / "versions").iterdir()] == [EXPORT]
 
 
 def test_a_changed_content_by_link_makes_a_new_version(tmp_path: Path) -> None:
-    """One GLB is another one the next night: a version of its own, the old one as it was."""
+    """One GLB changed since the last run: a new version is made, and the old one stays unchanged."""
     with Simulator() as sim:
         files = sim.offer_export(walkable())
         assert sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK).error is None
@@ -231,8 +233,8 @@ def test_a_changed_content_by_link_makes_a_new_version(tmp_path: Path) -> None:
     assert stored_files(tmp_path, f"{EXPORT}-2") == changed
 
 
-def test_what_is_asked_for_and_not_there_is_missing(tmp_path: Path) -> None:
-    """Exit 3 and nothing published; the next run asks for it again, and publishes when it has come."""
+def test_a_referenced_file_not_in_the_container_is_missing(tmp_path: Path) -> None:
+    """Exit 3 and nothing published; the next run requests the file again, and publishes when it has arrived."""
     with Simulator() as sim:
         files = walkable()
         late = files.pop("tiles/005.glb")
@@ -252,7 +254,7 @@ def test_what_is_asked_for_and_not_there_is_missing(tmp_path: Path) -> None:
 
 
 def test_missing_files_are_published_on_request_and_recorded(tmp_path: Path) -> None:
-    """--allow-missing: the counts say so, and verify remarks it without failing."""
+    """--allow-missing: the counts include missing files, and verify reports them without failing."""
     with Simulator() as sim:
         files = walkable()
         del files["tiles/005.glb"]
@@ -272,36 +274,36 @@ def test_missing_files_are_published_on_request_and_recorded(tmp_path: Path) -> 
 
 
 def test_a_container_without_a_root_is_no_export(tmp_path: Path) -> None:
-    """A walk that finds no tileset.json says what is wrong."""
+    """A walk without tileset.json fails with exit 3."""
     with Simulator() as sim:
         sim.offer_export({"other.json": b"{}"})
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert run.exit_code == 3
 
 
-def test_names_that_no_folder_holds_are_missing(tmp_path: Path) -> None:
-    """A line break, a NUL, a backslash: never asked for, and never taken for complete."""
+def test_unstorable_names_are_missing(tmp_path: Path) -> None:
+    """A line break, a NUL, a backslash: never requested, and never counted as complete."""
     with Simulator() as sim:
         sim.offer_export(
             {"tileset.json": tileset("a%00b.glb", "y%0Az.glb", "x%5Cy.glb", "ok.glb"), "ok.glb": glb(b"ok")}
         )
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
         again = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
-        asked = {request.path.rpartition("/")[2] for request in sim.blob_requests()}
+        requested = {request.path.rpartition("/")[2] for request in sim.blob_requests()}
     assert run.exit_code == 3
     assert run.stats.completeness.missing == 3
-    assert asked == {"tileset.json", "ok.glb"}
+    assert requested == {"tileset.json", "ok.glb"}
     assert again.error is None
     assert set(stored_files(tmp_path)) == {"tileset.json", "ok.glb"}
     head, _ = read_manifest(tmp_path, EXPORT)
     assert (head["missing"], head["missing_names"], len(head["unheld"])) == (3, [], 3)
     audit = verify(tmp_path)
     assert audit.error is None
-    assert len([said for said in audit.events_of(Warned) if said.message.startswith("missing since")]) == 3
+    assert len([event for event in audit.events_of(Warned) if event.message.startswith("missing since")]) == 3
 
 
-def test_nothing_outside_the_container_is_asked_for(tmp_path: Path) -> None:
-    """Other hosts, other containers, `..` beyond the top, other schemes: listed, never followed with the signature."""
+def test_nothing_outside_the_container_is_requested(tmp_path: Path) -> None:
+    """Other hosts and containers, `..` beyond the top, other schemes: reported, never requested with the signature."""
     uris = ["https://127.0.0.1:1/x.glb", "//elsewhere.invalid/x.glb", "../other/x.glb", "%2e%2e/%2e%2e/etc/passwd",
             "file:///etc/passwd", "ftp://h/x", "..\\..\\x.glb", "ok.glb"]  # fmt: skip
     with Simulator() as sim:
@@ -309,16 +311,16 @@ def test_nothing_outside_the_container_is_asked_for(tmp_path: Path) -> None:
         sim.containers["other"] = {"x.glb": StoredBlob(glb(b"secret"))}
         refused = sim.mirror(tmp_path, inventory=Inventory.WALK)
         run = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
-        asked = {request.path for request in sim.blob_requests()}
+        requested = {request.path for request in sim.blob_requests()}
     assert (refused.exit_code, run.exit_code) == (3, 0)
-    assert asked == {f"/{EXPORT}/tileset.json", f"/{EXPORT}/ok.glb"}
+    assert requested == {f"/{EXPORT}/tileset.json", f"/{EXPORT}/ok.glb"}
     assert run.stats.completeness.unfollowed == len(uris) - 1
     (away,) = [remark.message for remark in run.events_of(DiagnosticReported) if remark.problem == "leads away"]
     assert away.startswith(f"{len(uris) - 1} URIs lead elsewhere: the first, https://127.0.0.1:1/x.glb ")
 
 
 def test_an_absolute_url_into_the_same_container_is_followed(tmp_path: Path) -> None:
-    """By its name, through our own link; that it leads back is remarked, and refused unless it is allowed."""
+    """By its name, through our own link; the absolute URL is reported, and refused unless missing files are allowed."""
     with Simulator() as sim:
         home = f"{sim.url}/{EXPORT}"
         sim.offer_export({"tileset.json": tileset(f"{home}/sub/a%20b.glb?sig=stolen"), "sub/a b.glb": glb(b"a")})
@@ -330,8 +332,8 @@ def test_an_absolute_url_into_the_same_container_is_followed(tmp_path: Path) -> 
     assert "stolen" not in json.dumps([str(event) for event in run.events])
 
 
-def test_packed_tilesets_are_walked(tmp_path: Path) -> None:
-    """A root stored gzip-compressed is read, kept as it is stored, and re-based unpacked."""
+def test_gzip_tilesets_are_walked(tmp_path: Path) -> None:
+    """A root stored as gzip is read, stored unchanged, and decoded for the pointer."""
     with Simulator() as sim:
         packed = gzip.compress(tileset("a.glb"), mtime=0)
         sim.offer_export({"tileset.json": packed, "a.glb": glb(b"a")})
@@ -344,7 +346,7 @@ def test_packed_tilesets_are_walked(tmp_path: Path) -> None:
 
 
 def test_a_cycle_ends_and_is_reported(tmp_path: Path) -> None:
-    """Tilesets that ask for each other: every file once, a warning, no error."""
+    """Tilesets that reference each other: every file once, a warning, no error."""
     with Simulator() as sim:
         files = sim.offer_export({"tileset.json": tileset("b.json"), "b.json": tileset("tileset.json", "b.json")})
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
@@ -353,8 +355,8 @@ def test_a_cycle_ends_and_is_reported(tmp_path: Path) -> None:
     assert sorted(r.name for r in run.events_of(DiagnosticReported) if r.problem == "cycle") == ["b.json", "b.json"]
 
 
-def test_links_die_during_a_walk(tmp_path: Path) -> None:
-    """Links of half a second: renewed as often as needed, also between the levels of the walk."""
+def test_links_expire_during_a_walk(tmp_path: Path) -> None:
+    """Links of half a second are renewed as often as needed, also between the levels of the walk."""
     with Simulator(link_lifetime=timedelta(seconds=0.5), delay_s=0.05) as sim:
         files = sim.offer_export(walkable(60))
         run = sim.mirror(tmp_path, inventory=Inventory.WALK, transfers=4)
@@ -363,8 +365,8 @@ def test_links_die_during_a_walk(tmp_path: Path) -> None:
     assert run.stats.renewals
 
 
-def test_a_plan_by_walk_writes_nothing(tmp_path: Path) -> None:
-    """--dry-run names what the tilesets ask for."""
+def test_a_dry_run_by_walk_writes_nothing(tmp_path: Path) -> None:
+    """--dry-run reports the files that the tilesets reference."""
     with Simulator() as sim:
         files = sim.offer_export(walkable())
         run = sim.dry_run(tmp_path / "dest", inventory=Inventory.WALK)
@@ -373,8 +375,8 @@ def test_a_plan_by_walk_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "dest").exists()
 
 
-def test_a_listing_after_a_walk_brings_the_orphans(tmp_path: Path) -> None:
-    """Begun by walk, gone on with by listing: what is held is kept, and what nobody asks for comes too."""
+def test_a_listing_after_a_walk_adds_the_orphans(tmp_path: Path) -> None:
+    """Started by walk, continued by listing: stored files are kept, and orphans are fetched too."""
     with Simulator() as sim:
         files = sim.offer_export(walkable(12, orphan=b"x"))
         bad = sim.add_fault(is_blob_named("tiles/011.glb"), error_response(400), times=None)
@@ -388,7 +390,7 @@ def test_a_listing_after_a_walk_brings_the_orphans(tmp_path: Path) -> None:
 
 
 def test_too_long_a_name_is_refused(tmp_path: Path) -> None:
-    """A name that is longer than those of Azure is not asked for, and told as unsafe."""
+    """A name longer than Azure allows is not requested, and reported as unsafe."""
     with Simulator() as sim:
         name = "/".join(["d" * 200] * 30) + "/a.glb"
         sim.offer_export({"tileset.json": tileset(name), name: glb(b"a")})
@@ -399,7 +401,7 @@ def test_too_long_a_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_large_file_is_continued_by_the_next_run(tmp_path: Path) -> None:
-    """What a first run left of a blob is taken up by range, pinned to the ETag of the new first answer."""
+    """The next run requests the missing range of a partial blob, pinned to the ETag of the new first response."""
     with Simulator() as sim:
         big = glb(bytes(3_000_000))
         sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": big})
@@ -417,7 +419,7 @@ def test_a_large_file_is_continued_by_the_next_run(tmp_path: Path) -> None:
 
 
 def test_files_are_salvaged_when_the_catalog_is_lost(tmp_path: Path) -> None:
-    """What lies there and has the MD5 of the first answer is kept, with what it asks for; only the rest comes."""
+    """Existing files with the MD5 of the first response are kept, with their references; only the rest is fetched."""
     with Simulator() as sim:
         files = sim.offer_export(walkable(10))
         bad = sim.add_fault(is_blob_named("tiles/009.glb"), error_response(400), times=None)
@@ -431,17 +433,19 @@ def test_files_are_salvaged_when_the_catalog_is_lost(tmp_path: Path) -> None:
     assert (run.stats.fetched, run.stats.kept) == (1, len(files) - 1)
 
 
-def test_what_was_missing_and_has_come_makes_a_new_version(tmp_path: Path) -> None:
-    """By link, the next night asks for what was missing too: still missing is unchanged, there is a new version."""
+def test_a_file_that_appeared_makes_a_new_version(tmp_path: Path) -> None:
+    """By link, the next run also requests missing files: still missing is unchanged, an appeared one makes a new
+    version.
+    """
     with Simulator() as sim:
         files = walkable()
         late = files.pop("tiles/005.glb")
         sim.offer_export(files)
-        wish = {"link": sim.create_link(EXPORT), "inventory": Inventory.WALK, "allow_missing": True}
-        assert sim.mirror(tmp_path, **wish).error is None
-        same = sim.mirror(tmp_path, **wish)
+        options = {"link": sim.create_link(EXPORT), "inventory": Inventory.WALK, "allow_missing": True}
+        assert sim.mirror(tmp_path, **options).error is None
+        same = sim.mirror(tmp_path, **options)
         assert (same.error, read_latest(tmp_path)["version"]) == (None, EXPORT)
         sim.containers[EXPORT]["tiles/005.glb"] = StoredBlob(late)
-        assert sim.mirror(tmp_path, **wish).error is None
+        assert sim.mirror(tmp_path, **options).error is None
     assert read_latest(tmp_path)["version"] == f"{EXPORT}-2"
     assert stored_files(tmp_path, f"{EXPORT}-2") == {**files, "tiles/005.glb": late}

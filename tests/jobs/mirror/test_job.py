@@ -1,4 +1,4 @@
-"""The main job against the simulator and a real folder: resolve, list, plan, transfer, publish, tidy."""
+"""Mirror job against the simulator and a local folder: resolve, list, plan, transfer, publish, clean up."""
 
 from __future__ import annotations
 
@@ -59,8 +59,7 @@ from tilesync.events import (
     Warned,
 )
 from tilesync.model import FileStamp, Inventory, Selector
-from tilesync.stores.local import publication
-from tilesync.stores.local import writer as files_of_stores
+from tilesync.stores.local import publication, writer
 from tilesync.stores.local.directory_handles import Entry
 from tilesync.stores.local.fs import replace_file_durably, sync_filesystem, write_whole
 from tilesync.stores.local.publication import LocalPublication
@@ -77,7 +76,7 @@ def stored_files(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
 
 
 def test_the_published_tree_is_the_container_byte_for_byte(tmp_path: Path) -> None:
-    """Every blob lies under its own name with its own bytes, and nothing else does."""
+    """Every blob is stored under its own name with its own bytes, and there are no other files."""
     with Simulator(page_size=5) as sim:
         files = sim.offer_export()
         run = sim.mirror(tmp_path)
@@ -92,8 +91,8 @@ def test_the_published_tree_is_the_container_byte_for_byte(tmp_path: Path) -> No
     }  # fmt: skip
 
 
-def test_the_manifest_says_what_each_file_is(tmp_path: Path) -> None:
-    """Its first line is the service's record without links and the counts, each other line one file."""
+def test_the_manifest_describes_each_file(tmp_path: Path) -> None:
+    """Its first line is the record of the service without links, and the counts; each other line is one file."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.blob("tiles/000.glb").content_encoding = "br"
@@ -122,20 +121,20 @@ def test_the_manifest_says_what_each_file_is(tmp_path: Path) -> None:
 
 
 def test_latest_json_and_current_lead_to_the_version(tmp_path: Path) -> None:
-    """latest.json has the fields of the contract, and `current` is a relative symlink to the version."""
+    """latest.json has the documented fields, and `current` is a relative symlink to the version."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
-    said = read_latest(tmp_path)
-    assert said.keys() == {"version", "export", "imodel", "owner", "changeset", "finished", "tileset", "manifest"}
-    assert (said["version"], said["export"], said["imodel"]) == (EXPORT, EXPORT, IMODEL)
-    assert (tmp_path / said["tileset"]).is_file()
-    assert (tmp_path / said["manifest"]).is_file()
+    latest = read_latest(tmp_path)
+    assert latest.keys() == {"version", "export", "imodel", "owner", "changeset", "finished", "tileset", "manifest"}
+    assert (latest["version"], latest["export"], latest["imodel"]) == (EXPORT, EXPORT, IMODEL)
+    assert (tmp_path / latest["tileset"]).is_file()
+    assert (tmp_path / latest["manifest"]).is_file()
     assert os.readlink(tmp_path / "current") == f"versions/{EXPORT}"
 
 
 def test_the_pointer_is_the_root_with_its_uris_rebased(tmp_path: Path) -> None:
-    """The pointer is the root document; only its relative URIs lead into the version's folder, to files that exist."""
+    """The pointer is the root document; its relative URIs lead to existing files in the folder of the version."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -163,7 +162,7 @@ def test_files_have_the_last_modified_of_their_blobs(tmp_path: Path) -> None:
 
 
 def test_the_state_is_private(tmp_path: Path) -> None:
-    """.tilesync is for its owner alone (0700), and no part is left in it."""
+    """Only the owner can read .tilesync (0700), and no partial file is left in it."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -171,8 +170,8 @@ def test_the_state_is_private(tmp_path: Path) -> None:
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
 
 
-def test_the_state_can_lie_elsewhere(tmp_path: Path) -> None:
-    """With a state folder of its own DEST has no .tilesync, and the next night still needs one request."""
+def test_the_state_can_be_elsewhere(tmp_path: Path) -> None:
+    """With a separate state folder DEST has no .tilesync, and the next run still needs one request."""
     with Simulator() as sim:
         files = sim.offer_export()
         assert sim.mirror(tmp_path / "d", state_dir=tmp_path / "state").exit_code == 0
@@ -183,8 +182,8 @@ def test_the_state_can_lie_elsewhere(tmp_path: Path) -> None:
     assert not (tmp_path / "d/.tilesync").exists()
 
 
-def test_an_export_without_any_md5_is_mirrored_whole(tmp_path: Path) -> None:
-    """Without Content-MD5 length and shape are checked, and the manifest still has every SHA-256."""
+def test_an_export_without_md5_is_mirrored(tmp_path: Path) -> None:
+    """Without Content-MD5 length and structure are checked, and the manifest still has every SHA-256."""
     with Simulator() as sim:
         files = sim.offer_export(md5=False)
         assert sim.mirror(tmp_path).exit_code == 0
@@ -192,8 +191,8 @@ def test_an_export_without_any_md5_is_mirrored_whole(tmp_path: Path) -> None:
     assert all(row["md5"] is None and row["sha256"] for row in read_manifest(tmp_path, EXPORT)[1].values())
 
 
-def test_folder_placeholders_are_left_out(tmp_path: Path) -> None:
-    """Empty blobs that stand for folders, with a slash or as the name of a folder of others, are no files."""
+def test_folder_placeholders_are_ignored(tmp_path: Path) -> None:
+    """Empty blobs that stand for folders, with a slash or with the name of a folder, are not files."""
     with Simulator(page_size=4) as sim:
         files = sim.offer_export()
         sim.containers[EXPORT].update({"tiles": StoredBlob(b""), "tiles/": StoredBlob(b""), "data/": StoredBlob(b"")})
@@ -215,7 +214,7 @@ def test_a_name_that_is_file_and_folder_stops_before_publishing(tmp_path: Path) 
 
 
 def test_a_name_listed_twice_stops_before_publishing(tmp_path: Path) -> None:
-    """The same name on two pages: exit 3, nothing published, and the next run lists anew and gets it right."""
+    """The same name on two pages: exit 3, nothing published; the next run lists again and succeeds."""
     with Simulator(page_size=6) as sim:
         files = sim.offer_export()
         sim.add_fault(
@@ -231,13 +230,13 @@ def test_a_name_listed_twice_stops_before_publishing(tmp_path: Path) -> None:
 
 
 def _with_entry_of_first_page(answer: Any) -> Any:
-    said = b"<Properties><Etag>0x1</Etag><Content-Length>0</Content-Length></Properties>"
-    entry = b"<Blob><Name>data/empty</Name>" + said + b"</Blob>"
+    properties = b"<Properties><Etag>0x1</Etag><Content-Length>0</Content-Length></Properties>"
+    entry = b"<Blob><Name>data/empty</Name>" + properties + b"</Blob>"
     return replace(answer, body=answer.body.replace(b"</Blobs>", entry + b"</Blobs>"))
 
 
 def test_a_container_without_a_root_is_not_published(tmp_path: Path) -> None:
-    """Without tileset.json there is nothing to stream: exit 3 and a sentence about it."""
+    """Without tileset.json nothing can be streamed: exit 3 and a message about it."""
     with Simulator() as sim:
         sim.offer_export({"a.glb": glb(b"a")})
         run = sim.mirror(tmp_path)
@@ -247,7 +246,7 @@ def test_a_container_without_a_root_is_not_published(tmp_path: Path) -> None:
 
 
 def test_an_empty_container_is_not_published(tmp_path: Path) -> None:
-    """An inventory of nothing never becomes a version."""
+    """An empty inventory never becomes a version."""
     with Simulator() as sim:
         sim.offer_export({})
         assert sim.mirror(tmp_path).exit_code == 3
@@ -261,7 +260,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_writes_nothing(tmp_path: Path, name: str) -> None:
-    """A name that a folder cannot hold safely: exit 8, not one file of its page, nothing outside DEST."""
+    """A name that is unsafe in a folder: exit 8, no file of its page, nothing outside DEST."""
     with Simulator() as sim:
         sim.offer_export()
         sim.containers[EXPORT][name] = StoredBlob(b"outside")
@@ -289,7 +288,7 @@ def test_a_symlink_planted_in_the_destination_is_refused(tmp_path: Path) -> None
 
 
 def test_a_foreign_tileset_is_refused(tmp_path: Path) -> None:
-    """A DEST with a tileset.json that tilesync did not write: exit 8, and it stays as it is."""
+    """A DEST with a tileset.json that tilesync did not write: exit 8, and the file is unchanged."""
     (tmp_path / "tileset.json").write_text("mine")
     with Simulator() as sim:
         sim.offer_export()
@@ -299,11 +298,11 @@ def test_a_foreign_tileset_is_refused(tmp_path: Path) -> None:
     assert read_tree(tmp_path) == {"tileset.json": b"mine"}
 
 
-# --- nights ---
+# --- later runs ---
 
 
-def test_an_unchanged_night_is_one_request(tmp_path: Path) -> None:
-    """Nothing new: one request to the API, none to the storage, exit 0, and not one byte of DEST changes."""
+def test_an_unchanged_run_is_one_request(tmp_path: Path) -> None:
+    """Nothing new: one request to the API, none to the storage, exit 0, and no byte of DEST changes."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
@@ -317,8 +316,8 @@ def test_an_unchanged_night_is_one_request(tmp_path: Path) -> None:
     assert {k: v for k, v in read_tree(tmp_path).items() if not k.startswith(".tilesync")} == before
 
 
-def test_a_second_export_stands_beside_the_first(tmp_path: Path) -> None:
-    """A new export becomes a new version and the pointer moves; the old version stays as it was."""
+def test_a_second_export_is_a_second_version(tmp_path: Path) -> None:
+    """A new export becomes a new version and the pointer moves; the old version does not change."""
     with Simulator() as sim:
         first = sim.offer_export()
         sim.mirror(tmp_path)
@@ -335,18 +334,18 @@ def test_a_second_export_stands_beside_the_first(tmp_path: Path) -> None:
 
 
 def test_while_the_newest_is_unfinished_the_older_one_is_mirrored(tmp_path: Path) -> None:
-    """The first Complete row counts; that it is behind the newest is said."""
+    """The first Complete row counts; the event says that it is not the newest export."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.offer_export(export(seed=3), export_id=OTHER, status="InProgress")
         run = sim.mirror(tmp_path)
-    (said,) = run.events_of(ExportResolved)
-    assert (said.export, said.newest, said.behind) == (EXPORT, OTHER, True)
+    (resolved,) = run.events_of(ExportResolved)
+    assert (resolved.export, resolved.newest, resolved.behind) == (EXPORT, OTHER, True)
     assert stored_files(tmp_path) == files
 
 
 def test_a_published_version_is_never_changed(tmp_path: Path) -> None:
-    """The same export found with other content becomes `<id>-2`; the bytes of the first stay."""
+    """The same export with other content becomes `<id>-2`; the bytes of the first version do not change."""
     with Simulator() as sim:
         first = sim.offer_export()
         sim.mirror(tmp_path)
@@ -364,7 +363,9 @@ def test_a_published_version_is_never_changed(tmp_path: Path) -> None:
 
 
 def test_a_touched_export_with_the_same_content_is_no_new_version(tmp_path: Path) -> None:
-    """Another lastModified over the same blobs: listed and compared, nothing fetched, and quiet the night after."""
+    """Another lastModified for the same blobs: listed and compared, nothing fetched; the run after it needs one
+    request.
+    """
     with Simulator() as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
@@ -378,8 +379,8 @@ def test_a_touched_export_with_the_same_content_is_no_new_version(tmp_path: Path
         assert len(sim.requests) == 1
 
 
-def test_comparing_that_was_interrupted_still_makes_no_second_version(tmp_path: Path) -> None:
-    """When the listing of a touched export fails midway, the run after compares all the same and fetches nothing."""
+def test_an_interrupted_comparison_makes_no_second_version(tmp_path: Path) -> None:
+    """If the listing of a touched export fails midway, the next run still compares and fetches nothing."""
     with Simulator(page_size=5) as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
@@ -393,8 +394,8 @@ def test_comparing_that_was_interrupted_still_makes_no_second_version(tmp_path: 
     assert [p.name for p in (tmp_path / "versions").iterdir()] == [EXPORT]
 
 
-def test_verify_then_mirror_heals(tmp_path: Path) -> None:
-    """What verify finds bad is fetched again on an unchanged night, and nothing else; the pointer does not move."""
+def test_verify_then_mirror_repairs(tmp_path: Path) -> None:
+    """The next run fetches the damaged files that verify found, and no others; the pointer does not move."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
@@ -413,8 +414,8 @@ def test_verify_then_mirror_heals(tmp_path: Path) -> None:
     assert (run.stats.fetched, run.stats.kept) == (2, len(files) - 2)
 
 
-def test_healing_from_a_changed_export_makes_another_version(tmp_path: Path) -> None:
-    """When the export was regenerated before it could heal, the damaged version is left and a whole one published."""
+def test_repair_from_a_changed_export_makes_another_version(tmp_path: Path) -> None:
+    """If the export was regenerated before the repair, the damaged version stays and a complete one is published."""
     with Simulator() as sim:
         first = sim.offer_export()
         sim.mirror(tmp_path)
@@ -430,7 +431,7 @@ def test_healing_from_a_changed_export_makes_another_version(tmp_path: Path) -> 
 
 
 def test_a_deleted_version_folder_is_fetched_again(tmp_path: Path) -> None:
-    """Someone removed the files of the current version: an unchanged night brings them back."""
+    """The files of the current version were deleted: the next run fetches them again."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
@@ -442,8 +443,8 @@ def test_a_deleted_version_folder_is_fetched_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["tileset.json", "current"])
-def test_a_lost_pointer_is_put_back(tmp_path: Path, lost: str) -> None:
-    """What leads to the version is made again on an unchanged night, without the storage."""
+def test_a_lost_pointer_is_restored(tmp_path: Path, lost: str) -> None:
+    """The pointer files are restored by an unchanged run, without requests to the storage."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -456,8 +457,8 @@ def test_a_lost_pointer_is_put_back(tmp_path: Path, lost: str) -> None:
     assert (tmp_path / "current/tileset.json").is_file()
 
 
-def test_a_run_on_another_export_can_be_asked_for(tmp_path: Path) -> None:
-    """--export-id picks an older Complete export, and the newest is named."""
+def test_another_export_can_be_selected(tmp_path: Path) -> None:
+    """--export-id selects an older Complete export, and the newest is named."""
     with Simulator() as sim:
         old = sim.offer_export()
         sim.offer_export(export(seed=8), export_id=OTHER)
@@ -471,7 +472,7 @@ def test_a_run_on_another_export_can_be_asked_for(tmp_path: Path) -> None:
 
 
 def test_an_expired_link_is_renewed_in_mid_run(tmp_path: Path) -> None:
-    """Links that live two seconds, answers that take a tenth: renewed as often as needed, nothing lost."""
+    """Links that live one second, and slow responses: renewed as often as needed, nothing lost."""
     with Simulator(link_lifetime=timedelta(seconds=1), delay_s=0.1, page_size=4) as sim:
         files = sim.offer_export(export(40))
         run = sim.mirror(tmp_path, transfers=4)
@@ -481,7 +482,7 @@ def test_an_expired_link_is_renewed_in_mid_run(tmp_path: Path) -> None:
 
 
 def test_links_that_expire_between_two_pages_keep_the_marker(tmp_path: Path) -> None:
-    """A link revoked between pages is renewed and the listing goes on at its marker, not from the start."""
+    """A link revoked between pages is renewed, and the listing continues at its marker."""
     with Simulator(page_size=3) as sim:
         files = sim.offer_export()
         sim.run_before_request(3, is_listing, sim.revoke_links)
@@ -494,7 +495,7 @@ def test_links_that_expire_between_two_pages_keep_the_marker(tmp_path: Path) -> 
 
 
 def test_a_link_revoked_in_mid_run_is_renewed_once_for_all(tmp_path: Path) -> None:
-    """Many transfers meet 403 at once: one call of the API replaces the link."""
+    """Many concurrent transfers get 403: one API request replaces the link."""
     with Simulator() as sim:
         files = sim.offer_export(export(60))
         everyone, count = threading.Event(), [0]
@@ -516,7 +517,7 @@ def test_a_link_revoked_in_mid_run_is_renewed_once_for_all(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=-3), timedelta(hours=3)])
 def test_a_skewed_clock_does_not_matter(tmp_path: Path, ahead: timedelta) -> None:
-    """The server's clock is hours away from ours: links are judged by its time, none is renewed needlessly."""
+    """The server's clock is hours away from ours: its time decides about links, and none is renewed needlessly."""
     with Simulator() as sim:
         sim.clock_offset = ahead
         files = sim.offer_export()
@@ -527,7 +528,7 @@ def test_a_skewed_clock_does_not_matter(tmp_path: Path, ahead: timedelta) -> Non
 
 
 def test_a_refused_identity_at_the_storage_ends_with_5(tmp_path: Path) -> None:
-    """403 to every link however fresh: not authorised, after few requests, resumable."""
+    """403 for every fresh link: not authorised, after few requests."""
     with Simulator() as sim:
         sim.offer_export()
         sim.add_fault(is_storage, error_response(403, "AuthorizationFailure"), times=None)
@@ -538,7 +539,7 @@ def test_a_refused_identity_at_the_storage_ends_with_5(tmp_path: Path) -> None:
 
 
 def test_a_container_link_is_a_source(tmp_path: Path) -> None:
-    """A bare link mirrors its container without any request to the API; run again it fetches nothing."""
+    """A bare link mirrors its container without any API request; a second run fetches nothing."""
     with Simulator() as sim:
         files = sim.offer_export()
         assert sim.mirror(tmp_path, link=sim.create_link(EXPORT)).exit_code == 0
@@ -550,7 +551,7 @@ def test_a_container_link_is_a_source(tmp_path: Path) -> None:
 
 
 def test_a_dead_container_link_ends_with_5_and_the_next_one_resumes(tmp_path: Path) -> None:
-    """A bare link revoked in mid-run cannot be renewed: exit 5; with a fresh one the run continues."""
+    """A bare link that is revoked cannot be renewed: exit 5; with a fresh link the run continues."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.run_before_request(8, is_blob, sim.revoke_links)
@@ -564,7 +565,7 @@ def test_a_dead_container_link_ends_with_5_and_the_next_one_resumes(tmp_path: Pa
 
 
 def test_a_link_command_renews_a_container_link(tmp_path: Path) -> None:
-    """With --link-command a revoked bare link is replaced by what the command prints."""
+    """With --link-command a revoked bare link is replaced by the output of the command."""
     with Simulator() as sim:
         files = sim.offer_export()
         fresh, secret = sim.create_link(EXPORT), tmp_path / "link"
@@ -582,8 +583,8 @@ def test_a_link_command_renews_a_container_link(tmp_path: Path) -> None:
     assert stored_files(tmp_path / "d") == files
 
 
-def test_a_link_command_that_fails_is_no_refusal_of_the_listing(tmp_path: Path) -> None:
-    """Nothing is walked instead: without a link there is no walk either."""
+def test_a_failed_link_command_does_not_start_a_walk(tmp_path: Path) -> None:
+    """Without a link a walk would fail as well."""
     with Simulator() as sim:
         sim.offer_export()
         stale = sim.create_link(EXPORT)
@@ -594,13 +595,13 @@ def test_a_link_command_that_fails_is_no_refusal_of_the_listing(tmp_path: Path) 
     assert not [event for event in run.events_of(Notice) if "walking" in event.message]
 
 
-# --- facts that no file can have ---
+# --- impossible modification times ---
 
 
 @pytest.mark.parametrize("inventory", list(Inventory))
 @pytest.mark.parametrize("count", [1, 2])
-def test_dates_that_no_file_can_have_are_told_once(inventory: Inventory, count: int, tmp_path: Path) -> None:
-    """By listing and by walk: how many, and that they are stored as unknown."""
+def test_impossible_dates_are_warned_of_once(inventory: Inventory, count: int, tmp_path: Path) -> None:
+    """By listing and by walk: the warning counts them, and they are stored as unknown."""
     with Simulator() as sim:
         files = sim.offer_export()
         for name in list(files)[:count]:
@@ -608,16 +609,16 @@ def test_dates_that_no_file_can_have_are_told_once(inventory: Inventory, count: 
         run = sim.mirror(tmp_path, inventory=inventory)
     assert run.exit_code == 0
     (warned,) = run.events_of(Warned)
-    assert f"of {count} file{'s' if count > 1 else ''} that no file can have" in warned.message
+    assert f"impossible modification time for {count} file{'s' if count > 1 else ''}:" in warned.message
     _, lines = read_manifest(tmp_path, EXPORT)
     assert [lines[name].get("last_modified") for name in list(files)[:count]] == [None] * count
 
 
-# --- an export that changes under the run ---
+# --- an export that changes during the run ---
 
 
 def test_an_export_regenerated_once_converges(tmp_path: Path) -> None:
-    """Regenerated in mid-run: the run lists and plans again, and what is published is the new export, whole."""
+    """After a regeneration during the run it lists and plans again, and publishes the complete new export."""
     with Simulator() as sim:
         sim.offer_export()
         second = {**export(14, seed=5), "0new.glb": glb(b"new")}
@@ -630,7 +631,7 @@ def test_an_export_regenerated_once_converges(tmp_path: Path) -> None:
     assert verify(tmp_path).exit_code == 0
 
 
-def test_what_did_not_change_is_kept_when_the_export_was_regenerated(tmp_path: Path) -> None:
+def test_unchanged_files_are_kept_after_a_regeneration(tmp_path: Path) -> None:
     """Files that the second listing proves unchanged are not fetched again."""
     with Simulator() as sim:
         files = sim.offer_export()
@@ -643,7 +644,7 @@ def test_what_did_not_change_is_kept_when_the_export_was_regenerated(tmp_path: P
 
 
 def test_a_changed_old_name_behind_a_new_one_is_fetched_in_the_same_run(tmp_path: Path) -> None:
-    """Relisting page by page: an old name that changed is fetched though a new name came on an earlier page."""
+    """A changed file is fetched after a relisting, though a new name was on an earlier page."""
     with Simulator() as sim:
         files = sim.offer_export()
         second = {**files, "0new.glb": glb(b"new"), "tiles/005.glb": glb(b"changed")}
@@ -665,7 +666,7 @@ def test_a_changed_old_name_behind_a_new_one_is_fetched_in_the_same_run(tmp_path
 
 
 def test_an_export_regenerated_always_ends_with_7(tmp_path: Path) -> None:
-    """Changed under the run, twice again: ExportReplaced, exit 7, nothing published."""
+    """Changed three times during the run: ExportReplaced, exit 7, nothing published."""
     with Simulator() as sim:
         sim.offer_export()
         turn = [0]
@@ -682,8 +683,8 @@ def test_an_export_regenerated_always_ends_with_7(tmp_path: Path) -> None:
     assert not (tmp_path / "tileset.json").exists()
 
 
-def test_an_export_that_changes_always_leaves_the_old_version_standing(tmp_path: Path) -> None:
-    """While the new export cannot be had, everything leads to the old one as before."""
+def test_an_export_that_always_changes_leaves_the_old_version(tmp_path: Path) -> None:
+    """While the new export cannot be mirrored, the pointer leads to the old one as before."""
     with Simulator() as sim:
         first = sim.offer_export()
         sim.mirror(tmp_path)
@@ -697,7 +698,7 @@ def test_an_export_that_changes_always_leaves_the_old_version_standing(tmp_path:
 
 
 def test_a_container_that_is_gone_ends_with_7(tmp_path: Path) -> None:
-    """ContainerNotFound while the service still lists the export: exit 7 after planning again twice."""
+    """ContainerNotFound while the service still lists the export: exit 7 after two more plans."""
     with Simulator() as sim:
         sim.offer_export()
         del sim.containers[EXPORT]
@@ -706,7 +707,7 @@ def test_a_container_that_is_gone_ends_with_7(tmp_path: Path) -> None:
     assert "gone" in str(run.error)
 
 
-def test_an_export_deleted_in_mid_run_ends_with_7_when_none_took_its_place(tmp_path: Path) -> None:
+def test_an_export_deleted_during_the_run_ends_with_7(tmp_path: Path) -> None:
     """The export vanishes from list and storage: exit 7 at once, without waiting for another."""
     with Simulator() as sim:
         sim.offer_export()
@@ -715,7 +716,7 @@ def test_an_export_deleted_in_mid_run_ends_with_7_when_none_took_its_place(tmp_p
     assert run.exit_code == 7
 
 
-def test_an_export_deleted_in_mid_run_is_followed_by_its_successor(tmp_path: Path) -> None:
+def test_an_export_deleted_during_the_run_is_replaced_by_its_successor(tmp_path: Path) -> None:
     """The export vanishes and a newer one is Complete: the same run mirrors that one."""
     with Simulator() as sim:
         sim.offer_export()
@@ -733,7 +734,7 @@ def test_an_export_deleted_in_mid_run_is_followed_by_its_successor(tmp_path: Pat
 
 
 def test_a_bare_link_whose_container_changes_ends_with_7_at_once(tmp_path: Path) -> None:
-    """Nothing can be resolved again behind a bare link: the first change ends the run; the next run gets it right."""
+    """A bare link cannot be resolved again: the first change ends the run; the next run succeeds."""
     with Simulator() as sim:
         sim.offer_export()
         second = export(seed=7)
@@ -748,8 +749,8 @@ def test_a_bare_link_whose_container_changes_ends_with_7_at_once(tmp_path: Path)
 # --- files that fail ---
 
 
-def test_bytes_that_are_always_wrong_publish_nothing(tmp_path: Path) -> None:
-    """The same wrong MD5 twice over identical bytes: its own message, exit 3, the other files held for the next run."""
+def test_damaged_bytes_publish_nothing(tmp_path: Path) -> None:
+    """The same wrong MD5 twice with equal bytes: its own message, exit 3; the other files are kept for the next run."""
     with Simulator() as sim:
         files = sim.offer_export()
         fault = sim.add_fault(is_blob_named("tiles/002.glb"), flip_last_bit, times=None)
@@ -771,8 +772,8 @@ def test_bytes_that_are_always_wrong_publish_nothing(tmp_path: Path) -> None:
     assert stored_files(tmp_path) == files
 
 
-def test_bytes_that_are_wrong_once_are_healed_within_the_run(tmp_path: Path) -> None:
-    """A wrong MD5 once: fetched again, right, published."""
+def test_bytes_damaged_once_are_fetched_again(tmp_path: Path) -> None:
+    """A wrong MD5 once: fetched again, correct, published."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.add_fault(is_blob_named("tiles/002.glb"), flip_last_bit)
@@ -783,7 +784,7 @@ def test_bytes_that_are_wrong_once_are_healed_within_the_run(tmp_path: Path) -> 
 
 
 def test_a_listed_blob_that_is_missing_fails_alone(tmp_path: Path) -> None:
-    """404 BlobNotFound: that file failed, all others are held, exit 3."""
+    """404 BlobNotFound: that file failed, all others are stored, exit 3."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.add_fault(is_blob_named("tiles/007.glb"), error_response(404, "BlobNotFound"))
@@ -794,19 +795,19 @@ def test_a_listed_blob_that_is_missing_fails_alone(tmp_path: Path) -> None:
 
 
 def test_all_failures_are_counted_and_named(tmp_path: Path) -> None:
-    """Every file that failed is told, not the first alone, and the counts add up."""
+    """Every failed file is reported, and the counts add up."""
     names = ("tiles/001.glb", "tiles/004.glb", "data/empty")
     with Simulator() as sim:
         files = sim.offer_export()
         sim.add_fault(is_blob_named(*names), error_response(404, "BlobNotFound"), times=3)
         run = sim.mirror(tmp_path)
     assert {failure.name for failure in run.events_of(FileFailed)} == set(names)
-    tally = run.stats
-    assert tally.listed == tally.fetched + tally.reused + tally.kept + tally.excluded + tally.failed == len(files)
+    stats = run.stats
+    assert stats.listed == stats.fetched + stats.reused + stats.kept + stats.excluded + stats.failed == len(files)
 
 
-def test_a_glb_that_is_none_is_not_published(tmp_path: Path) -> None:
-    """Bytes that match their MD5 but are no GLB under a .glb name that a tile asks for: exit 3."""
+def test_an_invalid_glb_is_not_published(tmp_path: Path) -> None:
+    """Bytes that match their MD5, but are no GLB though a tile references them as .glb: exit 3."""
     with Simulator() as sim:
         sim.offer_export(
             {**export(), "tiles/tileset.json": tileset("bad.glb"), "tiles/bad.glb": b"<html>not found</html>"}
@@ -826,13 +827,13 @@ def test_a_root_that_is_no_tileset_is_not_published(tmp_path: Path) -> None:
     assert not (tmp_path / "latest.json").exists()
 
 
-# --- room ---
+# --- disk space ---
 
 
 def test_an_export_that_does_not_fit_is_refused_before_its_first_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first page is more than what is free: exit 8, no blob asked for; with room the next run goes on."""
+    """The first page needs more than the free space: exit 8, no blob requested; with space the next run continues."""
     monkeypatch.setattr(LocalFiles, "free_bytes", lambda _: 1000)
     with Simulator() as sim:
         files = sim.offer_export()
@@ -845,8 +846,8 @@ def test_an_export_that_does_not_fit_is_refused_before_its_first_byte(
     assert stored_files(tmp_path) == files
 
 
-def test_room_is_watched_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A later page that does not fit ends the run with 8, and what was fetched until then is kept."""
+def test_free_space_is_checked_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later page that does not fit ends the run with 8, and fetched files are kept."""
     files = export(30)
     total = sum(map(len, files.values()))
     monkeypatch.setattr(LocalFiles, "free_bytes", lambda _: total // 2)
@@ -865,7 +866,7 @@ def test_room_is_watched_page_by_page(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_disk_that_fills_up_ends_with_8_and_is_resumable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENOSPC in the middle: exit 8; the files placed before are not fetched again."""
+    """ENOSPC during the run: exit 8; files placed before are not fetched again."""
     write_one, written = write_whole, [0]
 
     def full(*args: Any) -> FileStamp:
@@ -874,7 +875,7 @@ def test_a_disk_that_fills_up_ends_with_8_and_is_resumable(tmp_path: Path, monke
             raise OSError(28, "No space left on device")
         return write_one(*args)
 
-    monkeypatch.setattr(files_of_stores, "write_whole", full)
+    monkeypatch.setattr(writer, "write_whole", full)
     with Simulator() as sim:
         files = sim.offer_export()
         run = sim.mirror(tmp_path, transfers=1)
@@ -886,12 +887,12 @@ def test_a_disk_that_fills_up_ends_with_8_and_is_resumable(tmp_path: Path, monke
     assert stored_files(tmp_path) == files
 
 
-# --- a kill between two steps of publishing ---
+# --- a crash between two steps of publishing ---
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
 @pytest.mark.parametrize("second", [False, True])
-def test_a_kill_between_two_steps_of_publishing_is_mended(
+def test_a_crash_between_two_steps_of_publishing_is_repaired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, second: bool
 ) -> None:
     """Stopped after the manifest, the pointer or latest.json: the next run publishes the same, without a fetch."""
@@ -933,31 +934,31 @@ def test_a_kill_between_two_steps_of_publishing_is_mended(
 
 
 def test_publishing_has_a_fixed_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file is in place at the durability barrier; then manifest, pointer, latest.json, symlink, in that order."""
+    """Every file is in place at the sync; then come manifest, pointer, latest.json, symlink."""
     done: list[str] = []
 
-    def noting(name: str, work: Any) -> Any:
-        def noted(*args: Any, **how: Any) -> Any:
-            there = [
+    def recording(name: str, work: Any) -> Any:
+        def recorded(*args: Any, **how: Any) -> Any:
+            names = [
                 path.name for path in tmp_path.iterdir() if path.name not in {".tilesync", "versions", "manifests"}
             ]
-            done.append(f"{name} {sorted(there)}")
+            done.append(f"{name} {sorted(names)}")
             return work(*args, **how)
 
-        return noted
+        return recorded
 
     with Simulator() as sim:
         files = sim.offer_export()
 
-        def checked(folder: Path) -> None:
+        def checked_sync(folder: Path) -> None:
             assert stored_files(tmp_path) == files
             assert not (tmp_path / "manifests" / f"{EXPORT}.jsonl").exists()
             sync_filesystem(folder)
 
-        monkeypatch.setattr(publication, "sync_filesystem", noting("barrier", checked))
-        monkeypatch.setattr(publication, "replace_file_durably", noting("place", replace_file_durably))
+        monkeypatch.setattr(publication, "sync_filesystem", recording("barrier", checked_sync))
+        monkeypatch.setattr(publication, "replace_file_durably", recording("place", replace_file_durably))
         monkeypatch.setattr(
-            LocalPublication, "_update_current_link", noting("relink", LocalPublication._update_current_link)
+            LocalPublication, "_update_current_link", recording("relink", LocalPublication._update_current_link)
         )
         assert sim.mirror(tmp_path).exit_code == 0
     assert done == [
@@ -968,8 +969,8 @@ def test_publishing_has_a_fixed_order(tmp_path: Path, monkeypatch: pytest.Monkey
     ]
 
 
-def test_a_destination_without_latest_json_is_still_ours(tmp_path: Path) -> None:
-    """latest.json was removed: the catalog knows this destination, and an unchanged night puts it back."""
+def test_a_lost_latest_json_is_restored(tmp_path: Path) -> None:
+    """Without latest.json the catalog still knows this destination, and an unchanged run restores the file."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -979,18 +980,18 @@ def test_a_destination_without_latest_json_is_still_ours(tmp_path: Path) -> None
     assert read_latest(tmp_path)["version"] == EXPORT
 
 
-def test_two_runs_on_one_destination_do_not_meet(tmp_path: Path) -> None:
-    """While one run holds DEST the second ends at once with 9, and the first is not disturbed."""
+def test_a_second_run_on_a_busy_destination_ends_with_9(tmp_path: Path) -> None:
+    """While one run has the lock of DEST the second ends at once with 9, and the first is not disturbed."""
     with Simulator() as sim:
         files = sim.offer_export()
-        gate, inside = threading.Event(), threading.Event()
-        sim.add_fault(is_blob_named("tileset.json"), call_before(inside.set, lambda: gate.wait(10)))
+        release, inside = threading.Event(), threading.Event()
+        sim.add_fault(is_blob_named("tileset.json"), call_before(inside.set, lambda: release.wait(10)))
         runs: list[Any] = []
         first = threading.Thread(target=lambda: runs.append(sim.mirror(tmp_path)))
         first.start()
         assert inside.wait(10)
         second = sim.mirror(tmp_path)
-        gate.set()
+        release.set()
         first.join()
     assert isinstance(second.error, DestinationBusy)
     assert runs[0].exit_code == 0
@@ -1001,7 +1002,7 @@ def test_two_runs_on_one_destination_do_not_meet(tmp_path: Path) -> None:
 
 
 def _inject_faults(sim: Simulator, dice: random.Random) -> None:
-    """Faults as they come: each answer of the storage may be one of them, some of the API's too."""
+    """Add random faults: any response of the storage, and some of the API, may be one of them."""
     effects = [
         error_response(503, "ServerBusy", Retry_After="0"),
         error_response(500, "InternalError"),
@@ -1027,7 +1028,7 @@ def _inject_faults(sim: Simulator, dice: random.Random) -> None:
 @settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 10**6), page_size=st.integers(1, 9), md5=st.booleans(), regenerated=st.booleans())
 def test_a_run_under_random_faults_converges(seed: int, page_size: int, md5: bool, regenerated: bool) -> None:
-    """Whatever befalls the requests: run until exit 0, and the tree is exact; no run before published anything else."""
+    """After any faults: runs until exit 0 give the exact tree, and no run before publishes anything."""
     dice = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder, Simulator(page_size=page_size) as sim:
         dest = Path(folder)
@@ -1059,7 +1060,7 @@ def test_a_run_under_random_faults_converges(seed: int, page_size: int, md5: boo
 @settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(tiles=st.integers(0, 12), seed=st.integers(0, 100), md5=st.booleans(), page_size=st.integers(1, 20))
 def test_an_applied_plan_replans_to_nothing(tiles: int, seed: int, md5: bool, page_size: int) -> None:
-    """What a dry run says after a run is that everything is kept; after a touch of lastModified too."""
+    """A dry run after a run keeps everything; also after a touch of lastModified."""
     with tempfile.TemporaryDirectory() as folder, Simulator(page_size=page_size) as sim:
         dest = Path(folder)
         files = sim.offer_export(export(tiles, seed=seed), md5=md5)
@@ -1076,7 +1077,7 @@ def test_an_applied_plan_replans_to_nothing(tiles: int, seed: int, md5: bool, pa
 
 
 def test_a_md5_that_matches_keeps_a_file_whose_etag_changed(tmp_path: Path) -> None:
-    """Uploaded again with the same bytes: kept by its MD5 when the run plans again."""
+    """A file uploaded again with the same bytes is kept by its MD5 when the run plans again."""
     with Simulator() as sim:
         files = sim.offer_export()
         second = make_stored_blobs(files)
@@ -1090,8 +1091,8 @@ def test_a_md5_that_matches_keeps_a_file_whose_etag_changed(tmp_path: Path) -> N
     assert md5_base64(files["tileset.json"]) == second["tileset.json"].md5
 
 
-def test_ranged_requests_are_made_only_where_something_is_held(tmp_path: Path) -> None:
-    """No Range at offset 0: a run without breaks asks for no range at all."""
+def test_ranges_are_requested_only_for_partial_files(tmp_path: Path) -> None:
+    """No Range at offset 0: a run without broken bodies sends no range."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -1099,7 +1100,7 @@ def test_ranged_requests_are_made_only_where_something_is_held(tmp_path: Path) -
 
 
 def test_a_destination_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    """DEST is a file: exit 8, and the file stays."""
+    """DEST is a file: exit 8, and the file is unchanged."""
     (tmp_path / "d").write_text("mine")
     with Simulator() as sim:
         sim.offer_export()

@@ -1,4 +1,4 @@
-"""Odd names: held where the place can hold them, and else named with the way to leave them out."""
+"""Odd names: stored where the destination can, and refused with a hint to --exclude elsewhere."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from tilesync.model import Globs, Inventory, Layout
 MODES = [Inventory.LIST, Inventory.WALK]
 WINDOWS = ["aux.glb", "tiles/con", "a:b.glb", "dot./x.glb", "C:x.glb"]
 UNSTORABLE_NAMES = {"/lead.glb": ".//lead.glb", "x//y.glb": "x//y.glb", f"{'n' * 300}.glb": f"{'n' * 300}.glb"}
-"""Names that no folder can hold, and how a tileset asks for them."""
+"""Names that no folder can store, and how a tileset references them."""
 
 
-def asking(*uris: str, **more: bytes) -> dict[str, bytes]:
-    """An export whose root asks for these."""
+def export_referencing(*uris: str, **more: bytes) -> dict[str, bytes]:
+    """Return an export whose root references these files."""
     return {"tileset.json": tileset("good.glb", *uris), "good.glb": glb(b"good"), **more}
 
 
 @pytest.mark.parametrize("inventory", MODES)
 @pytest.mark.parametrize("layout", list(Layout))
-def test_what_windows_alone_cannot_hold_is_mirrored(tmp_path: Path, inventory: Inventory, layout: Layout) -> None:
-    """Names of Windows devices and the like are held, and warned of once, counted, with the first ones."""
-    files = {**asking(*(f"./{name}" for name in WINDOWS)), **{name: glb(name.encode()) for name in WINDOWS}}
+def test_names_that_only_windows_cannot_store_are_mirrored(
+    tmp_path: Path, inventory: Inventory, layout: Layout
+) -> None:
+    """Names of Windows devices and the like are stored, with one warning that counts them and names the first ones."""
+    files = {**export_referencing(*(f"./{name}" for name in WINDOWS)), **{name: glb(name.encode()) for name in WINDOWS}}
     with Simulator() as sim:
         sim.offer_export(files)
         plan = sim.dry_run(tmp_path, inventory=inventory, layout=layout)
@@ -46,9 +48,9 @@ def test_what_windows_alone_cannot_hold_is_mirrored(tmp_path: Path, inventory: I
 
 @pytest.mark.parametrize("inventory", MODES)
 @pytest.mark.parametrize(("name", "uri"), UNSTORABLE_NAMES.items())
-def test_what_no_folder_can_hold_can_be_left_out(tmp_path: Path, inventory: Inventory, name: str, uri: str) -> None:
-    """A folder refuses the name, with the option that leaves it out; with that option the rest is mirrored."""
-    files = {**asking(uri), name: glb(b"odd")}
+def test_unstorable_names_can_be_excluded(tmp_path: Path, inventory: Inventory, name: str, uri: str) -> None:
+    """A folder refuses the name, with the option that excludes it; with that option the rest is mirrored."""
+    files = {**export_referencing(uri), name: glb(b"odd")}
     with Simulator() as sim:
         sim.offer_export(files)
         for job in (sim.dry_run, sim.mirror):
@@ -69,17 +71,17 @@ BOTH = {"tiles/0": glb(b"file"), "tiles/0/1": glb(b"below")}
 @pytest.mark.parametrize("inventory", MODES)
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_file_and_a_folder_of_one_name(tmp_path: Path, inventory: Inventory, order: int) -> None:
-    """Both are named with the way to leave one of them out, however they were found; the other is mirrored then."""
-    files = asking(*list(BOTH)[::order], **BOTH)
+    """Both are named, with the option that excludes one of them; then the other is mirrored."""
+    files = export_referencing(*list(BOTH)[::order], **BOTH)
     with Simulator() as sim:
         sim.offer_export(files)
         for job in (sim.mirror, sim.dry_run, sim.mirror):
             run = job(tmp_path, inventory=inventory)
             assert isinstance(run.error, UnsafeName), run.error
-            said = f"{run.error} {run.error.hint}"
-            assert "both a file and a folder: tiles/0, beside tiles/0/1" in said
-            assert "--exclude tiles/0," in said
-            assert "move it away" not in said
+            message = f"{run.error} {run.error.hint}"
+            assert "both a file and a folder: tiles/0, beside tiles/0/1" in message
+            assert "--exclude tiles/0," in message
+            assert "move it away" not in message
         for number, glob in enumerate(("tiles/0", "tiles/0/**")):
             dest = tmp_path / str(number)
             run = sim.mirror(dest, inventory=inventory, globs=Globs(exclude=(glob,)))
@@ -91,7 +93,7 @@ def test_a_file_and_a_folder_of_one_name(tmp_path: Path, inventory: Inventory, o
 @pytest.mark.parametrize("name", ["../up", "a/./b", "a\\b", "n" * 1025])
 @pytest.mark.parametrize("inventory", [Inventory.LIST])
 def test_excluded_names_stop_nothing(tmp_path: Path, name: str, inventory: Inventory) -> None:
-    """A name that nobody can hold is refused in words, and left out where that is asked for."""
+    """An invalid name is refused with a message, and no error if it is excluded."""
     with Simulator() as sim:
         files = sim.offer_export(export(4))
         sim.offer_export({**files, name: b"odd"})
@@ -102,12 +104,12 @@ def test_excluded_names_stop_nothing(tmp_path: Path, name: str, inventory: Inven
 
 
 ODD = {**BOTH, **{name: glb(name.encode()) for name in [*UNSTORABLE_NAMES, *WINDOWS]}}
-ODD_FILES = {**asking(*BOTH, *UNSTORABLE_NAMES.values(), *(f"./{name}" for name in WINDOWS)), **ODD}
+ODD_FILES = {**export_referencing(*BOTH, *UNSTORABLE_NAMES.values(), *(f"./{name}" for name in WINDOWS)), **ODD}
 
 
 @pytest.mark.parametrize("inventory", MODES)
-def test_an_azure_container_holds_them_all(away: AzureFixture, sim: Simulator, inventory: Inventory) -> None:
-    """What was a blob before is one again, whatever it is called."""
+def test_an_azure_container_stores_all_names(away: AzureFixture, sim: Simulator, inventory: Inventory) -> None:
+    """Every blob name of the source is a valid blob name in the destination."""
     sim.offer_export(ODD_FILES)
     plan = away.mirror(sim, "--inventory", inventory, "-n")
     run = away.mirror(sim, "--inventory", inventory)
@@ -116,10 +118,10 @@ def test_an_azure_container_holds_them_all(away: AzureFixture, sim: Simulator, i
 
 
 @pytest.mark.parametrize("inventory", MODES)
-def test_a_bucket_holds_them_all(
+def test_a_bucket_stores_nearly_all_names(
     bucket_server: BucketServer, tmp_path: Path, sim: Simulator, inventory: Inventory
 ) -> None:
-    """A bucket holds a file beside a folder of its name, long names and those of devices; an empty part it refuses."""
+    """A bucket stores a file and a folder of one name, long names and device names; it refuses an empty path part."""
     sim.offer_export(ODD_FILES)
     bucket = BucketFixture(bucket_server, tmp_path)
     run = bucket.mirror(sim, "--inventory", inventory)

@@ -1,4 +1,4 @@
-"""What was lost or carried elsewhere: manifests, latest.json, the state, mtimes; each is recovered, or said."""
+"""Recovery: lost or moved manifests, latest.json, state and mtimes are restored, or reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.sequential_exports import (
     offer_exports,
 )
 from tests.support.simulator import JobOutcome, Simulator, read_latest, rollback, verify
-from tilesync.app import commands as wiring
+from tilesync.app import commands
 from tilesync.app.requests import Target
 from tilesync.catalog.catalog import SqliteCatalog
 from tilesync.core.retention import RetentionPolicy
@@ -38,24 +38,21 @@ from tilesync.errors import DestinationError
 from tilesync.events import Notice, VersionPublished, VersionRetired, Warned
 from tilesync.jobs.versions.listing import classify_export
 from tilesync.model import Export, FileStamp, Globs, Layout, Selector
-from tilesync.stores.local import flat_layout as flat
-from tilesync.stores.local import fs as disk
-from tilesync.stores.local import reader as held
-from tilesync.stores.local import writer as files
+from tilesync.stores.local import flat_layout, fs, reader, writer
 from tilesync.stores.local.destination import open_local
 from tilesync.stores.local.publication import LocalPublication
 
 
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
-    """Two versions, the second one current."""
+    """A destination with two versions; the second is current."""
     return mirror_each(tmp_path / "d", FIRST, SECOND)
 
 
-def run_mirror(dest: Path, *ids: str, **wishes: object) -> JobOutcome:
+def run_mirror(dest: Path, *ids: str, **options: object) -> JobOutcome:
     with Simulator() as sim:
         offer_exports(sim, *(ids or (FIRST, SECOND)))
-        return sim.mirror(dest, **wishes)
+        return sim.mirror(dest, **options)
 
 
 # --- manifests ---
@@ -63,7 +60,9 @@ def run_mirror(dest: Path, *ids: str, **wishes: object) -> JobOutcome:
 
 @pytest.mark.parametrize("which", [FIRST, SECOND])
 def test_a_lost_manifest_is_written_again(dest: Path, which: str) -> None:
-    """That of any version; it is said, nothing is fetched, and the pointer is not called moved."""
+    """A lost manifest of any version is written again, with a warning; nothing is fetched, and the pointer does not
+    move.
+    """
     path = dest / "manifests" / f"{which}.jsonl"
     was = read_manifest(dest, which)
     path.unlink()
@@ -81,8 +80,8 @@ def test_a_lost_manifest_is_written_again(dest: Path, which: str) -> None:
 
 @pytest.mark.parametrize("which", [FIRST, SECOND])
 @pytest.mark.parametrize("torn", ["", "{", '{"version": "x"}\n'])
-def test_a_torn_manifest_that_verify_found_is_written_again(dest: Path, which: str, torn: str) -> None:
-    """As verify promises: the next run mends it."""
+def test_a_damaged_manifest_is_written_again(dest: Path, which: str, torn: str) -> None:
+    """The run after verify repairs it."""
     was = read_manifest(dest, which)
     (dest / "manifests" / f"{which}.jsonl").write_text(torn)
     assert verify(dest, every=True).exit_code == 10
@@ -91,8 +90,8 @@ def test_a_torn_manifest_that_verify_found_is_written_again(dest: Path, which: s
     assert verify(dest, every=True).error is None
 
 
-def test_back_to_a_version_whose_manifest_was_lost(dest: Path) -> None:
-    """It is written again before the pointer leads there."""
+def test_rollback_to_a_version_without_manifest(dest: Path) -> None:
+    """The manifest is written again before the pointer moves."""
     (dest / "manifests" / f"{FIRST}.jsonl").unlink()
     assert rollback(dest).error is None
     assert verify(dest).error is None
@@ -102,7 +101,7 @@ def test_back_to_a_version_whose_manifest_was_lost(dest: Path) -> None:
 
 
 def test_without_latest_json_the_current_version_is_known(dest: Path) -> None:
-    """Verify audits it and finds latest.json missing; going back goes to the version before; the guard holds."""
+    """Verify reports the missing latest.json; rollback goes to the version before; the guard still works."""
     (dest / "latest.json").unlink()
     run = verify(dest)
     assert run.exit_code == 10
@@ -115,19 +114,19 @@ def test_without_latest_json_the_current_version_is_known(dest: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_what_the_pointer_leads_to_never_retires(dest: Path, monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
-    """Killed between the pointer and latest.json, or with latest.json lost: the version stays that viewers see."""
+def test_the_version_of_the_pointer_never_retires(dest: Path, monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
+    """After a crash between the pointer and latest.json, or without latest.json, the published version stays."""
     if lost:
         (dest / "latest.json").unlink()
         current = SECOND
     else:
         current = THIRD
 
-        def kill(*_: object) -> None:
+        def crash(*_: object) -> None:
             raise SimulatedCrash
 
         with monkeypatch.context() as patch:
-            patch.setattr(LocalPublication, "_write_latest", kill)
+            patch.setattr(LocalPublication, "_write_latest", crash)
             with pytest.raises(SimulatedCrash):
                 run_mirror(dest, FIRST, SECOND, THIRD)
     with Simulator() as sim:
@@ -145,16 +144,16 @@ def test_what_the_pointer_leads_to_never_retires(dest: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("step", ["retire", "drop_files"])
-def test_after_a_kill_in_retirement_the_next_export_comes(
+def test_after_a_crash_in_retirement_the_next_export_is_mirrored(
     dest: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """What is on its way to the trash is no one's twin: the next export shares with others, or is fetched."""
+    """A version on its way to the trash is no source of duplicates: files come from other versions, or are fetched."""
 
-    def kill(*_: object) -> None:
+    def crash(*_: object) -> None:
         raise SimulatedCrash
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalPublication if step == "retire" else SqliteCatalog, step, kill)
+        patch.setattr(LocalPublication if step == "retire" else SqliteCatalog, step, crash)
         with pytest.raises(SimulatedCrash):
             run_mirror(dest, keep=RetentionPolicy(1, timedelta(microseconds=1)))
     with Simulator() as sim:
@@ -167,8 +166,8 @@ def test_after_a_kill_in_retirement_the_next_export_comes(
     assert verify(dest, every=True).error is None
 
 
-def test_a_file_that_comes_back_in_the_flat_layout(tmp_path: Path) -> None:
-    """Gone in one export and there again in the next: what was left of it is no reason to stumble."""
+def test_a_file_that_returns_in_the_flat_layout(tmp_path: Path) -> None:
+    """A file is missing in one export and present in the next: remains of it cause no error."""
     with Simulator() as sim:
         first = export(8)
         for number, files in enumerate((first, export(6), first, export(6), first)):
@@ -190,8 +189,8 @@ def copied(dest: Path, tmp_path: Path) -> Path:
     return target
 
 
-def test_a_copy_without_mtimes_is_whole(copied: Path) -> None:
-    """Its bytes decide: it can be gone back in, nothing is fetched or called damaged, and its files are known again."""
+def test_a_copy_without_mtimes_is_valid(copied: Path) -> None:
+    """Its bytes are checked: rollback works, nothing is fetched or called damaged, and its files are recorded again."""
     assert rollback(copied, FIRST).error is None
     assert rollback(copied, latest=True).error is None
     (copied / "latest.json").unlink()
@@ -199,12 +198,12 @@ def test_a_copy_without_mtimes_is_whole(copied: Path) -> None:
     assert run.error is None
     assert run.stats.fetched == 0
     assert run.events_of(Warned) == []
-    states = {each.state for each in wiring.list_versions(Target(copied), JobOutcome())[0]}
+    states = {each.state for each in commands.list_versions(Target(copied), JobOutcome())[0]}
     assert states == {"held"}
 
 
-def test_a_copy_with_a_rotten_file_is_not(copied: Path) -> None:
-    """What is not right is found, though everything looks changed."""
+def test_a_copy_with_a_damaged_file_is_not_valid(copied: Path) -> None:
+    """Damage is found, though every file looks changed."""
     (copied / "versions" / FIRST / CHANGED_FILE).write_bytes(b"rotten")
     assert rollback(copied, FIRST).exit_code == 10
 
@@ -212,8 +211,8 @@ def test_a_copy_with_a_rotten_file_is_not(copied: Path) -> None:
 # --- the state ---
 
 
-def test_what_lay_there_before_the_state_was_lost_is_swept(tmp_path: Path) -> None:
-    """A version that takes the folder of one that was never finished has exactly the container's files in the end."""
+def test_foreign_files_of_an_unfinished_version_are_removed(tmp_path: Path) -> None:
+    """A version in the folder of an unfinished one has exactly the files of the container at the end."""
     with Simulator() as sim:
         sim.offer_export(export(12))
         fault = sim.add_fault(is_blob, error_response(404, "BlobNotFound"), skip=9)
@@ -234,7 +233,7 @@ def test_what_lay_there_before_the_state_was_lost_is_swept(tmp_path: Path) -> No
 
 @pytest.fixture
 def foreign_folder() -> Iterator[Path]:
-    """A folder that anyone may enter, and for the time of the test a user who owns nothing."""
+    """A folder that every user may enter; during the test another user, who owns nothing, opens it."""
     if os.geteuid() != 0:
         pytest.skip("only root can be another user for a while")
     with tempfile.TemporaryDirectory() as folder:
@@ -242,12 +241,12 @@ def foreign_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_another_user_may_look(foreign_folder: Path) -> None:
-    """Whoever may read the files but not the state sees the versions and can prove them; nothing is called a bug."""
+def test_another_user_can_list_and_verify(foreign_folder: Path) -> None:
+    """A user who can read the files but not the state sees and verifies the versions, without internal errors."""
     mirror_each(foreign_folder / "d", FIRST, SECOND)
     os.seteuid(65534)
     try:
-        rows = wiring.list_versions(Target(foreign_folder / "d"), JobOutcome())[0]
+        rows = commands.list_versions(Target(foreign_folder / "d"), JobOutcome())[0]
         audit = verify(foreign_folder / "d", every=True)
         with Simulator() as sim:
             offer_exports(sim, FIRST, SECOND)
@@ -260,8 +259,8 @@ def test_another_user_may_look(foreign_folder: Path) -> None:
     assert (plan.exit_code, back.exit_code) == (8, 8)
 
 
-def test_a_container_that_changed_while_an_old_version_was_healed(dest: Path) -> None:
-    """The old version stays the older one: going forward again leads to the newest."""
+def test_a_repaired_old_version_stays_old(dest: Path) -> None:
+    """The container changed during the repair of an old version: `rollback --latest` still leads to the newest one."""
     (dest / "versions" / FIRST / CHANGED_FILE).unlink()
     verify(dest, every=True)
     selector = Selector(imodel=IMODEL, export_type="3DTiles", export_id=FIRST)
@@ -277,9 +276,9 @@ def test_a_container_that_changed_while_an_old_version_was_healed(dest: Path) ->
 # --- what cannot be trusted ---
 
 
-def test_a_manifest_of_another_name_leads_nowhere(dest: Path) -> None:
-    """A version is what its manifest is named after: one that names a path elsewhere is not taken over, nothing is
-    written outside, and what it names is left alone.
+def test_a_manifest_with_another_name_is_ignored(dest: Path) -> None:
+    """A version has the name of its manifest file: a manifest that names a path elsewhere is not used, nothing is
+    written outside, and the files that it names stay.
     """
     head, *lines = (dest / "manifests" / f"{FIRST}.jsonl").read_text().splitlines()
     evil = json.dumps({**json.loads(head), "version": "../../victim"})
@@ -297,7 +296,7 @@ def test_a_manifest_of_another_name_leads_nowhere(dest: Path) -> None:
     ("layout", "state"), [(Layout.FLAT, "st"), (Layout.FLAT, "."), (Layout.VERSIONED, "."), (Layout.VERSIONED, "")]
 )
 def test_a_state_among_the_files_is_refused(tmp_path: Path, layout: Layout, state: str) -> None:
-    """Where the container's files would lie on it, or it is the folder itself; nothing is made."""
+    """The state must not lie where files of the container go, or be DEST itself; nothing is created."""
     with Simulator() as sim:
         sim.offer_export(export(2) | {"st/catalog.sqlite3": glb(b"evil")})
         run = sim.mirror(tmp_path / "d", layout=layout, state_dir=tmp_path / "d" / state)
@@ -305,13 +304,13 @@ def test_a_state_among_the_files_is_refused(tmp_path: Path, layout: Layout, stat
     assert not (tmp_path / "d").exists()
 
 
-def test_an_older_state_is_not_emptied_by_looking(dest: Path) -> None:
-    """What another tilesync wrote is left to a run that holds the lock; the versions are told by their manifests."""
+def test_an_older_state_is_not_emptied_by_a_reader(dest: Path) -> None:
+    """A state of another tilesync version changes only in a run with the lock; the manifests list the versions."""
     path = dest / ".tilesync/catalog.sqlite3"
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE meta SET value='1' WHERE key='schema'")
         db.commit()
-    rows = wiring.list_versions(Target(dest), JobOutcome())[0]
+    rows = commands.list_versions(Target(dest), JobOutcome())[0]
     assert [(row.version.name, row.shared_bytes) for row in rows] == [(SECOND, None), (FIRST, None)]
     assert verify(dest, every=True).error is None
     with closing(sqlite3.connect(path)) as db:
@@ -319,25 +318,25 @@ def test_an_older_state_is_not_emptied_by_looking(dest: Path) -> None:
 
 
 def test_inodes_of_64_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system whose inodes use the highest bit is one like any other."""
+    """Inodes that use the highest bit work."""
 
     class Stat:
         def __init__(self, found: os.stat_result) -> None:
             self.st_mtime_ns, self.st_ino = found.st_mtime_ns, found.st_ino | 1 << 63
 
-    real: Callable[[Any], FileStamp] = disk.stamp_from_stat
-    for module in (disk, held, files, flat):
+    real: Callable[[Any], FileStamp] = fs.stamp_from_stat
+    for module in (fs, reader, writer, flat_layout):
         monkeypatch.setattr(module, "stamp_from_stat", lambda found: real(Stat(found)))
     mirror_each(tmp_path, FIRST, SECOND)
     assert verify(tmp_path, every=True).error is None
-    assert wiring.list_versions(Target(tmp_path), JobOutcome())[0][0].shared_bytes
+    assert commands.list_versions(Target(tmp_path), JobOutcome())[0][0].shared_bytes
 
 
 # --- what is never given up ---
 
 
-def test_an_export_that_was_never_held_whole_is_not_taken_for_retired(tmp_path: Path) -> None:
-    """An unfinished version that retires is brought in by the next --all-exports, and warned of until then."""
+def test_an_export_that_was_never_complete_does_not_count_as_retired(tmp_path: Path) -> None:
+    """An unfinished version that retires is mirrored by the next --all-exports, and warned of until then."""
     with Simulator() as sim:
         offer_exports(sim, FIRST)
         fault = sim.add_fault(is_blob, error_response(404, "BlobNotFound"))
@@ -348,7 +347,7 @@ def test_an_export_that_was_never_held_whole_is_not_taken_for_retired(tmp_path: 
         (event,) = run.events_of(VersionRetired)
         assert (event.version, event.files) == (FIRST, len(export(6)) - 1)
         assert (
-            classify_export(export_row(FIRST), wiring.list_versions(Target(tmp_path), JobOutcome(), retired=True)[0])
+            classify_export(export_row(FIRST), commands.list_versions(Target(tmp_path), JobOutcome(), retired=True)[0])
             == ""
         )
         assert sim.mirror(tmp_path, all_exports=True).error is None
@@ -360,33 +359,33 @@ def export_row(which: str) -> Export:
     return Export(which, "Complete", modified=f"2026-03-0{1 + IDS.index(which)}T08:30:00Z")
 
 
-def test_a_version_that_is_taken_up_again_is_young(tmp_path: Path) -> None:
-    """What a run resumes is not given up for having been begun long ago."""
+def test_a_resumed_version_gets_a_new_start_time(tmp_path: Path) -> None:
+    """A resumed version does not retire because of its first start time."""
     with Simulator() as sim:
         offer_exports(sim, FIRST)
         sim.add_fault(is_blob, error_response(404, "BlobNotFound"), times=None, skip=2)
         assert sim.mirror(tmp_path).exit_code == 3
-        with open_local(tmp_path, state_dir=None) as there:
-            (version,) = there.catalog.versions()
-            there.catalog.update_version(replace(version, started_at="2020-01-01T00:00:00Z"))
+        with open_local(tmp_path, state_dir=None) as destination:
+            (version,) = destination.catalog.versions()
+            destination.catalog.update_version(replace(version, started_at="2020-01-01T00:00:00Z"))
         assert sim.mirror(tmp_path).exit_code == 3
-    with open_local(tmp_path, state_dir=None) as there:
-        assert there.catalog.versions()[0].started_at > "2026"
+    with open_local(tmp_path, state_dir=None) as destination:
+        assert destination.catalog.versions()[0].started_at > "2026"
 
 
-def test_an_export_that_was_only_touched_is_held(dest: Path) -> None:
-    """The service changed nothing but the date: the export is held as it is, and nothing is warned of."""
+def test_an_export_with_only_a_new_date_is_stored(dest: Path) -> None:
+    """The service changed only the date: the export counts as stored, without a warning."""
     with Simulator() as sim:
         offer_exports(sim, FIRST, SECOND)
         sim.regenerate(files_of(SECOND), export_id=SECOND)
         assert sim.mirror(dest).stats.fetched == 0
         modified = sim.exports[0]["lastModified"]
-    there = wiring.list_versions(Target(dest), JobOutcome())[0]
-    assert classify_export(Export(SECOND, "Complete", modified=modified), there) == "held"
+    listed = commands.list_versions(Target(dest), JobOutcome())[0]
+    assert classify_export(Export(SECOND, "Complete", modified=modified), listed) == "held"
 
 
-def test_forward_again_is_where_the_mirror_is(tmp_path: Path) -> None:
-    """The service's order decides what is newest, not the date of an old changeset that was exported again."""
+def test_latest_is_the_newest_in_the_order_of_the_service(tmp_path: Path) -> None:
+    """The order of the service decides which export is newest, not the date of an old changeset exported again."""
     with Simulator() as sim:
         offer_exports(sim, FIRST)
         assert sim.mirror(tmp_path).error is None
@@ -399,43 +398,43 @@ def test_forward_again_is_where_the_mirror_is(tmp_path: Path) -> None:
     assert read_latest(tmp_path)["version"] == SECOND
 
 
-def test_a_kill_between_the_pin_s_end_and_the_pointer(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pin is gone from latest.json, too, after the next run."""
+def test_a_crash_between_unpinning_and_moving_the_pointer(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run removes the pin from latest.json too."""
     rollback(dest, SECOND)
     assert read_latest(dest)["pinned"] is True
 
-    def kill(*_: object) -> None:
+    def crash(*_: object) -> None:
         raise SimulatedCrash
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalPublication, "point_at", kill)
+        patch.setattr(LocalPublication, "point_at", crash)
         with pytest.raises(SimulatedCrash):
             rollback(dest, latest=True)
     assert run_mirror(dest).error is None
     assert "pinned" not in read_latest(dest)
 
 
-def test_a_pinned_version_that_lost_files_is_not_pointed_at(dest: Path) -> None:
-    """The pointer was lost too: it is not put back to what is not whole, and that is said."""
+def test_the_pointer_never_moves_to_an_incomplete_pinned_version(dest: Path) -> None:
+    """With the pointer lost too, it is not restored to an incomplete version, and the run warns."""
     rollback(dest, FIRST)
     (dest / "versions" / FIRST / CHANGED_FILE).unlink()
     (dest / "tileset.json").unlink()
     run = run_mirror(dest)
     assert run.error is None
-    assert any("not whole" in event.message for event in run.events_of(Warned))
+    assert any("not complete" in event.message for event in run.events_of(Warned))
     assert not (dest / "tileset.json").exists()
 
 
-def test_a_version_has_no_file_that_other_filters_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Placed and not journalled when the run was killed, then left out by the next run's filters: swept."""
+def test_files_of_earlier_filters_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was placed but not recorded before a crash, and is excluded by the next run, is removed."""
 
-    def kill(*_: object) -> None:
+    def crash(*_: object) -> None:
         raise SimulatedCrash
 
     with Simulator() as sim:
         offer_exports(sim, FIRST)
         with monkeypatch.context() as patch:
-            patch.setattr(SqliteCatalog, "mark_stored", kill)
+            patch.setattr(SqliteCatalog, "mark_stored", crash)
             with pytest.raises(SimulatedCrash):
                 sim.mirror(tmp_path)
         assert any((tmp_path / "versions" / FIRST / "tiles").glob("*.glb"))
@@ -444,19 +443,19 @@ def test_a_version_has_no_file_that_other_filters_left(tmp_path: Path, monkeypat
 
 
 def test_a_version_that_was_removed_by_hand_is_forgotten(dest: Path) -> None:
-    """Folder and manifest are gone: it is said once, it does not come back as held, and nothing else is touched."""
+    """Without folder and manifest it is reported once, does not come back, and nothing else changes."""
     shutil.rmtree(dest / "versions" / FIRST)
     (dest / "manifests" / f"{FIRST}.jsonl").unlink()
     first, again = run_mirror(dest), run_mirror(dest)
     assert (first.error, again.error) == (None, None)
     assert any(FIRST in event.message for event in first.events_of(Notice))
     assert again.events_of(Notice) == again.events_of(Warned) == []
-    assert [row.version.name for row in wiring.list_versions(Target(dest), JobOutcome())[0]] == [SECOND]
+    assert [row.version.name for row in commands.list_versions(Target(dest), JobOutcome())[0]] == [SECOND]
     assert verify(dest, every=True).error is None
 
 
-def test_a_manifest_is_not_written_again_for_files_that_are_gone(dest: Path) -> None:
-    """With a file lost beside the manifest the version is damaged, and mended where that is possible."""
+def test_a_manifest_is_not_written_again_for_lost_files(dest: Path) -> None:
+    """With manifest and a file lost, the version is damaged, and repaired if possible."""
     (dest / "manifests" / f"{FIRST}.jsonl").unlink()
     (dest / "versions" / FIRST / CHANGED_FILE).unlink()
     run = run_mirror(dest, SECOND)
@@ -469,8 +468,8 @@ def test_a_manifest_is_not_written_again_for_files_that_are_gone(dest: Path) -> 
     assert verify(dest).error is None
 
 
-def test_a_filtered_version_that_retired_is_not_the_export(tmp_path: Path) -> None:
-    """What was held in part, and is no more, does not count for the whole export."""
+def test_a_retired_filtered_version_does_not_count_as_the_export(tmp_path: Path) -> None:
+    """A retired version with a part of the files does not count for the whole export."""
     selector = Selector(imodel=IMODEL, export_type="3DTiles", export_id=FIRST)
     with Simulator() as sim:
         offer_exports(sim, FIRST, SECOND)
@@ -478,10 +477,10 @@ def test_a_filtered_version_that_retired_is_not_the_export(tmp_path: Path) -> No
         assert (
             len(sim.mirror(tmp_path, keep=RetentionPolicy(1, timedelta(microseconds=1))).events_of(VersionRetired)) == 1
         )
-        there = wiring.list_versions(Target(tmp_path), JobOutcome(), retired=True)[0]
-        assert classify_export(export_row(FIRST), there) == ""
+        listed = commands.list_versions(Target(tmp_path), JobOutcome(), retired=True)[0]
+        assert classify_export(export_row(FIRST), listed) == ""
         assert sim.mirror(tmp_path, all_exports=True).error is None
-    assert {row.version.export for row in wiring.list_versions(Target(tmp_path), JobOutcome())[0]} == {
+    assert {row.version.export for row in commands.list_versions(Target(tmp_path), JobOutcome())[0]} == {
         FIRST,
         SECOND,
     }
@@ -489,8 +488,8 @@ def test_a_filtered_version_that_retired_is_not_the_export(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("layout", list(Layout))
 @pytest.mark.parametrize("closed", [".", ".tilesync"])
-def test_what_may_not_be_looked_at_is_an_error(foreign_folder: Path, layout: Layout, closed: str) -> None:
-    """A destination or state that is closed to a user ends each command with 8 at the most, never as a bug."""
+def test_an_unreadable_destination_is_an_error(foreign_folder: Path, layout: Layout, closed: str) -> None:
+    """A destination or state that a user cannot read ends each command with exit 8, never with an internal error."""
     dest = foreign_folder / "d"
     with Simulator() as sim:
         offer_exports(sim, FIRST)
@@ -505,18 +504,18 @@ def test_what_may_not_be_looked_at_is_an_error(foreign_folder: Path, layout: Lay
             }
             audit = verify(dest).exit_code
             try:
-                wiring.list_versions(Target(dest), JobOutcome())[0]
-                told = 0
+                commands.list_versions(Target(dest), JobOutcome())[0]
+                listing_exit = 0
             except DestinationError:
-                told = 8
+                listing_exit = 8
         finally:
             os.seteuid(0)
     assert exits == {8}
-    assert audit == told == (0 if layout is Layout.VERSIONED and closed == ".tilesync" else 8)
+    assert audit == listing_exit == (0 if layout is Layout.VERSIONED and closed == ".tilesync" else 8)
 
 
-def test_a_manifest_with_numbers_beyond_measure(dest: Path) -> None:
-    """It cannot be read, which is a finding, and no bug."""
+def test_a_manifest_with_huge_numbers_is_a_finding(dest: Path) -> None:
+    """It cannot be read, which is a finding, not an internal error."""
     path = dest / "manifests" / f"{FIRST}.jsonl"
     path.write_text(path.read_text().replace('"files":', '"files":1000000000000000000000', 1))
     assert verify(dest, every=True).exit_code == 10
@@ -527,8 +526,8 @@ def test_a_manifest_with_numbers_beyond_measure(dest: Path) -> None:
 
 
 @pytest.mark.parametrize("unfinished", [False, True])
-def test_a_bare_link_takes_nothing_from_what_the_service_said(tmp_path: Path, unfinished: bool) -> None:
-    """An older version that is mirrored again, or to its end, by its link keeps its date and record, and its place."""
+def test_a_bare_link_keeps_the_record_of_the_service(tmp_path: Path, unfinished: bool) -> None:
+    """An older version that is mirrored or finished by its link keeps its date, record and position."""
     with Simulator() as sim:
         offer_exports(sim, FIRST)
         if unfinished:
@@ -537,7 +536,7 @@ def test_a_bare_link_takes_nothing_from_what_the_service_said(tmp_path: Path, un
         offer_exports(sim, SECOND)
         assert sim.mirror(tmp_path).error is None
         assert sim.mirror(tmp_path, link=sim.create_link(FIRST), publish=False).error is None
-        rows = wiring.list_versions(Target(tmp_path), JobOutcome())[0]
+        rows = commands.list_versions(Target(tmp_path), JobOutcome())[0]
         assert [(row.version.name, row.version.modified[:10]) for row in rows] == [
             (SECOND, "2026-03-02"),
             (FIRST, "2026-03-01"),

@@ -1,4 +1,4 @@
-"""What lies there and cannot be read: a finding of its own, never taken for gone, and never fetched again for that."""
+"""Unreadable files: a finding of their own, never treated as lost, and never fetched again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOBODY = 65534
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Everything that runs need is imported: the other user may not read where Python lies."""
+    """Import all modules of a run: the other user cannot read the Python installation."""
     with Simulator() as service:
         service.offer_export(export(4))
         for layout in Layout:
@@ -31,21 +31,21 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def folder(loaded: None) -> Iterator[Path]:
-    """A folder of a user whom permissions stop, who runs everything in the test."""
+    """A folder of an unprivileged user, who runs the whole test."""
     if os.geteuid() != 0:
         pytest.skip("only root can be another user for a while")
-    with tempfile.TemporaryDirectory() as there:
-        os.chown(there, NOBODY, NOBODY)
+    with tempfile.TemporaryDirectory() as path:
+        os.chown(path, NOBODY, NOBODY)
         os.seteuid(NOBODY)
         try:
-            yield Path(there)
+            yield Path(path)
         finally:
             os.seteuid(0)
 
 
 @pytest.fixture
 def sim(folder: Path) -> Iterator[Simulator]:
-    """A service whose export is mirrored already; what is asked for after that counts."""
+    """A service whose export is mirrored already; only later requests count."""
     with Simulator() as service:
         service.offer_export(export(8))
         assert service.mirror(folder / "d").error is None
@@ -58,8 +58,10 @@ def problems(run: JobOutcome) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("quick", [False, True])
-def test_an_unreadable_folder_is_told_as_such(folder: Path, sim: Simulator, quick: bool) -> None:
-    """Its files are neither missing nor fetched again: exit 10 with a hint, 8 for a mirror, and all is well after."""
+def test_an_unreadable_folder_is_reported(folder: Path, sim: Simulator, quick: bool) -> None:
+    """Its files are neither missing nor fetched again: exit 10 with a hint, 8 for a mirror run, and no problem
+    afterwards.
+    """
     tiles = folder / "d/versions" / EXPORT / "tiles"
     tiles.chmod(0)
     run = verify(folder / "d", quick=quick)
@@ -69,17 +71,17 @@ def test_an_unreadable_folder_is_told_as_such(folder: Path, sim: Simulator, quic
     assert run.error is not None
     assert run.error.hint == UNREADABLE_HINT
     tiles.chmod(0)
-    night = sim.mirror(folder / "d")
+    run_again = sim.mirror(folder / "d")
     tiles.chmod(0o755)
-    assert night.exit_code == 8
-    assert "Permission denied" in str(night.error)
+    assert run_again.exit_code == 8
+    assert "Permission denied" in str(run_again.error)
     again = sim.mirror(folder / "d")
     assert (again.exit_code, again.stats.fetched, sim.blob_requests()) == (0, 0, [])
     assert verify(folder / "d").error is None
 
 
-def test_an_unreadable_file_is_told_as_such(folder: Path, sim: Simulator) -> None:
-    """It still counts as held; beside it, a damaged file is marked and fetched again, and both hints are given."""
+def test_an_unreadable_file_is_reported(folder: Path, sim: Simulator) -> None:
+    """It still counts as stored; a damaged file beside it is marked and fetched again, and both hints are given."""
     files = folder / "d/versions" / EXPORT
     (files / "tiles/003.glb").chmod(0)
     (files / "tiles/004.glb").write_bytes(b"damaged")
@@ -94,8 +96,8 @@ def test_an_unreadable_file_is_told_as_such(folder: Path, sim: Simulator) -> Non
     assert verify(folder / "d").error is None
 
 
-def test_an_unreadable_manifest_is_told_as_such(folder: Path, sim: Simulator) -> None:
-    """It is not damaged: the next run writes none anew, and the audit ends well once it may be read."""
+def test_an_unreadable_manifest_is_reported(folder: Path, sim: Simulator) -> None:
+    """It is not damaged: the next run does not write it again, and verify succeeds once it is readable."""
     manifest = folder / f"d/manifests/{EXPORT}.jsonl"
     before = manifest.read_bytes()
     manifest.chmod(0)
@@ -109,8 +111,8 @@ def test_an_unreadable_manifest_is_told_as_such(folder: Path, sim: Simulator) ->
 
 
 @pytest.mark.parametrize("place", ["manifests", "latest.json", "tileset.json", "versions", "."])
-def test_a_mirror_takes_nothing_for_gone_that_it_may_not_look_at(folder: Path, sim: Simulator, place: str) -> None:
-    """Exit 8, nothing is fetched, nothing is written; the audit says so, too."""
+def test_a_mirror_run_never_treats_unreadable_files_as_lost(folder: Path, sim: Simulator, place: str) -> None:
+    """Exit 8, nothing is fetched, nothing is written; verify fails too."""
     path = folder / "d" / place
     mode = path.stat().st_mode
     path.chmod(0)
@@ -123,8 +125,8 @@ def test_a_mirror_takes_nothing_for_gone_that_it_may_not_look_at(folder: Path, s
     assert sim.blob_requests() == []
 
 
-def test_a_lost_catalog_is_not_told_again_from_what_may_not_be_read(folder: Path, sim: Simulator) -> None:
-    """Exit 8; once all may be read, the version is taken over and nothing is fetched."""
+def test_a_catalog_is_not_rebuilt_from_unreadable_files(folder: Path, sim: Simulator) -> None:
+    """Exit 8; once all files are readable, the version is recorded and nothing is fetched."""
     file = folder / "d/versions" / EXPORT / "tiles/003.glb"
     for path in (folder / "d/.tilesync").glob("catalog*"):
         path.unlink()
@@ -137,16 +139,16 @@ def test_a_lost_catalog_is_not_told_again_from_what_may_not_be_read(folder: Path
     assert sim.blob_requests() == []
 
 
-def test_flat_files_that_may_not_be_read_are_not_gone(folder: Path) -> None:
-    """Where versions share a place, too."""
+def test_unreadable_files_of_the_flat_layout_are_not_lost(folder: Path) -> None:
+    """The flat layout treats unreadable files the same way."""
     with Simulator() as sim:
         sim.offer_export(export(8))
         assert sim.mirror(folder / "d", layout=Layout.FLAT).error is None
         sim.clear_requests()
         (folder / "d/tiles").chmod(0)
-        audit, night = verify(folder / "d"), sim.mirror(folder / "d", layout=Layout.FLAT)
+        audit, run_again = verify(folder / "d"), sim.mirror(folder / "d", layout=Layout.FLAT)
         (folder / "d/tiles").chmod(0o755)
         assert set(problems(audit).values()) == {"unreadable"}
-        assert (night.exit_code, sim.blob_requests()) == (8, [])
+        assert (run_again.exit_code, sim.blob_requests()) == (8, [])
         assert sim.mirror(folder / "d", layout=Layout.FLAT).error is None
         assert sim.blob_requests() == []

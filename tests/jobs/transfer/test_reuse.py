@@ -1,4 +1,4 @@
-"""Sharing between versions: what did not change is linked or copied, never fetched again, and never written through."""
+"""Reuse between versions: unchanged files are linked or copied, never fetched again or changed through a link."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ def inode(dest: Path, name: str, version: str = EXPORT) -> int:
     return (dest / "versions" / version / name).stat().st_ino
 
 
-def asked(sim: Simulator) -> set[str]:
+def requested_names(sim: Simulator) -> set[str]:
     return {str(blob_name(request)) for request in sim.blob_requests()}
 
 
-def numbers(run: JobOutcome) -> tuple[int, int, int]:
-    """Fetched, reused and kept, of a run that ended well and counts every file once."""
+def file_counts(run: JobOutcome) -> tuple[int, int, int]:
+    """Return fetched, reused and kept files of a successful run; asserts that the counts add up."""
     assert run.error is None
-    tally = run.stats
-    assert tally.listed == tally.fetched + tally.reused + tally.kept + tally.excluded + tally.failed
-    return tally.fetched, tally.reused, tally.kept
+    stats = run.stats
+    assert stats.listed == stats.fetched + stats.reused + stats.kept + stats.excluded + stats.failed
+    return stats.fetched, stats.reused, stats.kept
 
 
-def second(sim: Simulator, dest: Path, files: dict[str, bytes], *, md5: bool = True) -> JobOutcome:
-    """Offer another export and mirror it, counting requests from there."""
+def mirror_second(sim: Simulator, dest: Path, files: dict[str, bytes], *, md5: bool = True) -> JobOutcome:
+    """Offer another export and mirror it; only its requests count."""
     sim.offer_export(files, export_id=OTHER, md5=md5)
     sim.clear_requests()
     return sim.mirror(dest)
 
 
-def test_a_night_moves_what_changed(tmp_path: Path) -> None:
-    """Of an export of which one file is new, one file is fetched; the others are the same files on the disk."""
+def test_a_run_fetches_only_changed_files(tmp_path: Path) -> None:
+    """One new file in an export: one file is fetched; the others are hard links."""
     with Simulator(page_size=7) as sim:
         files = sim.offer_export(export(40))
         sim.mirror(tmp_path)
         changed = files | {"tiles/007.glb": glb(b"new")}
-        run = second(sim, tmp_path, changed)
-        assert asked(sim) == {"tiles/007.glb"}
-    assert numbers(run) == (1, len(files) - 1, 0)
+        run = mirror_second(sim, tmp_path, changed)
+        assert requested_names(sim) == {"tiles/007.glb"}
+    assert file_counts(run) == (1, len(files) - 1, 0)
     assert run.stats.reused_bytes == sum(len(data) for name, data in files.items() if name != "tiles/007.glb")
     assert run.stats.transferred_bytes == run.stats.planned_bytes == len(changed["tiles/007.glb"])
     assert run.stats.verified == len(files)
@@ -73,29 +73,29 @@ def test_a_night_moves_what_changed(tmp_path: Path) -> None:
 
 
 def test_names_need_not_be_equal(tmp_path: Path) -> None:
-    """A file that went to another name is linked; what it asks for is read at its new place."""
+    """A renamed file is linked; its references are parsed at the new place."""
     with Simulator() as sim:
         files = sim.offer_export(export(6))
         sim.mirror(tmp_path)
         moved = {name.replace("tiles/", "tiles2/"): data for name, data in files.items()}
         moved["tileset.json"] = tileset("tiles2/tileset.json", "data/%C3%A4%20b%2520%2B%23.bin")
-        run = second(sim, tmp_path, moved)
-        assert asked(sim) == {"tileset.json"}
-    assert numbers(run) == (1, len(files) - 1, 0)
+        run = mirror_second(sim, tmp_path, moved)
+        assert requested_names(sim) == {"tileset.json"}
+    assert file_counts(run) == (1, len(files) - 1, 0)
     assert read_tree(tmp_path / "versions" / OTHER) == moved
     assert inode(tmp_path, "tiles/tileset.json") == inode(tmp_path, "tiles2/tileset.json", OTHER)
     assert run.stats.completeness.missing == 0
     assert verify(tmp_path).exit_code == 0
 
 
-def test_without_md5_equal_bytes_are_linked_once_fetched(tmp_path: Path) -> None:
-    """Where the listing has no MD5 everything is fetched, and what turns out the same takes no room."""
+def test_equal_bytes_are_linked_after_the_fetch_without_md5(tmp_path: Path) -> None:
+    """Without MD5 in the listing every file is fetched, and equal ones take no space."""
     with Simulator() as sim:
         files = sim.offer_export(export(6), md5=False)
         sim.mirror(tmp_path)
         changed = files | {"tiles/001.glb": glb(b"new")}
-        run = second(sim, tmp_path, changed, md5=False)
-    assert numbers(run) == (len(files), 0, 0)
+        run = mirror_second(sim, tmp_path, changed, md5=False)
+    assert file_counts(run) == (len(files), 0, 0)
     same = {name for name in files if inode(tmp_path, name) == inode(tmp_path, name, OTHER)}
     assert same == files.keys() - {"tiles/001.glb"}
     assert read_tree(tmp_path / "versions" / OTHER) == changed
@@ -103,8 +103,8 @@ def test_without_md5_equal_bytes_are_linked_once_fetched(tmp_path: Path) -> None
 
 
 @INVENTORIES
-def test_absolute_urls_mean_another_thing_in_another_container(tmp_path: Path, inventory: Inventory) -> None:
-    """A shared tileset that names its old container by URL asks for nothing here any more, and that is said."""
+def test_absolute_urls_are_parsed_again_in_another_container(tmp_path: Path, inventory: Inventory) -> None:
+    """A shared tileset with absolute URLs of its old container references nothing in the new one; that is reported."""
     with Simulator() as sim:
         url = f"{sim.url}/{EXPORT}/tiles/a.glb"
         files = {
@@ -124,13 +124,13 @@ def test_absolute_urls_mean_another_thing_in_another_container(tmp_path: Path, i
 
 @INVENTORIES
 def test_implicit_tilings_and_contents_with_textures_are_shared_whole(tmp_path: Path, inventory: Inventory) -> None:
-    """What the shared files ask for is known as if they had been fetched, whichever way they are found."""
+    """References of shared files are the same as after a fetch, with each inventory."""
     with Simulator() as sim:
         files = sim.offer_export(walkable())
         first = sim.mirror(tmp_path, inventory=inventory)
         sim.offer_export(files, export_id=OTHER)
         run = sim.mirror(tmp_path, inventory=inventory)
-    assert numbers(run) == (0, len(files), 0)
+    assert file_counts(run) == (0, len(files), 0)
     assert run.stats.completeness == first.stats.completeness
     assert read_tree(tmp_path / "versions" / OTHER) == files
 
@@ -140,7 +140,7 @@ def rewritten(path: Path) -> None:
 
 
 def rewritten_unseen(path: Path) -> None:
-    """Another file of the same size and mtime: only the inode tells."""
+    """Replace a file by one of the same size and mtime: only the inode differs."""
     found = path.stat()
     copy = path.with_name("copy")
     copy.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -163,39 +163,37 @@ def in_a_symlinked_folder(path: Path) -> None:
     folder.symlink_to("elsewhere")
 
 
-@pytest.mark.parametrize("spoil", [rewritten, rewritten_unseen, removed, symlinked, in_a_symlinked_folder])
-def test_only_what_is_as_it_was_left_is_shared(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("change", [rewritten, rewritten_unseen, removed, symlinked, in_a_symlinked_folder])
+def test_changed_files_are_not_shared(tmp_path: Path, change: Callable[[Path], None]) -> None:
     """A file that someone changed, replaced or hid behind a symlink is fetched instead."""
     with Simulator() as sim:
         files = sim.offer_export(export(6))
         sim.mirror(tmp_path)
-        spoil(tmp_path / "versions" / EXPORT / "tiles/003.glb")
-        run = second(sim, tmp_path, files)
-        assert "tiles/003.glb" in asked(sim)
+        change(tmp_path / "versions" / EXPORT / "tiles/003.glb")
+        run = mirror_second(sim, tmp_path, files)
+        assert "tiles/003.glb" in requested_names(sim)
     assert run.error is None
     assert run.stats.transferred_bytes == run.stats.planned_bytes
     assert read_tree(tmp_path / "versions" / OTHER) == files
     assert verify(tmp_path).exit_code == 0
 
 
-def test_a_destination_that_was_copied_shares_what_is_still_right(tmp_path: Path) -> None:
-    """With new inodes the bytes decide: what is right is linked, what is not is fetched."""
+def test_a_copied_destination_shares_intact_files(tmp_path: Path) -> None:
+    """With new inodes the bytes decide: intact files are linked, damaged ones are fetched."""
     with Simulator() as sim:
         files = sim.offer_export(export(6))
         sim.mirror(tmp_path / "old")
         shutil.copytree(tmp_path / "old", tmp_path / "new", symlinks=True)
         rewritten_unseen(tmp_path / "new/versions" / EXPORT / "tiles/003.glb")
-        run = second(sim, tmp_path / "new", files)
-        assert asked(sim) == {"tiles/003.glb"}
-    assert numbers(run) == (1, len(files) - 1, 0)
+        run = mirror_second(sim, tmp_path / "new", files)
+        assert requested_names(sim) == {"tiles/003.glb"}
+    assert file_counts(run) == (1, len(files) - 1, 0)
     assert read_tree(tmp_path / "new/versions" / OTHER) == files
 
 
 @pytest.mark.parametrize("reason", [errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP, None])
-def test_where_no_link_can_be_made_the_file_is_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int | None
-) -> None:
-    """Another file system, too many links, none at all: nothing is fetched, and the copy is a file of its own."""
+def test_files_are_copied_where_links_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int | None) -> None:
+    """Another file system, too many links, no hard links: nothing is fetched, and the copy is a separate file."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(reason, os.strerror(reason)) if reason else NotImplementedError
@@ -204,16 +202,16 @@ def test_where_no_link_can_be_made_the_file_is_copied(
         files = sim.offer_export(export(6))
         sim.mirror(tmp_path)
         monkeypatch.setattr(os, "link", refuse)
-        run = second(sim, tmp_path, files)
-        assert asked(sim) == set()
-    assert numbers(run) == (0, len(files), 0)
+        run = mirror_second(sim, tmp_path, files)
+        assert requested_names(sim) == set()
+    assert file_counts(run) == (0, len(files), 0)
     assert read_tree(tmp_path / "versions" / OTHER) == files
     assert inode(tmp_path, "tiles/003.glb") != inode(tmp_path, "tiles/003.glb", OTHER)
     assert verify(tmp_path).exit_code == 0
 
 
-def test_a_copy_is_proved_by_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that rotted without a trace is not copied on: it is fetched."""
+def test_a_copy_is_checked_by_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file damaged without a trace is not copied: it is fetched."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EXDEV, "another file system")
@@ -223,14 +221,14 @@ def test_a_copy_is_proved_by_its_digest(tmp_path: Path, monkeypatch: pytest.Monk
         sim.mirror(tmp_path)
         rot(tmp_path / "versions" / EXPORT / "tiles/003.glb")
         monkeypatch.setattr(os, "link", refuse)
-        run = second(sim, tmp_path, files)
-        assert asked(sim) == {"tiles/003.glb"}
-    assert numbers(run) == (1, len(files) - 1, 0)
+        run = mirror_second(sim, tmp_path, files)
+        assert requested_names(sim) == {"tiles/003.glb"}
+    assert file_counts(run) == (1, len(files) - 1, 0)
     assert read_tree(tmp_path / "versions" / OTHER) == files
 
 
 def rot(path: Path) -> None:
-    """Other bytes in the same file, and nothing that tells of it."""
+    """Change bytes of a file without changing its size, mtime or inode."""
     found = path.stat()
     with path.open("r+b") as file:
         file.seek(-1, 2)
@@ -238,8 +236,8 @@ def rot(path: Path) -> None:
     os.utime(path, ns=(found.st_mtime_ns, found.st_mtime_ns))
 
 
-def test_room_is_judged_by_what_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk with room for the changed file alone is no full disk, also for a run that continues."""
+def test_free_space_is_needed_only_for_fetched_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Space for the changed file alone is enough, also for a run that continues."""
     with Simulator(page_size=7) as sim:
         files = sim.offer_export(export(20))
         sim.mirror(tmp_path)
@@ -252,12 +250,12 @@ def test_room_is_judged_by_what_is_fetched(tmp_path: Path, monkeypatch: pytest.M
     assert read_latest(tmp_path)["version"] == OTHER
 
 
-def test_a_link_is_broken_when_a_version_is_healed(tmp_path: Path) -> None:
-    """The fresh bytes come as a file of their own, never through the link; the older version then shares it too."""
+def test_a_repair_replaces_the_link(tmp_path: Path) -> None:
+    """The repaired file is a new file, never written through the link; the older version then shares it too."""
     with Simulator() as sim:
         files = sim.offer_export(export(6))
         sim.mirror(tmp_path)
-        second(sim, tmp_path, files)
+        mirror_second(sim, tmp_path, files)
         old, new = (tmp_path / "versions" / version / "tiles/003.glb" for version in (EXPORT, OTHER))
         assert old.stat().st_ino == new.stat().st_ino
         rot(new)
@@ -267,7 +265,7 @@ def test_a_link_is_broken_when_a_version_is_healed(tmp_path: Path) -> None:
             sim.clear_requests()
             run = sim.mirror(tmp_path)
             assert run.error is None
-            assert asked(sim) == {"tiles/003.glb"}
+            assert requested_names(sim) == {"tiles/003.glb"}
             link.seek(0)
             assert link.read() == rotten != files["tiles/003.glb"]
             assert new.stat().st_ino != os.fstat(link.fileno()).st_ino
@@ -277,21 +275,21 @@ def test_a_link_is_broken_when_a_version_is_healed(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_version_shares_too(tmp_path: Path) -> None:
-    """What an older, unfinished version has is not fetched again for the next export."""
+    """Files of an older, unfinished version are not fetched again for the next export."""
     with Simulator() as sim:
         files = sim.offer_export(export(12))
         failing = sim.add_fault(is_blob, error_response(404), times=None, skip=8)
         assert sim.mirror(tmp_path).exit_code == 3
         sim.faults.remove(failing)
         have = read_tree(tmp_path / "versions" / EXPORT)
-        run = second(sim, tmp_path, files)
-        assert asked(sim) == files.keys() - have.keys()
-    assert numbers(run) == (len(files) - len(have), len(have), 0)
+        run = mirror_second(sim, tmp_path, files)
+        assert requested_names(sim) == files.keys() - have.keys()
+    assert file_counts(run) == (len(files) - len(have), len(have), 0)
     assert read_tree(tmp_path / "versions" / OTHER) == files
 
 
-def laid_down(dest: Path, files: dict[str, bytes]) -> None:
-    """A finished version of these files, as a run leaves it, but for the state."""
+def write_version(dest: Path, files: dict[str, bytes]) -> None:
+    """Write a finished version of these files, like a run, but without the state."""
     lines = []
     for name, data in files.items():
         path = dest / "versions" / EXPORT / name
@@ -309,15 +307,15 @@ def laid_down(dest: Path, files: dict[str, bytes]) -> None:
 
 
 def test_twenty_thousand_files_of_which_one_changed(tmp_path: Path) -> None:
-    """The night moves one file."""
+    """The run fetches one file."""
     files = {f"t/{number // 500:02d}/{number:05d}.glb": glb(b"%d" % number) for number in range(19_999)}
     files["tileset.json"] = tileset(*files)
-    laid_down(tmp_path, files)
+    write_version(tmp_path, files)
     changed = files | {"t/00/00007.glb": glb(b"new")}
     with Simulator() as sim:
-        run = second(sim, tmp_path, changed)
-        assert asked(sim) == {"t/00/00007.glb"}
-    assert numbers(run) == (1, 19_999, 0)
+        run = mirror_second(sim, tmp_path, changed)
+        assert requested_names(sim) == {"t/00/00007.glb"}
+    assert file_counts(run) == (1, 19_999, 0)
     assert run.stats.transferred_bytes == len(glb(b"new"))
     same = sum(inode(tmp_path, name) == inode(tmp_path, name, OTHER) for name in files)
     assert same == 19_999

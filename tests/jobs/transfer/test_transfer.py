@@ -1,4 +1,4 @@
-"""Moving blobs: resume, ranges, damage, budgets, cancellation; over real sockets and with a source of the test."""
+"""Transfer of blobs: resumption, ranges, damage, budgets, cancellation; with real sockets and a source in memory."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from tests.support.faults import (
     wait_for,
 )
 from tests.support.simulator import EXPORT, JobOutcome, Simulator
-from tilesync.core import backoff as retries
+from tilesync.core import backoff
 from tilesync.demo.fake_service import FakeRequest, FakeResponse
 from tilesync.errors import NotAuthorised, Transient, Unavailable
 from tilesync.events import FileFailed, Retried
 from tilesync.jobs.run.concurrency import ConcurrencyLimiter
-from tilesync.jobs.run.context import RunContext as JobRun
+from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.transfer.download import SPILL_BYTES, Download
 from tilesync.jobs.transfer.reuse import Reuse
 from tilesync.jobs.transfer.transfer import FLUSH_INTERVAL_S, MAX_QUEUED_WHILE_STARTING, Transfer, WorkSignal
 from tilesync.model import BatchResult, Blob, Digests, FileResult, Page, SasUrl, Version
 from tilesync.protocols import Body, Source
 from tilesync.runtime.clock import WallClock
-from tilesync.stores.local import writer as files_of_stores
+from tilesync.stores.local import writer
 from tilesync.stores.local.destination import LocalDestination, open_local
 from tilesync.stores.local.directory_handles import Entry
 from tilesync.stores.local.fs import write_at
@@ -66,7 +66,7 @@ def stored_files(dest: Path) -> dict[str, bytes]:
 
 
 def test_a_cut_body_is_resumed_at_the_byte_where_it_broke(tmp_path: Path) -> None:
-    """The second request for a broken body asks for exactly the bytes that are missing."""
+    """The second request for a broken body asks for exactly the missing bytes."""
     with Simulator() as sim:
         files = sim.offer_export(big())
         sim.add_fault(is_blob_named(BIG), truncate_body(1_234_567))
@@ -78,7 +78,7 @@ def test_a_cut_body_is_resumed_at_the_byte_where_it_broke(tmp_path: Path) -> Non
 
 
 def test_a_body_that_breaks_often_is_resumed_each_time(tmp_path: Path) -> None:
-    """Every break continues where the one before ended; progress gives the whole budget back."""
+    """Every request continues where the last one ended; progress renews the whole retry budget."""
     with Simulator() as sim:
         files = sim.offer_export(big())
         sim.add_fault(is_blob_named(BIG), truncate_body(600_000), times=4)
@@ -89,7 +89,7 @@ def test_a_body_that_breaks_often_is_resumed_each_time(tmp_path: Path) -> None:
 
 
 def test_each_ranged_request_is_conditional(tmp_path: Path) -> None:
-    """Every GET of a blob carries If-Match with the listed ETag, and asks for the stored bytes as they are."""
+    """Every GET of a blob has If-Match with the listed ETag, and Accept-Encoding identity."""
     with Simulator() as sim:
         sim.offer_export(big())
         sim.add_fault(is_blob_named(BIG), truncate_body(500_000))
@@ -102,7 +102,7 @@ def test_each_ranged_request_is_conditional(tmp_path: Path) -> None:
 
 
 def test_a_body_that_broke_is_resumed_by_the_next_run(tmp_path: Path) -> None:
-    """The run ended with half a file: the next one asks for the other half alone."""
+    """The run ended with half a file: the next one requests only the other half."""
     with Simulator() as sim:
         files = sim.offer_export(big())
         fault = sim.add_fault(is_blob_named(BIG), truncate_body(2_000_000))
@@ -119,7 +119,7 @@ def test_a_body_that_broke_is_resumed_by_the_next_run(tmp_path: Path) -> None:
 
 
 def test_a_part_of_another_etag_is_never_resumed(tmp_path: Path) -> None:
-    """The blob changed between the runs: its part is forgotten, the whole new blob is fetched."""
+    """The blob changed between the runs: its part is dropped, the whole new blob is fetched."""
     with Simulator() as sim:
         files = sim.offer_export(big())
         sim.add_fault(is_blob_named(BIG), truncate_body(2_000_000))
@@ -136,7 +136,7 @@ def test_a_part_of_another_etag_is_never_resumed(tmp_path: Path) -> None:
 
 
 def test_an_ignored_range_starts_over(tmp_path: Path) -> None:
-    """200 to a Range: the whole body is taken from its first byte, and the file is right."""
+    """200 to a Range: the whole body is used from its first byte, and the file is correct."""
     with Simulator() as sim:
         files = sim.offer_export(big())
         sim.add_fault(is_blob_named(BIG), truncate_body(700_000))
@@ -148,7 +148,7 @@ def test_an_ignored_range_starts_over(tmp_path: Path) -> None:
 
 
 def test_a_refused_range_starts_over(tmp_path: Path) -> None:
-    """416 to a Range: what was held is forgotten, the next request asks for everything."""
+    """416 to a Range: the received bytes are dropped, and the next request asks for the whole blob."""
     with Simulator() as sim:
         files = sim.offer_export(big())
         sim.add_fault(is_blob_named(BIG), truncate_body(700_000))
@@ -159,8 +159,8 @@ def test_a_refused_range_starts_over(tmp_path: Path) -> None:
     assert stored_files(tmp_path) == files
 
 
-def test_a_range_that_is_another_one_starts_over(tmp_path: Path) -> None:
-    """206 with another Content-Range: its bytes are not taken."""
+def test_a_wrong_content_range_starts_over(tmp_path: Path) -> None:
+    """206 with another Content-Range: its bytes are not used."""
     with Simulator() as sim:
         files = sim.offer_export(big())
         sim.add_fault(is_blob_named(BIG), truncate_body(700_000))
@@ -176,8 +176,8 @@ def test_a_range_that_is_another_one_starts_over(tmp_path: Path) -> None:
     assert stored_files(tmp_path) == files
 
 
-def test_a_body_that_ends_early_without_a_break_is_fetched_anew(tmp_path: Path) -> None:
-    """Half a body that calls itself whole: not placed, fetched again from the start."""
+def test_a_short_body_is_fetched_again(tmp_path: Path) -> None:
+    """Half a body with a matching Content-Length: not placed, fetched again from the start."""
     with Simulator() as sim:
         files = sim.offer_export(md5=False)
         sim.add_fault(is_blob_named("tiles/001.glb"), halve_body)
@@ -189,7 +189,7 @@ def test_a_body_that_ends_early_without_a_break_is_fetched_anew(tmp_path: Path) 
 
 
 def test_a_body_that_is_longer_than_listed_fails_without_md5(tmp_path: Path) -> None:
-    """More bytes than the listing says, twice the same: that file failed, exit 3."""
+    """More bytes than listed, twice the same: that file failed, exit 3."""
     with Simulator() as sim:
         sim.offer_export(md5=False)
 
@@ -206,7 +206,7 @@ def test_a_body_that_is_longer_than_listed_fails_without_md5(tmp_path: Path) -> 
 
 
 def test_wrong_bytes_in_a_resumed_body_are_found(tmp_path: Path) -> None:
-    """MD5 is over all bytes of a resumed body, those of the first piece included."""
+    """The MD5 covers all bytes of a resumed body, including those of the first piece."""
     with Simulator() as sim:
         files = sim.offer_export(big())
 
@@ -222,8 +222,8 @@ def test_wrong_bytes_in_a_resumed_body_are_found(tmp_path: Path) -> None:
     assert stored_files(tmp_path) == files
 
 
-def test_bytes_that_are_wrong_in_another_way_each_time_end_too(tmp_path: Path) -> None:
-    """Other wrong bytes at each fetch: given up after four, exit 3, and the message says so."""
+def test_bytes_damaged_differently_each_time_fail(tmp_path: Path) -> None:
+    """Different damage at each fetch: the file fails after four, exit 3, and the message says so."""
     with Simulator() as sim:
         sim.offer_export()
         turn = [0]
@@ -238,12 +238,12 @@ def test_bytes_that_are_wrong_in_another_way_each_time_end_too(tmp_path: Path) -
         run = sim.mirror(tmp_path)
     assert fault.hits == 4
     assert run.exit_code == 3
-    assert "other bytes each time" in run.events_of(FileFailed)[0].message
+    assert "different bytes each time" in run.events_of(FileFailed)[0].message
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_a_busy_storage_is_borne_with(tmp_path: Path, status: int) -> None:
-    """Errors of the storage that pass within the budget cost retries, nothing else."""
+def test_storage_errors_are_retried(tmp_path: Path, status: int) -> None:
+    """Errors of the storage that end within the budget cost only retries."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.add_fault(is_blob, error_response(status, "ServerBusy", Retry_After="0"), times=10)
@@ -254,7 +254,7 @@ def test_a_busy_storage_is_borne_with(tmp_path: Path, status: int) -> None:
 
 
 def test_retry_after_of_the_storage_is_obeyed(tmp_path: Path) -> None:
-    """A blob whose answer asks for a second is not asked for within it."""
+    """A blob is not requested again within the second that Retry-After asks for."""
     with Simulator() as sim:
         sim.offer_export()
         times: list[float] = []
@@ -268,7 +268,7 @@ def test_retry_after_of_the_storage_is_obeyed(tmp_path: Path) -> None:
 
 
 def test_a_storage_that_keeps_failing_ends_with_6(tmp_path: Path) -> None:
-    """Nothing but errors past the budget: Unavailable, exit 6, nothing published, in about the budget's time."""
+    """Errors until the budget is spent: Unavailable, exit 6, nothing published, in about the time of the budget."""
     with Simulator() as sim:
         sim.offer_export()
         sim.add_fault(is_blob, error_response(503, "ServerBusy"), times=None)
@@ -279,8 +279,8 @@ def test_a_storage_that_keeps_failing_ends_with_6(tmp_path: Path) -> None:
     assert not (tmp_path / "tileset.json").exists()
 
 
-def test_a_storage_that_dies_under_one_transfer_at_a_time_ends_with_6(tmp_path: Path) -> None:
-    """With `--transfers 1` a storage that is gone for good is the storage's failure, not that of file after file."""
+def test_a_dead_storage_ends_a_run_with_one_transfer(tmp_path: Path) -> None:
+    """With `--transfers 1` a dead storage fails the run, not one file after the other."""
     with Simulator() as sim:
         sim.offer_export()
         sim.add_fault(is_blob, error_response(503, "ServerBusy"), times=None, skip=5)
@@ -291,8 +291,8 @@ def test_a_storage_that_dies_under_one_transfer_at_a_time_ends_with_6(tmp_path: 
     assert took < 4
 
 
-def test_one_blob_that_keeps_failing_is_its_own_failure(tmp_path: Path) -> None:
-    """One blob fails past the budget while others arrive: exit 3 with BlobUnreachable, the rest is held."""
+def test_one_blob_that_keeps_failing_fails_alone(tmp_path: Path) -> None:
+    """One blob fails beyond the budget while others arrive: exit 3 with BlobUnreachable, the rest is stored."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.add_fault(is_blob_named("tiles/004.glb"), error_response(500, "InternalError"), times=None)
@@ -303,7 +303,7 @@ def test_one_blob_that_keeps_failing_is_its_own_failure(tmp_path: Path) -> None:
 
 
 def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
-    """The signature stays at its container: a redirect fails the file and is never requested."""
+    """The signature is sent only to its container: a redirect fails the file and is not requested."""
     with Simulator() as sim, Simulator() as other:
         sim.offer_export()
         sim.add_fault(is_blob_named("tiles/004.glb"), redirect(f"{other.url}/elsewhere"), times=None)
@@ -312,11 +312,11 @@ def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
     assert run.exit_code == 3
 
 
-def test_a_silent_body_is_broken_off_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A storage that says nothing past the silence limit is asked again."""
-    import tilesync.transport.blob_client as module
+def test_a_silent_body_times_out_and_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storage that sends nothing within the read timeout is requested again."""
+    from tilesync.transport import blob_client
 
-    monkeypatch.setattr(module, "BLOB_READ_TIMEOUT", timedelta(seconds=0.4))
+    monkeypatch.setattr(blob_client, "BLOB_READ_TIMEOUT", timedelta(seconds=0.4))
     with Simulator() as sim:
         files = sim.offer_export()
         sim.add_fault(is_blob_named("tiles/004.glb"), delay(1.2))
@@ -326,9 +326,9 @@ def test_a_silent_body_is_broken_off_and_continued(tmp_path: Path, monkeypatch: 
     assert len(run.events_of(Retried)) == 1
 
 
-def test_a_body_that_trickles_is_not_continued_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few bytes an attempt, however often it is continued, are no progress that gives the budget back."""
-    monkeypatch.setattr(retries, "PROGRESS_WINDOW", timedelta(seconds=0.2))
+def test_a_trickling_body_fails_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes in each attempt are no progress that renews the budget."""
+    monkeypatch.setattr(backoff, "PROGRESS_WINDOW", timedelta(seconds=0.2))
 
     def trickle(request: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
         time.sleep(0.3)
@@ -343,8 +343,8 @@ def test_a_body_that_trickles_is_not_continued_for_ever(tmp_path: Path, monkeypa
     assert [failure.error for failure in run.events_of(FileFailed)] == ["BlobUnreachable"]
 
 
-def test_a_small_file_is_never_seen_half(tmp_path: Path) -> None:
-    """While a body is on its way nothing of it lies under its final name."""
+def test_an_incomplete_file_never_has_its_final_name(tmp_path: Path) -> None:
+    """While a body arrives, no file has its final name."""
     with Simulator() as sim:
         sim.offer_export(big())
         seen: list[bool] = []
@@ -356,8 +356,8 @@ def test_a_small_file_is_never_seen_half(tmp_path: Path) -> None:
     assert final.exists()
 
 
-def test_wrong_bytes_once_in_many_files_are_all_healed(tmp_path: Path) -> None:
-    """Ten wrong bodies: ten fetches more, and the tree is exact."""
+def test_many_damaged_bodies_are_fetched_again(tmp_path: Path) -> None:
+    """Ten damaged bodies: ten more requests, and the tree is exact."""
     with Simulator() as sim:
         files = sim.offer_export(export(30))
         for number in range(10):
@@ -368,7 +368,7 @@ def test_wrong_bytes_once_in_many_files_are_all_healed(tmp_path: Path) -> None:
     assert stored_files(tmp_path) == files
 
 
-# --- with a source of the test ---
+# --- with a source in memory ---
 
 
 class MemoryBody:
@@ -392,7 +392,7 @@ class MemoryBody:
 
 
 class MemorySource:
-    """A source from memory; `meet` may raise before a blob is opened."""
+    """A source in memory; `on_open` may raise before a blob is opened."""
 
     has_worker_source = has_link = True
 
@@ -427,24 +427,24 @@ def transfer(
     destination.catalog.add_page(version, [(blob, None) for blob in source.blobs()], ())
     destination.catalog.finish_listing(version)
     clock = changes.pop("clock", WallClock())
-    gate = changes.pop("gate", ConcurrencyLimiter(clock, fixed_limit=MAX_CONCURRENT))
-    shared = JobRun(clock, run, run.stats, gate, timedelta(seconds=5), workers=changes.pop("helpers", None))
+    limiter = changes.pop("limiter", ConcurrencyLimiter(clock, fixed_limit=MAX_CONCURRENT))
+    shared = RunContext(clock, run, run.stats, limiter, timedelta(seconds=5), workers=changes.pop("workers", None))
     return Transfer(version, cast(Source, source), destination, shared, **changes), version
 
 
-def test_the_error_that_ended_the_run_comes_unwrapped(tmp_path: Path) -> None:
+def test_a_run_error_is_not_grouped(tmp_path: Path) -> None:
     """A RunError of one worker ends the transfer as itself, not as an ExceptionGroup."""
 
-    def meet(blob: Blob) -> None:
+    def on_open(blob: Blob) -> None:
         if blob.name == "tiles/003.glb":
             raise NotAuthorised("no")
 
     async def work() -> None:
         with open_local(tmp_path, state_dir=None) as destination:
-            job, version = transfer(destination, MemorySource(export(), meet), JobOutcome())
+            job, version = transfer(destination, MemorySource(export(), on_open), JobOutcome())
             with pytest.raises(NotAuthorised):
                 await job.run(WorkSignal(complete=True), None)
-            recorded = {held.blob.name for _, held in destination.catalog.list_stored(version, limit=1000)}
+            recorded = {stored.blob.name for _, stored in destination.catalog.list_stored(version, limit=1000)}
             placed = set(read_tree(tmp_path / "versions" / "v"))
             assert recorded <= placed
             assert len(placed - recorded) < MAX_CONCURRENT
@@ -452,8 +452,8 @@ def test_the_error_that_ended_the_run_comes_unwrapped(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-def test_the_error_of_the_listing_comes_unwrapped(tmp_path: Path) -> None:
-    """A RunError of the listing beside the transfer ends it as itself."""
+def test_a_listing_error_is_not_grouped(tmp_path: Path) -> None:
+    """A RunError of the concurrent listing ends the transfer as itself."""
 
     async def listing() -> None:
         raise Unavailable("no listing")
@@ -467,23 +467,23 @@ def test_the_error_of_the_listing_comes_unwrapped(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-def test_a_bug_comes_unwrapped_too(tmp_path: Path) -> None:
-    """An error that is none of ours is not hidden in a group either."""
+def test_an_internal_error_is_not_grouped(tmp_path: Path) -> None:
+    """An error of another class is not hidden in a group either."""
 
-    def meet(_: Blob) -> None:
+    def on_open(_: Blob) -> None:
         raise ZeroDivisionError
 
     async def work() -> None:
         with open_local(tmp_path, state_dir=None) as destination:
-            job, _ = transfer(destination, MemorySource(export(), meet), JobOutcome())
+            job, _ = transfer(destination, MemorySource(export(), on_open), JobOutcome())
             with pytest.raises(ZeroDivisionError):
                 await job.run(WorkSignal(complete=True), None)
 
     asyncio.run(work())
 
 
-def test_cancelled_it_records_what_is_in_place(tmp_path: Path) -> None:
-    """Cancelled in the middle: the catalog has what is in place, but for what was being placed at that moment."""
+def test_a_cancelled_transfer_records_placed_files(tmp_path: Path) -> None:
+    """Cancelled in the middle: the catalog has the placed files, except those being placed at that moment."""
 
     async def work() -> None:
         with open_local(tmp_path, state_dir=None) as destination:
@@ -495,7 +495,7 @@ def test_cancelled_it_records_what_is_in_place(tmp_path: Path) -> None:
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running
-            names = {held.blob.name for _, held in destination.catalog.list_stored(version, limit=1000)}
+            names = {stored.blob.name for _, stored in destination.catalog.list_stored(version, limit=1000)}
             placed = set(read_tree(tmp_path / "versions" / "v"))
             assert names <= placed
             assert len(placed - names) <= MAX_CONCURRENT
@@ -504,13 +504,13 @@ def test_cancelled_it_records_what_is_in_place(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-def test_no_more_run_at_once_than_the_gate_lets_in(tmp_path: Path) -> None:
-    """The number of bodies asked for at once never passes the gate's limit."""
+def test_transfers_respect_the_concurrency_limit(tmp_path: Path) -> None:
+    """The number of concurrent requests never exceeds the limit."""
 
     async def work() -> None:
         with open_local(tmp_path, state_dir=None) as destination:
             source, clock = MemorySource(export(40)), WallClock()
-            job, _ = transfer(destination, source, JobOutcome(), gate=ConcurrencyLimiter(clock, fixed_limit=3))
+            job, _ = transfer(destination, source, JobOutcome(), limiter=ConcurrencyLimiter(clock, fixed_limit=3))
             await job.run(WorkSignal(complete=True), None)
             assert 1 <= source.max_concurrent <= 3
             assert sorted(source.opened) == sorted(set(source.opened)) == sorted(source.files)
@@ -518,39 +518,39 @@ def test_no_more_run_at_once_than_the_gate_lets_in(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-def test_what_the_listing_adds_later_is_moved_too(tmp_path: Path) -> None:
-    """The transfer starts while the listing still runs, and ends only when the listing has."""
+def test_files_listed_later_are_transferred_too(tmp_path: Path) -> None:
+    """The transfer starts while the listing still runs, and ends after it."""
 
     async def work() -> None:
         with open_local(tmp_path, state_dir=None) as destination:
-            run, source, supply = JobOutcome(), MemorySource(export(9)), WorkSignal()
+            run, source, work_signal = JobOutcome(), MemorySource(export(9)), WorkSignal()
             version = destination.catalog.add_version(Version(0, "v", "v", None, None, "", {}))
             first, *rest = source.blobs()
 
             async def listing() -> None:
                 destination.catalog.add_page(version, [(first, None)], ())
-                supply.notify()
+                work_signal.notify()
                 while not source.opened:
                     await asyncio.sleep(0)
                 destination.catalog.add_page(version, [(blob, None) for blob in rest], ())
                 destination.catalog.finish_listing(version)
-                supply.notify(complete=True)
+                work_signal.notify(complete=True)
 
             clock = WallClock()
-            shared = JobRun(clock, run, run.stats, ConcurrencyLimiter(clock, fixed_limit=4), timedelta(seconds=5))
+            shared = RunContext(clock, run, run.stats, ConcurrencyLimiter(clock, fixed_limit=4), timedelta(seconds=5))
             job = Transfer(version, cast(Source, source), destination, shared)
             async with asyncio.timeout(10):
-                await job.run(supply, listing())
+                await job.run(work_signal, listing())
             assert read_tree(tmp_path / "versions" / "v") == source.files
 
     asyncio.run(work())
 
 
 def test_waits_grow_and_end_with_the_budget(tmp_path: Path) -> None:
-    """A blob that fails while it is alone is tried until the budget is spent: the waits add up to no more than it."""
+    """A single failing blob is retried until the budget is spent: the waits add up to no more than it."""
     clock = FakeClock()
 
-    def meet(blob: Blob) -> None:
+    def on_open(blob: Blob) -> None:
         raise Transient("no")
 
     async def work() -> None:
@@ -558,10 +558,10 @@ def test_waits_grow_and_end_with_the_budget(tmp_path: Path) -> None:
             run = JobOutcome()
             job, _ = transfer(
                 destination,
-                MemorySource({"a": b"a"}, meet),
+                MemorySource({"a": b"a"}, on_open),
                 run,
                 clock=clock,
-                gate=ConcurrencyLimiter(clock, fixed_limit=1),
+                limiter=ConcurrencyLimiter(clock, fixed_limit=1),
             )
             with pytest.raises(Unavailable):
                 await job.run(WorkSignal(complete=True), None)
@@ -572,8 +572,8 @@ def test_waits_grow_and_end_with_the_budget(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-def test_a_file_that_lies_there_is_kept_when_the_catalog_was_lost(tmp_path: Path) -> None:
-    """`salvage`: the right bytes by size and MD5 are held without a fetch, wrong ones are fetched."""
+def test_salvage_keeps_existing_files(tmp_path: Path) -> None:
+    """`salvage`: correct bytes by size and MD5 are kept without a fetch, wrong ones are fetched."""
     files = export(5)
     folder = tmp_path / "versions" / "v"
     for name in ("tiles/001.glb", "tiles/002.glb"):
@@ -592,8 +592,8 @@ def test_a_file_that_lies_there_is_kept_when_the_catalog_was_lost(tmp_path: Path
     assert read_tree(folder) == files
 
 
-def test_an_entry_under_way_when_the_last_file_arrives_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal ends with the transfer, and loses nothing: not what it was about to record either."""
+def test_the_last_catalog_write_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalog write that is running when the transfer ends is completed."""
     merge, begun = Reuse.deduplicate, threading.Event()
 
     def slow(self: Reuse, arrivals: Sequence[FileResult]) -> list[FileResult]:
@@ -610,8 +610,8 @@ def test_an_entry_under_way_when_the_last_file_arrives_is_made(tmp_path: Path, m
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
-def test_what_is_listed_while_an_entry_is_made_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry in the catalog that outlasts the listing takes nothing back of what the listing counts meanwhile."""
+def test_files_listed_during_a_catalog_write_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalog write that outlasts the listing does not overwrite the counts of the listing."""
     merge, begun, counted = Reuse.deduplicate, threading.Event(), threading.Event()
 
     def late_merge(self: Reuse, arrivals: Sequence[FileResult]) -> list[FileResult]:
@@ -623,7 +623,7 @@ def test_what_is_listed_while_an_entry_is_made_is_counted(tmp_path: Path, monkey
 
     async def work() -> None:
         with open_local(tmp_path, state_dir=None) as destination:
-            run, source, supply = JobOutcome(), MemorySource(export(9)), WorkSignal()
+            run, source, work_signal = JobOutcome(), MemorySource(export(9)), WorkSignal()
             job, _ = transfer(destination, source, run)
 
             async def listing() -> None:
@@ -631,16 +631,16 @@ def test_what_is_listed_while_an_entry_is_made_is_counted(tmp_path: Path, monkey
                     await asyncio.sleep(0.01)
                 run.stats.listed += 9
                 counted.set()
-                supply.notify(complete=True)
+                work_signal.notify(complete=True)
 
-            await job.run(supply, listing())
+            await job.run(work_signal, listing())
             assert run.stats.listed == 9
 
     asyncio.run(work())
 
 
 class FakeWorkers:
-    """A source that answers when it may, and helpers that are there from then on: they bring what is in memory."""
+    """A source that waits for `released`, and workers that are ready from then on: they store files from memory."""
 
     def __init__(self, source: MemorySource, destination: LocalDestination) -> None:
         self.released = asyncio.Event()
@@ -679,33 +679,37 @@ class FakeWorkers:
                 check.feed(data)
                 return check.finish()
 
-            held = await self._files.put(version, item, self._source.files[item.name], prove)
-            arrivals.append(FileResult(number, held, check.drain()))
+            stored = await self._files.put(version, item, self._source.files[item.name], prove)
+            arrivals.append(FileResult(number, stored, check.drain()))
         self.fetched += len(blobs_by_number)
         return BatchResult(tuple(arrivals), (), 0.01)
 
 
-def test_few_take_the_usual_way_while_helpers_start(tmp_path: Path) -> None:
-    """No more than a few blobs wait for the usual way until helpers are there; these bring all the others."""
+def test_few_blobs_take_the_default_path_while_workers_start(tmp_path: Path) -> None:
+    """Only a few blobs wait on the default path until the workers are ready; the workers fetch all others."""
 
     async def work() -> None:
         with open_local(tmp_path, state_dir=None) as destination:
             memory = MemorySource(export(900))
-            helped = FakeWorkers(memory, destination)
+            workers = FakeWorkers(memory, destination)
             job, _ = transfer(
-                destination, memory, JobOutcome(), gate=ConcurrencyLimiter(WallClock(), fixed_limit=300), helpers=helped
+                destination,
+                memory,
+                JobOutcome(),
+                limiter=ConcurrencyLimiter(WallClock(), fixed_limit=300),
+                workers=workers,
             )
-            job._context = replace(job._context, source=cast(Source, helped))
-            job._worker_lane._source = cast(Source, helped)
+            job._context = replace(job._context, source=cast(Source, workers))
+            job._worker_lane._source = cast(Source, workers)
             running = asyncio.create_task(job.run(WorkSignal(complete=True), None))
             async with asyncio.timeout(20):
                 while len(memory.opened) < MAX_QUEUED_WHILE_STARTING:
                     await asyncio.sleep(0.01)
-                await asyncio.sleep(2 * FLUSH_INTERVAL_S)  # what wakes who waits
+                await asyncio.sleep(2 * FLUSH_INTERVAL_S)  # long enough to wake waiting tasks
                 assert len(memory.opened) == MAX_QUEUED_WHILE_STARTING
-                helped.released.set()
+                workers.released.set()
                 await running
-            assert len(memory.opened) + helped.fetched == len(memory.files)
+            assert len(memory.opened) + workers.fetched == len(memory.files)
             assert [
                 name for name in memory.opened[MAX_QUEUED_WHILE_STARTING + 1 :] if memory.files[name]
             ] == []  # no helper carries nothing
@@ -714,8 +718,8 @@ def test_few_take_the_usual_way_while_helpers_start(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-def test_a_slow_disk_holds_the_network_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where bytes come faster than the disk takes them, what waits in memory is a piece or two for each transfer."""
+def test_a_slow_disk_limits_buffered_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If bytes arrive faster than the disk writes, each transfer buffers only a piece or two in memory."""
     add, write, fetches, most = Download._add, write_at, set[Download](), [0]
 
     def watched(self: Download, chunk: bytes) -> None:
@@ -728,7 +732,7 @@ def test_a_slow_disk_holds_the_network_back(tmp_path: Path, monkeypatch: pytest.
         write(part, offset, data)
 
     monkeypatch.setattr(Download, "_add", watched)
-    monkeypatch.setattr(files_of_stores, "write_at", slow)
+    monkeypatch.setattr(writer, "write_at", slow)
     with Simulator() as sim:
         files = sim.offer_export({**export(3), **{f"tiles/large-{n}.bin": bytes([n]) * 12_000_000 for n in range(8)}})
         assert sim.mirror(tmp_path, transfers=4).exit_code == 0
@@ -736,8 +740,8 @@ def test_a_slow_disk_holds_the_network_back(tmp_path: Path, monkeypatch: pytest.
     assert 0 < most[0] <= 4 * (SPILL_BYTES + 2 * LARGE_READ_BYTES)
 
 
-def test_a_small_body_that_breaks_each_time_is_continued(tmp_path: Path) -> None:
-    """Read at once it is lost with the break; from then on it comes as it comes, and goes on where it broke."""
+def test_a_small_body_that_breaks_is_resumed(tmp_path: Path) -> None:
+    """A body read with one call is lost with the break; after it the body is streamed, and resumed where it broke."""
     with Simulator() as sim:
         files = sim.offer_export({**export(3), "tiles/small.bin": bytes(200_000)})
         sim.add_fault(is_blob_named("tiles/small.bin"), truncate_body(150_000), times=None)

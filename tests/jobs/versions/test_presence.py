@@ -79,7 +79,7 @@ def test_what_vanishes_under_a_run_is_fetched_again(tmp_path: Path, harm: Callab
     assert run.exit_code == 0
     assert read_tree(tmp_path / "versions" / EXPORT) == files
     assert [w.message for w in run.events_of(Warned)] == [
-        "19 files of this version vanished or changed under the run; fetching again"
+        "19 files of this version vanished or changed during the run; fetching again"
     ]
     assert (run.stats.listed, run.stats.fetched, run.stats.kept) == (len(files), len(files), 0)
     assert run.stats.presence_checked == len(files)
@@ -117,8 +117,10 @@ def test_what_vanishes_again_and_again_is_not_published(tmp_path: Path) -> None:
         sim.run_before_request(2, is_blob_named("tiles/001.glb"), lambda: (folder / LAST).unlink())
         run = sim.mirror(tmp_path)
         assert isinstance(run.error, Incomplete)
-        assert str(run.error) == "1 file vanished or changed under the run, twice; this export was not published"
-        assert run.error.hint == "find out what else deletes or changes files of DEST; the next run fetches them again"
+        assert str(run.error) == "1 file vanished or changed during the run, twice; this export was not published"
+        assert (
+            run.error.hint == "find the program that deletes or changes files in DEST; the next run fetches them again"
+        )
         assert not (tmp_path / "tileset.json").exists()
         assert not list(tmp_path.glob("manifests/*"))
         sim.clear_requests()

@@ -1,4 +1,4 @@
-"""Write the files that a user names for output: a report in one step, a log by lines; no device is ever replaced."""
+"""Write the output files that a user names: a report in one step, a log line by line. Never replace a device."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _STDOUT_AND_STDERR = (1, 2)
 
 
 def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Give a file this content, in one step: written beside it under a random name, then renamed. A symlink stays, and
-    what it leads to is replaced; a device or FIFO, or what standard output goes to, is written to as it is.
+    """Replace the content of a file in one step: write a temporary file beside it, then rename it. A symlink stays, and
+    its target is replaced. A device, a FIFO or the file behind standard output is written to directly.
 
     Raises OSError.
     """
@@ -25,9 +25,9 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
         found = None
     if found is not None and (not stat.S_ISREG(found.st_mode) or find_standard_stream(found) is not None):
         with open(open_to_append(path), "wb", buffering=0) as stream:
-            left = memoryview(data)
-            while left:
-                left = left[stream.write(left) :]
+            unwritten = memoryview(data)
+            while unwritten:
+                unwritten = unwritten[stream.write(unwritten) :]
         return
     target = os.path.realpath(path)
     descriptor, temporary = _create_temporary_beside(target)
@@ -42,10 +42,10 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def open_to_append(path: str | os.PathLike[str], *, create: bool = False) -> int:
-    """A descriptor to write to what stands there: a file, of which the end is written, a FIFO that somebody reads, or a
-    device such as a terminal. Links are followed. `create`: a file is made where nothing stands.
+    """Open a path to append to: a regular file, a FIFO that has a reader, or a character device such as a terminal.
+    Follow symlinks. With `create`, make the file if there is none. Return the descriptor.
 
-    Raises WrongFileType for all else, block devices among it, and OSError.
+    Raises OSError, and WrongFileType for every other type, block devices included.
     """
     descriptor = _open_descriptor(path, create=create)
     mode = os.fstat(descriptor).st_mode
@@ -58,8 +58,8 @@ def open_to_append(path: str | os.PathLike[str], *, create: bool = False) -> int
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:
-    """Raise the OSError that `replace_file` would raise, as far as that shows before: nothing is changed. A FIFO is
-    fine, whoever reads it later.
+    """Check that `replace_file` can write a path, without changing it. Raises the OSError that it would raise, as far
+    as this shows in advance. A FIFO passes, even without a reader yet.
     """
     with suppress(FileNotFoundError):
         found = os.stat(path)
@@ -75,8 +75,10 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
 
 
 def find_standard_stream(found: os.stat_result) -> int | None:
-    """The descriptor by which this process prints to a file, such as /dev/stdout; None where it does not. Renaming
-    would cut that off, and who opens a regular file anew writes at a place of his own in it.
+    """Return the descriptor (1 or 2) through which this process already writes to a file; None if there is none.
+
+    Such a file, for example /dev/stdout, must not be renamed: the stream would go on in the old file. It must not be
+    opened again either: a second open of a regular file has an offset of its own, and overwrites the stream's output.
     """
     for descriptor in _STDOUT_AND_STDERR:
         with suppress(OSError):
@@ -88,8 +90,9 @@ def find_standard_stream(found: os.stat_result) -> int | None:
 def _open_descriptor(path: str | os.PathLike[str], *, create: bool) -> int:
     with suppress(FileNotFoundError):
         found = os.stat(path)
-        shares = stat.S_ISREG(found.st_mode) or stat.S_ISSOCK(found.st_mode)  # one has an offset, one cannot be opened
-        if shares and (descriptor := find_standard_stream(found)) is not None:
+        # A regular file must share its offset with the stream, and a socket cannot be opened: duplicate the descriptor.
+        must_share = stat.S_ISREG(found.st_mode) or stat.S_ISSOCK(found.st_mode)
+        if must_share and (descriptor := find_standard_stream(found)) is not None:
             return os.dup(descriptor)
     flags = os.O_WRONLY | os.O_APPEND | BINARY | NO_WAIT | (os.O_CREAT if create else 0)
     try:
@@ -103,11 +106,11 @@ def _open_descriptor(path: str | os.PathLike[str], *, create: bool) -> int:
 
 
 def _is_writable_type(mode: int) -> bool:
-    """Whether output may go to a file of this type."""
+    """Return whether output may go to a file of this type."""
     return stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def _create_temporary_beside(target: str) -> tuple[int, str]:
-    """A new file beside another, open to be written, and its path."""
+    """Create a file beside another one; return its descriptor, open for writing, and its path."""
     temporary = os.path.join(os.path.dirname(target), f".tilesync-{secrets.token_hex(8)}")
     return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW | BINARY, 0o666), temporary

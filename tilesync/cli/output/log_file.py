@@ -1,4 +1,4 @@
-"""The log file: every event as a JSON line with its time."""
+"""Log file (`--log-file`): every event as a JSON line with its time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tilesync.events import Event
 
 
 class LogFile:
-    """Every event as a JSON line with its time, appended to a file. One that cannot be written any more is warned of
-    once, and ends no run.
+    """Observer that appends every event to a file, as a JSON line with its time. If a write fails, it warns once and
+    stops logging; the run continues.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
@@ -31,16 +31,16 @@ class LogFile:
             ) from None
 
     def __call__(self, event: Event) -> None:
-        """Write it down."""
+        """Write an event."""
         self.write({"kind": event.kind, **asdict(event)})
 
     def write(self, line: dict[str, Any]) -> None:
-        """One line, with its time."""
+        """Write one line, with the current time."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._warn_on_failure(lambda: self._file.write(json.dumps({"time": now, **line}, ensure_ascii=False) + "\n"))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._warn_on_failure(self._file.close)
 
     def _warn_on_failure(self, action: Callable[[], object]) -> None:
@@ -50,4 +50,4 @@ class LogFile:
             action()
         except OSError as error:
             self._has_failed = True
-            self._warn(f"the log file {self._path} cannot be written ({error.strerror}): it ends here")
+            self._warn(f"the log file {self._path} cannot be written ({error.strerror}); logging stops here")

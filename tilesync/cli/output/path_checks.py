@@ -1,4 +1,4 @@
-"""Refuse a report or a log file that cannot be written, or would stand on what tilesync keeps or reads."""
+"""Refuse a report or log file that cannot be written, or would overwrite a file that tilesync keeps or reads."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tilesync.errors import UsageError
 from tilesync.runtime.safe_open import open_regular
 
 _OUTPUT_FILE_START = re.compile(rb'\{\n  "kind": "(?:finished|failed)"|\{"time": "[^"]{1,40}", "kind": "')
-"""How a report begins, and how a log."""
+"""First bytes of a report, or of a log."""
 
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """The files that a command line names for output. `folders` are those that tilesync fills or reads; `state_dir`,
-    and where the states of object stores lie, are all its own.
+    """Output files of a command line. `folders`: the folders that tilesync fills or reads. The whole of `state_dir`,
+    and of the default folder for the state of object stores, is reserved.
     """
 
     report: Path | None
@@ -33,7 +33,7 @@ class OutputFiles:
     state_dir: Path | None = None
 
     def check(self) -> None:
-        """Raise UsageError where one of them must not be written, or the report cannot. Nothing is changed."""
+        """Raise UsageError if a file must not be written, or the report cannot be written. Change nothing."""
         for option, path in (("--report", self.report), ("--log-file", self.log_file)):
             if path is not None:
                 self._refuse_protected_path(option, path)
@@ -41,7 +41,7 @@ class OutputFiles:
             return
         if self.log_file is not None and _share_one_file(self.report, self.log_file):
             raise UsageError(
-                f"--report and --log-file name one file: {self.report}", hint="give each of them a file of its own"
+                f"--report and --log-file name the same file: {self.report}", hint="give each its own file"
             )
         if not self.report.absolute().parent.is_dir():
             raise UsageError(f"there is no folder for the report {self.report}", hint="check --report")
@@ -53,31 +53,31 @@ class OutputFiles:
     def _refuse_protected_path(self, option: str, path: Path) -> None:
         for state in filter(None, (self.state_dir, default_state_root())):
             if _path_within(path, state) is not None:
-                raise UsageError(f"{option} {path} lies in the state folder {state}", hint="give a path elsewhere")
+                raise UsageError(f"{option} {path} is in the state folder {state}", hint="choose another folder")
         for folder in (*self.folders, *_enclosing_destinations(path)):
             parts = _path_within(path, folder)
             if (parts and parts[0].lower() in RESERVED_NAMES) or any(
                 _is_same_file(path, folder / name) for name in RESERVED_NAMES
             ):
                 raise UsageError(
-                    f"{option} {path} would stand on what tilesync keeps in {folder}",
-                    hint="give a path elsewhere, or a name of its own, such as report.json",
+                    f"{option} {path} would overwrite a file that tilesync keeps in {folder}",
+                    hint="choose another folder, or another name, such as report.json",
                 )
             if parts and not (folder / "manifests").is_dir() and _is_foreign_file(path):
                 raise UsageError(
-                    f"{option} {path} names a file in {folder} that is no earlier report or log",
-                    hint="give a path elsewhere, or the name of no file of that folder",
+                    f"{option} {path} would overwrite a file in {folder} that is no report or log",
+                    hint="choose another folder, or a name that no file there has",
                 )
 
 
 def find_local_folders(texts: Iterable[object]) -> tuple[Path, ...]:
-    """Those of some words that name folders of this machine."""
-    given = [text for text in map(str, filter(None, texts)) if "://" not in text and "\0" not in text]
-    return tuple(path for path in (Path(os.path.expanduser(text)) for text in given) if os.path.isdir(path))
+    """Return the words of a command line that name local folders."""
+    local = [text for text in map(str, filter(None, texts)) if "://" not in text and "\0" not in text]
+    return tuple(path for path in (Path(os.path.expanduser(text)) for text in local) if os.path.isdir(path))
 
 
 def _enclosing_destinations(path: Path) -> list[Path]:
-    """The destinations that a path lies in, whether the command is about them or not."""
+    """Return the destinations that contain a path, also those that the command does not name."""
     real = os.path.realpath(path)
     return [folder for folder in Path(real).parents if _is_destination(folder)]
 
@@ -88,7 +88,10 @@ def _is_destination(folder: Path) -> bool:
 
 
 def _path_within(path: Path, folder: Path) -> tuple[str, ...] | None:
-    """What leads from a folder to a path in it, under whatever names, all links followed; None for one elsewhere."""
+    """Return the parts of a path relative to a folder, with all links followed; None if it is outside.
+
+    Folders are compared by identity, not by name: a bind mount or another case gives one folder two names.
+    """
     real = Path(os.path.realpath(path))
     for above in (real, *real.parents):
         if _is_same_file(above, folder):
@@ -97,14 +100,14 @@ def _path_within(path: Path, folder: Path) -> tuple[str, ...] | None:
 
 
 def _is_same_file(path: Path, other: Path) -> bool:
-    """Whether two paths lead to one file or folder, by a hard link too."""
+    """Return whether two paths lead to the same file or folder, hard links included."""
     with suppress(OSError):
         return os.path.samefile(path, other)
     return False
 
 
 def _share_one_file(report: Path, log_file: Path) -> bool:
-    """Whether both would be written to one file: a device, a FIFO or standard output may take both."""
+    """Return whether report and log would share one file. Devices, FIFOs and standard output may take both."""
     with suppress(OSError):
         found = os.stat(report)
         if not stat.S_ISREG(found.st_mode) or find_standard_stream(found) is not None:
@@ -113,7 +116,7 @@ def _share_one_file(report: Path, log_file: Path) -> bool:
 
 
 def _is_foreign_file(path: Path) -> bool:
-    """Whether a file stands there that is neither a report nor a log."""
+    """Return whether a path holds a file that is neither a report nor a log."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False

@@ -1,4 +1,4 @@
-"""How a run goes on: a bar on a terminal, a line a minute elsewhere."""
+"""Progress display: a bar on a terminal, a line a minute elsewhere."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _BAR_TOTAL = 1000
-"""What a bar counts to."""
+"""Units of a full bar: thousandths of the planned bytes."""
 
 _DEFAULT_ROWS = 24
-"""Rows for tqdm, which draws nothing on a terminal that does not say how many it has."""
+"""Rows given to tqdm, which draws nothing on a terminal that does not report its height."""
 
 LINE_INTERVAL_S = 60.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two progress lines without a terminal."""
 
 
 class ProgressDisplay:
-    """A bar on a terminal, a line a minute elsewhere, nothing where neither is wanted."""
+    """Progress of a run on stderr: a bar (`bar`), a line a minute (`lines`), or nothing."""
 
     def __init__(self, stats: RunStats, *, bar: bool, lines: bool) -> None:
         self._stats = stats
@@ -40,7 +40,7 @@ class ProgressDisplay:
         self._bar: tqdm[Any] | None = None
 
     def print_line(self, line: str) -> None:
-        """A sentence on stderr, above the bar."""
+        """Print a line on stderr, above the bar."""
         if self._bar is not None:
             self._bar.clear()
         write_stream(sys.stderr, replace_control_characters(line) + "\n")
@@ -48,7 +48,7 @@ class ProgressDisplay:
             self._bar.refresh()
 
     async def display_until_cancelled(self) -> None:
-        """Show how the run goes until cancelled."""
+        """Show the progress until cancelled."""
         try:
             while self._shows_bar or self._shows_lines:
                 await asyncio.sleep(0.1 if self._shows_bar else LINE_INTERVAL_S)
@@ -63,11 +63,12 @@ class ProgressDisplay:
                 self._bar = None
 
     def format_line(self) -> str:
-        """How far the run is."""
-        tally = self._stats
-        there = tally.fetched + tally.reused + tally.kept
-        listing = "" if tally.inventory_complete else ", still listing"
-        return f"{there:,} of {format_file_count(tally.listed)}, {format_size(tally.transferred_bytes)} fetched{listing}, {tally.retries} retries"
+        """Return the progress line: files, bytes and retries so far."""
+        stats = self._stats
+        done = stats.fetched + stats.reused + stats.kept
+        listing = "" if stats.inventory_complete else ", still listing"
+        fetched = f"{format_size(stats.transferred_bytes)} fetched"
+        return f"{done:,} of {format_file_count(stats.listed)}, {fetched}{listing}, {stats.retries} retries"
 
     def _draw(self) -> None:
         if not self._stats.listed:
@@ -79,24 +80,24 @@ class ProgressDisplay:
             self._bar = tqdm(
                 total=_BAR_TOTAL, file=sys.stderr, leave=False, bar_format=" ", ncols=columns - 1, nrows=_DEFAULT_ROWS
             )
-        if columns - 1 < (self._bar.ncols or 0):  # tqdm hides the line before by as many blanks as that was wide
+        if columns - 1 < (self._bar.ncols or 0):  # tqdm would overwrite the old line with too many blanks
             self._bar.sp = self._bar.status_printer(self._bar.fp)
         self._bar.bar_format, self._bar.ncols = format_bar(state, columns), columns - 1
         self._bar.n = round(_BAR_TOTAL * completed_fraction(state))
         self._bar.refresh()
 
     def _measure_state(self) -> BarState:
-        tally, now = self._stats, time.monotonic()
-        done = max(tally.fetched + tally.reused + tally.kept + tally.failed, tally.verified)
-        listing = not tally.inventory_complete
+        stats, now = self._stats, time.monotonic()
+        done = max(stats.fetched + stats.reused + stats.kept + stats.failed, stats.verified)
+        listing = not stats.inventory_complete
         if self._was_listing and not listing:
-            self._rate.clear()  # what was held already was counted at once
+            self._rate.clear()  # files that need no transfer were counted all at once: they say nothing of the rate
         self._was_listing = listing
-        self._rate.add(ProgressSample(now, tally.transferred_bytes, done))
-        rest = tally.planned_bytes - tally.transferred_bytes, tally.listed - tally.excluded - done
-        left = self._rate.seconds_left(*rest)
+        self._rate.add(ProgressSample(now, stats.transferred_bytes, done))
+        remaining = stats.planned_bytes - stats.transferred_bytes, stats.listed - stats.excluded - done
+        left = self._rate.seconds_left(*remaining)
         rate = self._rate.per_second()[0]
-        planned = max(tally.planned_bytes, tally.transferred_bytes)
+        planned = max(stats.planned_bytes, stats.transferred_bytes)
         return BarState(
-            done, tally.listed, listing, tally.transferred_bytes, planned, now - self._start_monotonic_s, left, rate
+            done, stats.listed, listing, stats.transferred_bytes, planned, now - self._start_monotonic_s, left, rate
         )

@@ -1,6 +1,7 @@
-"""What the progress bar says: how far a run is, how fast it was lately, and how long it takes at that rate.
+"""Text of the progress bar: how far a run is, its recent rate, and the remaining time at that rate.
 
-tqdm draws it. Its own estimate is of bytes alone; here files count too, since many small ones may follow a few large.
+tqdm draws the bar. Its own estimate counts bytes only; this one counts files too, since many small files may follow a
+few large ones.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from tilesync.cli.params import format_size
 from tilesync.core.wording import format_file_count
 
 RATE_WINDOW_S: Final = 45.0
-"""Seconds of the past that tell the rate: long enough for a wave of large files, short enough for a change of pace."""
+"""Seconds over which the rate is measured: long enough for a run of large files, short enough to follow a change."""
 
 SAMPLE_INTERVAL_S: Final = 1.0
 """Seconds between two samples."""
@@ -22,7 +23,7 @@ _MIN_BAR_CHARS: Final = 8
 
 
 class ProgressSample(NamedTuple):
-    """How far a run was at some moment, by a clock in seconds."""
+    """Progress at one moment; `time_s` is a monotonic clock in seconds."""
 
     time_s: float
     bytes: int
@@ -30,13 +31,13 @@ class ProgressSample(NamedTuple):
 
 
 class RecentRate:
-    """The rate of the last WINDOW seconds, in bytes and in files."""
+    """Rate of the last RATE_WINDOW_S seconds, in bytes and in files."""
 
     def __init__(self) -> None:
         self._samples = deque[ProgressSample]()
 
     def add(self, sample: ProgressSample) -> None:
-        """Take in where the run is now. One that has gone back, as a new plan does, begins anew."""
+        """Add a sample. If it is lower than the last one, as after a new plan, the measurement starts again."""
         samples = self._samples
         if samples and (sample.bytes < samples[-1].bytes or sample.files < samples[-1].files):
             samples.clear()
@@ -47,11 +48,11 @@ class RecentRate:
             samples.popleft()
 
     def clear(self) -> None:
-        """Forget all samples: what came before says nothing of what follows."""
+        """Forget all samples: the earlier rate says nothing about the next one."""
         self._samples.clear()
 
     def per_second(self) -> tuple[float, float]:
-        """Bytes and files a second; zero as long as nothing can be said."""
+        """Return bytes and files per second; zero while there are too few samples."""
         if len(self._samples) < 2:
             return 0.0, 0.0
         first, last = self._samples[0], self._samples[-1]
@@ -61,8 +62,8 @@ class RecentRate:
         return (last.bytes - first.bytes) / seconds, (last.files - first.files) / seconds
 
     def seconds_left(self, byte_count: int, file_count: int) -> float | None:
-        """Seconds that what is left takes at this rate: by bytes or by files, whichever takes longer, since many small
-        files may follow a few large ones. None where nothing moves.
+        """Return the remaining seconds at this rate, by bytes or by files, whichever is longer: many small files may
+        follow a few large ones. None if nothing moves.
         """
         rates = self.per_second()
         left = [(count, rate) for count, rate in zip((byte_count, file_count), rates, strict=True) if count > 0]
@@ -72,7 +73,7 @@ class RecentRate:
 
 
 class BarState(NamedTuple):
-    """What a bar shows. `left`: seconds, None where they are not known; at least so many while `listing` goes on."""
+    """Values that a bar shows. `left`: remaining seconds, None if unknown; a minimum while `listing` continues."""
 
     done: int
     listed: int
@@ -85,8 +86,8 @@ class BarState(NamedTuple):
 
 
 def format_bar(state: BarState, columns: int) -> str:
-    """The format that tqdm draws: `{bar}` where there is room for one, and texts. It leaves the last column of a
-    terminal free; what has no room is left out, the least wanted first.
+    """Return the format string for tqdm: texts, and `{bar}` if it fits. It leaves the last column of the terminal free.
+    If the terminal is narrow, the least important parts are left out first.
     """
     room = max(columns - 1, 1)
     count = f"{state.done:,}/{format_file_count(state.listed)}"
@@ -96,13 +97,13 @@ def format_bar(state: BarState, columns: int) -> str:
     )
     moved = f"{format_size(state.bytes)}/{format_size(state.planned)}"
     times = f"[{format_duration(state.elapsed)}<{left}, {format_size(state.rate)}/s]"
-    noted = f"{count} (listing)" if state.listing else count
-    bar_room = min(room - len(f"{noted} {percent} || {moved} {times}"), _MAX_BAR_CHARS)
+    files = f"{count} (listing)" if state.listing else count
+    bar_room = min(room - len(f"{files} {percent} || {moved} {times}"), _MAX_BAR_CHARS)
     if bar_room >= _MIN_BAR_CHARS:
-        return f"{noted} {percent} |{{bar:{bar_room}}}| {moved} {times}"
+        return f"{files} {percent} |{{bar:{bar_room}}}| {moved} {times}"
     shorter = (
-        f"{noted} {percent} {moved} {times}",
-        f"{noted} {percent} {moved}, {left} left",
+        f"{files} {percent} {moved} {times}",
+        f"{files} {percent} {moved}, {left} left",
         f"{count} {percent} {moved}, {left} left",
         f"{count} {percent}, {left} left",
         f"{percent.strip()}, {left} left",
@@ -111,12 +112,12 @@ def format_bar(state: BarState, columns: int) -> str:
 
 
 def completed_fraction(state: BarState) -> float:
-    """How much of the bytes has come, from 0 to 1."""
+    """Return the fraction of the planned bytes that has arrived, from 0 to 1."""
     return min(state.bytes / state.planned, 1.0) if state.planned > 0 else 1.0
 
 
 def format_duration(seconds: float | None) -> str:
-    """`04:57`, `1:02:03`; `--:--` for what is not known."""
+    """Format seconds as `04:57` or `1:02:03`; `--:--` if unknown."""
     from tqdm import tqdm
 
     return "--:--" if seconds is None or seconds >= 1e8 else tqdm.format_interval(round(seconds))

@@ -1,4 +1,4 @@
-"""The report: what the last JSON line of a run says, and the file with every failure that --report names."""
+"""Report file of a run (`--report`): its last JSON line with every failure, diagnostic and warning."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tilesync.errors import UsageError
 
 
 def write_report(path: Path, last_line: dict[str, Any], monitor: RunMonitor) -> None:
-    """The report, written in one step; where a device or FIFO stands, to that. Raises OSError."""
+    """Write the report in one step; to a device or FIFO, write directly. Raises OSError."""
     data = monitor.report(last_line)
     text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
     replace_file(path, text.encode(errors="surrogatepass"))
 
 
 def report_write_error(path: Path, error: OSError) -> UsageError:
-    """The error of a report that cannot be written."""
+    """Build the error for a report that cannot be written."""
     return UsageError(f"the report {path} cannot be written ({error.strerror})", hint="check --report")

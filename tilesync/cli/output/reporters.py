@@ -1,4 +1,4 @@
-"""What a run says: bars, lines, JSON, log. All of them are Observers; people read stderr, programs read stdout."""
+"""Observers that print events: messages for people on stderr, JSON lines for programs on stdout."""
 
 from __future__ import annotations
 
@@ -41,36 +41,36 @@ from tilesync.events import (
 )
 
 _MIN_NAME_CHARS = 24
-"""Letters of a name that a plan shows at least, however narrow the terminal."""
+"""Characters of a name that a plan shows at least, on any terminal."""
 
 MAX_LISTED_FAILURES = 20
-"""Failures and findings that are shown one by one; a report holds them all."""
+"""Failures and findings that are printed one by one; the report has all of them."""
 
 
 def print_error(error: TilesyncError) -> None:
-    """Tell an error on stderr, as far as that can be written."""
+    """Print an error on stderr. A failed write is ignored."""
     write_stream(sys.stderr, replace_control_characters(SecretMasker(os.environ).mask_text(format_error(error))) + "\n")
 
 
 class JsonLinesWriter:
-    """One flat object a line on stdout."""
+    """Observer that writes each event as a flat JSON object on a line of stdout."""
 
     def __init__(self, stdout: StdoutWriter, *, verbose: bool) -> None:
         self._stdout = stdout
         self._verbose = verbose
 
     def __call__(self, event: Event) -> None:
-        """Say it, but for what only `-v` asks for."""
+        """Write an event; events about single files only with `-v`."""
         if self._verbose or not isinstance(event, Retried | FileReused | FileStored | FileDeleted):
             self.write({"kind": event.kind, **asdict(event)})
 
     def write(self, line: dict[str, Any]) -> None:
-        """One line."""
+        """Write one line."""
         self._stdout.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 class MessagePrinter:
-    """Sentences on stderr for people; `print_line` keeps clear of a bar."""
+    """Observer that prints events as sentences for people. `print_line` prints above the progress bar."""
 
     def __init__(
         self, print_line: Callable[[str], None], *, verbose: bool, quiet: bool, plan_out: StdoutWriter | None
@@ -83,13 +83,13 @@ class MessagePrinter:
         self._last_wait_message = ""
 
     def __call__(self, event: Event) -> None:
-        """Say it."""
+        """Print an event; with `quiet` only failures and warnings."""
         if not self._quiet or isinstance(event, FileFailed | Finding | Warned | ExportFailed):
             self.print_event(event)
 
     @singledispatchmethod
     def print_event(self, event: Event) -> None:
-        """Events without a sentence of their own are silent."""
+        """Print nothing: the default for events without a sentence."""
 
     @print_event.register
     def _(self, event: ExportResolved) -> None:
@@ -136,8 +136,8 @@ class MessagePrinter:
 
     @print_event.register
     def _(self, event: VersionRetired) -> None:
-        what = f"version {event.version} ({format_file_count(event.files)}, {format_size(event.bytes)})"
-        self._print(f"retired {what}: {event.reason}; it lies in the trash for {TRASH_RETENTION.days} days")
+        version = f"version {event.version} ({format_file_count(event.files)}, {format_size(event.bytes)})"
+        self._print(f"retired {version}: {event.reason}; it stays in the trash for {TRASH_RETENTION.days} days")
 
     @print_event.register
     def _(self, event: FileDeleted) -> None:
@@ -146,8 +146,8 @@ class MessagePrinter:
 
     @print_event.register
     def _(self, event: Finding) -> None:
-        asked = f"; {event.asked_by} asks for it" if event.asked_by else ""
-        self._print_limited(f"{event.problem}: {event.name} {event.message}{asked}")
+        referrer = f"; {event.asked_by} asks for it" if event.asked_by else ""
+        self._print_limited(f"{event.problem}: {event.name} {event.message}{referrer}")
 
     @print_event.register
     def _(self, event: DiagnosticReported) -> None:
@@ -159,20 +159,20 @@ class MessagePrinter:
         if self._failure_count <= MAX_LISTED_FAILURES or self._verbose:
             self._print(line)
         elif self._failure_count == MAX_LISTED_FAILURES + 1:
-            self._print("… and more: --report FILE names them all, -v shows them all")
+            self._print("… and more: --report FILE writes them all to a file, -v prints them all")
 
     @print_event.register
     def _(self, event: Planned) -> None:
         if self._plan_out is not None:
-            lead, why = f"{event.action:<6} {format_size(event.bytes):>10}  ", f"  ({event.reason})"
+            start, reason = f"{event.action:<6} {format_size(event.bytes):>10}  ", f"  ({event.reason})"
             width = terminal_columns(sys.stdout)
-            room = len(event.name) if width is None else max(width - len(lead) - len(why), _MIN_NAME_CHARS)
-            self._plan_out.write(f"{lead}{truncate_start(event.name, room)}{why}\n")
+            room = len(event.name) if width is None else max(width - len(start) - len(reason), _MIN_NAME_CHARS)
+            self._plan_out.write(f"{start}{truncate_start(event.name, room)}{reason}\n")
 
     @print_event.register
     def _(self, event: LinkRenewed) -> None:
         if self._verbose:
-            self._print(f"link renewed{f', good until {event.expires}' if event.expires else ''}")
+            self._print(f"link renewed{f', valid until {event.expires}' if event.expires else ''}")
 
     @print_event.register
     def _(self, event: Retried) -> None:

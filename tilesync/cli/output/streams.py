@@ -1,4 +1,4 @@
-"""Standard output and standard error: what is written there, and whether it got there."""
+"""Write to standard output and standard error, and remember whether that failed."""
 
 from __future__ import annotations
 
@@ -11,42 +11,45 @@ from tilesync.errors import OutputLost
 
 
 def write_stream(stream: TextIO | None, text: str) -> OSError | None:
-    """Write and flush; why that failed, where it did: a stream that is closed or full ends no run. One whose reader
-    went away (`| head -1`) is no failure.
+    """Write a text and flush. Return the error if that failed: a closed or full stream does not end the run. A reader
+    that went away (`| head -1`) is no failure.
     """
     if stream is None:
         return OSError(errno.EBADF, "it is closed")
     try:
         try:
             stream.write(text)
-        except UnicodeEncodeError:  # a locale without such letters: programs want the name as it is
+        except (
+            UnicodeEncodeError
+        ):  # a locale without these letters, or a name that is no Unicode: programs need the exact bytes
             stream.flush()
             stream.buffer.write(text.encode(errors="surrogatepass"))
         stream.flush()
     except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        # Redirect the stream, or Python fails once more when it flushes the rest at exit.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
         return None if isinstance(error, BrokenPipeError) else error
     return None
 
 
 def create_output_error(error: OSError) -> OutputLost:
-    """The error of a run whose output did not reach its reader."""
-    return OutputLost(f"standard output cannot be written ({error.strerror}): what was to be read there is lost")
+    """Build the error for output that did not reach its reader."""
+    return OutputLost(f"standard output cannot be written ({error.strerror}): the output is lost")
 
 
 class StdoutWriter:
-    """Standard output. `lost`: why something that was written did not get there; what comes after that is dropped."""
+    """Standard output. `write_error` is the first error of a write; later output is dropped."""
 
     def __init__(self) -> None:
         self.write_error: OSError | None = None
 
     def write(self, text: str) -> None:
-        """Write and flush."""
+        """Write a text and flush."""
         if self.write_error is None:
             self.write_error = write_stream(sys.stdout, text)
 
     def output_error(self) -> OutputLost | None:
-        """The error that follows from what was lost; None where nothing was."""
+        """Return the error for lost output; None if nothing was lost."""
         return create_output_error(self.write_error) if self.write_error is not None else None

@@ -1,4 +1,4 @@
-"""The last sentences of a run, and the table of exports."""
+"""Summary sentences of each command, and the tables of exports and versions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ SIGNED_URL_HINT = (
     "CesiumJS passes its signature on to every file; 3d-tiles-renderer wants the few lines of README.md (Private"
     " containers); pages need a CORS rule of the account besides: `tilesync doctor DEST --origin URL` prints it"
 )
-"""Which viewers can use a signed URL. Tried with CesiumJS 1.145 and 3d-tiles-renderer 0.5.3."""
+"""Advice on viewers for a signed URL. Tried with CesiumJS 1.145 and 3d-tiles-renderer 0.5.3."""
 
 
 def format_mirror_summary(summary: RunMonitor, stats: RunStats, dest: Location, *, dry_run: bool) -> str:
-    """What `mirror` did, or would do."""
+    """Summarize what `mirror` did, or would do."""
     if dry_run:
         return (
-            f"plan: fetch {format_file_count(stats.fetched)} ({format_size(stats.planned_bytes)}), keep {format_file_count(stats.kept)}"
+            f"plan: fetch {format_file_count(stats.fetched)} ({format_size(stats.planned_bytes)}),"
+            f" keep {format_file_count(stats.kept)}"
             + (f", reuse {format_file_count(stats.reused)} ({format_size(stats.reused_bytes)})" if stats.reused else "")
             + (f", leave out {format_file_count(stats.excluded)}" if stats.excluded else "")
             + (f", delete {format_file_count(stats.deleted)}" if stats.deleted else "")
@@ -32,8 +33,8 @@ def format_mirror_summary(summary: RunMonitor, stats: RunStats, dest: Location, 
         )
     deleted = f"; {format_file_count(stats.deleted)} deleted" if stats.deleted else ""
     if not stats.fetched and not stats.reused and not summary.published:
-        there = "held" if summary.is_pointer_kept else "held and published"
-        done = f"nothing to do: {format_file_count(stats.kept)} of export {summary.export} are {there}{deleted}"
+        state = "stored" if summary.is_pointer_kept else "stored and published"
+        done = f"nothing to do: {format_file_count(stats.kept)} of export {summary.export} are {state}{deleted}"
         return f"{done}; {format_presence_check(stats)}"
     seconds = summary.elapsed_seconds()
     rate = f" ({format_size(stats.transferred_bytes / seconds)}/s)" if stats.transferred_bytes and seconds > 0 else ""
@@ -47,10 +48,10 @@ def format_mirror_summary(summary: RunMonitor, stats: RunStats, dest: Location, 
         + (f"; {', '.join(extra)}" if extra else "")
         + f"; {format_file_count(stats.verified)} verified{deleted}"
     ]
-    held = stats.listed - stats.excluded
-    lines.append(format_completeness(stats.completeness, held))
+    stored_files = stats.listed - stats.excluded
+    lines.append(format_completeness(stats.completeness, stored_files))
     if summary.published or not (summary.is_pointer_kept or summary.state == "held"):
-        verb, version, count = "whole again", summary.version, held
+        verb, version, count = "repaired", summary.version, stored_files
         if summary.published:
             verb, version, count = "published", summary.published_version, summary.published_files
         lines.append(
@@ -62,35 +63,36 @@ def format_mirror_summary(summary: RunMonitor, stats: RunStats, dest: Location, 
 
 
 def format_gzip_hint(count: int, suffixes: Sequence[str], dest: Location) -> str:
-    """What a folder with files that are stored as gzip asks of the web server before it."""
+    """Explain what a web server must do for files that are stored as gzip."""
     return (
-        f"{format_file_count(count)} ({', '.join(suffixes)}) {'is' if count == 1 else 'are'} stored as gzip: the web server must"
-        " send `Content-Encoding: gzip` for them, or no viewer can read them;"
+        f"{format_file_count(count)} ({', '.join(suffixes)}) {'is' if count == 1 else 'are'} stored as gzip:"
+        " the web server must send `Content-Encoding: gzip` for them, or no viewer can read them;"
         f" `tilesync doctor {dest} --public-url URL` checks that and prints the lines (README, Hosting); or mirror with"
         " --content decoded"
     )
 
 
 def format_presence_check(stats: RunStats) -> str:
-    """How many of the held files were looked at; each was there: else there would have been something to do."""
+    """Summarize the presence check of stored files. All checked files were unchanged, or there would be work to do."""
     if stats.presence_checked >= stats.kept:
-        return "looked at all of them: they lie there as they were left"
-    return f"looked at {stats.presence_checked:,} of {stats.kept:,}: they lie there as they were left; the next run goes on there"
+        return "checked all of them: none has changed"
+    checked = f"checked {stats.presence_checked:,} of {stats.kept:,}"
+    return f"{checked}: none has changed; the next run continues with the others"
 
 
 def format_completeness(completeness: Completeness, stored_files: int) -> str:
-    """Whether what the tilesets ask for is among the files that are held, and what else is."""
+    """Summarize completeness: files that the tilesets reference, those that are missing, and those that are extra."""
     left_out = completeness.referenced - completeness.missing - (stored_files - completeness.orphans)
     others = f"{_format_count(left_out, 'left out')} " if left_out else ""
-    there = (
+    outcome = (
         _format_count(completeness.missing, "missing")
         if completeness.missing
         else f"all {'others ' if left_out else ''}are there"
     )
-    extra = [_format_count(completeness.orphans, "asked for by none", more=True)] if completeness.orphans else []
+    extra = [_format_count(completeness.orphans, "not referenced", more=True)] if completeness.orphans else []
     extra += [f"{format_count(completeness.unfollowed, 'reference')} not followed"] if completeness.unfollowed else []
     return "; ".join(
-        [f"the tilesets ask for {format_file_count(completeness.referenced)}, {others}and {there}", *extra]
+        [f"the tilesets ask for {format_file_count(completeness.referenced)}, {others}and {outcome}", *extra]
     )
 
 
@@ -99,18 +101,18 @@ def _format_count(count: int, what: str, *, more: bool = False) -> str:
 
 
 def format_verify_summary(stats: RunStats, dest: Location, *, quick: bool) -> str:
-    """What `verify` found when it found nothing."""
+    """Summarize a `verify` that found no problem."""
     if quick:
-        return f"{dest}: {format_file_count(stats.listed)} present, sizes right"
-    return f"{dest}: {format_file_count(stats.listed)} whole ({format_size(stats.transferred_bytes)} read); {format_completeness(stats.completeness, stats.listed)}"
+        return f"{dest}: {format_file_count(stats.listed)} present, with the right sizes"
+    verified = f"{format_file_count(stats.listed)} intact ({format_size(stats.transferred_bytes)} read)"
+    return f"{dest}: {verified}; {format_completeness(stats.completeness, stats.listed)}"
 
 
 def format_export_table(
     rows: Sequence[ExportInfo], *, has_imodel: bool, has_held: bool, width: int | None = None
 ) -> str:
-    """Format exports for people; with the iModel of each where they may differ, and how a destination holds it.
-
-    `width` is that of the terminal, None where all is to be shown.
+    """Format the table of exports. `has_imodel` adds a column for the iModel, `has_held` one that says whether a
+    destination holds the export. `width` is that of the terminal; None shows everything.
     """
     more = (["IMODEL"] if has_imodel else []) + (["HELD"] if has_held else [])
     head = ["ID", *more, "STATUS", "TYPE", "CHANGESET", "MODIFIED", "SIZE", "NAME", "ERROR"]
@@ -137,14 +139,14 @@ def format_export_table(
 
 
 def format_ownership(dest: Location, found: VersionsResult) -> str:
-    """Format whose a destination is, and when a run last ended well."""
-    of = describe_owner(found.owner) if found.owner else "nobody that is known"
-    last = f"the last mirror that ended well was at {found.checked}" if found.checked else ""
-    return f"{dest} belongs to {of}" + (f"; {last}" if last else "")
+    """Say who owns a destination, and when a mirror last succeeded."""
+    owner = describe_owner(found.owner) if found.owner else "an unknown owner"
+    last = f"the last successful mirror ended at {found.checked}" if found.checked else ""
+    return f"{dest} belongs to {owner}" + (f"; {last}" if last else "")
 
 
 def format_version_table(rows: Sequence[VersionInfo], *, width: int | None = None) -> str:
-    """Format versions for people; `*` marks the one that the pointer names."""
+    """Format the table of versions; `*` marks the published one."""
     head = ["", "VERSION", "CHANGESET", "EXPORTED", "MIRRORED", "FILES", "BYTES", "SHARED", "STATE"]
     return format_table(
         head,

@@ -1,4 +1,4 @@
-"""Tables for people: aligned columns, in lines of their own where a terminal has no room for all of them."""
+"""Text tables with aligned columns that continue on a further line on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tilesync.cli.params import replace_control_characters
 COLUMN_GAP = "  "
 CONTINUATION_INDENT = "    "
 _MIN_TEXT_CHARS = 12
-"""Letters of a free text that are shown at least."""
+"""Characters of a free text that are shown at least."""
 
 
 def format_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None, truncated: Collection[str] = ()
 ) -> str:
-    """Aligned columns. With a `width` no line is wider: free texts (the columns `elided`) are cut short, and columns
-    that still have no room go on in a line below. Ids, sizes and times are never cut. Without a width all is shown.
+    """Align columns. With a `width` no line is wider: free texts (the columns `truncated`) are cut, and columns that
+    still do not fit go to a line below. Ids, sizes and times are never cut. Without a width everything is shown.
     """
     lines = [head, *([replace_control_characters(cell).replace("\n", " ") for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -27,35 +27,38 @@ def format_table(
         groups, widths = _lay_out_columns(widths, free, width)
     return "\n".join(
         _format_row(
-            [_truncate(line[column], widths[column]) for column in group], [widths[column] for column in group], lead
+            [_truncate(line[column], widths[column]) for column in group], [widths[column] for column in group], indent
         )
         for line in lines
-        for lead, group in zip(("", *[CONTINUATION_INDENT] * (len(groups) - 1)), groups, strict=True)
+        for indent, group in zip(("", *[CONTINUATION_INDENT] * (len(groups) - 1)), groups, strict=True)
     )
 
 
 def _lay_out_columns(widths: Sequence[int], free: Sequence[int], width: int) -> tuple[list[list[int]], list[int]]:
-    """The columns of each line of a row, and how wide each is: free texts take the room that others leave them."""
-    least = [min(each, _MIN_TEXT_CHARS) if column in free else each for column, each in enumerate(widths)]
-    in_one = sum(least) + len(COLUMN_GAP) * (len(least) - 1) <= width
+    """Return the columns of each line of a row, and the width of each column.
+
+    Free texts (`free`) take the room that the others leave. A column that does not fit starts the next line.
+    """
+    min_widths = [min(each, _MIN_TEXT_CHARS) if column in free else each for column, each in enumerate(widths)]
+    fits_one_line = sum(min_widths) + len(COLUMN_GAP) * (len(min_widths) - 1) <= width
     groups: list[list[int]] = [[]]
-    laid, end = list(widths), 0
-    for column, narrowest in enumerate(least):
+    final_widths, end = list(widths), 0
+    for column, min_width in enumerate(min_widths):
         start = end + (len(COLUMN_GAP) if groups[-1] else 0)
-        behind = [each for each in range(column + 1, len(least)) if in_one or each in free]
-        rest = sum(len(COLUMN_GAP) + least[each] for each in behind) if column in free else 0
-        if groups[-1] and not in_one and start + narrowest + rest > width:
+        following = [each for each in range(column + 1, len(min_widths)) if fits_one_line or each in free]
+        reserved = sum(len(COLUMN_GAP) + min_widths[each] for each in following) if column in free else 0
+        if groups[-1] and not fits_one_line and start + min_width + reserved > width:
             groups.append([])
             start = len(CONTINUATION_INDENT)
         if column in free:
-            laid[column] = max(min(widths[column], width - start - rest), narrowest)
+            final_widths[column] = max(min(widths[column], width - start - reserved), min_width)
         groups[-1].append(column)
-        end = start + laid[column]
-    return groups, laid
+        end = start + final_widths[column]
+    return groups, final_widths
 
 
-def _format_row(cells: Sequence[str], widths: Sequence[int], lead: str) -> str:
-    return lead + COLUMN_GAP.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+def _format_row(cells: Sequence[str], widths: Sequence[int], indent: str) -> str:
+    return indent + COLUMN_GAP.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def _truncate(text: str, width: int) -> str:
@@ -63,12 +66,12 @@ def _truncate(text: str, width: int) -> str:
 
 
 def truncate_start(text: str, width: int) -> str:
-    """The end of a text that is too long: of the name of a file that is what tells it from its neighbours."""
+    """Cut the start of a text that is too long: the end of a file name differs most from its neighbours."""
     return text if len(text) <= width else f"…{text[len(text) - max(width - 1, 1) :]}"
 
 
 def wrap_text(text: str, *, first_indent: str, next_indent: str, width: int | None) -> str:
-    """A sentence behind `first`, its further lines behind `then`; words, and so commands and ids, stay whole."""
+    """Wrap a sentence after `first_indent`, further lines after `next_indent`. Commands and ids are never broken."""
     if width is None:
         return first_indent + text
     return textwrap.fill(

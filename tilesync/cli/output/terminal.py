@@ -1,4 +1,4 @@
-"""How wide the terminal behind a stream is, now."""
+"""Width of the terminal behind a stream."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 from typing import Final, TextIO
 
 DEFAULT_COLUMNS: Final = 80
-"""Columns of a terminal that does not say how many it has."""
+"""Columns of a terminal that does not report its width."""
 
 
 def terminal_columns(stream: TextIO | None) -> int | None:
-    """The columns of the terminal that a stream leads to; None where it leads to none, such as a file or a pipe."""
+    """Return the current columns of the terminal behind a stream; None for a file or a pipe."""
     try:
         if stream is None or not stream.isatty():
             return None

@@ -1,4 +1,4 @@
-"""Every finished export that is not held yet, oldest first."""
+"""Mirror all exports: every finished export that is not mirrored yet, oldest first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FATAL_ERRORS = (DiskFull, InvalidRequest, UsageError)
 
 
 class AllExportsMirror:
-    """Mirrors what the service still has. The pointer moves to the newest export alone, and only when that is whole."""
+    """Mirror all finished exports. The pointer moves only to the newest export, and only when that is complete."""
 
     def __init__(
         self, exports: ExportsResolver, destination: Destination, run: RunContext, options: MirrorOptions
@@ -39,14 +39,14 @@ class AllExportsMirror:
         self._version: Version | None = None
 
     async def run(self) -> None:
-        """Mirror them one after another; one that fails does not stop the next. Raises what the last failure was."""
+        """Mirror the exports one after another; a failed one does not stop the next. Raises the last failure."""
         await claim_destination(self._destination, self._options.ownership, self._exports.resolve)
         await prepare_destination(self._destination, self._run)
-        there = self._destination.catalog, self._destination.files, self._options, self._run.clock
+        context = self._destination.catalog, self._destination.files, self._options, self._run.clock
         await mirror_each(
             await self._exports.list_finished(),
             self._mirror,
-            lambda export: run_in_thread(stats_if_mirrored, export, *there),
+            lambda export: run_in_thread(stats_if_mirrored, export, *context),
             self._run,
         )
         await Cleanup(self._destination, self._run, self._options.retention, self._options.delete_limit).run()
@@ -54,17 +54,17 @@ class AllExportsMirror:
             await record_last_success(self._destination, self._version, self._run)
 
     async def _mirror(self, export: Export, *, newest: bool) -> None:
-        wishes = replace(self._options, move_pointer=self._options.move_pointer and newest)
-        mirror = MirrorJob(self._exports.resolver_for(export), self._destination, self._run, wishes)
-        await mirror.mirror()
-        self._version = mirror.version
+        options = replace(self._options, move_pointer=self._options.move_pointer and newest)
+        job = MirrorJob(self._exports.resolver_for(export), self._destination, self._run, options)
+        await job.mirror()
+        self._version = job.version
 
 
 class EachExport(Protocol):
-    """What is done with one of several exports."""
+    """Callback that mirrors or plans one of several exports."""
 
     async def __call__(self, export: Export, *, newest: bool) -> None:
-        """Do it; `newest`: it is the last."""
+        """Mirror or plan the export; `newest`: it is the last one."""
 
 
 async def mirror_each(
@@ -73,19 +73,20 @@ async def mirror_each(
     find_stats: Callable[[Export], Awaitable[RunStats | None]],
     run: RunContext,
 ) -> None:
-    """Call `mirror` for each that is not `had`, and for the last, the newest, which it is told; all counts add up.
+    """Mirror or plan each export in turn, and add up the statistics of all.
 
-    Raises, when all are through, what the last failure was.
+    Skips exports for which `find_stats` returns the statistics of a stored version, except the newest one: its pointer
+    may have to move. Raises the last failure after all exports.
     """
     failed: TilesyncError | None = None
     count = 0
     for export in exports:
         newest = export is exports[-1]
-        before = run.stats.snapshot_and_reset()
+        stats_before = run.stats.snapshot_and_reset()
         try:
-            known = None if newest else await find_stats(export)
-            if known is not None:
-                run.stats.merge(known)
+            stored_stats = None if newest else await find_stats(export)
+            if stored_stats is not None:
+                run.stats.merge(stored_stats)
             else:
                 await mirror(export, newest=newest)
         except FATAL_ERRORS:
@@ -94,18 +95,20 @@ async def mirror_each(
             failed, count = error, count + 1
             run.observe(ExportFailed(export.id, type(error).__name__, str(error)))
         finally:
-            run.stats.merge(before)
+            run.stats.merge(stats_before)
     if failed is not None:
         if len(exports) > count:
-            run.observe(Warned(f"{count} of {len(exports)} exports failed; the others are held"))
+            run.observe(Warned(f"{count} of {len(exports)} exports failed; the others are complete"))
         raise failed
 
 
 def stats_if_mirrored(
     export: Export, catalog: Catalog, files: StoredFiles, options: MirrorOptions, clock: Clock
 ) -> RunStats | None:
-    """What counts for an export that is held, and whole as far as a short look tells; or was, and has retired. None
-    where it is to be mirrored; one that the look finds not to be whole is marked as damaged.
+    """Return the statistics of an export that needs no run; None if it must be mirrored.
+
+    An export needs no run if its version passes a check of a few files, or has retired. A version that fails the check
+    is marked as damaged.
     """
     choice = choose_version(list_export_versions(export, catalog), export, options.globs, options.content)
     retired = (v for v in catalog.versions(export=export.id, retired=True) if v.retired_at and v.published_at)
@@ -118,18 +121,18 @@ def stats_if_mirrored(
         or not files.size(choice.existing, ROOT)
     ):
         return None
-    look = PresenceCheck(catalog, files, clock).check_next_files(choice.existing)
-    if not look.is_sound:
+    sample = PresenceCheck(catalog, files, clock).check_next_files(choice.existing)
+    if not sample.is_sound:
         catalog.update_version(replace(choice.existing, damaged=True))
         return None
     totals = catalog.compute_totals(choice.existing)
     listed = totals.files + totals.excluded
-    tally = RunStats(listed=listed, kept=totals.files, excluded=totals.excluded, presence_checked=look.files)
-    tally.completeness = choice.existing.completeness
-    return tally
+    stats = RunStats(listed=listed, kept=totals.files, excluded=totals.excluded, presence_checked=sample.files)
+    stats.completeness = choice.existing.completeness
+    return stats
 
 
 def _is_version_of(version: Version, export: Export) -> bool:
-    """Whether a version was that of an export: by time, and where a held version tells none, by name."""
-    named = export.stored_version is None or bool(export.modified) or version.name == export.stored_version.name
-    return named and version.modified == export.modified
+    """Return whether a version belongs to an export: by modification time and, for copies without one, by name."""
+    has_name = export.stored_version is None or bool(export.modified) or version.name == export.stored_version.name
+    return has_name and version.modified == export.modified

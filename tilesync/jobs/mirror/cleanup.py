@@ -1,4 +1,4 @@
-"""Tidying: what was damaged is mended from what is held, old versions retire, the trash is emptied."""
+"""Cleanup after a run: repair damaged versions from others, retire old versions, empty the trash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROWS_PER_QUERY = 2000
 
 
 class Cleanup:
-    """The last word of a run that went well. Each step can be done again after a kill."""
+    """Clean up a destination after a successful run. Each step can be repeated after a crash."""
 
     def __init__(
         self, destination: Destination, run: RunContext, retention: RetentionPolicy, delete_limit: DeleteLimit | None
@@ -37,7 +37,7 @@ class Cleanup:
         self._retention = retention
 
     async def run(self) -> None:
-        """Mend, retire, empty the trash, drop the parts. Raises DestinationError, GuardTripped."""
+        """Repair, retire, empty the trash, remove unfinished downloads. Raises DestinationError, GuardTripped."""
         await run_in_thread(self._clean_up)
 
     def _clean_up(self) -> None:
@@ -52,22 +52,22 @@ class Cleanup:
         self._destination.files.remove_parts()
 
     def _repair(self, version: Version) -> None:
-        """Take what a damaged version lacks from the others: the service may have deleted its export long since."""
+        """Restore the missing files of a damaged version from others: the service may have deleted its export."""
         reuse, after = Reuse(version, self._destination), 0
         while batch := self._catalog.list_wanted(version, after, limit=ROWS_PER_QUERY):
             after = batch[-1][0]
             self._catalog.mark_stored(version, reuse.share_duplicates(batch)[0])
         totals = self._catalog.compute_totals(version)
-        if lost := totals.files - totals.stored_files:
+        if missing := totals.files - totals.stored_files:
             self._run.observe(
                 Warned(
-                    f"version {version.name} lacks {format_file_count(lost)} that no other is known"
-                    f" to have; `--export-id {version.export} --no-publish` fetches it as long as the service has it"
+                    f"version {version.name} lacks {format_file_count(missing)} that no other version has;"
+                    f" `--export-id {version.export} --no-publish` fetches them if the service still has the export"
                 )
             )
             return
         Publisher(self._destination, self._run, allow_missing=True).seal(replace(version, damaged=False))
-        self._run.observe(Notice(f"version {version.name} is whole again, by what is held"))
+        self._run.observe(Notice(f"version {version.name} is complete again, with files of other versions"))
 
     def _retire_old(self, now: datetime) -> None:
         interrupted = self._catalog.get_value("retiring") or None
@@ -80,14 +80,14 @@ class Cleanup:
             self._retire(version, reason)
 
     def _retire(self, version: Version, reason: str) -> None:
-        """Move a version into the trash. It is out of the catalog's sight first: nothing is shared with it any more."""
-        moment = version.retired_at or format_timestamp(self._run.clock.now())
+        """Move a version into the trash. The catalog hides it first, so that no new file links to its files."""
+        retired_at = version.retired_at or format_timestamp(self._run.clock.now())
         if version.published_at is None and version.retired_at is None:
             totals = self._catalog.compute_totals(version)
             version = replace(version, files=totals.stored_files, bytes=totals.stored_bytes + totals.growth_bytes)
         self._catalog.set_value("retiring", version.name)
-        self._catalog.update_version(replace(version, retired_at=moment))
-        self._publication.retire(version, moment)
+        self._catalog.update_version(replace(version, retired_at=retired_at))
+        self._publication.retire(version, retired_at)
         self._catalog.drop_files(version)
         self._catalog.set_value("retiring", "")
         self._run.observe(VersionRetired(version.name, version.files, version.bytes, reason))

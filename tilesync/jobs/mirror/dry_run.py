@@ -1,4 +1,4 @@
-"""The plan of the main job, told instead of done: it is carried out on a copy of the catalog alone."""
+"""Dry run: plan a mirror run on a copy of the catalog, and report the plan."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from tilesync.model import EVERYTHING, ROOT, Blob, Content, Duplicate, Export, I
 from tilesync.protocols import Catalog, ExportsResolver, ReadOnlyPublication, Source, SourceResolver, StoredFiles
 from tilesync.runtime.threads import run_in_thread
 
-EXCLUDED = Decision(Action.EXCLUDE, "left out by --include or --exclude")
-GONE_REASON = "the container does not have it any more"
-OBSTACLE_REASON = "a folder is to stand where it is, or a file where its folder is"
-CHANGED_REASON = "it is not as it was left here"
+EXCLUDED = Decision(Action.EXCLUDE, "excluded by --include or --exclude")
+GONE_REASON = "the container no longer has it"
+OBSTACLE_REASON = "the new version needs a folder in its place, or a file in place of its folder"
+CHANGED_REASON = "it changed in the destination"
 ROWS_PER_QUERY = 500
 
 
 @dataclass(frozen=True)
 class PlanInputs:
-    """What a preview looks at: a copy of the catalog, what lies there, how names are judged, and a desk for a walk."""
+    """Inputs of a dry run: a catalog copy, the stored files and pointer, the name check, scratch space."""
 
     catalog: Catalog
     files: StoredFiles
@@ -55,9 +55,10 @@ class PlanInputs:
 
 
 class DryRun:
-    """Tells what would happen with each file and version, and why. Writes nothing; counts as if it had been done.
+    """Report the action for each file and version, with its reason. Writes nothing to the destination.
 
-    Raises the RunErrors of the service and the container, and UnsafeName. What a guard would stop is a warning.
+    Counts as if the run had been done. Raises the RunErrors of the service and the container, and UnsafeName. A guard
+    that would stop the run is a warning.
     """
 
     def __init__(self, inputs: PlanInputs, run: RunContext, options: MirrorOptions) -> None:
@@ -66,18 +67,18 @@ class DryRun:
         self._run = run
         self._options = options
         self._globs = options.globs
-        self._used_listing = False  # the inventory is a listing; else a walk, which tells of its filters itself
-        self._refetch_reasons: dict[str, str] = {}  # what was held and is to be fetched again
-        self._assumes_stored = inputs.layout is Layout.FLAT  # what follows depends on which files would be held
+        self._used_listing = False  # False: a walk, which warns about filters itself
+        self._refetch_reasons: dict[str, str] = {}  # by name: stored files that must be fetched again
+        self._assumes_stored = inputs.layout is Layout.FLAT  # later steps need the planned files as stored ones
 
     async def run(self, origin: SourceResolver) -> None:
-        """Tell the plan for the export that the origin resolves to."""
+        """Report the plan for the export that the source resolves to."""
         await self._check_owner(origin.resolve)
         self._report_missing_state()
         self._report_consequences(await self._plan(origin))
 
     async def run_all(self, exports: ExportsResolver) -> None:
-        """Tell the plan for every finished export that is not held yet, oldest first."""
+        """Report the plan for every finished export that is not mirrored yet, oldest first."""
         await self._check_owner(exports.resolve)
         self._report_missing_state()
         self._assumes_stored = True
@@ -87,26 +88,28 @@ class DryRun:
             version = await self._plan(exports.resolver_for(export))
             planned.extend([version] if newest else [])
 
-        there = self._catalog, self._inputs.files, self._options, self._run.clock
+        context = self._catalog, self._inputs.files, self._options, self._run.clock
         await mirror_each(
             await exports.list_finished(),
             plan,
-            lambda export: run_in_thread(stats_if_mirrored, export, *there),
+            lambda export: run_in_thread(stats_if_mirrored, export, *context),
             self._run,
         )
         for version in planned:
             self._report_consequences(version)
 
     async def _check_owner(self, resolve: ResolveSource) -> None:
-        """Raise OtherOwner where a run would."""
+        """Raise OtherOwner if a run would."""
         if self._options.ownership is not None:
-            view = self._inputs
-            await self._options.ownership.resolve_owner(view.publication, self._catalog, resolve)
+            inputs = self._inputs
+            await self._options.ownership.resolve_owner(inputs.publication, self._catalog, resolve)
 
     def _report_missing_state(self) -> None:
         if self._catalog.get_value("adopted") is None and self._inputs.publication.manifest_names():
             self._run.observe(
-                Notice("the state is not here: a run reads what is held first; this plan counts none of it")
+                Notice(
+                    "the catalog is missing: a run rebuilds it first; this plan ignores the files that exist already"
+                )
             )
 
     # --- one export ---
@@ -131,77 +134,81 @@ class DryRun:
         version = choice.unfinished
         if version is None:
             version = create_version(export, choice.content, self._catalog, self._inputs.publication, self._run.clock)
-        wished = with_export_details(version, export)
+        described = with_export_details(version, export)
         version = replace(
-            wished, listing_number=version.listing_number + 1, listed=False, marker=None, globs=choice.globs
+            described, listing_number=version.listing_number + 1, listed=False, marker=None, globs=choice.globs
         )
         self._catalog.update_version(version)
         source = await origin.open_source(resolution)
-        alike = choice.candidates if choice.unfinished is None else ()
+        candidates = choice.candidates if choice.unfinished is None else ()
         await self._ingest_inventory(source, version)
         if self._used_listing:
-            own = export.stored_version.globs if export.stored_version is not None else EVERYTHING
-            for sentence in filter_warnings(version, find_added_globs(own, self._options.globs), self._catalog):
+            source_globs = export.stored_version.globs if export.stored_version is not None else EVERYTHING
+            for sentence in filter_warnings(
+                version, find_added_globs(source_globs, self._options.globs), self._catalog
+            ):
                 observe(Warned(sentence))
-        for before in alike:
-            if has_same_listing(version, before, self._catalog):
+        for candidate in candidates:
+            if has_same_listing(version, candidate, self._catalog):
                 self._catalog.delete_version(version)
-                observe(VersionChosen(before.name, "held"))
-                return self._plan_unchanged(before)
+                observe(VersionChosen(candidate.name, "held"))
+                return self._plan_unchanged(candidate)
         observe(VersionChosen(version.name, "continued" if choice.unfinished else "begun"))
-        return self._plan_wanted(version, alike[0] if alike else None)
+        return self._plan_wanted(version, candidates[0] if candidates else None)
 
     def _release_lost_files(self, version: Version) -> bool:
-        """Whether files of a version are gone; all are looked at where the pointer would have to come to it, or where a
-        short look finds one, as a run does.
+        """Mark lost files of a version as wanted; return whether there are any.
+
+        Like a run, checks all files if the pointer would have to move to the version, or if the check of a few files
+        finds a problem.
         """
         files, pin = self._inputs.files, find_pinned_version(self._inputs.publication, self._catalog)
-        there = files.size(version, ROOT) is not None
-        may_point = self._options.move_pointer and (pin is None or pin.serial == version.serial)
-        if there and (is_current_version(version, self._inputs.publication, self._catalog) or not may_point):
-            look = PresenceCheck(self._catalog, files, self._run.clock).check_next_files(version)
-            self._run.stats.presence_checked = look.files
-            if look.is_sound:
+        has_root = files.size(version, ROOT) is not None
+        may_move_pointer = self._options.move_pointer and (pin is None or pin.serial == version.serial)
+        if has_root and (is_current_version(version, self._inputs.publication, self._catalog) or not may_move_pointer):
+            sample = PresenceCheck(self._catalog, files, self._run.clock).check_next_files(version)
+            self._run.stats.presence_checked = sample.files
+            if sample.is_sound:
                 return False
         self._run.stats.presence_checked = version.files
-        after, lost = "", False
+        after, any_lost = "", False
         while batch := self._catalog.list_stored(version, after, limit=ROWS_PER_QUERY):
             after = batch[-1][0]
-            gone = [held.blob.name for held in self._find_lost(version, [held for _, held in batch])]
-            self._catalog.mark_wanted(version, gone)
-            lost = lost or bool(gone)
-        return lost
+            lost = [stored.blob.name for stored in self._find_lost(version, [stored for _, stored in batch])]
+            self._catalog.mark_wanted(version, lost)
+            any_lost = any_lost or bool(lost)
+        return any_lost
 
     def _plan_unchanged(self, version: Version) -> Version:
-        totals, tally = self._catalog.compute_totals(version), self._run.stats
-        tally.kept, tally.excluded, tally.listed = version.files, totals.excluded, version.files + totals.excluded
-        reason = f"unchanged: all {version.files} files are held"
+        totals, stats = self._catalog.compute_totals(version), self._run.stats
+        stats.kept, stats.excluded, stats.listed = version.files, totals.excluded, version.files + totals.excluded
+        reason = f"unchanged: all {version.files} files are stored"
         self._run.observe(Planned(Action.KEEP.value, version.name, version.bytes, reason))
         return version
 
     def _plan_repair(self, version: Version) -> Version:
-        totals, tally = self._catalog.compute_totals(version), self._run.stats
-        tally.kept, tally.excluded = totals.stored_files, totals.excluded
-        tally.listed = tally.kept + tally.excluded
+        totals, stats = self._catalog.compute_totals(version), self._run.stats
+        stats.kept, stats.excluded = totals.stored_files, totals.excluded
+        stats.listed = stats.kept + stats.excluded
         return self._plan_wanted(version, None)
 
     async def _ingest_inventory(self, source: Source, version: Version) -> None:
-        """Take in the inventory; what is kept or left out is told as it passes."""
-        keeps = glob_matcher(self._globs)
+        """Ingest the inventory; report files that are kept or excluded as they pass."""
+        is_kept = glob_matcher(self._globs)
         async for blobs in self._inventory_pages(source):
-            names = [blob.name for blob in blobs if keeps(blob.name)]
+            names = [blob.name for blob in blobs if is_kept(blob.name)]
             self._inputs.validate_names(names)
             known = self._catalog.find_stored(version, names)
-            sound = known.keys() - {held.blob.name for held in self._find_lost(version, list(known.values()))}
+            sound = known.keys() - {stored.blob.name for stored in self._find_lost(version, list(known.values()))}
             self._refetch_reasons.update((name, CHANGED_REASON) for name in known.keys() - sound)
             known = {name: known[name] for name in sound}
             rows = [(blob, None if is_changed(blob, known.get(blob.name)) else known[blob.name]) for blob in blobs]
             self._catalog.add_page(version, rows, collect_folders(names))
             self._run.windows_names.check(names)
-            for blob, held in rows:
-                if not keeps(blob.name):
+            for blob, stored in rows:
+                if not is_kept(blob.name):
                     self._report_file(blob, EXCLUDED)
-                elif held is not None:
+                elif stored is not None:
                     self._report_file(blob, decide(blob, known[blob.name]))
                 elif blob.name in known:
                     self._refetch_reasons[blob.name] = decide(blob, known[blob.name]).reason
@@ -209,26 +216,28 @@ class DryRun:
         self._run.windows_names.warn(self._run.observe)
 
     async def _inventory_pages(self, source: Source) -> AsyncIterator[Sequence[Blob]]:
-        """The blobs of the container by its listing, or where that is denied, or not wished for, by a walk."""
-        wished, self._used_listing = self._options.inventory, False
-        if wished is Inventory.LIST or (wished is None and await source.is_listable()):
+        """Yield the blobs of the container: by listing, or by a walk if listing is denied or not requested."""
+        requested, self._used_listing = self._options.inventory, False
+        if requested is Inventory.LIST or (requested is None and await source.is_listable()):
             try:
                 async for page in source.pages(None):
                     yield page.blobs
                 self._used_listing = True
                 return
             except ListingDenied as denied:
-                if wished is not None:
+                if requested is not None:
                     raise
                 self._run.observe(Notice(f"{denied}; walking from {ROOT} instead"))
         self._run.observe(
-            Notice("a walk: what the contents name themselves (textures, buffers) is found when they are fetched")
+            Notice(
+                "this plan comes from a walk: files that tile contents reference (textures, buffers) are not included"
+            )
         )
         async for blob in DryRunWalk(source, self._inputs.scratch, self._run, self._globs).blobs():
             yield [blob]
 
     def _plan_wanted(self, version: Version, previous: Version | None) -> Version:
-        """Tell what becomes of all that is wanted, and record it as held. `before` is what it is compared with."""
+        """Plan all wanted files, and record them as stored. `previous`: the version to compare with."""
         for empty in (False, True):
             after = 0
             while batch := self._catalog.list_wanted(version, after, limit=ROWS_PER_QUERY, empty=empty):
@@ -243,94 +252,96 @@ class DryRun:
         return version
 
     def _plan_batch(self, version: Version, blobs: Sequence[Blob], previous: Version | None) -> None:
-        twins = self._catalog.duplicates.find_by_digest(version, blobs)
+        duplicates = self._catalog.duplicates.find_by_digest(version, blobs)
         known = self._catalog.find_stored(previous, [blob.name for blob in blobs]) if previous is not None else {}
         for blob in blobs:
-            twin = next(filter(self._is_available, twins.get(blob.name, ())), None)
-            if twin is None and blob.name in twins:
-                every = self._catalog.duplicates.find_by_digest(version, [blob], all_versions=True)
-                twin = next(filter(self._is_available, every.get(blob.name, ())), None)
-            if twin is not None:
-                self._report_file(blob, _reuse_decision(blob, twin))
+            duplicate = next(filter(self._is_available, duplicates.get(blob.name, ())), None)
+            if duplicate is None and blob.name in duplicates:
+                all_duplicates = self._catalog.duplicates.find_by_digest(version, [blob], all_versions=True)
+                duplicate = next(filter(self._is_available, all_duplicates.get(blob.name, ())), None)
+            if duplicate is not None:
+                self._report_file(blob, _reuse_decision(blob, duplicate))
                 continue
             decision = decide(blob, known.get(blob.name))
-            reason = decision.reason if decision.action is Action.FETCH else "no MD5 to share it by"
+            reason = (
+                decision.reason if decision.action is Action.FETCH else "the listing has no MD5 to find a duplicate by"
+            )
             self._report_file(blob, Decision(Action.FETCH, self._refetch_reasons.get(blob.name, reason)))
 
     def _is_available(self, duplicate: Duplicate) -> bool:
-        """Whether the file would be shared: it is as it was left, or would be there by this very plan."""
-        held, files = duplicate.stored, self._inputs.files
-        if not held.mtime_ns and not held.inode:
+        """Return whether a file can be shared: it is unchanged on disk, or this plan would create it."""
+        stored, files = duplicate.stored, self._inputs.files
+        if not stored.mtime_ns and not stored.inode:
             return True
         try:
-            same = files.unchanged(duplicate.version, [held]) == [True]
-            trace = files.stamp(duplicate.version, held.blob.name)
-            inode = trace is not None and trace.inode == held.inode
-            return same and (inode or files.digest(duplicate.version, held.blob.name) == held.sha256)
+            is_unchanged = files.unchanged(duplicate.version, [stored]) == [True]
+            stamp = files.stamp(duplicate.version, stored.blob.name)
+            has_inode = stamp is not None and stamp.inode == stored.inode
+            return is_unchanged and (has_inode or files.digest(duplicate.version, stored.blob.name) == stored.sha256)
         except DestinationError:
             return False
 
     def _find_lost(self, version: Version, stored: Sequence[StoredFile]) -> list[StoredFile]:
-        """Those that a run would not keep."""
+        """Return the stored files that a run would not keep."""
         doubtful = find_changed(version, stored, self._inputs.files)
         sound = {each.blob.name for each in find_intact(version, doubtful, self._inputs.files)}
         return [each for each in doubtful if each.blob.name not in sound]
 
     def _report_file(self, blob: Blob, decision: Decision) -> None:
-        tally = self._run.stats
-        tally.listed += 1
-        tally.listed_bytes += blob.size
+        stats = self._run.stats
+        stats.listed += 1
+        stats.listed_bytes += blob.size
         if decision.action is Action.KEEP:
-            tally.kept += 1
+            stats.kept += 1
         elif decision.action is Action.EXCLUDE:
-            tally.excluded += 1
+            stats.excluded += 1
         elif decision.action is Action.REUSE:
-            tally.reused += 1
-            tally.reused_bytes += blob.size
+            stats.reused += 1
+            stats.reused_bytes += blob.size
         else:
-            tally.fetched += 1
-            tally.planned_bytes += blob.size
+            stats.fetched += 1
+            stats.planned_bytes += blob.size
         if self._run.reports_every_file:
             self._run.observe(Planned(decision.action.value, blob.name, blob.size, decision.reason))
 
     # --- what follows ---
 
     def _report_consequences(self, version: Version) -> None:
-        """Tell what the guards would say, and which files or versions would go."""
-        current, pin = (
+        """Report guards that would stop the run, and files or versions that it would remove."""
+        current, pinned = (
             find_current_version(self._inputs.publication, self._catalog),
             find_pinned_version(self._inputs.publication, self._catalog),
         )
-        if pin is not None and pin.serial != version.serial:
-            self._run.observe(Notice(f"the pointer is pinned to version {pin.name}, and stays there"))
+        if pinned is not None and pinned.serial != version.serial:
+            self._run.observe(Notice(f"the pointer is pinned to version {pinned.name} and does not move"))
         try:
-            if self._options.move_pointer and pin is None and not self._options.allow_shrink:
+            if self._options.move_pointer and pinned is None and not self._options.allow_shrink:
                 guard_against_shrinking(version, self._with_stored_size(current))
             if self._inputs.layout is Layout.FLAT:
                 self._report_deletions(version)
         except GuardTripped as error:
             self._run.observe(Warned(f"the run would stop: {error}"))
-        self._report_retirements(pin or (version if self._options.move_pointer else current), current)
+        self._report_retirements(pinned or (version if self._options.move_pointer else current), current)
 
     def _with_stored_size(self, version: Version | None) -> Version | None:
-        """The version with the bytes that its container stores: what a file unpacks to is known when it is there."""
+        """Return the version with its size in the container: decoded sizes are known only after a download."""
         if version is None or version.content is Content.STORED:
             return version
         return replace(version, bytes=self._catalog.compute_totals(version).bytes)
 
     def _report_deletions(self, version: Version) -> None:
         obstacles = set()
-        for left in list_stale_files(version, self._catalog):
-            if is_obstacle(version, left.stored, self._catalog):
-                obstacles.add(left.stored.blob.name)
-                self._report_deletion(left.stored, OBSTACLE_REASON)
+        for stale in list_stale_files(version, self._catalog):
+            if is_obstacle(version, stale.stored, self._catalog):
+                obstacles.add(stale.stored.blob.name)
+                self._report_deletion(stale.stored, OBSTACLE_REASON)
         if self._options.delete_limit is None:
             return
         count = 0
-        for held in list_deletable(version, self._catalog, self._inputs.files):
+        for stored in list_deletable(version, self._catalog, self._inputs.files):
             count += 1
-            if held.blob.name not in obstacles:
-                self._report_deletion(held, GONE_REASON)
+            if stored.blob.name not in obstacles:
+                self._report_deletion(stored, GONE_REASON)
         guard_against_deleting(count, self._options.delete_limit, total=version.files + count)
 
     def _report_deletion(self, stored: StoredFile, reason: str) -> None:
@@ -341,8 +352,8 @@ class DryRun:
         now = self._run.clock.now()
         if previous is not None and current is not None and previous.serial != current.serial:
             self._catalog.update_version(replace(previous, replaced_at=format_timestamp(now)))
-        spared = {current.name} if current is not None else set()
-        for version, reason in find_retirable(self._catalog.versions(), self._options.retention, now, spared):
+        protected = {current.name} if current is not None else set()
+        for version, reason in find_retirable(self._catalog.versions(), self._options.retention, now, protected):
             size = version.bytes if version.published_at else self._catalog.compute_totals(version).stored_bytes
             self._run.observe(Planned(Action.RETIRE.value, version.name, size, reason))
 

@@ -1,6 +1,7 @@
-"""What a walk would find, for the plan: tilesets, subtrees and what those need are read, contents are only begun.
+"""Dry-run walk: find the blobs of a container without downloading contents.
 
-What a content names itself (textures, buffers) is therefore not found.
+Reads tilesets, subtrees and their buffers; of other files only the beginning. Files that a tile content references
+(textures, buffers) are therefore not found.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from tilesync.tiles.validator import ContentCheck
 MAX_CONCURRENT_READS = 32
 
 _DOCUMENT_PREFIXES = (b"{", b"\xef\xbb\xbf", b" ", b"\n", b"\r", b"\t", b"subt", b"\x1f\x8b")
-"""How a document begins that may be a tileset or a subtree: JSON, binary subtrees, gzip."""
+"""First bytes of a file that may be a tileset or a subtree: JSON, binary subtree, gzip."""
 
 
 @dataclass(frozen=True)
 class ScratchSpace:
-    """Where a survey keeps what it has read: an empty catalog, files that can be read again, and a way to put one."""
+    """Scratch space of a dry-run walk: an empty catalog, readable files, and a function that writes one."""
 
     catalog: Catalog
     files: StoredFiles
@@ -37,7 +38,7 @@ class ScratchSpace:
 
 
 class DryRunWalk:
-    """Walks from the root tileset through one container, and gives out every blob that it finds."""
+    """Walk from the root tileset through one container, and yield every blob that it finds."""
 
     def __init__(self, source: Source, scratch: ScratchSpace, run: RunContext, globs: Globs) -> None:
         self._source = source
@@ -48,45 +49,49 @@ class DryRunWalk:
         self._subtree_buffers: set[str] = set()
 
     async def blobs(self) -> AsyncIterator[Blob]:
-        """Every blob, as the container describes it. One that is asked for and not there is remarked."""
-        desk, home = self._scratch, await self._source.container_url()
-        name = f"survey {len(desk.catalog.versions())}"
-        survey = Version(
-            0, name, "", None, None, "", {}, inventory=Inventory.WALK, container_url=home, globs=self._globs
+        """Yield every blob as the container describes it. Reports referenced blobs that are missing."""
+        scratch, container_url = self._scratch, await self._source.container_url()
+        name = f"dry-run walk {len(scratch.catalog.versions())}"
+        draft = Version(
+            0, name, "", None, None, "", {}, inventory=Inventory.WALK, container_url=container_url, globs=self._globs
         )
-        version = desk.catalog.add_version(survey)
-        desk.catalog.add_wanted(version, ROOT)
-        expansion, after = SubtreeWalk(version, desk.catalog, desk.files), 0
+        version = scratch.catalog.add_version(draft)
+        scratch.catalog.add_wanted(version, ROOT)
+        subtree_walk, after = SubtreeWalk(version, scratch.catalog, scratch.files), 0
         while True:
-            batch = desk.catalog.list_wanted(version, after, limit=MAX_CONCURRENT_READS)
+            batch = scratch.catalog.list_wanted(version, after, limit=MAX_CONCURRENT_READS)
             if not batch and not sum(
-                desk.catalog.add_wanted_references(version, name) for name in expansion.advance(is_final=True)
+                scratch.catalog.add_wanted_references(version, name) for name in subtree_walk.advance(is_final=True)
             ):
                 break
-            looked = await gather_or_cancel(self._read_with_retry(version, number, blob.name) for number, blob in batch)
-            arrivals = [arrival for arrival in looked if arrival is not None]
-            desk.catalog.mark_stored(version, arrivals)
+            answers = await gather_or_cancel(
+                self._read_with_retry(version, number, blob.name) for number, blob in batch
+            )
+            results = [result for result in answers if result is not None]
+            scratch.catalog.mark_stored(version, results)
             after = batch[-1][0] if batch else after
-            for arrival in arrivals:
-                yield arrival.stored.blob
-        for sentence in filter_warnings(version, self._globs, desk.catalog, planned=True):
+            for result in results:
+                yield result.stored.blob
+        for sentence in filter_warnings(version, self._globs, scratch.catalog, planned=True):
             self._run.observe(Warned(sentence))
-        self._run.stats.excluded = desk.catalog.compute_totals(version).excluded
+        self._run.stats.excluded = scratch.catalog.compute_totals(version).excluded
         self._run.stats.listed += self._run.stats.excluded
 
     async def _read_with_retry(self, version: Version, number: int, name: str) -> FileResult | None:
         try:
-            blob, reading = await self._retrying.retry(name, lambda: self._read(version, name))
+            blob, content = await self._retrying.retry(name, lambda: self._read(version, name))
         except BlobMissing as error:
             if name == ROOT:
                 raise missing_root_error() from error
             self._scratch.catalog.mark_missing(version, [number])
-            self._run.observe(DiagnosticReported(name, "missing", "it is asked for, and is not in the container"))
+            self._run.observe(
+                DiagnosticReported(name, "missing", "a tileset references it, but the container does not have it")
+            )
             return None
         except BlobError as error:
             self._run.observe(DiagnosticReported(name, "unreadable", str(error)))
             return None
-        return FileResult(number, StoredFile(blob, b"", 0), reading)
+        return FileResult(number, StoredFile(blob, b"", 0), content)
 
     async def _read(self, version: Version, name: str) -> tuple[Blob, ParsedContent]:
         blob, body = await self._source.open_by_name(name)
@@ -96,7 +101,7 @@ class DryRunWalk:
             await body.aclose()
 
     async def _parse(self, version: Version, blob: Blob, body: Body) -> ParsedContent:
-        """What a file says that may lead to others; of any other nothing."""
+        """Return what a tileset or subtree references; nothing for other files, which are not read to their end."""
         check, pieces = ContentCheck(blob, version.container_url), list[bytes]()
         async for chunk in body.chunks():
             pieces.append(chunk)
@@ -104,17 +109,19 @@ class DryRunWalk:
                 return ParsedContent()
             check.feed(chunk)
             if check.size > MAX_SUBTREE_BYTES:
-                raise BlobDamaged(f"{blob.name}: it has more than {MAX_SUBTREE_BYTES:,} bytes, and is read whole")
+                raise BlobDamaged(
+                    f"{blob.name}: it is too large to read into memory (more than {MAX_SUBTREE_BYTES:,} bytes)"
+                )
         try:
             check.finish()
         except BlobDamaged as error:
             self._run.observe(DiagnosticReported(blob.name, "unreadable", str(error)))
             return ParsedContent()
         self._scratch.write(version, blob.name, b"".join(pieces))
-        reading = check.drain()
-        for remark in reading.diagnostics:
-            if remark.problem == DAMAGED:
-                self._run.observe(DiagnosticReported(blob.name, "unreadable", remark.detail))
-        if reading.kind is Kind.SUBTREE:
-            self._subtree_buffers.update(asked.target for asked in reading.references)
-        return reading
+        content = check.drain()
+        for diagnostic in content.diagnostics:
+            if diagnostic.problem == DAMAGED:
+                self._run.observe(DiagnosticReported(blob.name, "unreadable", diagnostic.detail))
+        if content.kind is Kind.SUBTREE:
+            self._subtree_buffers.update(reference.target for reference in content.references)
+        return content

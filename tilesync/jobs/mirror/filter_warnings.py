@@ -1,4 +1,4 @@
-"""Warnings about filters: a glob that matched no file, and globs that leave nothing but the root tileset."""
+"""Filter warnings: globs that match no file, and globs that leave only the root tileset."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from tilesync.protocols import Catalog
 
 ROWS_PER_QUERY = 5000
 
-_UNSEEN_NOTE = "; what files that are left out would ask for is not known"
-_PLAN_NOTE = "; a plan does not read the names that contents ask for (textures, buffers)"
+_UNSEEN_NOTE = "; files that only excluded files reference are not known"
+_PLAN_NOTE = "; a dry run does not see the files that tile contents reference (textures, buffers)"
 
 
 def filter_warnings(version: Version, requested: Globs, catalog: Catalog, *, planned: bool = False) -> list[str]:
-    """Sentences about the filters of a version whose inventory is complete; `given`: the globs that this command gave.
+    """Return warnings about the filters of a version whose inventory is complete.
 
-    A walk knows only the files that some held file asks for, and a plan's walk reads no contents: it says so. Stops to
-    read the inventory when every glob has matched; costs nothing where no glob was given.
+    `requested`: the globs of this command. A walk knows only the files that a stored file references, and a planned
+    walk reads no contents: the warning says so. Stops reading the inventory when every glob has matched.
     """
     if not requested:
         return []
-    found = catalog.compute_totals(version)
-    walked = version.inventory == Inventory.WALK
-    among = f"{format_file_count(found.files + found.excluded)} that {'the walk found' if walked else 'are listed'}"
-    limits = (_UNSEEN_NOTE if found.excluded else "") + (_PLAN_NOTE if planned else "") if walked else ""
-    said = [
-        f"{option} {glob!r} matches none of the {among}{limits}"
+    totals = catalog.compute_totals(version)
+    is_walk = version.inventory == Inventory.WALK
+    all_files = (
+        f"{format_file_count(totals.files + totals.excluded)} that {'the walk found' if is_walk else 'are listed'}"
+    )
+    limits = (_UNSEEN_NOTE if totals.excluded else "") + (_PLAN_NOTE if planned else "") if is_walk else ""
+    warnings = [
+        f"{option} {glob!r} matches none of the {all_files}{limits}"
         for option, glob in find_unmatched(requested, _read_names(version, catalog))
     ]
-    if has_only_root(found.files, found.excluded):
-        said.append(f"the filters leave nothing but the root tileset of the {among}: no content is mirrored")
-    return said
+    if has_only_root(totals.files, totals.excluded):
+        warnings.append(f"the filters leave only the root tileset of the {all_files}: no content is mirrored")
+    return warnings
 
 
 def _read_names(version: Version, catalog: Catalog) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The listing of a container, taken in page by page, each judged before the first write of it."""
+"""Inventory ingest: enter the listing of a container into the catalog, page by page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tilesync.runtime.threads import run_in_thread
 
 
 class InventoryIngest:
-    """Brings the inventory of versions into the catalog, and counts it."""
+    """Enter the inventory of versions into the catalog, and count it."""
 
     def __init__(self, destination: Destination, run: RunContext) -> None:
         self._catalog = destination.catalog
@@ -26,19 +26,22 @@ class InventoryIngest:
         self._run = run
 
     async def ingest_listing(self, version: Version, source: Source, work_signal: WorkSignal) -> None:
-        """Take in the inventory from the version's marker on. Raises UnsafeName, DiskFull, Incomplete."""
-        earlier, keeps = version.listing_number > 1, glob_matcher(version.globs)
+        """Ingest the listing from the version's marker on. Raises UnsafeName, DiskFull, Incomplete.
+
+        Names and free space are checked before anything of a page is written.
+        """
+        is_relisting, is_kept = version.listing_number > 1, glob_matcher(version.globs)
         async for page in source.pages(version.marker):
-            self._files.check_names(blob.name for blob in page.blobs if keeps(blob.name))
+            self._files.check_names(blob.name for blob in page.blobs if is_kept(blob.name))
             version = replace(version, marker=page.marker)
-            self._run.stats.merge(await run_in_thread(self._ingest_page, version, page, compare=earlier))
+            self._run.stats.merge(await run_in_thread(self._ingest_page, version, page, compare=is_relisting))
             self._run.observe(PageListed(self._run.stats.listed, self._run.stats.listed_bytes, complete=False))
             work_signal.notify()
         await self.finish(version)
         work_signal.notify(complete=True)
 
     async def finish(self, version: Version) -> None:
-        """All files are known; those of an earlier listing that are none of them leave the version."""
+        """Complete the inventory: remove files of an earlier listing that the container no longer has."""
         dropped = await run_in_thread(self._catalog.finish_listing, version)
         await run_in_thread(self._files.remove, version, dropped)
         self.count_listed(self._catalog.compute_totals(version))
@@ -46,22 +49,22 @@ class InventoryIngest:
         self._run.observe(PageListed(self._run.stats.listed, self._run.stats.listed_bytes, complete=True))
 
     def _ingest_page(self, version: Version, page: Page, *, compare: bool) -> RunStats:
-        """Enter a page in the catalog; what is to be counted for it."""
-        keeps = glob_matcher(version.globs)
+        """Enter a page into the catalog; return the statistics to add for it."""
+        is_kept = glob_matcher(version.globs)
         known = self._catalog.find_stored(version, [blob.name for blob in page.blobs]) if compare else {}
         rows = [(blob, _match_stored(blob, known.get(blob.name))) for blob in page.blobs]
-        lacking = [blob for blob, held in rows if held is None and keeps(blob.name)]
-        reusable = self._catalog.duplicates.find_by_digest(version, lacking)
-        wanted = sum(blob.size for blob in lacking if blob.name not in reusable)
+        missing = [blob for blob, stored in rows if stored is None and is_kept(blob.name)]
+        reusable = self._catalog.duplicates.find_by_digest(version, missing)
+        wanted = sum(blob.size for blob in missing if blob.name not in reusable)
         self._check_free_space(wanted)
-        self._catalog.add_page(version, rows, collect_folders(blob.name for blob in page.blobs if keeps(blob.name)))
-        self._run.windows_names.check([blob.name for blob in page.blobs if keeps(blob.name)])
-        kept = [held for blob, held in rows if keeps(blob.name)]
+        self._catalog.add_page(version, rows, collect_folders(blob.name for blob in page.blobs if is_kept(blob.name)))
+        self._run.windows_names.check([blob.name for blob in page.blobs if is_kept(blob.name)])
+        kept = [stored for blob, stored in rows if is_kept(blob.name)]
         return RunStats(
             listed=len(rows),
             listed_bytes=sum(blob.size for blob in page.blobs),
             planned_bytes=wanted,
-            kept=sum(held is not None for held in kept),
+            kept=sum(stored is not None for stored in kept),
             excluded=len(rows) - len(kept),
         )
 
@@ -70,32 +73,35 @@ class InventoryIngest:
         missing = self._run.stats.planned_bytes - self._run.stats.transferred_bytes + more_bytes
         if free is not None and missing > free:
             raise DiskFull(
-                f"not enough disk space: the files listed so far need {missing:,} bytes more, {free:,} are free"
+                f"not enough disk space: the files listed so far need {missing:,} more bytes, {free:,} are free"
             )
 
     def count_known(self, version: Version) -> None:
-        """Count what an earlier run knew of the version. Raises DiskFull."""
-        totals, tally = self._catalog.compute_totals(version), self._run.stats
+        """Count what earlier runs know of the version. Raises DiskFull."""
+        totals, stats = self._catalog.compute_totals(version), self._run.stats
         self.count_listed(totals)
-        tally.kept = totals.stored_files
+        stats.kept = totals.stored_files
         reusable = self._catalog.duplicates.count_reusable_bytes(version)
-        tally.planned_bytes = tally.transferred_bytes + totals.bytes - totals.stored_bytes - reusable
+        stats.planned_bytes = stats.transferred_bytes + totals.bytes - totals.stored_bytes - reusable
         self._check_free_space(0)
 
     def count_listed(self, totals: Totals) -> None:
         """Count an inventory as listed."""
-        tally = self._run.stats
-        tally.listed, tally.listed_bytes = totals.files + totals.excluded, totals.bytes + totals.excluded_bytes
-        tally.excluded = totals.excluded
+        stats = self._run.stats
+        stats.listed, stats.listed_bytes = totals.files + totals.excluded, totals.bytes + totals.excluded_bytes
+        stats.excluded = totals.excluded
 
 
 def _match_stored(blob: Blob, stored: StoredFile | None) -> StoredFile | None:
-    """What is held of a listed file; None where that does not prove to be it. Listed as it lies it is held as such."""
+    """Return the stored file of a listed blob; None if it may have other content.
+
+    A file that was stored decoded, and that the container now lists in that form, counts as stored unchanged.
+    """
     if stored is None or is_changed(blob, stored):
         return None
     return stored._replace(unpacked=None) if is_same_unpacked(blob, stored) else stored
 
 
 def is_changed(blob: Blob, stored: StoredFile | None) -> bool:
-    """Whether what is held does not prove to be the listed content."""
+    """Return whether the stored file may differ from the listed blob."""
     return decide(blob, stored).action is not Action.KEEP

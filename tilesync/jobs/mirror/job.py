@@ -1,4 +1,4 @@
-"""The main job: resolve, list, plan, transfer, publish, tidy."""
+"""Mirror job: resolve, list, plan, transfer, publish, clean up."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from tilesync.events import ExportResolved, Notice, PointerKept, VersionChosen, 
 from tilesync.jobs.mirror.cleanup import Cleanup
 from tilesync.jobs.mirror.filter_warnings import filter_warnings
 from tilesync.jobs.mirror.inventory import InventoryIngest
-from tilesync.jobs.mirror.revalidate import find_first_changed
-from tilesync.jobs.mirror.unchanged import has_same_files, has_same_listing
+from tilesync.jobs.mirror.unchanged import find_first_changed, has_same_files, has_same_listing
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.transfer.transfer import Transfer, WorkSignal
 from tilesync.jobs.versions.flat_layout import FlatLayout
@@ -28,41 +27,31 @@ from tilesync.jobs.versions.pointer import Pointer
 from tilesync.jobs.versions.presence import PresenceCheck
 from tilesync.jobs.versions.publish import Publisher
 from tilesync.jobs.versions.startup import prepare_destination
-from tilesync.model import (
-    EVERYTHING,
-    ROOT,
-    Content,
-    Export,
-    Globs,
-    Inventory,
-    Kind,
-    Layout,
-    Resolution,
-    Status,
-    Totals,
-    Version,
-)
+from tilesync.model.export import Export, Resolution, Status
+from tilesync.model.tiles import ROOT, Kind
+from tilesync.model.version import EVERYTHING, Content, Globs, Inventory, Layout, Totals, Version
 from tilesync.protocols import Destination, Source, SourceResolver
 from tilesync.runtime.threads import run_in_thread
 
 MAX_REPLANS = 2
-"""How often a run lists and plans again because the export changed under it."""
+"""Times that a run lists and plans again because the export changed during the run."""
 
 ROWS_PER_QUERY = 2000
 
 MIN_BYTES_FOR_WORKERS = 50_000_000
-"""Bytes of a first export for which helpers are worth their start, as far as the service tells its size."""
+"""Size of a first export, as the service states it, from which starting the workers pays off."""
 
 UNPIN_HINT = "`tilesync rollback DEST --latest` lets it follow the newest export again"
 
 
 @dataclass(frozen=True)
 class MirrorOptions:
-    """What one run of the main job is asked to do. `inventory`: None lists where that is allowed, and else walks.
+    """Options of one run of the mirror job.
 
-    `point`: the pointer is to lead to the export in the end. `delete`: how many files that the container no longer has
-    may be deleted where all versions share one place; None leaves them. `content`: how the files are to lie.
-    `ownership`: whose exports the destination must hold; None asks nobody.
+    `inventory`: None lists the container where that is allowed, and walks the tilesets otherwise. `move_pointer`: the
+    pointer leads to the export at the end. `delete_limit`: how many files that left the container the flat layout may
+    delete; None deletes none. `content`: store files as the container stores them, or decoded. `ownership`: whose
+    exports the destination must hold; None skips that check.
     """
 
     inventory: Inventory | None = None
@@ -77,7 +66,7 @@ class MirrorOptions:
 
 
 class MirrorJob:
-    """One run of the main job into one destination; events tell how far it came, and `version` what it was about."""
+    """Mirror one export into one destination. Events report the progress; `version` is the version it worked on."""
 
     def __init__(
         self, origin: SourceResolver, destination: Destination, run: RunContext, options: MirrorOptions
@@ -95,12 +84,12 @@ class MirrorJob:
         self._publisher = Publisher(destination, run, allow_missing=options.allow_missing)
         self._stored_before: dict[int, int] = {}
         self._warned: set[str] = set()
-        self._is_newest = False  # the export is the newest finished one
-        self._initial_resolution: Resolution | None = None  # what SOURCE resolved to already
+        self._is_newest = False  # the export is the newest finished export
+        self._initial_resolution: Resolution | None = None  # made by the ownership check; used once
         self.version: Version | None = None
 
     async def run(self) -> None:
-        """Mirror the export that the origin resolves to, then tidy. Raises as `mirror` does."""
+        """Mirror the export that the source resolves to, then clean up. Raises as `mirror` does."""
         ownership = self._options.ownership
         self._initial_resolution = await claim_destination(self._destination, ownership, self._origin.resolve)
         await prepare_destination(self._destination, self._run)
@@ -110,30 +99,28 @@ class MirrorJob:
             await record_last_success(self._destination, self.version, self._run)
 
     async def mirror(self) -> None:
-        """Mirror the export that the origin resolves to; when it changes under the run, list and plan again.
+        """Mirror the export that the source resolves to; list and plan again if it changes during the run.
 
-        Raises the RunErrors; Incomplete when files failed: nothing is published then.
+        Raises the RunErrors. Raises Incomplete if files failed; nothing is published then.
         """
-        for again in range(MAX_REPLANS + 1):
-            resolution = await self._resolve(again=again > 0)
+        for attempt in range(MAX_REPLANS + 1):
+            resolution = await self._resolve(is_replacement=attempt > 0)
             self._run.stats.reset_for_replan()
             try:
                 await self._mirror(resolution)
             except ExportReplaced as error:
                 self._versions.restart_listings(resolution.export)
-                if again == MAX_REPLANS:
+                if attempt == MAX_REPLANS:
                     raise
-                self._run.observe(Warned(f"{error}; resolving, listing and planning again"))
+                self._run.observe(Warned(f"{error}; starting over"))
             else:
                 return
 
     # --- resolve ---
 
-    async def _resolve(self, *, again: bool) -> Resolution:
-        resolution, self._initial_resolution = (
-            self._initial_resolution or await self._origin.resolve(is_replacement=again),
-            None,
-        )
+    async def _resolve(self, *, is_replacement: bool) -> Resolution:
+        resolution = self._initial_resolution or await self._origin.resolve(is_replacement=is_replacement)
+        self._initial_resolution = None
         export = resolution.export
         self._run.observe(
             ExportResolved(
@@ -167,25 +154,27 @@ class MirrorJob:
         await self._complete_version(version, choice, resolution)
 
     async def _check_stored(self, version: Version) -> Version:
-        """The version, marked damaged when files of it are gone or changed: all are looked at where the pointer has yet
-        to come to it, or where one of those that a short look finds is so.
+        """Return the version, marked as damaged if files of it are gone or changed.
+
+        Checks all files if the pointer has still to move to the version, or if the check of a few files finds a
+        problem.
         """
-        there = await run_in_thread(self._destination.files.size, version, ROOT) is not None
-        stands = there and await run_in_thread(self._pointer.is_current, version)
+        has_root = await run_in_thread(self._destination.files.size, version, ROOT) is not None
+        is_current = has_root and await run_in_thread(self._pointer.is_current, version)
         if version.damaged:
             return await self._versions.check_damage(version)
-        if stands or (there and not await run_in_thread(self._can_move_pointer, version)):
-            look = await run_in_thread(self._presence.check_next_files, version)
-            self._run.stats.presence_checked = look.files
-            if look.is_sound:
+        if is_current or (has_root and not await run_in_thread(self._can_move_pointer, version)):
+            sample = await run_in_thread(self._presence.check_next_files, version)
+            self._run.stats.presence_checked = sample.files
+            if sample.is_sound:
                 return version
         return await self._versions.check_damage(version)
 
     async def _keep_unchanged(self, version: Version) -> None:
-        """Nothing to do but to see that the pointer stands."""
-        whole = Totals(version.files, version.bytes, version.files, version.bytes)
-        apart = version.globs or version.content is Content.DECODED
-        self._inventory.count_listed(self._catalog.compute_totals(version) if apart else whole)
+        """Keep a stored version: only the pointer may have to move."""
+        all_files = Totals(version.files, version.bytes, version.files, version.bytes)
+        needs_counting = version.globs or version.content is Content.DECODED
+        self._inventory.count_listed(self._catalog.compute_totals(version) if needs_counting else all_files)
         self._run.stats.kept = version.files
         self._run.stats.inventory_complete = True
         self._run.stats.completeness = version.completeness
@@ -193,21 +182,20 @@ class MirrorJob:
         await self._update_pointer(version)
 
     async def _complete_version(self, version: Version | None, choice: VersionChoice, resolution: Resolution) -> None:
-        """Bring a version in, begun now or earlier, and publish it; unless what is held turns out to be the same."""
+        """Complete a new or unfinished version and publish it, unless a stored version turns out to be identical."""
         export = resolution.export
-        resumed = version is not None
+        is_resumed = version is not None
         if version is None:
             version = await run_in_thread(self._versions.begin_version, export, choice.content)
         elif version.published_at is None and is_stale(version, export):
             version = self._versions.restart_listing(with_export_details(version, export))
-        self._run.observe(VersionChosen(version.name, "continued" if resumed else "begun"))
-        if resumed:
+        self._run.observe(VersionChosen(version.name, "continued" if is_resumed else "begun"))
+        if is_resumed:
             version = self._versions.resume(version)
             await self._versions.recheck(version)
             if export.stored_version is not None and version.content is Content.DECODED and version.listed:
-                version = self._versions.restart_listing(
-                    version
-                )  # a copy lists what lies there, its container what it stores
+                # A copy lists decoded files, its container the stored ones: the two listings cannot be mixed.
+                version = self._versions.restart_listing(version)
         self._stored_before.setdefault(version.serial, self._catalog.compute_totals(version).stored_files)
         source = await self._origin.open_source(resolution)
         inventory = self._options.inventory if export.stored_version is None else Inventory.LIST
@@ -222,7 +210,7 @@ class MirrorJob:
             try:
                 await self._transfer_and_publish(version, choice, source, resolution)
             except NotAuthorised as error:
-                denied.refusal.hint = error.hint  # the listing is not all that is refused
+                denied.refusal.hint = error.hint  # reading is refused as well: its hint is the better one
                 raise denied.refusal from None
 
     async def _transfer_and_publish(
@@ -230,13 +218,16 @@ class MirrorJob:
     ) -> None:
         """Transfer and publish, unless another version of the same export has the same content."""
         export = resolution.export
-        if held := await self._find_identical(choice.candidates, version, source):
+        if identical := await self._find_identical(choice.candidates, version, source):
             await self._warn_about_filters(self._versions.reload(version), resolution)
             self._catalog.delete_version(version)
-            held = with_export_details(held, export) if export.stored_version is None else held
-            self._catalog.update_version(held)
-            held = await self._check_stored(held)
-            await (self._complete_version(held, choice, resolution) if held.damaged else self._keep_unchanged(held))
+            identical = with_export_details(identical, export) if export.stored_version is None else identical
+            self._catalog.update_version(identical)
+            identical = await self._check_stored(identical)
+            if identical.damaged:
+                await self._complete_version(identical, choice, resolution)
+            else:
+                await self._keep_unchanged(identical)
             return
         await self._transfer(self._versions.reload(version), source)
         await self._warn_about_filters(self._versions.reload(version), resolution)
@@ -253,42 +244,44 @@ class MirrorJob:
         await self._update_pointer(version)
 
     async def _refetch_vanished(self, version: Version, source: Source) -> None:
-        """All files must lie there as they came before they are published; what vanished meanwhile is fetched again,
-        once. Raises Incomplete.
+        """Fetch files again, once, that vanished or changed locally between their download and publishing.
+
+        Raises Incomplete if files are still missing after that.
         """
-        lost = await self._versions.count_vanished(version)
-        if lost:
-            what = f"{format_file_count(lost)} of this version vanished or changed under the run"
+        vanished = await self._versions.count_vanished(version)
+        if vanished:
+            what = f"{format_file_count(vanished)} of this version vanished or changed during the run"
             self._run.observe(Warned(f"{what}; fetching again"))
             self._run.stats.reset_for_replan()
             await self._transfer(version, source)
-            lost = await self._versions.count_vanished(version)
-        if lost:
+            vanished = await self._versions.count_vanished(version)
+        if vanished:
+            what = f"{format_file_count(vanished)} vanished or changed during the run, twice"
             raise Incomplete(
-                f"{format_file_count(lost)} vanished or changed under the run, twice; this export was not published",
-                hint="find out what else deletes or changes files of DEST; the next run fetches them again",
+                f"{what}; this export was not published",
+                hint="find the program that deletes or changes files in DEST; the next run fetches them again",
             )
 
     async def _revalidate(self, version: Version, source: Source) -> None:
-        """A walk took each tileset and subtree as it was when it was asked for: all must be so still."""
+        """Check that no tileset or subtree changed since the walk read it. Raises ExportReplaced."""
         kinds = (Kind.TILESET, Kind.SUBTREE)
         documents = partial(self._catalog.list_stored, version, limit=ROWS_PER_QUERY, kinds=kinds)
         if changed := await find_first_changed(source, documents, self._run):
-            raise ExportReplaced(f"{changed} changed under the run")
+            raise ExportReplaced(f"{changed} changed during the run")
 
-    async def _find_identical(self, alike: Sequence[Version], version: Version, source: Source) -> Version | None:
-        """The first of some finished versions that has what a new one would have; None where none has."""
+    async def _find_identical(self, candidates: Sequence[Version], version: Version, source: Source) -> Version | None:
+        """Return the first finished version with the content that the new version would get; None if there is none."""
         if version.published_at is not None or self._catalog.compute_totals(version).stored_files:
             return None
-        for held in alike:
-            if held.serial != version.serial and await self._is_unchanged(held, self._versions.reload(version), source):
-                return held
+        for candidate in candidates:
+            if candidate.serial == version.serial:
+                continue
+            if await self._is_unchanged(candidate, self._versions.reload(version), source):
+                return candidate
         return None
 
     async def _is_unchanged(self, existing: Version, version: Version, source: Source) -> bool:
-        """Whether the container has what an earlier version of the same export holds: by its listing, else file by
-        file.
-        """
+        """Return whether the container equals a stored version of the same export: by listing, else file by file."""
         if version.inventory == Inventory.LIST:
             if not version.listed:
                 await self._inventory.ingest_listing(version, source, WorkSignal())
@@ -299,22 +292,24 @@ class MirrorJob:
     # --- transfer ---
 
     async def _transfer(self, version: Version, source: Source) -> None:
-        """Move what is wanted while the files are still being found. Raises Incomplete when files failed."""
-        walks = version.inventory == Inventory.WALK and not version.listed
-        if walks:
+        """Fetch the wanted files while the listing or walk still finds more. Raises Incomplete if files failed."""
+        is_walk = version.inventory == Inventory.WALK and not version.listed
+        if is_walk:
             await run_in_thread(self._begin_walk, version)
-        if version.listed or version.marker is not None or walks:
+        if version.listed or version.marker is not None or is_walk:
             self._inventory.count_known(version)
         self._run.stats.inventory_complete = version.listed
-        supply = WorkSignal(complete=version.listed)
-        unsure = self._catalog.is_new or self._destination.is_shared  # what lies there, and was never noted
-        salvage = unsure and await run_in_thread(self._versions.has_any_files, version)
+        work_signal = WorkSignal(complete=version.listed)
+        # A new or shared catalog may not know files that already exist here: check them instead of fetching again.
+        may_have_unknown_files = self._catalog.is_new or self._destination.is_shared
+        salvage = may_have_unknown_files and await run_in_thread(self._versions.has_any_files, version)
         transfer = Transfer(version, source, self._destination, self._run, salvage=salvage)
         try:
             await transfer.run(
-                supply, None if walks or version.listed else self._inventory.ingest_listing(version, source, supply)
+                work_signal,
+                None if is_walk or version.listed else self._inventory.ingest_listing(version, source, work_signal),
             )
-            if walks and not self._run.stats.failed:
+            if is_walk and not self._run.stats.failed:
                 await self._inventory.finish(version)
         except Incomplete:
             self._versions.restart_listing(self._versions.reload(version))
@@ -323,36 +318,36 @@ class MirrorJob:
             self._run.windows_names.warn(self._run.observe)
             self._warn_about_dates(source)
             if self._run.stats.inventory_complete:
-                held = self._catalog.compute_totals(version).stored_files
-                self._run.stats.reconcile(held, stored_before=self._stored_before[version.serial])
+                stored = self._catalog.compute_totals(version).stored_files
+                self._run.stats.reconcile(stored, stored_before=self._stored_before[version.serial])
         if self._run.stats.failed:
             raise self._incomplete_error(version, source)
 
     async def _warn_about_filters(self, version: Version, resolution: Resolution) -> None:
-        """Warn once of globs that match nothing, and of those that leave nothing, where all names are known."""
+        """Warn once about globs that match nothing, or leave nothing, as soon as all names are known."""
         if not version.listed:
             return
-        own = resolution.export.stored_version.globs if resolution.export.stored_version is not None else EVERYTHING
-        given = find_added_globs(own, self._options.globs)
-        for sentence in await run_in_thread(filter_warnings, version, given, self._catalog):
+        copied = resolution.export.stored_version
+        added = find_added_globs(EVERYTHING if copied is None else copied.globs, self._options.globs)
+        for sentence in await run_in_thread(filter_warnings, version, added, self._catalog):
             if sentence not in self._warned:
                 self._run.observe(Warned(sentence))
                 self._warned.add(sentence)
 
     def _warn_about_dates(self, source: Source) -> None:
         if source.undated:
-            dates = f"a modification time of {format_file_count(source.undated)} that no file can have"
-            self._run.observe(Warned(f"the container states {dates}: it is taken for unknown"))
+            what = f"an impossible modification time for {format_file_count(source.undated)}"
+            self._run.observe(Warned(f"the container states {what}: it is stored as unknown"))
 
     def _begin_walk(self, version: Version) -> None:
         self._catalog.mark_missing_wanted(version)
         self._catalog.add_wanted(version, ROOT)
 
     def _incomplete_error(self, version: Version, source: Source) -> Incomplete:
-        """Files failed: the container may not be what was listed."""
+        """Make the error for failed files; the next run lists again, since the container may have changed."""
         self._versions.schedule_relisting(self._versions.reload(version))
-        what = f"{format_file_count(self._run.stats.failed)} failed; this export was not published"
-        return Incomplete(what, hint=source.remedy or _combine_hints(self._run.stats.failure_hints))
+        message = f"{format_file_count(self._run.stats.failed)} failed; this export was not published"
+        return Incomplete(message, hint=source.remedy or _combine_hints(self._run.stats.failure_hints))
 
     # --- publish ---
 
@@ -361,23 +356,25 @@ class MirrorJob:
         return self._options.move_pointer and (pinned is None or pinned.serial == version.serial)
 
     async def _update_pointer(self, version: Version) -> None:
-        """See that the pointer leads to the version, or to the one that it is pinned to. Raises GuardTripped."""
+        """Move the pointer to the version, or to the pinned version. Raises GuardTripped."""
         self.version, pinned = version, await run_in_thread(self._pointer.find_pinned)
         if self._is_newest:
             self._catalog.set_value("newest", version.name)
+        complete = f"version {version.name} is complete"
         if not self._options.move_pointer:
-            self._run.observe(PointerKept(version.name, f"version {version.name} is held; the pointer was left alone"))
+            self._run.observe(PointerKept(version.name, f"{complete}; the pointer did not move"))
             return
         if pinned is not None and pinned.serial != version.serial:
-            held = f"version {version.name} is held; the pointer is pinned to {pinned.name}"
-            self._run.observe(PointerKept(version.name, f"{held}: {UNPIN_HINT}"))
+            self._run.observe(
+                PointerKept(version.name, f"{complete}; the pointer is pinned to {pinned.name}: {UNPIN_HINT}")
+            )
         target = pinned or version
         if await run_in_thread(self._pointer.is_current, target):
             return
         if not self._options.allow_shrink and pinned is None:
             guard_against_shrinking(target, await run_in_thread(self._pointer.find_current))
         if pinned is not None and (await self._versions.check_damage(pinned)).damaged:
-            self._run.observe(Warned("the pointer stays as it is: it cannot lead to a version that is not whole"))
+            self._run.observe(Warned("the pointer did not move: the pinned version is not complete"))
             return
         await run_in_thread(self._switch_pointer, target)
 
@@ -388,15 +385,15 @@ class MirrorJob:
 
 
 def _combine_hints(hints: set[str]) -> str | None:
-    """What helps against the failures of a run: None where another run does, for some of them or all."""
-    told = "; ".join(sorted(hints - {""}))
-    if not told or "" not in hints:
-        return told or None
-    return f"{told}; for the others {Incomplete.default_hint}"
+    """Return what helps against the failures of a run; None if running again helps against all of them."""
+    specific = "; ".join(sorted(hints - {""}))
+    if not specific or "" not in hints:
+        return specific or None
+    return f"{specific}; for the other files: {Incomplete.default_hint}"
 
 
 def _with_source_inventory(version: Version, export: Export) -> Version:
-    """A version that is whole, with the inventory that its manifest tells: a copy was not walked, it says what was."""
+    """Return the version with the inventory of the copied manifest: a copy was not walked itself."""
     if export.stored_version is None or version.published_at is not None:
         return version
     return replace(version, inventory=export.stored_version.inventory)

@@ -1,4 +1,4 @@
-"""Telling the world that the pointer has moved, until that was done once."""
+"""Publish hook: report a moved pointer once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from tilesync.protocols import Destination
 from tilesync.runtime.threads import run_in_thread
 
 PublishHook = Callable[[str, TilesyncError | None], Awaitable[None]]
-"""Tells that the pointer names a version now, and which error the run ends with. Raises RunErrors."""
+"""Report the version that the pointer leads to now, and the error that the run ends with. Raises RunErrors."""
 
 
 async def run_publish_hook(
     destination: Destination, hook: PublishHook | None, *, error: TilesyncError | None = None
 ) -> None:
-    """Have it told, where the pointer has moved and that was not told yet. Raises what telling raises: then, and where
-    there is nobody to be told, the next run tells it.
+    """Run the hook if the pointer has moved and no run has reported that yet.
+
+    Raises the errors of the hook. After an error, or without a hook, the next run reports the version.
     """
     version = destination.catalog.get_value(UNANNOUNCED_KEY)
     if hook is None or not version:

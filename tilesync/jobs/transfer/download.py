@@ -1,4 +1,4 @@
-"""One blob on its way: fetched until its bytes check, whatever breaks in between."""
+"""Download: fetch one blob until its bytes are correct, with resumption after a break."""
 
 from __future__ import annotations
 
@@ -16,31 +16,29 @@ from tilesync.runtime.threads import run_in_thread
 from tilesync.tiles.validator import ContentCheck
 
 MAX_DAMAGED_FETCHES = 4
-"""How often bytes that do not check are fetched anew, when they differ each time."""
+"""Fetches of one blob that may deliver damaged bytes, if they differ each time."""
 
-DAMAGED_AT_SOURCE_HINT = (
-    "another run brings the same bytes: make the export anew, or leave such a file out with --exclude"
-)
+DAMAGED_AT_SOURCE_HINT = "another run fetches the same bytes: create a new export, or exclude the file with --exclude"
 
 MAX_SINGLE_READ_BYTES = 1 << 18
-"""Up to this many bytes a body is read at once, while bodies are swift."""
+"""Up to this size a body is read with one call, while bodies arrive fast."""
 
 FAST_BODY_S = 1.0
-"""Seconds within which a body comes where the next small one may be read at once: a kill loses as much."""
+"""Seconds within which a body must arrive for the next small one to be read with one call: a crash loses as much."""
 
 SPILL_BYTES = 1 << 20
-"""So many bytes of one blob are kept in memory; then they are checked and go into the draft."""
+"""Bytes of one blob that are kept in memory before they are checked and written to the draft."""
 
 MAX_UNSTATED_LENGTH_BYTES = 1 << 32
-"""Bytes at most of a body that states no length: one that does not end must not fill the disk."""
+"""Maximum bytes of a body without a stated length: an endless one must not fill the disk."""
 
 SPILL_INTERVAL_S = 0.25
-"""Seconds after which what has arrived of a blob goes into the draft, however little it is: what a kill can lose."""
+"""Seconds after which received bytes go to the draft, however few: as much as a crash can lose."""
 
 
 @dataclass(frozen=True)
 class TransferContext:
-    """What all blobs of one transfer share."""
+    """Context that all downloads of one transfer share."""
 
     version: Version
     source: Source
@@ -51,40 +49,40 @@ class TransferContext:
 
 
 class Download:
-    """Brings one blob in. `body`: its bytes are coming already, from the start.
+    """Download one blob. `body`: an open response body that starts at the first byte.
 
-    A small blob never leaves the memory before it is whole: it is checked and written in one hop. A body that breaks is
-    continued where the blob is pinned by an ETag or MD5, and fetched anew where it is not.
+    A small blob stays in memory until it is complete: it is checked and written in one call to a thread. A body that
+    breaks is resumed if the blob is identified by an ETag, MD5 or SHA-256, and fetched again from the start if not.
     """
 
     def __init__(self, context: TransferContext, blob: Blob, body: Body | None = None) -> None:
         self._context = context
         self._blob = blob
         self._body = body
-        self._size_from_response = body is not None  # by an answer alone: the next one may state another MD5
+        self._size_from_response = body is not None  # not from a listing: the next response may state another MD5
         self._check = self._new_check(md5=context.files.requires_md5)
         self._references_saved = False
         self._draft: Draft | None = None
-        self._pending: list[bytes] = []  # behind what is in the draft
-        self._checked = 0  # so many bytes of it, already
+        self._pending: list[bytes] = []  # received, but not in the draft yet
+        self._checked = 0  # bytes of `_pending` that are checked already
         self._digests: Digests | None = None
         self._received = 0
         self._spilled = 0
         self._last_spill_s = 0.0
         self._was_interrupted = False
-        self._damaged_digests: list[bytes] = []  # SHA-256 of bytes that came whole and did not check
+        self._damaged_digests: list[bytes] = []  # SHA-256 of complete but damaged content
 
     def _new_check(self, *, md5: bool) -> ContentCheck:
-        stated = self._blob._replace(md5=None) if self._size_from_response else self._blob
-        return ContentCheck(stated, self._context.version.container_url, compute_md5=md5)
+        blob = self._blob._replace(md5=None) if self._size_from_response else self._blob
+        return ContentCheck(blob, self._context.version.container_url, compute_md5=md5)
 
     async def run(self) -> CheckedFile:
-        """Fetch until the bytes check, then commit. Raises BlobError for this blob, RunError for the run."""
-        persistence, clock = self._context.retrying, self._context.run.clock
+        """Fetch until the bytes are correct, then commit. Raises BlobError for this blob, RunError for the run."""
+        retrying, clock = self._context.retrying, self._context.run.clock
         await self._resume_draft()
-        patience, best = None, self._received
+        budget, best_received = None, self._received
         while True:
-            began = clock.monotonic()
+            started_s = clock.monotonic()
             try:
                 if self._received != self._blob.size or self._blob.size == 0:
                     await self._receive()
@@ -94,25 +92,25 @@ class Download:
                 await self._start_over()
                 self._context.run.observe(Retried(self._blob.name, str(error), 0))
             except Transient as error:
-                patience = patience or persistence.new_budget()
+                budget = budget or retrying.new_budget()
                 self._was_interrupted = True
                 if isinstance(error, RangeRefused) or not self._is_pinned:
                     await self._start_over()
-                if (more := self._received - best) > 0:
-                    best = self._received
-                    if not has_stalled(more, clock.monotonic() - began):
-                        patience.record_progress()
-                await persistence.wait_before_retry(self._blob.name, error, patience, began)
+                if (progress := self._received - best_received) > 0:
+                    best_received = self._received
+                    if not has_stalled(progress, clock.monotonic() - started_s):
+                        budget.record_progress()
+                await retrying.wait_before_retry(self._blob.name, error, budget, started_s)
 
     @property
     def _is_pinned(self) -> bool:
         return bool(self._blob.etag) or self._blob.md5 is not None or self._blob.sha256 is not None
 
     async def _resume_draft(self) -> None:
-        """Read what an earlier run left of this very blob; the bytes behind it are asked for by range."""
+        """Read what an earlier run left of the same blob; the rest is requested with a range."""
         if not self._context.files.has_part(self._context.version, self._blob):
             return
-        self._check = self._new_check(md5=True)  # the answer may state one
+        self._check = self._new_check(md5=True)  # the response may state an MD5 that the listing lacks
         self._draft = self._context.files.draft(self._context.version, self._blob)
         if self._draft.received_bytes:
             await self.aclose()
@@ -122,22 +120,20 @@ class Download:
         self._spilled = self._received
 
     async def _receive(self) -> None:
-        """Add the bytes that are missing. A body that ends early without a break is short for good."""
+        """Receive the missing bytes. A body that ends early without a broken connection is damaged."""
         size, run = self._blob.size, self._context.run
-        if (
-            self._received - self._spilled >= SPILL_BYTES
-        ):  # the draft did not take it: nothing more is read before it does
+        # A spill that failed before must succeed now: memory would grow without bound otherwise.
+        if self._received - self._spilled >= SPILL_BYTES:
             await self._spill()
         self._last_spill_s = run.clock.monotonic()
-        small = (
-            0 <= size <= MAX_SINGLE_READ_BYTES and not self._received and not self._was_interrupted
-        )  # at once nothing of a break would stay
-        at_once = small and self._body is None and run.limiter.has_fast_bodies
+        # One call for the whole body is cheapest, but a break loses all of it: not after an interruption.
+        is_small = 0 <= size <= MAX_SINGLE_READ_BYTES and not self._received and not self._was_interrupted
+        single_read = is_small and self._body is None and run.limiter.has_fast_bodies
         if self._body is None:
             self._body = await self._context.source.open(
-                self._blob, self._received, prefetch_bytes=size + 1 if at_once else 1
+                self._blob, self._received, prefetch_bytes=size + 1 if single_read else 1
             )
-            if not at_once:  # else that is the time of the body, which depends on its size
+            if not single_read:  # a prefetched body would count its transfer time as latency
                 run.limiter.record_latency(run.clock.monotonic() - self._last_spill_s)
         try:
             if self._body.start != self._received:
@@ -145,7 +141,7 @@ class Download:
             self._check.expect_md5(self._body.md5)
             if self._size_from_response and not self._received:
                 self._blob = self._blob._replace(md5=self._body.md5)
-            if at_once:
+            if single_read:
                 self._add(await self._body.read(size))
             else:
                 await self._stream(self._body)
@@ -159,9 +155,10 @@ class Download:
             if self._received > self._blob.size != UNKNOWN_SIZE:
                 return
             if self._received > MAX_UNSTATED_LENGTH_BYTES and self._blob.size == UNKNOWN_SIZE:
-                raise BlobUnreachable(f"{self._blob.name}: its body does not end, and states no length")
-            late = self._context.run.clock.monotonic() - self._last_spill_s >= SPILL_INTERVAL_S
-            if late or self._received - self._spilled >= SPILL_BYTES:
+                limit = f"more than {MAX_UNSTATED_LENGTH_BYTES:,} bytes"
+                raise BlobUnreachable(f"{self._blob.name}: its body states no length, and has {limit}")
+            is_due = self._context.run.clock.monotonic() - self._last_spill_s >= SPILL_INTERVAL_S
+            if is_due or self._received - self._spilled >= SPILL_BYTES:
                 await self._spill()
 
     def _add(self, chunk: bytes) -> None:
@@ -172,7 +169,7 @@ class Download:
         self._context.run.limiter.record_bytes(len(chunk))
 
     async def _spill(self) -> None:
-        """Check what has come, and put it into the draft. Half done and done again, it is as if done once."""
+        """Check the received bytes, and append them to the draft. Safe to repeat after a failure in between."""
         data = b"".join(self._pending)
         if self._draft is None:
             self._draft = self._context.files.draft(self._context.version, self._blob)
@@ -185,31 +182,33 @@ class Download:
         self._last_spill_s = self._context.run.clock.monotonic()
 
     async def _commit(self) -> CheckedFile:
-        road = self._context
+        context = self._context
         if self._draft is None:
-            held = await road.files.put(road.version, self._blob, b"".join(self._pending), self._compute_digests)
+            stored = await context.files.put(
+                context.version, self._blob, b"".join(self._pending), self._compute_digests
+            )
         else:
             if self._pending:
                 await self._spill()
             self._digests = self._digests or self._check.finish(known_sha256s=self._damaged_digests)
-            held = await self._draft.commit(self._digests)
-        if held.blob.size == UNKNOWN_SIZE:
-            held = held._replace(blob=held.blob._replace(size=self._check.size))
-        return CheckedFile(held, self._check.drain(), self._references_saved)
+            stored = await self._draft.commit(self._digests)
+        if stored.blob.size == UNKNOWN_SIZE:
+            stored = stored._replace(blob=stored.blob._replace(size=self._check.size))
+        return CheckedFile(stored, self._check.drain(), self._references_saved)
 
     def _compute_digests(self, data: bytes) -> Digests:
-        """The proof of the whole content, once however often it is asked for."""
+        """Return the digests of the whole content; computed once."""
         if self._digests is None:
             self._feed(data)
             self._digests = self._check.finish(known_sha256s=self._damaged_digests)
         return self._digests
 
     def _feed(self, data: bytes) -> None:
-        """Check the next bytes; what a large document asks for goes to the catalog on the way."""
+        """Check the next bytes; store references of a large document in the catalog on the way."""
         self._check.feed(data)
         if self._check.pending_count > MAX_REFERENCES_IN_MEMORY:
-            said, anew = self._check.drain(), not self._references_saved
-            self._context.references.add(self._context.version, self._blob.name, said, replace_existing=anew)
+            content, is_first = self._check.drain(), not self._references_saved
+            self._context.references.add(self._context.version, self._blob.name, content, replace_existing=is_first)
             self._references_saved = True
 
     async def _start_over(self) -> None:
@@ -222,7 +221,7 @@ class Download:
             await self._draft.restart()
 
     async def suspend(self) -> None:
-        """Keep what has come for a later run."""
+        """Keep the received bytes for a later run."""
         await self.aclose()
         if self._pending and self._is_pinned and self._context.files.keeps_parts:
             self._draft = self._draft or self._context.files.draft(self._context.version, self._blob)
@@ -238,12 +237,13 @@ class Download:
 
 
 def _raise_if_permanent(error: BlobDamaged, sha256: bytes, damaged_digests: list[bytes]) -> None:
-    """Raise when fetching anew cannot help: the same wrong bytes came twice, or each time others. Where nothing but
-    their structure is broken, bytes that come twice are not wrong: ContentCheck takes them.
+    """Raise if another fetch cannot help: the same damaged bytes came twice, or too many fetches failed.
+
+    If only the structure is damaged, bytes that come twice are not an error: ContentCheck accepts them.
     """
     if sha256 in damaged_digests:
-        what = f"{error} (the same bytes came twice: the container holds them so)"
-        raise BlobDamaged(what, hint=DAMAGED_AT_SOURCE_HINT) from error
+        message = f"{error} (the same bytes came twice: the container stores them like this)"
+        raise BlobDamaged(message, hint=DAMAGED_AT_SOURCE_HINT) from error
     damaged_digests.append(sha256)
     if len(damaged_digests) >= MAX_DAMAGED_FETCHES:
-        raise BlobDamaged(f"{error} (fetched {len(damaged_digests)} times, other bytes each time)") from error
+        raise BlobDamaged(f"{error} (fetched {len(damaged_digests)} times, with different bytes each time)") from error

@@ -1,4 +1,4 @@
-"""What other versions hold is taken from there, never fetched again: linked, or copied where no link can be made."""
+"""Reuse: link or copy files that other versions store already, instead of fetching them again."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tilesync.model import Blob, Duplicate, FileResult, Kind, ParsedContent, Ver
 from tilesync.protocols import Destination
 
 _NAME_DEPENDENT_KINDS = frozenset({Kind.NONE, Kind.EMPTY, Kind.JSON, Kind.GEOJSON})
-"""Kinds of files that may be sound under one name and no tile, no image or no JSON under another."""
+"""Kinds of files that may be valid under one name, but no valid tile, image or JSON under another."""
 
 
 class Reuse:
-    """Shares files between one version and the others, by their content: the names need not be the same."""
+    """Share files between one version and the others by content: the names may differ."""
 
     def __init__(self, version: Version, destination: Destination) -> None:
         self._version = version
@@ -22,82 +22,89 @@ class Reuse:
         self._catalog = destination.catalog
 
     def share_duplicates(self, wanted: Sequence[tuple[int, Blob]]) -> tuple[list[FileResult], int]:
-        """Those of some wanted blobs, each with its number, that another version holds by size and MD5; placed.
+        """Place the wanted blobs, each with its number, that another version stores with the same size and MD5.
 
-        With them the bytes of what another version should hold so, and does not as it was left there.
+        Returns the placed files, and the bytes of known duplicates that could not be shared, because their files have
+        changed.
         """
-        twins = self._catalog.duplicates.find_by_digest(self._version, [blob for _, blob in wanted])
-        known = [item for item in wanted if item[1].name in twins]
-        found = self._share_first_available(known, twins)
-        left = [item for item in known if item[0] not in found]
-        if left:
-            every = self._catalog.duplicates.find_by_digest(
-                self._version, [blob for _, blob in left], all_versions=True
+        duplicates = self._catalog.duplicates.find_by_digest(self._version, [blob for _, blob in wanted])
+        candidates = [item for item in wanted if item[1].name in duplicates]
+        shared = self._share_first_available(candidates, duplicates)
+        remaining = [item for item in candidates if item[0] not in shared]
+        if remaining:
+            all_duplicates = self._catalog.duplicates.find_by_digest(
+                self._version, [blob for _, blob in remaining], all_versions=True
             )
-            found.update(self._share_first_available(left, every))
-        return list(found.values()), sum(blob.size for number, blob in known if number not in found)
+            shared.update(self._share_first_available(remaining, all_duplicates))
+        return list(shared.values()), sum(blob.size for number, blob in candidates if number not in shared)
 
     def _share_first_available(
         self, blobs: Sequence[tuple[int, Blob]], duplicates: Mapping[str, Sequence[Duplicate]]
     ) -> dict[int, FileResult]:
-        """What could be taken, by number: each blob from the first of its twins that has it still."""
+        """Share each blob with the first of its duplicates that is still intact; return the files by number."""
         found: dict[int, FileResult] = {}
         copied: list[Duplicate] = []
-        for turn in range(max((len(duplicates.get(blob.name, ())) for _, blob in blobs), default=0)):
-            asked = [
-                (number, blob, duplicates[blob.name][turn])
+        for rank in range(max((len(duplicates.get(blob.name, ())) for _, blob in blobs), default=0)):
+            attempts = [
+                (number, blob, duplicates[blob.name][rank])
                 for number, blob in blobs
-                if number not in found and len(duplicates.get(blob.name, ())) > turn
+                if number not in found and len(duplicates.get(blob.name, ())) > rank
             ]
-            shared = self._files.share(self._version, [(blob, twin.version, twin.stored) for _, blob, twin in asked])
-            for (number, _, twin), held in zip(asked, shared, strict=True):
-                if held is not None and (arrival := self._with_content(FileResult(number, held), twin, copied)):
-                    found[number] = arrival
+            shared = self._files.share(
+                self._version, [(blob, duplicate.version, duplicate.stored) for _, blob, duplicate in attempts]
+            )
+            for (number, _, duplicate), stored in zip(attempts, shared, strict=True):
+                if stored is not None and (result := self._with_content(FileResult(number, stored), duplicate, copied)):
+                    found[number] = result
         if copied:
             self._catalog.duplicates.copy_references(self._version, copied)
         return found
 
-    def deduplicate(self, arrivals: Sequence[FileResult]) -> list[FileResult]:
-        """What was fetched because the listing has no MD5 gives way to a link where another version holds its bytes."""
-        unnamed = (
-            [each.stored for each in arrivals if each.stored.blob.md5 is None] if self._files.has_hard_links else []
+    def deduplicate(self, results: Sequence[FileResult]) -> list[FileResult]:
+        """Replace fetched files by links to equal files of other versions, if the listing had no MD5 to compare."""
+        without_md5 = (
+            [result.stored for result in results if result.stored.blob.md5 is None]
+            if self._files.has_hard_links
+            else []
         )
-        twins = self._catalog.duplicates.find_by_sha256(self._version, unnamed) if unnamed else {}
-        return [self._deduplicate_one(arrival, twins.get(arrival.stored.blob.name, ())) for arrival in arrivals]
+        duplicates = self._catalog.duplicates.find_by_sha256(self._version, without_md5) if without_md5 else {}
+        return [self._deduplicate_one(result, duplicates.get(result.stored.blob.name, ())) for result in results]
 
-    def _deduplicate_one(self, arrival: FileResult, duplicates: Sequence[Duplicate]) -> FileResult:
-        alike = (twin for twin in duplicates if twin.stored.sha256 == arrival.stored.sha256)  # as they lie
-        wishes = ((arrival.stored.blob, twin.version, twin.stored) for twin in alike)
-        shared = (self._files.share(self._version, [wish])[0] for wish in wishes)
-        return arrival._replace(stored=next(filter(None, shared), arrival.stored))
+    def _deduplicate_one(self, result: FileResult, duplicates: Sequence[Duplicate]) -> FileResult:
+        equal = (
+            duplicate for duplicate in duplicates if duplicate.stored.sha256 == result.stored.sha256
+        )  # equal bytes on disk, not only equal when decoded
+        requests = ((result.stored.blob, duplicate.version, duplicate.stored) for duplicate in equal)
+        shared = (self._files.share(self._version, [request])[0] for request in requests)
+        return result._replace(stored=next(filter(None, shared), result.stored))
 
-    def _with_content(self, arrival: FileResult, duplicate: Duplicate, copied: list[Duplicate]) -> FileResult | None:
-        """The arrival with what its bytes say: as they said there, where that is the same here; else read anew."""
-        if retold := reuse_content(arrival, duplicate):
-            copied += [duplicate] if retold.has_more_references else []
-            return retold
+    def _with_content(self, result: FileResult, duplicate: Duplicate, to_copy: list[Duplicate]) -> FileResult | None:
+        """Return the file with its parsed content: copied from the duplicate if possible, else parsed again."""
+        if reused := reuse_content(result, duplicate):
+            to_copy += [duplicate] if reused.has_more_references else []
+            return reused
         try:
-            found = check_stored_file(self._files, self._catalog.references, self._version, arrival.stored)
+            checked = check_stored_file(self._files, self._catalog.references, self._version, result.stored)
         except BlobDamaged:
             return None
         return (
-            FileResult(arrival.file_id, found.stored, found.content, has_more_references=found.has_more_references)
-            if found
+            FileResult(result.file_id, checked.stored, checked.content, has_more_references=checked.has_more_references)
+            if checked
             else None
         )
 
 
-def reuse_content(arrival: FileResult, duplicate: Duplicate) -> FileResult | None:
-    """The arrival with what its bytes say, where they say the same here as there; None where they may not.
+def reuse_content(result: FileResult, duplicate: Duplicate) -> FileResult | None:
+    """Return the file with the parsed content of its duplicate; None if the content may mean something else here.
 
-    `partly`: the references of the twin are yet to be copied.
+    `has_more_references` of the result: the references of the duplicate have still to be copied.
     """
     if duplicate.has_diagnostics or (
         (duplicate.has_references or duplicate.kind in _NAME_DEPENDENT_KINDS)
-        and duplicate.stored.blob.name != arrival.stored.blob.name
+        and duplicate.stored.blob.name != result.stored.blob.name
     ):
         return None
-    return arrival._replace(
+    return result._replace(
         content=ParsedContent(duplicate.kind, has_implicit_tiling=duplicate.has_implicit_tiling),
         has_more_references=duplicate.has_references,
     )

@@ -1,4 +1,4 @@
-"""Transfer: everything of a version that is wanted, fetched, checked and placed."""
+"""Transfer: fetch, check and place all wanted files of a version."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ from tilesync.runtime.task_groups import first_error
 from tilesync.runtime.threads import run_in_thread
 
 FLUSH_INTERVAL_S = 0.25
-"""Seconds between two entries in the catalog: what a kill can lose."""
+"""Seconds between two writes to the catalog: as much as a crash can lose."""
 
 BLOBS_PER_QUERY = 512
 
 MIN_BLOBS_FOR_WORKERS = 256
-"""Blobs to be fetched for which helpers are worth their start."""
+"""Small blobs to fetch from which starting the worker processes pays off."""
 
 MAX_BUFFERED_TRANSFERS = 32
-"""Blobs that take room in memory, at most, of a fixed number of transfers."""
+"""Maximum concurrent downloads that are buffered in memory, if the number of transfers is fixed."""
 
 MAX_QUEUED_WHILE_STARTING = 64
-"""Blobs that are on the usual way while helpers start: what waits there longer would be with them sooner."""
+"""Small blobs on the default path while the workers start: more of them would be faster with the workers."""
 
 
 @dataclass
 class WorkSignal:
-    """What tells the transfer that the catalog has more for it: set by the listing."""
+    """Signal of the listing that the catalog has more wanted files."""
 
     available: asyncio.Event = field(default_factory=asyncio.Event)
     complete: bool = False
 
     def notify(self, *, complete: bool = False) -> None:
-        """There is more in the catalog; `complete`: and that was all."""
+        """Signal more wanted files; `complete`: the listing has ended."""
         self.complete = self.complete or complete
         self.available.set()
 
 
 class Transfer:
-    """Workers over a source, into the files of one version.
+    """Fetch the wanted files of one version with concurrent tasks and worker processes.
 
-    A `BlobError` fails one file; a `RunError` ends the transfer. What is in place is in the catalog within a quarter
-    second, with what it asks for; what is under way when a run ends may be fetched again. `salvage`: files may lie
-    there of which nothing was noted; each is kept when it is the listed one by its bytes.
+    A `BlobError` fails one file; a `RunError` ends the transfer. A placed file is in the catalog within a quarter of a
+    second, with its references; a file in progress when a run ends may be fetched again. `salvage`: the destination may
+    have files that the catalog does not know; each is kept if its bytes are those of the listed blob.
 
-    A version that is walked finds its own supply: what arrives says what else is wanted, until nothing is under way.
-    A blob that is asked for and that the container does not have is then missing, which fails no file.
+    A walk finds its work itself: fetched files name more files, until nothing is in flight. A referenced blob that the
+    container does not have is then missing, which fails no file.
     """
 
     def __init__(
@@ -77,16 +77,16 @@ class Transfer:
             version, source, self._files, destination.catalog.references, run, self._retrying
         )
         self._server_copy = ServerSideCopy(version, source, self._files, run)
-        self._expansion = SubtreeWalk(version, destination.catalog, destination.files)
+        self._subtree_walk = SubtreeWalk(version, destination.catalog, destination.files)
         self._reuse = Reuse(version, destination)
         self._queue: asyncio.Queue[tuple[int, Blob] | None] = asyncio.Queue(maxsize=2 * run.limiter.max_limit)
-        self._in_flight = 0  # handed out, and how it ended is not in the catalog yet
+        self._in_flight = 0  # dispatched, and the result is not in the catalog yet
         self._progressed = asyncio.Event()
-        self._arrivals: list[FileResult] = []
+        self._results: list[FileResult] = []
         self._missing: list[int] = []
         self._on_disk: set[int] = set()
         self._small_dispatched = 0
-        self._on_default_path = 0  # on the usual way, or waiting for it
+        self._on_default_path = 0  # queued for the default path, or in progress there
         self._worker_lane = WorkerLane(
             version,
             source,
@@ -98,32 +98,34 @@ class Transfer:
         self._can_expand = True
 
     async def run(self, work_signal: WorkSignal, listing: Awaitable[None] | None) -> None:
-        """Return when everything that the catalog wants is held, or has failed. `listing` runs beside it."""
-        walks = self._version.inventory == Inventory.WALK and not work_signal.complete
+        """Return when every wanted file is stored or has failed. `listing` runs concurrently."""
+        is_walk = self._version.inventory == Inventory.WALK and not work_signal.complete
         try:
             async with asyncio.TaskGroup() as group:
                 if listing is not None:
                     group.create_task(_run_awaitable(listing))
                 journal = group.create_task(self._flush_periodically())
-                async with asyncio.TaskGroup() as movers:
-                    express = movers.create_task(self._worker_lane.run())
-                    movers.create_task(self._feed_walked(express) if walks else self._feed_listed(work_signal, express))
+                async with asyncio.TaskGroup() as tasks:
+                    worker_lane = tasks.create_task(self._worker_lane.run())
+                    tasks.create_task(
+                        self._feed_walked(worker_lane) if is_walk else self._feed_listed(work_signal, worker_lane)
+                    )
                     for _ in range(self._run.limiter.max_limit):
-                        movers.create_task(self._run_worker())
+                        tasks.create_task(self._run_worker())
                 journal.cancel()
         except BaseExceptionGroup as group_error:
             raise first_error(group_error) from None
         finally:
             await self._flush()
 
-    # --- what is to be done ---
+    # --- dispatch ---
 
     async def _feed_listed(self, work_signal: WorkSignal, worker_lane: asyncio.Task[None]) -> None:
-        """Hand out what the catalog wants; blobs without bytes last, when it is known that they are no folders."""
+        """Queue the wanted files; empty blobs last, when the listing shows that they are not folder placeholders."""
         for empty in (False, True):
             after = 0
             while True:
-                complete = work_signal.complete
+                complete = work_signal.complete  # read before the query: what is listed after it must be seen
                 work_signal.available.clear()
                 batch = await run_in_thread(
                     self._catalog.list_wanted, self._version, after, limit=BLOBS_PER_QUERY, empty=empty
@@ -136,32 +138,34 @@ class Transfer:
         await self._finish_workers(worker_lane)
 
     async def _feed_walked(self, worker_lane: asyncio.Task[None]) -> None:
-        """Hand out what the catalog wants, and what that turns out to ask for, until nothing asks for more."""
+        """Queue the wanted files and the files that they reference, until nothing references more."""
+        # The order matters: unrecorded results may reference more files, and subtrees are followed only when nothing
+        # else can be queued. The walk ends when nothing is in flight and the final pass over the subtrees adds nothing.
         after = 0
         while True:
             self._progressed.clear()
             if batch := await run_in_thread(self._catalog.list_wanted, self._version, after, limit=BLOBS_PER_QUERY):
                 after = await self._dispatch(batch, after)
-            elif self._arrivals or self._missing:
+            elif self._results or self._missing:
                 await self._flush()
             elif self._can_expand or not self._in_flight:
-                if not await self._expand(last=not self._in_flight) and not self._in_flight:
+                if not await self._follow_subtrees(is_final=not self._in_flight) and not self._in_flight:
                     break
             else:
                 await self._progressed.wait()
         await self._finish_workers(worker_lane)
 
     async def _dispatch(self, batch: list[tuple[int, Blob]], after: int) -> int:
-        """Give the workers a batch, but for what other versions hold; the number behind which the next one begins."""
-        taken, refused, there = await run_in_thread(self._find_existing, batch)
-        self._run.stats.planned_bytes += refused
-        self._on_disk |= there
-        reused = {arrival.file_id: arrival for arrival in taken}
+        """Queue a batch, except for files that other versions store; return the number of its last file."""
+        shared, refused_bytes, existing = await run_in_thread(self._find_existing, batch)
+        self._run.stats.planned_bytes += refused_bytes
+        self._on_disk |= existing
+        reused = {result.file_id: result for result in shared}
         for item in batch:
             after = item[0]
             self._in_flight += 1
-            if arrival := reused.get(after):
-                self._record_reused(arrival)
+            if result := reused.get(after):
+                self._record_reused(result)
             elif after not in self._on_disk and self._worker_lane.should_carry(item[1]):
                 await self._worker_lane.put(item)
             else:
@@ -173,7 +177,7 @@ class Transfer:
         return after
 
     async def _throttle_default_path(self) -> None:
-        """One more small blob for the usual way: many of them call the helpers, and wait while these start."""
+        """Count a small blob for the default path; many of them start the workers, and wait while these start."""
         self._small_dispatched += 1
         if self._small_dispatched == MIN_BLOBS_FOR_WORKERS:
             self._worker_lane.request_start()
@@ -182,38 +186,38 @@ class Transfer:
             await self._progressed.wait()
 
     async def _return_to_default_path(self, item: tuple[int, Blob]) -> None:
-        """What did not come by way of the helpers goes the usual one."""
+        """Queue a blob that the workers did not fetch."""
         self._on_default_path += 1
         await self._queue.put(item)
 
     def _find_existing(self, batch: list[tuple[int, Blob]]) -> tuple[list[FileResult], int, set[int]]:
-        """What other versions hold of a batch, and the numbers of those that seem to lie here already."""
-        lying = self._files.find_present(self._version, [blob for _, blob in batch]) if self._salvage else set()
-        there = {number for number, blob in batch if blob.name in lying}
-        return (*self._reuse.share_duplicates(batch), there)
+        """Share files of a batch with other versions, and find numbers of files that seem to exist here already."""
+        present = self._files.find_present(self._version, [blob for _, blob in batch]) if self._salvage else set()
+        existing = {number for number, blob in batch if blob.name in present}
+        return (*self._reuse.share_duplicates(batch), existing)
 
-    def _record_reused(self, arrival: FileResult) -> None:
-        """A file of another version is in place."""
-        blob, tally = arrival.stored.blob, self._run.stats
-        self._arrivals.append(arrival)
-        tally.reused += 1
-        tally.reused_bytes += blob.size
-        tally.verified += 1
+    def _record_reused(self, result: FileResult) -> None:
+        """Record a file that is shared with another version."""
+        blob, stats = result.stored.blob, self._run.stats
+        self._results.append(result)
+        stats.reused += 1
+        stats.reused_bytes += blob.size
+        stats.verified += 1
         if self._run.reports_every_file:
             self._run.observe(FileReused(blob.name, blob.size))
 
     async def _finish_workers(self, worker_lane: asyncio.Task[None]) -> None:
         await self._worker_lane.finish()
-        await worker_lane  # it hands back what did not come
+        await worker_lane  # it returns blobs that did not arrive to the queue
         for _ in range(self._run.limiter.max_limit):
             await self._queue.put(None)
 
-    async def _expand(self, *, last: bool) -> bool:
-        """Let the subtrees that have arrived say what else is wanted; whether that is more than before."""
+    async def _follow_subtrees(self, *, is_final: bool) -> bool:
+        """Follow the subtrees that have arrived; return whether they reference new files."""
         self._can_expand = False
-        grown = await run_in_thread(self._expansion.advance, is_final=last)
+        changed = await run_in_thread(self._subtree_walk.advance, is_final=is_final)
         new = 0
-        for name in sorted(grown):
+        for name in sorted(changed):
             new += await run_in_thread(self._want_references, name)
         self._run.stats.listed += new
         return bool(new)
@@ -241,25 +245,27 @@ class Transfer:
                     self._progressed.set()
 
     def _count_slots(self, blob: Blob) -> int:
-        """As how many transfers a blob counts: of those that take room in memory few are under way at once, also where
-        someone fixed how many there may be of all.
+        """Return how many transfer slots a blob takes.
+
+        Downloads that are buffered in memory take more, so that few of them run at once, even if the user fixed the
+        number of transfers.
         """
-        places = self._files.transfer_slots(blob)
+        slots = self._files.transfer_slots(blob)
         return (
             max(1, self._run.limiter.max_limit // MAX_BUFFERED_TRANSFERS)
-            if places > 1 and self._run.limiter.is_fixed
-            else places
+            if slots > 1 and self._run.limiter.is_fixed
+            else slots
         )
 
     async def _process_blob(self, number: int, blob: Blob) -> None:
-        """See to it that one wanted blob is held, or known to be missing."""
+        """Fetch one wanted blob, or find that it exists already or is missing."""
         if number in self._on_disk:
             self._on_disk.discard(number)
-            if found := await run_in_thread(self._check_existing, number, blob):
-                self._record_existing(found)
+            if existing := await run_in_thread(self._check_existing, number, blob):
+                self._record_existing(existing)
                 return
         try:
-            arrival = await self._fetch_blob(number, blob)
+            result = await self._fetch_blob(number, blob)
         except BlobMissing as error:
             if blob.size != UNKNOWN_SIZE:
                 raise
@@ -268,34 +274,34 @@ class Transfer:
             self._missing.append(number)
             self._run.stats.listed -= 1
             return
-        if arrival is None:
+        if result is None:
             return
-        self._record_fetched(arrival)
+        self._record_fetched(result)
 
-    def _record_fetched(self, arrival: FileResult) -> None:
-        """A blob was fetched, and is in place."""
-        self._arrivals.append(arrival)
+    def _record_fetched(self, result: FileResult) -> None:
+        """Record a blob that was fetched and placed."""
+        self._results.append(result)
         self._retrying.record_success()
         self._run.stats.fetched += 1
         self._run.stats.verified += 1
         if self._run.reports_every_file:
-            self._run.observe(FileStored(arrival.stored.blob.name, arrival.stored.blob.size))
+            self._run.observe(FileStored(result.stored.blob.name, result.stored.blob.size))
 
-    def _record_existing(self, arrival: FileResult) -> None:
-        self._arrivals.append(arrival)
+    def _record_existing(self, result: FileResult) -> None:
+        self._results.append(result)
         self._run.stats.verified += 1
 
     def _check_existing(self, number: int, blob: Blob) -> FileResult | None:
-        """The file that lies there already, when it is the listed one by size and MD5."""
+        """Return the file that exists already, if it is the listed one by size and MD5."""
         if not self._files.find_present(self._version, [blob]):
             return None
         try:
-            found = check_file(self._files, self._catalog.references, self._version, blob)
+            checked = check_file(self._files, self._catalog.references, self._version, blob)
         except BlobDamaged:
             return None
         return (
-            FileResult(number, found.stored, found.content, has_more_references=found.has_more_references)
-            if found
+            FileResult(number, checked.stored, checked.content, has_more_references=checked.has_more_references)
+            if checked
             else None
         )
 
@@ -305,64 +311,67 @@ class Transfer:
             await self._flush()
 
     async def _flush(self) -> None:
-        """Record what has arrived, and want what a walk learns by it: in one hop, which a cancellation waits for."""
-        (done, self._arrivals), (missed, self._missing) = (self._arrivals, []), (self._missing, [])
-        if done or missed:
-            new = await run_in_thread(self._record, done, missed)  # `+= await` would take the count from before it
+        """Record finished files, and want what they reference: in one call to a thread, which a cancellation awaits."""
+        (done, self._results), (missing, self._missing) = (self._results, []), (self._missing, [])
+        if done or missing:
+            new = await run_in_thread(
+                self._record, done, missing
+            )  # not `+= await`: that would use the count from before
             self._run.stats.listed += new
-            self._can_expand = self._can_expand or any(_may_expand(arrival) for arrival in done)
-        self._in_flight -= len(done) + len(missed)
+            self._can_expand = self._can_expand or any(_may_expand(result) for result in done)
+        self._in_flight -= len(done) + len(missing)
         self._progressed.set()
 
-    def _record(self, done: list[FileResult], missed: list[int]) -> int:
-        """Enter them in the catalog; how many names a walk learns by that."""
+    def _record(self, done: list[FileResult], missing: list[int]) -> int:
+        """Write to the catalog; return how many new names a walk learned."""
         new = self._catalog.mark_stored(self._version, self._reuse.deduplicate(done)) if done else 0
-        if missed:
-            self._catalog.mark_missing(self._version, missed)
+        if missing:
+            self._catalog.mark_missing(self._version, missing)
         return new
 
     # --- one blob ---
 
     async def _fetch_blob(self, number: int, blob: Blob) -> FileResult | None:
-        """Fetch one blob; where a walk knows its name alone, the first answer describes it. None: it was salvaged,
-        or another version holds it.
+        """Fetch one blob; None if an existing file was salvaged, or another version has it.
+
+        A walk knows only the name: the first response describes the blob.
         """
         body: Body | None = None
         if blob.size == UNKNOWN_SIZE:
-            blob, coming = await self._retrying.retry(blob.name, lambda: self._source.open_by_name(blob.name))
-            body = coming
+            blob, open_body = await self._retrying.retry(blob.name, lambda: self._source.open_by_name(blob.name))
+            body = open_body
             await run_in_thread(self._files.check_names, [blob.name])
             self._run.windows_names.check([blob.name])
             self._run.stats.listed_bytes += max(blob.size, 0)
-            if self._salvage and (kept := await run_in_thread(self._check_existing, number, blob)):
-                await coming.aclose()
-                self._record_existing(kept)
+            if self._salvage and (existing := await run_in_thread(self._check_existing, number, blob)):
+                await open_body.aclose()
+                self._record_existing(existing)
                 return None
-            taken, _ = await run_in_thread(self._reuse.share_duplicates, [(number, blob)])
-            if taken:
-                await coming.aclose()
-                self._record_reused(taken[0])
+            shared, _ = await run_in_thread(self._reuse.share_duplicates, [(number, blob)])
+            if shared:
+                await open_body.aclose()
+                self._record_reused(shared[0])
                 return None
             self._run.stats.planned_bytes += max(blob.size, 0)
         if body is None and self._server_copy.is_suitable(blob):
             described = blob
-            handed = await self._retrying.retry(blob.name, lambda: self._server_copy.copy(number, described))
-            if handed is not None:
-                return handed
-        fetch = Download(self._context, blob, body)
+            copied = await self._retrying.retry(blob.name, lambda: self._server_copy.copy(number, described))
+            if copied is not None:
+                return copied
+        download = Download(self._context, blob, body)
         try:
-            found = await fetch.run()
+            checked = await download.run()
         except BaseException:
             with contextlib.suppress(TilesyncError):
-                await fetch.suspend()
+                await download.suspend()
             raise
-        return FileResult(number, found.stored, found.content, has_more_references=found.has_more_references)
+        return FileResult(number, checked.stored, checked.content, has_more_references=checked.has_more_references)
 
 
-def _may_expand(arrival: FileResult) -> bool:
-    """Whether a subtree may be followed now: it has arrived, or what it needs may have."""
-    reading = arrival.content
-    return reading.has_implicit_tiling or reading.kind in {Kind.SUBTREE, Kind.SCHEMA, Kind.NONE}
+def _may_expand(result: FileResult) -> bool:
+    """Return whether a subtree may be followed now: it has arrived, or a file that it needs may have."""
+    content = result.content
+    return content.has_implicit_tiling or content.kind in {Kind.SUBTREE, Kind.SCHEMA, Kind.NONE}
 
 
 async def _run_awaitable(work: Awaitable[None]) -> None:

@@ -1,4 +1,4 @@
-"""Small blobs by the hundred: brought in by other processes, at the first attempt of each."""
+"""Worker lane: small blobs in batches, each fetched once by a worker process."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from tilesync.model import BatchResult, Blob, FileResult, Version
 from tilesync.protocols import Source, Workers
 
 BLOBS_PER_BATCH = 16
-"""Blobs that are asked for together."""
+"""Blobs that one request to a worker fetches."""
 
 BATCHES_PER_SLOT = 2
-"""Blobs that are with the helpers for each that is asked for: so they never run dry."""
+"""Blobs queued at the workers for each transfer slot: the workers never run out of work."""
 
 COOLDOWN_S = 1.0
-"""Seconds without this way after a blob that did not come by it: what is wrong is found out by the usual one."""
+"""Seconds without worker batches after a blob failed there: the default path finds out the reason."""
 
 
 class WorkerLane:
-    """Sends small blobs by way of the helpers. `take` hears what came, `hand_back` gets what did not; `ready` is told
-    when the helpers are.
+    """Fetch small blobs with the worker processes.
+
+    `on_fetched` gets each file that arrived, `on_returned` each blob that did not; `on_ready` is called when the
+    workers have started.
     """
 
     def __init__(
@@ -54,50 +56,50 @@ class WorkerLane:
 
     @property
     def is_starting(self) -> bool:
-        """Whether it will suit soon."""
-        possible = self._workers is not None and self._batch_slots > 0
-        return possible and self._start_requested.is_set() and not self._is_ready and not self._is_finished
+        """Return whether the workers are starting."""
+        is_possible = self._workers is not None and self._batch_slots > 0
+        return is_possible and self._start_requested.is_set() and not self._is_ready and not self._is_finished
 
     def can_carry(self, blob: Blob) -> bool:
-        """Whether a blob could go this way."""
+        """Return whether workers can fetch this blob at all."""
         return 0 < blob.size <= MAX_SINGLE_READ_BYTES
 
     def should_carry(self, blob: Blob) -> bool:
-        """Whether a blob should go this way now."""
+        """Return whether workers should fetch this blob now."""
         if not self._is_ready or not self.can_carry(blob):
             return False
         return self._run.limiter.has_fast_bodies and self._run.clock.monotonic() >= self._paused_until
 
     async def put(self, item: tuple[int, Blob]) -> None:
-        """Send one; it leaves with others."""
+        """Queue one blob; a full batch is sent."""
         self._pending.append(item)
         if len(self._pending) >= BLOBS_PER_BATCH:
             await self.flush()
 
     async def flush(self) -> None:
-        """Send what waits for others."""
-        group, self._pending = self._pending, []
-        if group:
-            await self._batches.put(group)
+        """Send the blobs that wait for a full batch."""
+        batch, self._pending = self._pending, []
+        if batch:
+            await self._batches.put(batch)
 
     async def run(self) -> None:
-        """Return when everything that was sent came, or was handed back, and `finish` was called."""
-        helpers = self._workers
-        if helpers is None or not self._batch_slots:
+        """Return when every queued blob was fetched or returned, and `finish` was called."""
+        workers = self._workers
+        if workers is None or not self._batch_slots:
             return
         await self._start_requested.wait()
         if not self._is_finished:
-            await self._wait_until_started(helpers)
+            await self._wait_until_started(workers)
         if self._is_finished:
             return
         self._is_ready = True
         self._on_ready()
         async with asyncio.TaskGroup() as group:
             for _ in range(self._batch_slots):
-                group.create_task(self._run_batches(helpers))
+                group.create_task(self._run_batches(workers))
 
     async def _wait_until_started(self, workers: Workers) -> None:
-        """Return when helpers can be asked, or nothing more is sent: who is done waits for none that are stuck."""
+        """Return when the workers are ready, or nothing more is queued: a hanging start must not delay the end."""
         waits = [asyncio.create_task(workers.start()), asyncio.create_task(self._finish_event.wait())]
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -107,11 +109,11 @@ class WorkerLane:
                 task.cancel()
 
     def request_start(self) -> None:
-        """There is so much to do that helpers are worth their start; until they are there nothing suits."""
+        """Start the workers; until they are ready, all blobs take the default path."""
         self._start_requested.set()
 
     async def finish(self) -> None:
-        """Nothing more is sent."""
+        """End the queue: nothing more is put."""
         self._is_finished = True
         self._start_requested.set()
         self._finish_event.set()
@@ -120,22 +122,22 @@ class WorkerLane:
             await self._batches.put(None)
 
     async def _run_batches(self, workers: Workers) -> None:
-        while (group := await self._batches.get()) is not None:
-            places = len(group) if self._run.limiter.is_fixed else len(group) // BATCHES_PER_SLOT
-            async with self._run.limiter.slot(places):
-                way, limit = await self._source.worker_source(), self._run.limiter.limit
+        while (batch := await self._batches.get()) is not None:
+            slots = len(batch) if self._run.limiter.is_fixed else len(batch) // BATCHES_PER_SLOT
+            async with self._run.limiter.slot(slots):
+                worker_source, limit = await self._source.worker_source(), self._run.limiter.limit
                 try:
-                    brought = await workers.fetch_batch(self._version, way, group, max_concurrent=limit)
-                except Transient:  # what is wrong is found out by the usual way
-                    brought = BatchResult((), tuple(group), 0.0)
-            for arrival in brought.results:
-                self._run.stats.transferred_bytes += arrival.stored.blob.size
-                self._run.limiter.record_bytes(arrival.stored.blob.size)
-                self._on_fetched(arrival)
-            if brought.results:
-                self._run.limiter.record_latency(brought.first_byte_s)
-                self._run.limiter.has_fast_bodies = brought.response_s < FAST_BODY_S
-            if brought.remaining:
+                    answer = await workers.fetch_batch(self._version, worker_source, batch, max_concurrent=limit)
+                except Transient:  # the default path finds out the reason
+                    answer = BatchResult((), tuple(batch), 0.0)
+            for result in answer.results:
+                self._run.stats.transferred_bytes += result.stored.blob.size
+                self._run.limiter.record_bytes(result.stored.blob.size)
+                self._on_fetched(result)
+            if answer.results:
+                self._run.limiter.record_latency(answer.first_byte_s)
+                self._run.limiter.has_fast_bodies = answer.response_s < FAST_BODY_S
+            if answer.remaining:
                 self._paused_until = self._run.clock.monotonic() + COOLDOWN_S
-                for item in brought.remaining:
+                for item in answer.remaining:
                     await self._on_returned(item)

@@ -99,8 +99,8 @@ def describe_endangered(exports: Sequence[Export], versions: Sequence[ListedVers
         how = classify_export(export, versions)
         if export.is_complete and how not in {"held", "retired"}:
             yield (
-                f"export {export.id} is {_STATE_PHRASES[how]}, and is deleted when the service makes the next one: mirror it"
-                f" with --export-id {export.id} --no-publish, or all of them with --all-exports"
+                f"export {export.id} is {_STATE_PHRASES[how]}, and is deleted when the service makes the next one:"
+                f" mirror it with --export-id {export.id} --no-publish, or all of them with --all-exports"
             )
 
 

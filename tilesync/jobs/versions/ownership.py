@@ -67,7 +67,10 @@ class OwnershipRequest:
             owner = ""
         after = merge_owner(owner, asked, claim)
         if owner and after != owner:
-            what = f"{self.display_name} belonged to {describe_owner(owner)}; from now on it belongs to {describe_owner(after)}"
+            what = (
+                f"{self.display_name} belonged to {describe_owner(owner)};"
+                f" from now on it belongs to {describe_owner(after)}"
+            )
             self.observe(Notice(what))
         if after and after != owner:
             self.observe(OwnerIdentified(after))

@@ -154,7 +154,10 @@ class SubtreeWalk:
         self._next_checkpoint = 2 * self._announced_files
         announced, lacking = self._catalog.references.count_announced(self._version)
         if lacking * 16 > announced * 15:
-            sentence = f"its subtrees announce {FIRST_CHECKPOINT_FILES:,} files or more, of which hardly any is there: they are given up"
+            sentence = (
+                f"its subtrees announce {FIRST_CHECKPOINT_FILES:,} files or more, of which hardly any is there:"
+                " they are given up"
+            )
             self._add_diagnostic(self._tileset, "unreadable", sentence)
             self._is_stopped = True
             self._stack, self._waiting = [], []

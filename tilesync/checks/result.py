@@ -1,4 +1,4 @@
-"""What one check found."""
+"""Result of one check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class CheckStatus(StrEnum):
-    """How a check came out. `SKIPPED`: it could not be made, or has no meaning here."""
+    """Outcome of a check. `SKIPPED`: the check was not possible, or has no meaning here."""
 
     OK = "ok"
     WARN = "warn"
@@ -17,7 +17,7 @@ class CheckStatus(StrEnum):
 
 
 class CheckResult(NamedTuple):
-    """What a check found, and what mends it. One that fails raises an error instead: its class is the exit code."""
+    """Message of a check and a hint. A failed check raises an error instead: its class gives the exit code."""
 
     message: str
     status: CheckStatus = CheckStatus.OK
@@ -25,6 +25,6 @@ class CheckResult(NamedTuple):
 
 
 def join_some(names: Sequence[str], limit: int = 3) -> str:
-    """A few of many, and how many more there are."""
+    """Join the first few names, and count the others."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

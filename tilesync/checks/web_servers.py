@@ -1,8 +1,7 @@
-"""Configuration lines that mend a web server before a folder: for nginx and Caddy as they write them, for others in
-words.
+"""Web server remedies: configuration lines for nginx and Caddy, and a description for other servers.
 
 Sources: nginx (ngx_http_headers_module, ngx_http_map_module, ngx_http_core_module, "location"); Caddy (Caddyfile,
-"Request matchers", "header"). The README has whole configurations of both.
+"Request matchers", "header"). The README has complete configurations of both.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import Final
 from tilesync.core.http_headers import IMMUTABLE_CACHE_CONTROL, REVALIDATE_CACHE_CONTROL
 from tilesync.model.storage import ObjectHeaders
 
-NGINX_OUTSIDE_SERVER: Final = "nginx, beside `server { … }`:"
-NGINX_INSIDE_SERVER: Final = "nginx, inside `server { … }`, in the place of what is there for it:"
-CADDY_INSIDE_SITE: Final = "Caddy, inside the braces of the site, in the place of what is there for it:"
-DECODE_HINT: Final = "have the files lie unpacked (`tilesync mirror --content decoded`), or say how they lie:"
+NGINX_OUTSIDE_SERVER: Final = "nginx, outside `server { … }`:"
+NGINX_INSIDE_SERVER: Final = "nginx, inside `server { … }`, replacing existing lines for the same header or path:"
+CADDY_INSIDE_SITE: Final = "Caddy, inside the braces of the site, replacing existing lines for the same header or path:"
+DECODE_HINT: Final = "store the files decoded (`tilesync mirror --content decoded`), or declare their encoding:"
 
 _EXTENSIONS_BY_TYPE: Final = {
     "application/json": ("json", "geojson"),
@@ -32,23 +31,23 @@ _EXTENSIONS_BY_TYPE: Final = {
 
 @dataclass(frozen=True)
 class WebServerRemedies:
-    """A web server before a folder. `server`: what it calls itself, empty where it does not say, or was not asked."""
+    """Hints for a web server in front of a folder. `server`: its Server header, empty if unknown."""
 
     server: str = ""
 
     def for_server(self, server: str | None) -> WebServerRemedies:
-        """The same, for the server that answered."""
+        """Return the remedies for the server that answered."""
         return WebServerRemedies(server or "")
 
     def access(self) -> str:
-        """The address leads elsewhere, or the server may not read."""
+        """Correct URL, and read permission for the server."""
         return (
-            "--public-url must be the address of the folder itself, and the server's user must be able to read it and"
-            " to enter the folders above (`namei -l FOLDER/tileset.json` shows)"
+            "--public-url must be the address of the folder itself, and the user of the server must be able to read it"
+            " and the folders above it (check with `namei -l FOLDER/tileset.json`)"
         )
 
     def cors(self, origin: str) -> str:
-        """A header, in the place of one that lets others in."""
+        """A header that replaces one for other origins."""
         return self._choose_lines(
             f"every answer must have the header `Access-Control-Allow-Origin: {origin}`",
             [NGINX_INSIDE_SERVER, f'add_header Access-Control-Allow-Origin "{origin}" always;'],
@@ -58,7 +57,8 @@ class WebServerRemedies:
     def preflight(self, origin: str) -> str:
         """Another header, and an answer to OPTIONS."""
         return self._choose_lines(
-            "OPTIONS must be answered with 204, and every answer have the header `Access-Control-Allow-Headers: Range`",
+            "the answer to OPTIONS must be 204, and every answer must have the header"
+            " `Access-Control-Allow-Headers: Range`",
             [
                 NGINX_INSIDE_SERVER,
                 'add_header Access-Control-Allow-Headers "Range" always;',
@@ -70,25 +70,29 @@ class WebServerRemedies:
         )
 
     def content_type(self, name: str, headers: ObjectHeaders) -> str:
-        """The table of types."""
-        nginx = [f"    {media:<18} {' '.join(endings)};" for media, endings in _EXTENSIONS_BY_TYPE.items()]
+        """A table of media types."""
+        nginx = [
+            f"    {media_type:<18} {' '.join(extensions)};" for media_type, extensions in _EXTENSIONS_BY_TYPE.items()
+        ]
         caddy = list[str]()
-        for media, endings in _EXTENSIONS_BY_TYPE.items():
-            caddy.append(f"@{endings[0]} path {' '.join(f'*.{ending}' for ending in endings)}")
-            caddy.append(f"header @{endings[0]} Content-Type {media}")
+        for media_type, extensions in _EXTENSIONS_BY_TYPE.items():
+            caddy.append(f"@{extensions[0]} path {' '.join(f'*.{extension}' for extension in extensions)}")
+            caddy.append(f"header @{extensions[0]} Content-Type {media_type}")
         return self._choose_lines(
-            "the type of a file goes by the end of its name: "
-            + ", ".join(f"{' '.join(endings)} {media}" for media, endings in _EXTENSIONS_BY_TYPE.items()),
+            "the media type must follow from the file extension: "
+            + ", ".join(
+                f"{' '.join(extensions)} {media_type}" for media_type, extensions in _EXTENSIONS_BY_TYPE.items()
+            ),
             [NGINX_INSIDE_SERVER, "types {", *nginx, "}", "default_type application/octet-stream;"],
             caddy,
         )
 
     def content_encoding(self, names: Sequence[str], headers: ObjectHeaders) -> str:
-        """The encoding, by the endings."""
-        endings = "|".join(sorted({name.rpartition("/")[2].rpartition(".")[2] for name in names}))
-        pattern = f"/versions/.+\\.({endings})$"
+        """The Content-Encoding by file extension."""
+        extensions = "|".join(sorted({name.rpartition("/")[2].rpartition(".")[2] for name in names}))
+        pattern = f"/versions/.+\\.({extensions})$"
         lines = self._choose_lines(
-            f"these files below versions/ ({endings.replace('|', ', ')}) must have the header"
+            f"these files below versions/ ({extensions.replace('|', ', ')}) must have the header"
             f" `Content-Encoding: {headers.content_encoding}`, and the server must not compress them again",
             [
                 NGINX_OUTSIDE_SERVER,
@@ -103,13 +107,13 @@ class WebServerRemedies:
             [
                 f"@packed path_regexp {pattern}",
                 f"header @packed Content-Encoding {headers.content_encoding}",
-                "# and without `encode`",
+                "# and remove `encode`",
             ],
         )
         return f"{DECODE_HINT}\n{lines}"
 
     def caching(self, name: str, headers: ObjectHeaders) -> str:
-        """A header by the path."""
+        """A Cache-Control header by path."""
         return self._choose_lines(
             f"files below versions/ must have the header `Cache-Control: {IMMUTABLE_CACHE_CONTROL}`, all others"
             f" `Cache-Control: {REVALIDATE_CACHE_CONTROL}`",
@@ -138,19 +142,19 @@ class WebServerRemedies:
         )
 
     def hide_state(self) -> str:
-        """The state's folder is nobody's business, of all destinations below the root of the server."""
+        """Block the state folders of all destinations below the root of the server."""
         return self._choose_lines(
-            "whatever has a folder `.tilesync` in its path must be answered with 404, wherever below the root it lies",
+            "the answer must be 404 for every path with a folder `.tilesync`, at any depth below the root",
             [NGINX_INSIDE_SERVER, "location ~* /\\.tilesync(/|$) {", "    return 404;", "}"],
             ["@state path */.tilesync */.tilesync/*", "error @state 404"],
         )
 
     def _choose_lines(self, rule: str, nginx: Sequence[str], caddy: Sequence[str]) -> str:
-        """The lines for this server; for one of another make what must hold, and how nginx says it."""
-        known = self.server.lower()
-        if known.startswith("caddy"):
+        """Return the lines for this server; for an unknown one, the rule and the lines of nginx."""
+        server = self.server.lower()
+        if server.startswith("caddy"):
             return "\n".join([CADDY_INSIDE_SITE, *caddy])
-        if known.startswith(("nginx", "openresty")):
+        if server.startswith(("nginx", "openresty")):
             return "\n".join(nginx)
-        who = f"the server calls itself {self.server}" if self.server else "the server does not say what it is"
-        return "\n".join([f"{who}; {rule} (its documentation tells how); nginx says it so:", *nginx])
+        lead = f"the server calls itself {self.server}" if self.server else "the kind of server is unknown"
+        return "\n".join([f"{lead}; {rule} (see its documentation); the lines for nginx:", *nginx])

@@ -1,4 +1,4 @@
-"""Identity and service: from this machine's surroundings to the first byte of the latest export."""
+"""Service checks: from the network settings of this machine to the first byte of the latest export."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from tilesync.azure.sas import time_left
+from tilesync.checks.protocols import ServiceProber
+from tilesync.checks.result import CheckResult, CheckStatus
+from tilesync.checks.runner import Check
 from tilesync.core.wording import format_count
-from tilesync.doctor.protocols import ServiceProber
-from tilesync.doctor.result import CheckResult, CheckStatus
-from tilesync.doctor.runner import Check
 from tilesync.errors import NotAuthorised, Unavailable
 from tilesync.itwin.jwt import token_expiry
 from tilesync.model import Export, SasUrl, Selector
 from tilesync.protocols import Clock
 
 MAX_CLOCK_SKEW = timedelta(seconds=60)
-"""A clock that is off by more is worth setting."""
+"""Clock difference from which the check warns."""
 
 MIN_REMAINING_LIFETIME = timedelta(minutes=10)
-"""What ends sooner may not last for a run."""
+"""Remaining lifetime below which a token or link may end before a run does."""
 
-RENEWABLE_TOKEN_HINT = "give --token-command, or client credentials: they get another token whenever one is due"
+RENEWABLE_IDENTITY_HINT = "use --token-command or client credentials: they renew the token when needed"
 
 
 class ServiceChecks:
-    """The checks for one iModel, or for whatever the identity sees; or for a container `link` by itself.
+    """Checks of one iModel, or of all exports that the identity sees; or of a container `link` alone.
 
-    `given` names the identities that are set, in the order in which they count.
+    `identity_names`: settings of the configured identities, in order of precedence.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class ServiceChecks:
     def iter_checks(
         self, check_proxies: Callable[[], CheckResult], check_authorities: Callable[[], CheckResult]
     ) -> Iterator[Check]:
-        """All of them, in order."""
+        """Yield all checks in order."""
 
-        async def proxy() -> CheckResult:
+        async def proxies() -> CheckResult:
             return check_proxies()
 
-        async def trust() -> CheckResult:
+        async def authorities() -> CheckResult:
             return check_authorities()
 
-        yield Check("proxy", proxy)
-        yield Check("authorities", trust)
+        yield Check("proxy", proxies)
+        yield Check("authorities", authorities)
         yield Check("reach", self._check_connection)
         yield Check("clock", self._check_clock, ("reach",))
         if self._link is None:
@@ -73,7 +73,7 @@ class ServiceChecks:
         yield Check("listing", self._check_listing, ("reach", "link"))
         yield Check("tileset", self._check_tileset, ("reach", "link"))
 
-    # --- the way there ---
+    # --- connection ---
 
     async def _check_connection(self) -> CheckResult:
         url = self._prober.api_url if self._link is None else self._link.base
@@ -83,115 +83,117 @@ class ServiceChecks:
         except Unavailable as error:
             raise Unavailable(
                 str(error),
-                hint="look at the name of the host, at the firewall, and at `proxy` and `authorities` above;"
-                f" `curl -v {urlsplit(url).scheme}://{host}/` tells more",
+                hint="check the host name, the firewall, and `proxy` and `authorities` above;"
+                f" `curl -v {urlsplit(url).scheme}://{host}/` shows more",
             ) from error
         self._skew = None if time is None else time - self._clock.now()
-        return CheckResult(f"{host} answers ({status} to someone without an identity)")
+        return CheckResult(f"{host} answers ({status} without an identity)")
 
     async def _check_clock(self) -> CheckResult:
         skew = self._skew
         if skew is None:
-            return CheckResult("the server does not say its time", CheckStatus.SKIPPED)
+            return CheckResult("the server does not state its time", CheckStatus.SKIPPED)
         seconds = round(abs(skew).total_seconds())
         if abs(skew) <= MAX_CLOCK_SKEW:
-            return CheckResult(f"this machine and the server agree to {max(seconds, 1)} s")
-        where = "behind" if skew > timedelta() else "ahead of"
+            return CheckResult(f"the clocks of this machine and the server agree within {max(seconds, 1)} s")
+        direction = "behind" if skew > timedelta() else "ahead of"
         return CheckResult(
-            f"this machine is {seconds} s {where} the server",
+            f"this machine is {seconds} s {direction} the server",
             CheckStatus.WARN,
-            "set the clock (`timedatectl set-ntp true`): by it the ends of tokens and given links are judged;"
-            " past 15 minutes Azure and S3 refuse what is signed here",
+            "set the clock (`timedatectl set-ntp true`): tilesync needs it to know when tokens and links end;"
+            " beyond 15 minutes Azure and S3 refuse signatures of this machine",
         )
 
     def _server_now(self) -> datetime:
-        """The server's clock, where it is known."""
+        """Return the server's time if it is known, else the local time."""
         return self._clock.now() + (self._skew or timedelta())
 
-    # --- who asks ---
+    # --- identity ---
 
     async def _check_identity(self) -> CheckResult:
         credential = await self._prober.fetch_credential()
         self._token_lifetime = token_expiry(credential.text.text), credential.lifetime_s
         first, *others = self._identity_names or ["an identity"]
-        return CheckResult(f"{first}" + (f" (not {', '.join(others)}, which count only without it)" if others else ""))
+        return CheckResult(f"{first}" + (f" (it takes precedence over {', '.join(others)})" if others else ""))
 
     async def _check_token(self) -> CheckResult:
-        end, life = self._token_lifetime
-        if life is not None:
+        expiry, lifetime_s = self._token_lifetime
+        if lifetime_s is not None:
             return CheckResult(
-                f"good for {_format_duration(timedelta(seconds=life))}; another one is fetched when it is due"
+                f"valid for {_format_duration(timedelta(seconds=lifetime_s))}; it is renewed when needed"
             )
-        if end is None:
-            return CheckResult("when it ends is not known: it is no JSON Web Token with `exp`")
-        rest = end - self._server_now()
-        if rest <= timedelta():
+        if expiry is None:
+            return CheckResult("its expiry is unknown: it is not a JSON Web Token with `exp`")
+        remaining = expiry - self._server_now()
+        if remaining <= timedelta():
             raise NotAuthorised(
-                f"it ended {_format_duration(-rest)} ago ({_format_time(end)})",
-                hint=f"get a fresh one; or {RENEWABLE_TOKEN_HINT}",
+                f"it expired {_format_duration(-remaining)} ago ({_format_time(expiry)})",
+                hint=f"get a new token; or {RENEWABLE_IDENTITY_HINT}",
             )
-        said = f"good for {_format_duration(rest)} (until {_format_time(end)})"
+        message = f"valid for {_format_duration(remaining)} (until {_format_time(expiry)})"
         return (
-            CheckResult(f"{said}: a long run may not end in time", CheckStatus.WARN, RENEWABLE_TOKEN_HINT)
-            if rest < MIN_REMAINING_LIFETIME
-            else CheckResult(said)
+            CheckResult(f"{message}: a long run may take longer", CheckStatus.WARN, RENEWABLE_IDENTITY_HINT)
+            if remaining < MIN_REMAINING_LIFETIME
+            else CheckResult(message)
         )
 
-    # --- what there is ---
+    # --- exports and containers ---
 
     async def _check_api(self) -> CheckResult:
         count = await self._prober.count_exports(self._selector)
-        shown = format_count(count, "export")
-        of = "of this iModel" if self._selector.imodel else "of all iModels (--source names one)"
-        return CheckResult(f"it takes this identity, and its first page shows {shown} {of}")
+        exports = format_count(count, "export")
+        scope = "of this iModel" if self._selector.imodel else "of all iModels (--source selects one)"
+        return CheckResult(f"it accepts this identity; the first page shows {exports} {scope}")
 
     async def _check_export(self) -> CheckResult:
         export = await self._prober.fetch_latest(self._selector)
         self._export = export
         return CheckResult(
-            f"{export.id} is the latest finished one" + (f", of {export.modified}" if export.modified else "")
+            f"{export.id} is the latest finished export" + (f", of {export.modified}" if export.modified else "")
         )
 
     def _require_link(self) -> SasUrl:
         link = self._link or (self._export.link if self._export is not None else None)
         if link is None:
-            raise Unavailable("the service gives no link to it", hint="check the permissions of the identity")
+            raise Unavailable("the service returns no link to the export", hint="check the permissions of the identity")
         return link
 
     async def _check_link(self) -> CheckResult:
         link = self._require_link()
-        rest, renewed = time_left(link, self._server_now()), self._link is None
+        remaining, is_renewable = time_left(link, self._server_now()), self._link is None
         host = _host(link.base)
-        if rest is None:
-            return CheckResult(f"to {host}; it does not say when it ends")
+        if remaining is None:
+            return CheckResult(f"to {host}; it states no expiry")
         assert link.expires is not None
-        if rest <= timedelta():
+        if remaining <= timedelta():
             raise NotAuthorised(
-                f"it ended {_format_duration(-rest)} ago ({_format_time(link.expires)})", hint="get a fresh link"
+                f"it expired {_format_duration(-remaining)} ago ({_format_time(link.expires)})", hint="get a new link"
             )
-        said = f"to {host}, good for {_format_duration(rest)}"
-        if rest < MIN_REMAINING_LIFETIME and not renewed:
+        message = f"to {host}, valid for {_format_duration(remaining)}"
+        if remaining < MIN_REMAINING_LIFETIME and not is_renewable:
             return CheckResult(
-                said, CheckStatus.WARN, "give --link-command to `mirror`: it prints a fresh link when that is due"
+                message,
+                CheckStatus.WARN,
+                "use `mirror --link-command`, with a command that prints a new link when needed",
             )
-        return CheckResult(said + ("; it is renewed when that is due" if renewed else ""))
+        return CheckResult(message + ("; it is renewed when needed" if is_renewable else ""))
 
     async def _check_listing(self) -> CheckResult:
         if await self._prober.can_list(self._require_link()):
-            return CheckResult("the container may be listed")
+            return CheckResult("the link can list the container")
         return CheckResult(
-            "the container may not be listed: `mirror` finds the files by walking the tilesets",
+            "the link cannot list the container: `mirror` finds the files by walking the tilesets",
             CheckStatus.WARN,
-            "nothing must be done; a link with `sp=rl` lists, which also finds files that no tileset names",
+            "nothing to do; a link with `sp=rl` can list, and also finds files that no tileset references",
         )
 
     async def _check_tileset(self) -> CheckResult:
         size = await self._prober.fetch_root_size(self._require_link())
-        return CheckResult("tileset.json can be read" + (f", {size:,} bytes" if size is not None else ""))
+        return CheckResult("tileset.json is readable" + (f", {size:,} bytes" if size is not None else ""))
 
 
 def _host(url: str) -> str:
-    """Host and port, without what may be secret before them."""
+    """Return host and port of a URL, without the credentials in front of them."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 

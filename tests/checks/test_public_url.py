@@ -1,11 +1,11 @@
-"""Addresses of places, as viewers use them."""
+"""Public URLs of destinations."""
 
 from __future__ import annotations
 
 import pytest
 
 from tilesync.app.locations import parse_location
-from tilesync.doctor.public_url import parse_origin, parse_public_url, public_url
+from tilesync.checks.public_url import parse_origin, parse_public_url, public_url
 from tilesync.errors import UsageError
 from tilesync.model.storage import S3Location
 
@@ -23,15 +23,15 @@ from tilesync.model.storage import S3Location
         ("s3://pail/p", "https://minio.example", "eu-west-1", "https://minio.example/pail/p"),
     ],
 )
-def test_a_store_has_an_address_of_its_own(place: str, endpoint: str | None, region: str | None, url: str) -> None:
-    """That of the account or the bucket, its prefix quoted; a signature is no part of it."""
-    found = parse_location(place)
-    assert found is not None
-    assert public_url(found, endpoint=endpoint, region=region) == url
+def test_the_url_of_a_store(place: str, endpoint: str | None, region: str | None, url: str) -> None:
+    """The URL of the account or bucket, with a quoted prefix and without a signature."""
+    location = parse_location(place)
+    assert location is not None
+    assert public_url(location, endpoint=endpoint, region=region) == url
 
 
-def test_the_host_may_name_the_bucket_elsewhere_too() -> None:
-    """Where a server is asked so, viewers ask it so."""
+def test_the_url_of_a_virtual_hosted_bucket() -> None:
+    """Viewers use the host name with the bucket, if the server is configured so."""
     place = S3Location("pail", "p/")
     assert (
         public_url(place, endpoint="https://minio.example:9000/", virtual_hosted=True)
@@ -39,8 +39,8 @@ def test_the_host_may_name_the_bucket_elsewhere_too() -> None:
     )
 
 
-def test_what_is_given_is_made_plain() -> None:
-    """No slash at the end, and no tileset.json."""
+def test_given_urls_are_normalised() -> None:
+    """No trailing slash, and no tileset.json."""
     assert parse_public_url("https://t.example/bridge/tileset.json ") == "https://t.example/bridge"
     assert parse_public_url("http://t.example:80/") == "http://t.example:80"
     assert parse_origin("https://V.example:8443/") == "https://v.example:8443"
@@ -50,8 +50,8 @@ def test_what_is_given_is_made_plain() -> None:
 @pytest.mark.parametrize(
     "text", ["t.example", "ftp://t", "https://", "https://t/x?sig=S", "https://u:p@t/", "http://[", "http://t:x"]
 )
-def test_what_is_no_public_url(text: str) -> None:
-    """Queries and credentials are nothing that viewers come with; they are not repeated."""
+def test_an_invalid_public_url_is_refused(text: str) -> None:
+    """Viewers send no queries and credentials; the message does not repeat them."""
     with pytest.raises(UsageError) as caught:
         parse_public_url(text)
     assert "sig" not in str(caught.value)
@@ -60,7 +60,7 @@ def test_what_is_no_public_url(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["v.example", "https://v.example/page", "https://", "http://v:x", "file:///a", "https://ü" + "x" * 70]
 )
-def test_what_is_no_origin(text: str) -> None:
+def test_an_invalid_origin_is_refused(text: str) -> None:
     """An origin is scheme, host and port."""
     with pytest.raises(UsageError):
         parse_origin(text)

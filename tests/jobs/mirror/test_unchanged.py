@@ -1,4 +1,4 @@
-"""Whether the container still has what is held."""
+"""Unchanged check: requests for stored and missing files of a fake container."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tilesync.errors import (
     Unavailable,
 )
 from tilesync.events import Event, Retried
-from tilesync.jobs.mirror import revalidate as module
-from tilesync.jobs.mirror.revalidate import ReadStoredBatch, find_first_appeared, find_first_changed
+from tilesync.jobs.mirror import unchanged
+from tilesync.jobs.mirror.unchanged import ReadStoredBatch, find_first_appeared, find_first_changed
 from tilesync.jobs.run.concurrency import ConcurrencyLimiter
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.run.stats import RunStats
@@ -30,7 +30,7 @@ from tilesync.protocols import Source
 
 
 class FakeContainer:
-    """Answers by name: true or false, or the errors of a list, one after another, and then true."""
+    """Container whose answers are set by name: true or false, or a list of errors to raise first, then true."""
 
     def __init__(self, **answers: bool | Exception | list[Exception]) -> None:
         self.answers = answers
@@ -69,7 +69,7 @@ class FakeContainer:
 
 
 class FakeBody:
-    """A body that nobody reads."""
+    """A body that must not be read."""
 
     start = 0
     md5: bytes | None = None
@@ -86,14 +86,14 @@ class FakeBody:
 
 
 class RevalidationRun:
-    """One run on a fake clock, and what is held, in batches."""
+    """One run with a fake clock, and the stored files in batches."""
 
     def __init__(self, container: FakeContainer, *, transfers: int = 4) -> None:
         self.container = container
         self.clock = FakeClock()
         self.events: list[Event] = []
-        gate = ConcurrencyLimiter(self.clock, fixed_limit=transfers)
-        self.run = RunContext(self.clock, self.events.append, RunStats(), gate, timedelta(seconds=30))
+        limiter = ConcurrencyLimiter(self.clock, fixed_limit=transfers)
+        self.run = RunContext(self.clock, self.events.append, RunStats(), limiter, timedelta(seconds=30))
 
     def first_changed(self, names: str, *, batch: int = 3) -> str | None:
         return asyncio.run(find_first_changed(cast(Source, self.container), make_read_batch(names, batch), self.run))
@@ -103,7 +103,7 @@ class RevalidationRun:
 
 
 def make_read_batch(names: str, limit: int) -> ReadStoredBatch:
-    """What is held: one file for each letter, its key another one."""
+    """Return a reader of stored files: one file for each letter, with a key."""
 
     def behind(after: str) -> list[tuple[str, StoredFile]]:
         rows = [(f"key of {name}", StoredFile(Blob(name, 1), b"", 0)) for name in sorted(names)]
@@ -114,35 +114,35 @@ def make_read_batch(names: str, limit: int) -> ReadStoredBatch:
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
 def test_nothing_changed(batch: int) -> None:
-    """When all is as it was each file is asked about once, in whatever batches."""
+    """If nothing changed, each file is requested once, with any batch size."""
     container = FakeContainer()
     assert RevalidationRun(container).first_changed("abcdefg", batch=batch) is None
     assert Counter(container.asked) == Counter("abcdefg")
     assert RevalidationRun(FakeContainer()).first_changed("") is None
 
 
-def test_the_first_change_is_told() -> None:
-    """Of several that changed the first is told, by its name, and no batch behind it is asked about."""
+def test_the_first_change_is_returned() -> None:
+    """Of several changed files the first is returned, and no later batch is requested."""
     container = FakeContainer(d=False, e=False, h=False)
     assert RevalidationRun(container).first_changed("abcdefghijk") == "d"
     assert sorted(container.asked) == list("abcdef")
 
 
-def test_questions_go_through_the_gate() -> None:
-    """No more are asked at once than transfers may run."""
+def test_requests_respect_the_concurrency_limit() -> None:
+    """The number of concurrent requests never exceeds the number of transfers."""
     container = FakeContainer()
     RevalidationRun(container, transfers=5).first_changed("abcdefghijklmnopqrst", batch=100)
     assert container.most == 5
 
 
-def test_transients_are_survived() -> None:
-    """An attempt that fails is made again, and the answer counts."""
+def test_transient_errors_are_retried() -> None:
+    """A failed attempt is repeated, and its answer counts."""
     container = FakeContainer(b=[Transient("x"), Transient("y", retry_after=3)], c=False)
-    world = RevalidationRun(container)
-    assert world.first_changed("abcd") == "c"
+    check = RevalidationRun(container)
+    assert check.first_changed("abcd") == "c"
     assert Counter(container.asked) == {"a": 1, "b": 3, "c": 1}
-    assert [event.reason for event in world.events if isinstance(event, Retried)] == ["x", "y"]
-    assert sum(world.clock.sleeps_s) >= 3
+    assert [event.reason for event in check.events if isinstance(event, Retried)] == ["x", "y"]
+    assert sum(check.clock.sleeps_s) >= 3
 
 
 @pytest.mark.parametrize(
@@ -154,35 +154,35 @@ def test_transients_are_survived() -> None:
         (Transient("always"), Unavailable),
     ],
 )
-def test_errors_end_the_run_bare(error: Exception, told: type[Exception]) -> None:
-    """What ends a run comes out itself, never in a group; what fails one file ends it as Unavailable."""
-    world = RevalidationRun(FakeContainer(b=error))
+def test_errors_are_not_grouped(error: Exception, told: type[Exception]) -> None:
+    """A RunError is raised as itself, never in a group; a BlobError becomes Unavailable."""
+    check = RevalidationRun(FakeContainer(b=error))
     with pytest.raises(told) as raised:
-        world.first_changed("abc")
+        check.first_changed("abc")
     assert not isinstance(raised.value, BaseExceptionGroup)
     assert type(raised.value) is told
 
 
 def test_one_file_that_keeps_failing_ends_the_run() -> None:
-    """A file that cannot be asked about while others can is no file that is unchanged."""
+    """A file that cannot be checked does not count as unchanged."""
     clock_moves: list[Exception] = [Transient(f"{number}") for number in range(10**4)]
-    world = RevalidationRun(FakeContainer(c=clock_moves))
+    check = RevalidationRun(FakeContainer(c=clock_moves))
     with pytest.raises(Unavailable, match="kept failing"):
-        world.first_changed("abcdef", batch=6)
+        check.first_changed("abcdef", batch=6)
 
 
-def test_what_appeared_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of names that were missing the first that is there now is told; its body is let go, no more batches follow."""
-    monkeypatch.setattr(module, "FILES_PER_BATCH", 2)
+def test_the_first_appeared_name_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first missing name that appeared is returned; its body is closed, and no later batch is requested."""
+    monkeypatch.setattr(unchanged, "NAMES_PER_BATCH", 2)
     container = FakeContainer(a=False, b=[Transient("x")], c=True)
-    world = RevalidationRun(container)
-    assert world.first_appeared("abc") == "b"
+    check = RevalidationRun(container)
+    assert check.first_appeared("abc") == "b"
     assert container.asked == ["a", "b", "b"]
     assert container.opened == container.closed == ["b"]
 
 
 def test_nothing_appeared() -> None:
-    """Where all is missing still, each name was asked for once."""
+    """If all names are still missing, each is requested once."""
     container = FakeContainer(a=False, b=False)
     assert RevalidationRun(container).first_appeared("ab") is None
     assert container.asked == ["a", "b"]
@@ -190,7 +190,7 @@ def test_nothing_appeared() -> None:
 
 
 @pytest.mark.parametrize(("error", "told"), [(NotAuthorised("no"), NotAuthorised), (BlobError("refused"), Unavailable)])
-def test_what_cannot_be_asked_ends_the_run(error: Exception, told: type[Exception]) -> None:
-    """An error about a name that was missing ends the run; it is not taken for an answer."""
+def test_an_error_for_a_missing_name_ends_the_run(error: Exception, told: type[Exception]) -> None:
+    """An error for a missing name ends the run; it does not count as an answer."""
     with pytest.raises(told):
         RevalidationRun(FakeContainer(a=error)).first_appeared("a")

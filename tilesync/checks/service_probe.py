@@ -1,4 +1,4 @@
-"""The service looked at piece by piece: what `doctor` asks of it, each question by itself."""
+"""Service probe: requests to the API and to containers, one for each question of the checks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from tilesync.azure.error_hints import READ_PERMISSION_HINT, storage_hint
 from tilesync.azure.responses import classify_storage_response, parse_storage_error_code
 from tilesync.azure.sas import guess_folder_depths
+from tilesync.checks.protocols import Credential
 from tilesync.core.http_status import Verdict, raise_for_status
 from tilesync.core.urls import check_scheme
-from tilesync.doctor.protocols import Credential
 from tilesync.errors import ExportReplaced, Incomplete, NotAuthorised, Transient, Unavailable
 from tilesync.itwin.auth import BearerToken, ShareKey
 from tilesync.itwin.mesh_export import LATEST_PAGE_ROWS, MeshExports
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class ServiceProbe:
-    """The API at its address, an identity that is got when it is asked for, and containers by their links."""
+    """Send requests to the API with an identity that is created on first use, and to containers by their links."""
 
     def __init__(
         self, api_url: str, make_identity: Callable[[], BearerToken | ShareKey], clients: SourceClients
@@ -41,41 +41,41 @@ class ServiceProbe:
         return self._identity
 
     def _make_exports(self) -> MeshExports:
-        wires = self._clients
-        return MeshExports(self.api_url, self._get_identity(), wires.api_client, wires.clock, wires.observe)
+        clients = self._clients
+        return MeshExports(self.api_url, self._get_identity(), clients.api_client, clients.clock, clients.observe)
 
     async def ping(self, url: str) -> tuple[int, datetime | None]:
-        """Ask for an address without any identity: the status, and the server's time where it says one."""
+        """Request an address without identity; return the status, and the server's time if stated."""
 
-        async def accept(reply: ApiResponse) -> tuple[int, datetime | None]:
-            if reply.status >= 500:
-                raise Transient(f"it answered {reply.status}")
-            return reply.status, reply.server_time()
+        async def accept(response: ApiResponse) -> tuple[int, datetime | None]:
+            if response.status >= 500:
+                raise Transient(f"it answered {response.status}")
+            return response.status, response.server_time()
 
         return await self._request(urlsplit(url).netloc.rpartition("@")[2], url, accept)
 
     async def fetch_credential(self) -> Credential:
-        """Get the credential of the identity."""
+        """Fetch the credential of the identity."""
         identity = self._get_identity()
         header = await identity.header()
         return Credential(Secret(header.partition(" ")[2]), identity.lifetime_s)
 
     async def count_exports(self, selector: Selector) -> int:
-        """How many exports the first page shows."""
+        """Count the exports on the first page."""
         async for page in self._make_exports().pages(selector, top=LATEST_PAGE_ROWS):
             return len(page.rows)
         return 0
 
     async def fetch_latest(self, selector: Selector) -> Export:
-        """The latest finished export. Raises NoExport at once where there is none."""
+        """Return the latest finished export. Raises NoExport at once if there is none."""
         resolution = await self._make_exports().find_latest(selector, wait=timedelta(), poll=timedelta())
         return resolution.export
 
     async def can_list(self, link: SasUrl) -> bool:
-        """Whether the link may list: a page of one blob is asked for."""
+        """Return whether the link can list: requests a page of one blob."""
 
-        async def accept(reply: ApiResponse) -> bool:
-            verdict, _ = await _classify_response(reply, "the container's listing", {Verdict.DENIED})
+        async def accept(response: ApiResponse) -> bool:
+            verdict, _ = await _classify_response(response, "the container's listing", {Verdict.DENIED})
             return verdict is Verdict.DONE
 
         return await self._request(
@@ -83,33 +83,35 @@ class ServiceProbe:
         )
 
     async def fetch_root_size(self, link: SasUrl) -> int | None:
-        """The size of the root tileset in bytes, of which only the first is read; None where nobody says it."""
+        """Return the size of the root tileset in bytes, None if not stated; reads one byte."""
 
-        async def accept(reply: ApiResponse) -> int | None:
-            verdict, code = await _classify_response(reply, ROOT, {Verdict.DENIED, Verdict.MISSING})
+        async def accept(response: ApiResponse) -> int | None:
+            verdict, code = await _classify_response(response, ROOT, {Verdict.DENIED, Verdict.MISSING})
             if verdict is Verdict.DENIED:
                 raise NotAuthorised(
-                    f"the link may not read {ROOT} ({reply.status} {code})".replace(" )", ")"),
+                    f"the link cannot read {ROOT} ({response.status} {code})".replace(" )", ")"),
                     hint=storage_hint(code) or READ_PERMISSION_HINT,
                 )
             if verdict is Verdict.MISSING:
                 raise Incomplete(
-                    f"the container has no {ROOT}", hint="is this the container of a 3D Tiles export, and a whole one?"
+                    f"the container has no {ROOT}", hint="check that the link is the one of a complete 3D Tiles export"
                 )
-            size = (reply.header("content-range") or "").rpartition("/")[2] or reply.header("content-length") or ""
+            size = (
+                (response.header("content-range") or "").rpartition("/")[2] or response.header("content-length") or ""
+            )
             return int(size) if size.isdecimal() else None
 
         return await self._request(ROOT, link.viewer_url(), accept, Range="bytes=0-0")
 
     async def _request(self, what: str, url: str, accept: ResponseReader[T], **headers: str) -> T:
-        async def make() -> ApiRequest:
+        async def make_request() -> ApiRequest:
             return ApiRequest(url, headers)
 
-        return await self._clients.api_client.request(what, make, accept)
+        return await self._clients.api_client.request(what, make_request, accept)
 
 
 async def _classify_response(response: ApiResponse, what: str, accepted: set[Verdict]) -> tuple[Verdict, str]:
-    """The verdict on an answer of the storage, if it is done or `known`, and the error code; any other raises."""
+    """Return verdict and error code of a storage response; raises if it is neither a success nor `accepted`."""
     if response.status in {200, 206}:
         return Verdict.DONE, ""
     code = parse_storage_error_code(response.header("x-ms-error-code"), await response.read())

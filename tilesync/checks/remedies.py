@@ -1,6 +1,6 @@
-"""What mends a place that viewers cannot use: the command, or JSON, filled in; for web servers see web_servers.py.
+"""Remedies: hints that repair the hosting of a destination, with the command or JSON filled in.
 
-Sources: `az storage`, `aws s3api`.
+For web servers see web_servers.py. Sources: `az storage`, `aws s3api`.
 """
 
 from __future__ import annotations
@@ -14,76 +14,79 @@ from typing import Protocol
 from tilesync.model.storage import AzureLocation, ObjectHeaders, S3Location
 
 ANY_ORIGIN = "*"
-"""Any origin."""
+"""Allow all origins."""
 
 
 class Remedies(Protocol):
-    """What mends a place, by what is wrong with it. `origin`: that of the viewer's page, `*` where any may come. Files
-    go by their names from the top, and by the label that they should have.
+    """Hints for one kind of host, by the problem they repair.
+
+    `origin`: that of the viewer page, `*` for all. Files are named from the top of the destination, with the headers
+    that they should have.
     """
 
     def access(self) -> str:
-        """Nobody may read it."""
+        """Hint: nobody can read the destination."""
 
     def cors(self, origin: str) -> str:
-        """Pages of other origins may not read it."""
+        """Hint: pages of other origins cannot read it."""
 
     def preflight(self, origin: str) -> str:
-        """Pages of other origins may not ask for parts of files."""
+        """Hint: pages of other origins cannot request parts of files."""
 
     def content_type(self, name: str, headers: ObjectHeaders) -> str:
-        """A file is served with another type."""
+        """Hint: a file has the wrong media type."""
 
     def content_encoding(self, names: Sequence[str], headers: ObjectHeaders) -> str:
-        """Files of these kinds are stored packed; of the first this is the label."""
+        """Hint: files of these kinds are stored as gzip; `headers` are those of the first one."""
 
     def caching(self, name: str, headers: ObjectHeaders) -> str:
-        """A file is cached for too long, or not long enough."""
+        """Hint: a file is cached for too long, or not long enough."""
 
     def hide_state(self) -> str:
-        """The state is served."""
+        """Hint: the state is served."""
 
     def for_server(self, server: str | None) -> Remedies:
-        """The same, where something that calls itself so answers."""
+        """Return the remedies for the server that calls itself `server`."""
 
 
 @dataclass(frozen=True)
 class AzureRemedies:
-    """A container of an Azure storage account."""
+    """Hints for a container of an Azure storage account."""
 
-    place: AzureLocation
+    location: AzureLocation
 
     def access(self) -> str:
-        """Public, or by a signed URL."""
-        account = self.place.account
-        allow = ["az", "storage", "account", "update", "--name", account, "--allow-blob-public-access", "true"]
+        """Public access, or a signed URL."""
+        account = self.location.account
+        allow_command = ["az", "storage", "account", "update", "--name", account, "--allow-blob-public-access", "true"]
         command = ["az", "storage", "container", "set-permission", "--account-name", account]
-        command += ["--name", self.place.container, "--public-access", "blob"]
+        command += ["--name", self.location.container, "--public-access", "blob"]
         return (
-            "let everybody read its blobs (the first line where the account forbids that):\n"
-            f"{shlex.join(allow)}\n{shlex.join(command)}\n"
-            f"or mint a viewer URL that reads for a while:\n{shlex.join(['tilesync', 'link', str(self.place)])}"
+            "make its blobs public (the first command only if the account forbids public access):\n"
+            f"{shlex.join(allow_command)}\n{shlex.join(command)}\n"
+            "or create a viewer URL that can read for a limited time:\n"
+            f"{shlex.join(['tilesync', 'link', str(self.location)])}"
         )
 
     def cors(self, origin: str) -> str:
-        """A rule of the account's blob service."""
-        command = ["az", "storage", "cors", "add", "--account-name", self.place.account, "--services", "b"]
+        """A CORS rule of the account's blob service."""
+        command = ["az", "storage", "cors", "add", "--account-name", self.location.account, "--services", "b"]
         command += ["--methods", "GET", "HEAD", "OPTIONS", "--origins", origin]
         command += ["--allowed-headers", ANY_ORIGIN, "--exposed-headers", ANY_ORIGIN, "--max-age", "3600"]
-        return f"add a rule to the account (a CDN before it must pass Origin on):\n{shlex.join(command)}"
+        return f"add a CORS rule to the account (a CDN must forward the Origin header):\n{shlex.join(command)}"
 
     def preflight(self, origin: str) -> str:
-        """The same rule."""
+        """The same CORS rule."""
         return self.cors(origin)
 
     def content_type(self, name: str, headers: ObjectHeaders) -> str:
         """Properties of the blob."""
-        command = ["az", "storage", "blob", "update", "--account-name", self.place.account]
-        command += ["--container-name", self.place.container, "--name", f"{self.place.prefix}{name}"]
+        command = ["az", "storage", "blob", "update", "--account-name", self.location.account]
+        command += ["--container-name", self.location.container, "--name", f"{self.location.prefix}{name}"]
         command += ["--content-type", headers.content_type]
         command += ["--content-encoding", headers.content_encoding] if headers.content_encoding else []
         command += ["--content-cache", headers.cache_control] if headers.cache_control else []
-        return f"set the properties of each such blob right:\n{shlex.join(command)}"
+        return f"correct the properties of each such blob:\n{shlex.join(command)}"
 
     def content_encoding(self, names: Sequence[str], headers: ObjectHeaders) -> str:
         """Properties of each blob."""
@@ -94,42 +97,42 @@ class AzureRemedies:
         return self.content_type(name, headers)
 
     def hide_state(self) -> str:
-        """Nothing: what lies there is no secret."""
+        """Empty: nothing in a container is secret."""
         return ""
 
     def for_server(self, server: str | None) -> Remedies:
-        """The same: what mends a store goes to the store."""
+        """Unchanged: the store needs the repair, not a server in front of it."""
         return self
 
 
 @dataclass(frozen=True)
 class BucketRemedies:
-    """An S3 bucket; `endpoint`: its service's address, where that is not Amazon's."""
+    """Hints for an S3 bucket; `endpoint`: the address of its service, if it is not Amazon's."""
 
-    place: S3Location
+    location: S3Location
     endpoint: str | None = None
 
     def access(self) -> str:
-        """A policy that lets everybody read what viewers need."""
-        lead = f"arn:aws:s3:::{self.place.bucket}/{self.place.prefix}"
+        """A bucket policy that makes the files public that viewers need."""
+        arn_prefix = f"arn:aws:s3:::{self.location.bucket}/{self.location.prefix}"
         statement = {
             "Effect": "Allow",
             "Principal": ANY_ORIGIN,
             "Action": "s3:GetObject",
-            "Resource": [f"{lead}{name}" for name in ("tileset.json", "latest.json", "versions/*")],
+            "Resource": [f"{arn_prefix}{name}" for name in ("tileset.json", "latest.json", "versions/*")],
         }
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        block = "BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=false,RestrictPublicBuckets=false"
+        access_block = "BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=false,RestrictPublicBuckets=false"
         return "\n".join(
             [
-                "let everybody read it (this replaces its policy), or put a CDN before it that may:",
-                self._make_command("put-public-access-block", "--public-access-block-configuration", block),
+                "make it public (this replaces its policy), or put a CDN with access in front of it:",
+                self._make_command("put-public-access-block", "--public-access-block-configuration", access_block),
                 self._make_command("put-bucket-policy", "--policy", policy),
             ]
         )
 
     def cors(self, origin: str) -> str:
-        """A configuration of the bucket."""
+        """A CORS configuration of the bucket."""
         rule = {
             "AllowedOrigins": [origin],
             "AllowedMethods": ["GET", "HEAD"],
@@ -137,16 +140,17 @@ class BucketRemedies:
             "ExposeHeaders": ["Content-Length", "Content-Range", "ETag"],
             "MaxAgeSeconds": 3600,
         }
-        what = "give the bucket these rules (they replace those that it has; a CDN before it must pass Origin on):"
-        return f"{what}\n{self._make_command('put-bucket-cors', '--cors-configuration', json.dumps({'CORSRules': [rule]}))}"
+        hint = "set these CORS rules (they replace the rules of the bucket; a CDN must forward the Origin header):"
+        configuration = json.dumps({"CORSRules": [rule]})
+        return f"{hint}\n{self._make_command('put-bucket-cors', '--cors-configuration', configuration)}"
 
     def preflight(self, origin: str) -> str:
-        """The same rule."""
+        """The same CORS configuration."""
         return self.cors(origin)
 
     def content_type(self, name: str, headers: ObjectHeaders) -> str:
-        """Metadata of the object: they are replaced together, by a copy onto itself."""
-        url = f"s3://{self.place.bucket}/{self.place.prefix}{name}"
+        """Metadata of the object. They can only be replaced together, by a copy of the object onto itself."""
+        url = f"s3://{self.location.bucket}/{self.location.prefix}{name}"
         command = [
             "aws",
             "s3",
@@ -160,7 +164,7 @@ class BucketRemedies:
         ]
         command += ["--content-encoding", headers.content_encoding] if headers.content_encoding else []
         command += ["--cache-control", headers.cache_control] if headers.cache_control else []
-        return f"set the metadata of each such object right:\n{shlex.join([*command, *self._endpoint_options()])}"
+        return f"correct the metadata of each such object:\n{shlex.join([*command, *self._endpoint_options()])}"
 
     def content_encoding(self, names: Sequence[str], headers: ObjectHeaders) -> str:
         """Metadata of each object."""
@@ -171,16 +175,16 @@ class BucketRemedies:
         return self.content_type(name, headers)
 
     def hide_state(self) -> str:
-        """Nothing: what lies there is no secret."""
+        """Empty: nothing in a bucket is secret."""
         return ""
 
     def for_server(self, server: str | None) -> Remedies:
-        """The same: what mends a store goes to the store."""
+        """Unchanged: the store needs the repair, not a server in front of it."""
         return self
 
     def _make_command(self, *words: str) -> str:
         verb, *more = words
-        return shlex.join(["aws", "s3api", verb, "--bucket", self.place.bucket, *more, *self._endpoint_options()])
+        return shlex.join(["aws", "s3api", verb, "--bucket", self.location.bucket, *more, *self._endpoint_options()])
 
     def _endpoint_options(self) -> list[str]:
         return ["--endpoint-url", self.endpoint] if self.endpoint else []

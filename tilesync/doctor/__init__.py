@@ -1,1 +1,0 @@
-"""What `tilesync doctor` looks at, from the environment of this machine to what viewers see."""
