@@ -68,7 +68,8 @@ def lan(request: pytest.FixtureRequest) -> ProxiedStore:
 def warns_about_plain_http(ended: ProgramResult) -> bool:
     """Return whether one warning says what is sent unencrypted, and to which host."""
     return (
-        ended.stderr.count("over plain http, as --allow-http allows") == 1 and f"{STORE_HOST} unencrypted" in ended.stderr
+        ended.stderr.count("over plain http, as --allow-http allows") == 1
+        and f"{STORE_HOST} unencrypted" in ended.stderr
     )
 
 

@@ -29,7 +29,7 @@ def find_unknown_variables(group: click.Group, environ: Mapping[str, str]) -> It
 
 
 def _collect_variables(group: click.Group) -> tuple[set[str], dict[str, str]]:
-    """Return the variables that any command reads, and the variable names of options that read none, with the option."""
+    """Return the variables that any command reads; and those of options that read none, with the option."""
     read, unread = set(SECRET_VARIABLES), dict[str, str]()
     for command in group.commands.values():
         for param in command.params:
