@@ -208,7 +208,7 @@ def test_a_link_on_the_command_line_works_with_a_hint(service: Simulator, tmp_pa
     link = service.create_link(EXPORT)
     done = tilesync("mirror", link, tmp_path / "a", sim=service)
     assert done.returncode == 0
-    assert "others" in done.stderr
+    assert "other users" in done.stderr
     for run in (
         tilesync("mirror", "-", tmp_path / "b", sim=service, stdin=link + "\n"),
         tilesync("mirror", sim=service, TILESYNC_SOURCE=link, TILESYNC_DEST=str(tmp_path / "c")),

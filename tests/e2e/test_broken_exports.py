@@ -343,7 +343,7 @@ def test_a_glb_without_bytes_is_a_missing_content(inventory: Inventory, tmp_path
     run = mirror(files, tmp_path / "no", inventory)
     assert (run.exit_code, failure_messages(run)) == (
         3,
-        {"a.glb": "a.glb is empty; tileset.json asks for it (content)"},
+        {"a.glb": "a.glb is empty; tileset.json refers to it (content)"},
     )
     assert run.error is not None
     assert str(run.error).endswith("not in the container, or empty")
@@ -793,5 +793,5 @@ def test_a_shader_without_bytes_is_told(inventory: Inventory, tmp_path: Path) ->
     run = mirror(files, tmp_path, inventory)
     assert (run.exit_code, remarked_problems(run)) == (0, {("fs.glsl", "damaged")})
     assert [event.message for event in run.events_of(Warned)] == [
-        "damaged: fs.glsl: it is empty; a.glb asks for it (shader)"
+        "damaged: fs.glsl: it is empty; a.glb refers to it (shader)"
     ]

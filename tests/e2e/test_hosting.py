@@ -445,6 +445,6 @@ def test_a_bucket_is_looked_for_where_the_run_finds_it(
         hosts = {request.headers["host"] for request in proxy.requests}
     assert (done.failed_checks["held"], done.failed_checks["public"]) == ("fail", "fail")
     assert "nothing is published" in done.checks["held"]["message"]
-    assert f"{proxy.url}/{bucket}/p/tileset.json is not there" in done.checks["public"]["message"]
+    assert f"{proxy.url}/{bucket}/p/tileset.json is not public" in done.checks["public"]["message"]
     assert f"--endpoint-url {proxy.url}" in done.checks["public"]["hint"]
     assert hosts == {urlsplit(proxy.url).netloc}

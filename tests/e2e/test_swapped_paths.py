@@ -187,7 +187,7 @@ def test_flat_a_folder_in_place_that_becomes_a_link(tmp_path: Path, outside: Pat
         run_mirror(sim, run, dest, layout=Layout.FLAT)
     assert run.done
     assert run.exit_code == 8
-    assert "something else stands in the place of" in str(run.error)
+    assert "another file or folder is in the way" in str(run.error)
 
 
 # --- FIFOs ---

@@ -198,7 +198,7 @@ def create_mirror_request(source: Source, dest: Dest, options: MirrorOptions) ->
         transfers=options.get("transfers"),
         bwlimit=options.get("bwlimit"),
         state_dir=_path(options.get("state_dir")),
-        reach=create_store_options(options),
+        store_options=create_store_options(options),
         allow_shrink=options.get("allow_shrink", False),
         allow_missing=options.get("allow_missing", False),
         globs=parse_globs(options.get("include", ()), options.get("exclude", ())),
@@ -210,10 +210,10 @@ def create_mirror_request(source: Source, dest: Dest, options: MirrorOptions) ->
         layout=Layout(options.get("layout", "versioned")),
         delete=(options.get("max_delete") or DEFAULT_DELETE_LIMIT) if options.get("delete") else None,
         server_copy=options.get("server_copy", False),
-        held=mirror_location,
+        source_mirror=mirror_location,
         content=Content(options.get("content", "stored")),
         adopt=options.get("adopt", False),
-        source_reach=replace(
+        source_store_options=replace(
             create_store_options(options), link_command=options.get("link_command") or None, create_container=False
         ),
     )
@@ -233,8 +233,8 @@ def display_source(request: MirrorRequest, given: str | None) -> str | None:
     """Return SOURCE for display, without secrets: the container of a link, an absolute path, or an id."""
     if request.link is not None:
         return request.link.base
-    if isinstance(request.held, Path):
-        return str(request.held.absolute())
+    if isinstance(request.source_mirror, Path):
+        return str(request.source_mirror.absolute())
     return request.selector.imodel or given
 
 

@@ -91,7 +91,8 @@ def mirror(context: click.Context, /, source: str, dest: Location, *, dry_run: b
         from tilesync.events import Notice
 
         source_value = read_source(source)
-        if source != "-" and is_on_command_line(context, "source") and parse_source_link(source) is not None:
+        seen = source.startswith("http") and is_on_command_line(context, "source")
+        if seen and parse_source_link(source) is not None:
             session.observe(
                 Notice("other users of this machine can see the link: pass it on stdin (-) or in TILESYNC_SOURCE")
             )

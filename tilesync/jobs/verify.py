@@ -1,4 +1,4 @@
-"""The audit: what a destination holds against its manifest and against what its tilesets ask for, offline."""
+"""Verify a destination offline: compare its files with the manifest, and check that all references are met."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ from tilesync.protocols import Catalog, Observer, ReadOnlyPublication, StoredFil
 from tilesync.runtime.threads import run_in_thread
 
 UNMARKED_HINT = (
-    "the state is not here or cannot be written, so `tilesync mirror` will not know: verify with its --state-dir"
+    "the findings were not recorded, since the state folder is missing or not writable: run verify with the --state-dir"
+    " of `tilesync mirror`, so that the next mirror repairs these files"
 )
 UNREADABLE_PROBLEM = "unreadable"
 UNREADABLE_HINT = (
-    "mend what keeps the unreadable files from being read (permissions, the disk, what stands in their place), then"
-    " verify again: they count as held, so `tilesync mirror` does not fetch them; it does when they are removed"
+    "make the unreadable files readable (check permissions, the disk, and what is in their place), then verify again;"
+    " `tilesync mirror` does not fetch them again unless you delete them"
 )
 ANY_VERSION_ID = -1
-"""The number of no version: twins of all others are those of every one."""
+"""The id of no version, so that all versions count as others in a search for duplicates."""
 MAX_CONCURRENT_BATCHES = 6
 FILES_PER_BATCH = 128
 MIN_FILES_FOR_WORKERS = 512
-"""Files for which helpers are worth their start."""
+"""Number of files from which worker processes are worth their start."""
 
 
 @dataclass(frozen=True)
 class AuditInputs:
-    """What is audited. `catalog` is the destination's own, None where it cannot be written; `scratch` an empty one."""
+    """Inputs of an audit. `catalog`: that of the destination, None if it cannot be written. `scratch`: an empty one."""
 
     files: StoredFiles
     publication: ReadOnlyPublication
@@ -53,9 +54,9 @@ class AuditInputs:
 class VerifyJob:
     """One audit of a destination. `quick` compares names and sizes only.
 
-    Every finding is told as an event, with a file that asks for the one it is about. What is found bad is marked in the
-    catalog, so that the next run of the main job fetches it again; without a catalog that can be written the audit says
-    so and counts all the same. What was missing when the version was published is a remark, no finding.
+    Each finding is emitted as an event, with a file that refers to the bad one. Bad files are marked in the catalog, so
+    that the next mirror run fetches them again; without a writable catalog, the hint says so. Files that were missing
+    when the version was published are reported as warnings, not as findings.
     """
 
     def __init__(self, inputs: AuditInputs, observe: Observer, stats: RunStats, *, quick: bool) -> None:
@@ -66,9 +67,9 @@ class VerifyJob:
         self._verifier = FileVerifier(inputs.files, inputs.scratch.references, inputs.workers)
 
     async def run(self, *, all_versions: bool) -> None:
-        """Audit the current version, or `every` one; a file that several of them share is read once.
+        """Audit the current version, or all versions; a file that several of them share is read once.
 
-        Raises VerifyFailed when there is any finding, DestinationError when nothing is held.
+        Raises VerifyFailed if there is any finding, DestinationError if nothing is published.
         """
         await run_in_thread(report_owner, self._inputs.publication, self._observe)
         latest = (self._inputs.publication.latest() or {}).get("version")
@@ -80,29 +81,29 @@ class VerifyJob:
         if not names:
             raise DestinationError(
                 "no version is published here (there is no latest.json)",
-                hint="give the folder that `tilesync mirror` published to, or run it again",
+                hint="give the destination of `tilesync mirror`, or run `tilesync mirror` again",
             )
-        found, marked = list[Finding](), True
+        findings, is_marked = list[Finding](), True
         for name in names:
             before = self._stats.snapshot_and_reset()
             audit = _VersionAudit(self._inputs, self._verifier, name, self._observe, self._stats, quick=self._quick)
             await audit.run(is_current=name == latest)
             if audit.findings:
-                found += audit.findings
-                marked = await audit.report_findings() and marked
+                findings += audit.findings
+                is_marked = await audit.report_findings() and is_marked
             self._stats.merge(before)
         await self._verifier.aclose()
-        if found:
-            raise VerifyFailed(_summarize_findings(found), hint=_make_hint(found, is_marked=marked))
+        if findings:
+            raise VerifyFailed(_summarize_findings(findings), hint=_make_hint(findings, is_marked=is_marked))
 
 
 def _content_key(stored: StoredFile) -> bytes | str:
-    """What files of one content share."""
+    """Return the key that files with the same content share."""
     return stored.sha256 or stored.blob.name
 
 
 def _parse_lines(lines: Iterator[Mapping[str, Any]]) -> list[StoredFile]:
-    return [read_line(said) for said in islice(lines, FILES_PER_BATCH)]
+    return [read_line(line) for line in islice(lines, FILES_PER_BATCH)]
 
 
 def _summarize_findings(findings: Sequence[Finding]) -> str:
@@ -114,12 +115,12 @@ def _summarize_findings(findings: Sequence[Finding]) -> str:
 
 
 def _make_hint(findings: Sequence[Finding], *, is_marked: bool) -> str | None:
-    """What to do about findings, if not the usual: what cannot be read is not fetched again."""
+    """Return the hint for findings, or None for the default one: unreadable files are not fetched again."""
     unreadable = sum(finding.problem == UNREADABLE_PROBLEM for finding in findings)
-    usual = VerifyFailed.default_hint if is_marked else UNMARKED_HINT
+    other_hint = VerifyFailed.default_hint if is_marked else UNMARKED_HINT
     if not unreadable:
         return None if is_marked else UNMARKED_HINT
-    return UNREADABLE_HINT if unreadable == len(findings) else f"{UNREADABLE_HINT}; of the others: {usual}"
+    return UNREADABLE_HINT if unreadable == len(findings) else f"{UNREADABLE_HINT}; for the other files: {other_hint}"
 
 
 class _VersionAudit:
@@ -142,11 +143,11 @@ class _VersionAudit:
         self.findings: list[Finding] = []
 
     async def run(self, *, is_current: bool) -> None:
-        """Look at everything; `current`: also at what leads there."""
+        """Check manifest, files and references of the version; if `is_current`, also the pointer and `latest.json`."""
         lines = self._publication.manifest(self._name)
         try:
-            said = next(lines)
-            version = self._version = self._scratch.add_version(read_header(said, name=self._name))
+            header = next(lines)
+            version = self._version = self._scratch.add_version(read_header(header, name=self._name))
             await self._check_files(version, lines)
         except Unreadable as error:
             self._add_finding(Finding(f"manifests/{self._name}.jsonl", UNREADABLE_PROBLEM, str(error)))
@@ -155,11 +156,11 @@ class _VersionAudit:
             self._add_finding(Finding(f"manifests/{self._name}.jsonl", "manifest", f"cannot be read: {error}"))
             return
         if not self._quick:
-            await run_in_thread(self._check_completeness, version, set(read_defects(said)), set(self._list_damaged()))
+            await run_in_thread(self._check_completeness, version, set(read_defects(header)), set(self._list_damaged()))
         if is_current and not self._list_damaged() and (problem := self._find_pointer_problem(version)):
             self._add_finding(Finding(POINTER, "pointer", problem))
         if is_current and self._publication.latest() is None:
-            self._add_finding(Finding("latest.json", "pointer", "is not there, or says nothing of a version"))
+            self._add_finding(Finding("latest.json", "pointer", "is not there, or names no version"))
 
     def _add_finding(self, finding: Finding) -> None:
         self.findings.append(replace(finding, version=self._name))
@@ -168,18 +169,18 @@ class _VersionAudit:
         return [finding.name for finding in self.findings if finding.problem not in {"manifest", "pointer"}]
 
     async def report_findings(self) -> bool:
-        """Tell every finding with a file that asks for it, and mark what is bad; whether that could be done."""
-        askers = dict[str, str]()
+        """Emit every finding with a file that refers to it, mark the bad files, and return whether they were marked."""
+        referrers = dict[str, str]()
         if self._version is not None:
             names = [finding.name for finding in self.findings]
-            askers = await run_in_thread(self._scratch.references.find_referrers, self._version, names)
+            referrers = await run_in_thread(self._scratch.references.find_referrers, self._version, names)
         for finding in sorted(self.findings, key=lambda finding: finding.name):
-            self._observe(replace(finding, asked_by=finding.asked_by or askers.get(finding.name, "")))
+            self._observe(replace(finding, asked_by=finding.asked_by or referrers.get(finding.name, "")))
         self._stats.failed = len(self.findings)
         return await run_in_thread(self._mark_damaged, self._list_damaged())
 
     async def _check_files(self, version: Version, lines: Iterator[Mapping[str, Any]]) -> None:
-        """Look at every file. A few batches are read at once: memory stays flat, and every core has work."""
+        """Check every file, a few batches at once: memory use stays constant, and every core has work."""
         self._stats.planned_bytes += version.bytes
         self._stats.inventory_complete = True
         if version.files >= MIN_FILES_FOR_WORKERS and not self._quick:
@@ -201,45 +202,47 @@ class _VersionAudit:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
         if self._stats.listed != version.files:
-            problem = f"names {self._stats.listed} files, its first line says {version.files}"
+            problem = f"lists {self._stats.listed} files, but its first line says {version.files}"
             self._add_finding(Finding(f"manifests/{version.name}.jsonl", "manifest", problem))
 
     async def _check_batch(self, version: Version, batch: list[StoredFile]) -> None:
-        """Judge a batch of files; what those that are right ask for is noted in the scratch catalog."""
+        """Check a batch of files; record the references of the good ones in the scratch catalog."""
         if self._quick:
-            judged: list[Finding | FileResult | None] = await run_in_thread(self._check_sizes, version, batch)
+            results: list[Finding | FileResult | None] = await run_in_thread(self._check_sizes, version, batch)
         else:
-            judged = await self._verify_contents(version, batch)
-        found = [item for item in judged if isinstance(item, FileResult)]
-        findings = [item for item in judged if isinstance(item, Finding)]
-        if found:
-            await run_in_thread(self._scratch.add_stored_files, version, found)
+            results = await self._verify_contents(version, batch)
+        verified = [item for item in results if isinstance(item, FileResult)]
+        findings = [item for item in results if isinstance(item, Finding)]
+        if verified:
+            await run_in_thread(self._scratch.add_stored_files, version, verified)
         for finding in findings:
             self._add_finding(finding)
         self._stats.failed += len(findings)
         self._stats.verified += len(batch) - len(findings)
 
     def _check_sizes(self, version: Version, batch: list[StoredFile]) -> list[Finding | FileResult | None]:
-        return [check_size(self._files, version, held) for held in batch]
+        return [check_size(self._files, version, stored) for stored in batch]
 
     async def _verify_contents(self, version: Version, batch: list[StoredFile]) -> list[Finding | FileResult | None]:
-        """Judge each file by its bytes, which are read once for all names that a file has."""
+        """Verify the bytes of each file; several names of one file on disk are read once."""
         known: dict[str, Finding | FileResult] = {}
         if self._is_not_first:
             known.update(await run_in_thread(self._match_verified_before, version, batch))
-        first = {_content_key(held): held for held in reversed(batch) if held.blob.name not in known}
+        first = {_content_key(stored): stored for stored in reversed(batch) if stored.blob.name not in known}
         await self._verify_files(version, list(first.values()), known)
-        again = [held for held in batch if held.blob.name not in known]
-        known.update(await run_in_thread(self._match_same_inode, version, again, first, known))
-        await self._verify_files(version, [held for held in again if held.blob.name not in known], known)
-        return [known[held.blob.name] for held in batch]
+        remaining = [stored for stored in batch if stored.blob.name not in known]
+        known.update(await run_in_thread(self._match_same_inode, version, remaining, first, known))
+        await self._verify_files(version, [stored for stored in remaining if stored.blob.name not in known], known)
+        return [known[stored.blob.name] for stored in batch]
 
     async def _verify_files(
         self, version: Version, files: list[StoredFile], known: dict[str, Finding | FileResult]
     ) -> None:
-        told = await self._verifier.verify_files(version, files) if files else {}
-        self._stats.transferred_bytes += sum(each.stored.size for each in told.values() if isinstance(each, FileResult))
-        known.update(told)
+        results = await self._verifier.verify_files(version, files) if files else {}
+        self._stats.transferred_bytes += sum(
+            result.stored.size for result in results.values() if isinstance(result, FileResult)
+        )
+        known.update(results)
 
     def _match_same_inode(
         self,
@@ -248,84 +251,93 @@ class _VersionAudit:
         first_by_content: Mapping[bytes | str, StoredFile],
         known: Mapping[str, Finding | FileResult],
     ) -> dict[str, Finding | FileResult]:
-        """Those that are the same file as another name that was read, where what they say is the same."""
-        same: dict[str, Finding | FileResult] = {}
-        for held in files:
-            read = known[first_by_content[_content_key(held)].blob.name]
-            says_nothing = isinstance(read, FileResult) and not (read.content.references or read.content.diagnostics)
-            if isinstance(read, FileResult) and says_nothing and read.stored.inode:
-                trace = self._files.stamp(version, held.blob.name)
-                if trace == (read.stored.mtime_ns, read.stored.inode):
-                    same[held.blob.name] = read._replace(
-                        stored=read.stored._replace(blob=held.blob, unpacked=held.unpacked)
+        """Return results for names that are hard links of a verified file and have no references of their own."""
+        matched: dict[str, Finding | FileResult] = {}
+        for stored in files:
+            result = known[first_by_content[_content_key(stored)].blob.name]
+            has_no_references = isinstance(result, FileResult) and not (
+                result.content.references or result.content.diagnostics
+            )
+            if isinstance(result, FileResult) and has_no_references and result.stored.inode:
+                stamp = self._files.stamp(version, stored.blob.name)
+                if stamp == (result.stored.mtime_ns, result.stored.inode):
+                    matched[stored.blob.name] = result._replace(
+                        stored=result.stored._replace(blob=stored.blob, unpacked=stored.unpacked)
                     )
-        return same
+        return matched
 
     def _match_verified_before(self, version: Version, batch: list[StoredFile]) -> dict[str, FileResult]:
-        """Those of a batch that are one file with what the audit has read before, where they ask for the same."""
-        retold, copied = dict[str, FileResult](), list[Duplicate]()
-        for name, twins in self._scratch.duplicates.find_by_sha256(
+        """Return results for hard links of files verified in earlier versions, if their references are the same."""
+        matched, copied = dict[str, FileResult](), list[Duplicate]()
+        for name, duplicates in self._scratch.duplicates.find_by_sha256(
             replace(version, serial=ANY_VERSION_ID), batch
         ).items():
-            trace = self._files.stamp(version, name)
-            for twin in twins:
-                arrival = FileResult(0, twin.stored._replace(blob=twin.stored.blob._replace(name=name)))
-                same = trace is not None and trace.inode and trace == (twin.stored.mtime_ns, twin.stored.inode)
-                if same and (found := reuse_content(arrival, twin)):
-                    retold[name] = found
-                    copied += [twin] if found.has_more_references else []
+            stamp = self._files.stamp(version, name)
+            for duplicate in duplicates:
+                result = FileResult(0, duplicate.stored._replace(blob=duplicate.stored.blob._replace(name=name)))
+                is_same_file = (
+                    stamp is not None and stamp.inode and stamp == (duplicate.stored.mtime_ns, duplicate.stored.inode)
+                )
+                if is_same_file and (found := reuse_content(result, duplicate)):
+                    matched[name] = found
+                    copied += [duplicate] if found.has_more_references else []
                     break
         if copied:
             self._scratch.duplicates.copy_references(version, copied)
-        return retold
+        return matched
 
     def _check_completeness(self, version: Version, known_defects: set[str], damaged: set[str]) -> None:
-        """Note what the files ask for that is not there, but for what was so from the start, or is bad already."""
+        """Add findings for missing and damaged files, except known defects and files that already have a finding."""
         self._stats.completeness = compute_completeness(version, self._scratch, self._files)
         report_diagnostics(version, self._scratch, self._observe)
-        for broken in list_unusable(version, self._scratch):
-            if broken.name in known_defects:
-                self._observe(Warned(f"damaged since it was published: {broken.name}: {describe_damage(broken)}"))
-            elif broken.name not in damaged:
-                self._add_finding(Finding(broken.name, "content", f"is damaged: {broken.reason}", broken.referrer))
-        for each in list_unmet(version, self._scratch):
-            if (each.name or each.message) in known_defects:
-                self._observe(Warned(f"missing since it was published: {each.message}"))
-            elif each.name is None:
-                self._add_finding(Finding(each.referrer, "reference", each.message))
-            elif each.name not in damaged:
-                self._add_finding(Finding(each.name, "missing", "is not there", each.referrer))
+        for damaged_file in list_unusable(version, self._scratch):
+            if damaged_file.name in known_defects:
+                self._observe(
+                    Warned(f"damaged since it was published: {damaged_file.name}: {describe_damage(damaged_file)}")
+                )
+            elif damaged_file.name not in damaged:
+                self._add_finding(
+                    Finding(damaged_file.name, "content", f"is damaged: {damaged_file.reason}", damaged_file.referrer)
+                )
+        for unmet in list_unmet(version, self._scratch):
+            if (unmet.name or unmet.message) in known_defects:
+                self._observe(Warned(f"missing since it was published: {unmet.message}"))
+            elif unmet.name is None:
+                self._add_finding(Finding(unmet.referrer, "reference", unmet.message))
+            elif unmet.name not in damaged:
+                self._add_finding(Finding(unmet.name, "missing", "is not there", unmet.referrer))
 
     def _find_pointer_problem(self, version: Version) -> str | None:
         prefix = self._publication.prefix(version)
         try:
-            pointer, files = self._publication.pointer_digest(), self._files
-            stands = pointer == compute_pointer_digest(
-                version, files, prefix
-            )  # or as it was made before absolute URIs were
-            stands = stands or pointer == compute_pointer_digest(replace(version, container_url=""), files, prefix)
-            staged = self._publication.has_staged_files(version)
+            digest, files = self._publication.pointer_digest(), self._files
+            is_current = digest == compute_pointer_digest(version, files, prefix)
+            # Earlier releases did not rebase absolute URIs of the container.
+            is_current = is_current or digest == compute_pointer_digest(
+                replace(version, container_url=""), files, prefix
+            )
+            has_staged_files = self._publication.has_staged_files(version)
         except (DestinationError, BlobDamaged) as error:
             return f"cannot be compared with the root tileset: {error}"
-        if staged:
-            return (
-                f"stands for all files of version {version.name}, and some of them wait in the state for their places"
-            )
-        return None if stands else f"does not lead to version {version.name} as it was published"
+        if has_staged_files:
+            return f"names version {version.name}, but some files of that version are still in the state folder"
+        return None if is_current else f"does not lead to version {version.name} as it was published"
 
     def _mark_damaged(self, damaged: list[str]) -> bool:
-        """Note what is bad for the next run of the main job; whether that could be done."""
+        """Mark bad files in the catalog for the next mirror run; return whether that was possible."""
         try:
             known = self._catalog.versions(name=self._name) if self._catalog is not None else []
             if self._catalog is not None and known:
-                broken = any(finding.problem not in {"pointer", UNREADABLE_PROBLEM} for finding in self.findings)
-                gone = {finding.name for finding in self.findings if finding.problem == "missing"}
-                unread = {finding.name for finding in self.findings if finding.problem == UNREADABLE_PROBLEM}
-                damaged = [name for name in damaged if name not in unread]
-                self._catalog.mark_wanted(known[0], [name for name in damaged if name in gone])
-                self._catalog.mark_wanted(known[0], [name for name in damaged if name not in gone], include_linked=True)
-                self._catalog.update_version(replace(known[0], damaged=broken or known[0].damaged))
+                has_damage = any(finding.problem not in {"pointer", UNREADABLE_PROBLEM} for finding in self.findings)
+                missing_names = {finding.name for finding in self.findings if finding.problem == "missing"}
+                unreadable_names = {finding.name for finding in self.findings if finding.problem == UNREADABLE_PROBLEM}
+                damaged = [name for name in damaged if name not in unreadable_names]
+                self._catalog.mark_wanted(known[0], [name for name in damaged if name in missing_names])
+                self._catalog.mark_wanted(
+                    known[0], [name for name in damaged if name not in missing_names], include_linked=True
+                )
+                self._catalog.update_version(replace(known[0], damaged=has_damage or known[0].damaged))
                 return True
         except DestinationError as error:
-            self._observe(Warned(f"the findings could not be noted for the next mirror: {error}"))
+            self._observe(Warned(f"the findings could not be recorded for the next mirror: {error}"))
         return False

@@ -66,7 +66,7 @@ def test_whatever_is_missing_is_named(shelf: CatalogFixture, lost: str) -> None:
     asker = "tiles/tileset.json" if lost.startswith("tiles/0") else "tileset.json"
     role = "schema" if lost == "data/schema.json" else "content"
     (found,) = list_unmet(shelf.version, shelf.catalog)
-    assert found == UnmetReference(lost, asker, f"{lost} is not there; {asker} asks for it ({role})")
+    assert found == UnmetReference(lost, asker, f"{lost} is not there; {asker} refers to it ({role})")
     assert found.subject == lost
 
 
@@ -76,7 +76,7 @@ def test_subtrees_are_followed_to_their_end(shelf: CatalogFixture) -> None:
     assert shelf.count_completeness() == Completeness(referenced=3, missing=1)
     assert list(list_unmet(shelf.version, shelf.catalog)) == [
         UnmetReference(
-            "c/0/0/0.glb", "s/0/0/0.subtree", "c/0/0/0.glb is not there; s/0/0/0.subtree asks for it (content)"
+            "c/0/0/0.glb", "s/0/0/0.subtree", "c/0/0/0.glb is not there; s/0/0/0.subtree refers to it (content)"
         )
     ]
     shelf.put("c/0/0/0.glb", glb(b"x"))
@@ -154,7 +154,7 @@ def test_tilesets_in_a_circle_are_remarked(shelf: CatalogFixture) -> None:
     assert shelf.count_completeness() == Completeness(referenced=3)
     remarked = {(event.name, event.message) for event in told(shelf) if isinstance(event, DiagnosticReported)}
     assert len(remarked) == 2
-    assert ("b.json", "asks for b.json, which leads back to it") in remarked
+    assert ("b.json", "refers to b.json, which leads back to it") in remarked
     assert len([event for event in told(shelf) if isinstance(event, Warned)]) == 1
 
 

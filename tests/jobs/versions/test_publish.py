@@ -34,8 +34,8 @@ def test_what_is_asked_for_and_not_listed_stops_publishing(tmp_path: Path) -> No
         assert isinstance(run.error, Incomplete)
         assert "--allow-missing" in run.error.hint
         assert {failed.name: failed.message for failed in run.events_of(FileFailed)} == {
-            "gone.glb": "gone.glb is not there; tileset.json asks for it (content)",
-            "textures/wall.png": "textures/wall.png is not there; sub/b.glb asks for it (image)",
+            "gone.glb": "gone.glb is not there; tileset.json refers to it (content)",
+            "textures/wall.png": "textures/wall.png is not there; sub/b.glb refers to it (image)",
         }
         assert run.stats.completeness == Completeness(referenced=5, missing=2)
         assert (run.stats.listed, run.stats.fetched, run.stats.failed) == (3, 3, 0)

@@ -1,4 +1,4 @@
-"""How many transfers run at once: more while all goes well, fewer when the storage asks for it."""
+"""The concurrency limiter of a run: slots for transfers, more while all goes well, fewer when storage is overloaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tilesync.protocols import Clock
 
 
 class Slot:
-    """Places within a gate."""
+    """One or more slots of a limiter, held inside `async with`."""
 
     __slots__ = ("_count", "_limiter")
 
@@ -27,7 +27,7 @@ class Slot:
 
 
 class ConcurrencyLimiter:
-    """Lets at most `limit` transfers in: a fixed number of them, or one that finds its way (adaptive_limit.py)."""
+    """Limits the number of concurrent transfers: to a fixed number, or to an adaptive one (adaptive_limit.py)."""
 
     def __init__(self, clock: Clock, *, fixed_limit: int | None = None) -> None:
         self._clock = clock
@@ -36,23 +36,23 @@ class ConcurrencyLimiter:
         self.is_fixed = fixed_limit is not None
         self.max_limit = self._fixed_limit
         self.active = 0
-        """How many are in."""
+        """Number of slots in use."""
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._has_started = False
         self.has_fast_bodies = True
-        """Whether the last body came within a moment."""
+        """True if the last response body arrived at once."""
 
     @property
     def limit(self) -> int:
-        """How many may be in now."""
+        """Number of slots that may be in use now."""
         return self._fixed_limit if self._adaptive is None else self._adaptive.value
 
     def slot(self, count: int = 1) -> Slot:
-        """A place, or so many, for as long as it is entered; more than the limit come in alone."""
+        """Return `count` slots for use with `async with`. A request for more than the limit waits until it is alone."""
         return Slot(self, count)
 
     async def acquire(self, count: int) -> None:
-        """Return when there is room for so many."""
+        """Wait until `count` slots are free, and take them. Waiters are served in order."""
         if not self._has_started:
             self._has_started = True
             if self._adaptive is not None:
@@ -66,63 +66,62 @@ class ConcurrencyLimiter:
         return self.active + count <= self.limit or self.active == 0
 
     async def _wait_for_room(self, count: int) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((count, turn))
+        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((count, admitted))
         try:
-            await turn
+            await admitted
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if admitted.done() and not admitted.cancelled():
                 self.release(count)
             else:
-                self._admit_waiters()  # it may have stood before others
+                self._admit_waiters()  # it may have blocked those behind it
             raise
 
     def release(self, count: int) -> None:
-        """So many that entered are through."""
+        """Give `count` slots back."""
         self.active -= count
         self._admit_waiters()
 
     def _admit_waiters(self) -> None:
         while self._waiters and (self._waiters[0][1].done() or self._has_room(self._waiters[0][0])):
-            count, turn = self._waiters.popleft()
-            if not turn.done():
+            count, admitted = self._waiters.popleft()
+            if not admitted.done():
                 self.active += count
-                turn.set_result(None)
+                admitted.set_result(None)
 
     async def wait_without_slot(self, awaitable: Awaitable[None]) -> None:
-        """Wait for something while another has the place; then be in again, be it one too many. With a fixed number the
-        place is kept: so many it is.
+        """Wait without a slot, then take it back at once, even above the limit. With a fixed limit the slot is kept.
 
-        Kept places would be none that the limit can count: after a bad minute all of them would belong to transfers
-        that wait to try again, and nothing would move before they have.
+        A transfer that waits for its next attempt moves nothing. If it kept its slot, after a bad minute such transfers
+        could hold all slots of a lowered limit, and nothing would move until their waits are over.
         """
-        given_up = 0 if self.is_fixed else 1
-        self.release(given_up)
+        released = 0 if self.is_fixed else 1
+        self.release(released)
         try:
             await awaitable
         finally:
-            self.active += given_up
+            self.active += released
 
     def record_success(self) -> None:
-        """One more transfer went well."""
+        """Record a transfer that succeeded."""
         if self._adaptive is not None:
             self._adaptive.record_success(self._clock.monotonic(), is_saturated=self._is_saturated())
 
     def record_bytes(self, size: int) -> None:
-        """So many bytes have come."""
+        """Record received bytes."""
         if self._adaptive is not None:
             self._adaptive.record_bytes(size, self._clock.monotonic(), is_saturated=self._is_saturated())
 
     def record_latency(self, seconds: float) -> None:
-        """An answer began so long after it was asked for."""
+        """Record the seconds from a request to the start of its response."""
         if self._adaptive is not None:
             self._adaptive.record_latency(seconds)
 
     def back_off(self) -> None:
-        """The storage asked for less."""
+        """Lower the limit: the storage refused a request because of load."""
         if self._adaptive is not None:
             self._adaptive.back_off(self._clock.monotonic())
 
     def _is_saturated(self) -> bool:
-        """Whether more would come in if more were let in: rates of times with little to do say nothing."""
+        """Return whether the limit is what holds transfers back: rates of times with little work say nothing."""
         return bool(self._waiters) or 2 * self.active >= self.limit or not self.active

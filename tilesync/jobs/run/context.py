@@ -1,4 +1,4 @@
-"""What the parts of one run share."""
+"""The context of one run: clock, observer, counters, limiter and options that its parts share."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tilesync.protocols import Clock, Observer, Workers
 
 @dataclass(frozen=True)
 class RunContext:
-    """Time, those who listen, the counters, and how hard and how patiently one run works.
+    """Clock, observer, counters, limiter and options that the parts of one run share.
 
-    `budget` is how long a failing blob is borne with. `every_file`: someone asked to hear of each file.
-    `helpers` may be asked where there is much to do. `server_copy`: the store may take blobs by itself.
-    `names` are those of the files, to be warned of.
+    `retry_for`: time to retry a failing blob. `reports_every_file`: emit an event for each file.
+    `workers`: worker processes, for runs with many files. `allows_server_copy`: the store may copy blobs from their
+    source itself. `windows_names` collects file names that Windows cannot hold.
     """
 
     clock: Clock

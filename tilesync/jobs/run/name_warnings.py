@@ -1,4 +1,4 @@
-"""Warn of names that this place holds and Windows cannot: once a run, counted, with the first ones."""
+"""Warn once per run about file names that this destination can hold and Windows cannot: their count, and examples."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ MAX_NAMES_SHOWN = 3
 
 
 class WindowsNameWarner:
-    """Counts the names that Windows cannot hold. Safe from any thread that looks at other names."""
+    """Collects the names that Windows cannot hold. Threads may call `check` at once, each with other names."""
 
     def __init__(self) -> None:
         self._found: dict[str, None] = {}
         self._has_warned = False
 
     def check(self, names: Sequence[str]) -> None:
-        """Look at some names."""
+        """Remember those names that Windows cannot hold."""
         if not self._has_warned:
             self._found.update(dict.fromkeys(find_windows_unsafe(names)))
 
     def warn(self, observe: Observer) -> None:
-        """Warn, the first time that there is something to warn of."""
+        """Warn about the names found so far; only the first warning of a run is sent."""
         if not self._found or self._has_warned:
             return
-        self._has_warned, some, count = True, list(self._found)[:MAX_NAMES_SHOWN], len(self._found)
-        shown = ", ".join([*map(quote_name, some), *(["…"] if count > MAX_NAMES_SHOWN else [])])
+        self._has_warned, examples, count = True, list(self._found)[:MAX_NAMES_SHOWN], len(self._found)
+        shown = ", ".join([*map(quote_name, examples), *(["…"] if count > MAX_NAMES_SHOWN else [])])
         what = f"{format_count(count, 'name')} that Windows cannot hold: {shown}"
-        observe(Warned(f"{what}; held here, and lost where this copy goes to Windows ({make_exclude_hint(some)})"))
+        observe(Warned(f"{what}; held here, and lost where this copy goes to Windows ({make_exclude_hint(examples)})"))

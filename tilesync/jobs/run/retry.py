@@ -1,4 +1,4 @@
-"""When one blob fails again and again: whose failure that is, and how long to bear with it."""
+"""Retry a blob until it arrives or its budget is spent, and decide whether the blob or the storage failed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 class Retrying:
-    """What the workers of one run know together about attempts that fail.
+    """Retry policy that all transfers of one run share.
 
-    One blob that keeps failing while others arrive is that blob's failure (BlobUnreachable); otherwise it is the
-    storage's (Unavailable). Where nothing else is under way it is the blob's too, but not for two in a row.
+    If one blob keeps failing while others arrive, the blob is at fault (BlobUnreachable); otherwise the storage is
+    (Unavailable). If no other blob is failing, the blob is at fault too, but not for two blobs in a row.
     """
 
     def __init__(self, run: RunContext) -> None:
@@ -27,30 +27,33 @@ class Retrying:
         self._gave_up_last = False
 
     def new_budget(self) -> RetryBudget:
-        """A new patience, for one blob."""
+        """Return a new retry budget, for one blob."""
         return RetryBudget(self._run.retry_for.total_seconds())
 
     def record_success(self) -> None:
-        """One more blob is done."""
+        """Record a blob that arrived."""
         self._run.limiter.record_success()
         self._last_success_at, self._gave_up_last = self._run.clock.monotonic(), False
 
     def record_finished(self, name: str) -> None:
-        """A blob is under way no more."""
+        """Record that the transfer of a blob ended, with or without success."""
         self._failing_names.discard(name)
 
     async def retry(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Attempt until it is no longer Transient that is raised, as long as patience lasts."""
-        patience = self.new_budget()
+        """Retry `attempt` on Transient errors until it succeeds or the retry budget is spent.
+
+        Raises BlobUnreachable or Unavailable once the budget is spent.
+        """
+        budget = self.new_budget()
         while True:
-            began = self._run.clock.monotonic()
+            began_at = self._run.clock.monotonic()
             try:
                 return await attempt()
             except Transient as error:
-                await self.wait_before_retry(name, error, patience, began)
+                await self.wait_before_retry(name, error, budget, began_at)
 
     async def wait_before_retry(self, name: str, error: Transient, budget: RetryBudget, began_at: float) -> None:
-        """Wait before the next attempt, or give the blob or the storage up."""
+        """Wait before the next attempt, or raise BlobUnreachable or Unavailable if the budget is spent."""
         self._failing_names.add(name)
         if error.is_throttled:
             self._run.limiter.back_off()
@@ -64,8 +67,8 @@ class Retrying:
 
     def _give_up(self, name: str, error: Transient, failing_since: float) -> NoReturn:
         others_arrive = self._last_success_at is not None and self._last_success_at >= failing_since
-        alone = self._last_success_at is not None and self._failing_names == {name} and not self._gave_up_last
-        if others_arrive or alone:
+        fails_alone = self._last_success_at is not None and self._failing_names == {name} and not self._gave_up_last
+        if others_arrive or fails_alone:
             self._gave_up_last = True
             raise BlobUnreachable(f"{name} kept failing: {error}", hint=error.hint) from error
         raise Unavailable(f"the storage kept failing: {error}", hint=error.hint or None) from error

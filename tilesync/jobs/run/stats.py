@@ -1,4 +1,4 @@
-"""What a run has done so far, in numbers."""
+"""The counters of a run: files and bytes that it listed, fetched, reused, kept, deleted and verified."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from tilesync.model import Completeness
 
 @dataclass
 class RunStats:
-    """Counters of one run, read by whoever shows progress. Files, and bytes where the name says so.
+    """Counters of one run, read by progress displays. They count files, or bytes if the name says so.
 
-    `fetched` moved by this run; `reused` taken from another version, `reused_bytes` of them; `kept` already held;
-    `bytes` counts what arrived, `planned_bytes` what has to.
-    `looked`: of how many files it was seen that they lie in the destination as they were left.
-    `completeness` is known at the end, of the files that are there then. `hints`: those of the failed files.
+    `fetched`: transferred by this run. `reused`: taken from another version. `kept`: already stored.
+    `transferred_bytes` have arrived; `planned_bytes` must arrive in total.
+    `presence_checked`: files that a check found unchanged in the destination.
+    `fetched_before`, `reused_before`: files of earlier plans of this run.
+    `completeness` is known at the end, for the files stored then. `failure_hints`: hints of the failed files.
     """
 
     listed: int = 0
@@ -40,14 +41,14 @@ class RunStats:
     failure_hints: set[str] = field(default_factory=set)
 
     def snapshot_and_reset(self) -> RunStats:
-        """What was counted so far, to be added later; counting begins anew."""
+        """Return a copy of the counters, to be merged later, and reset them to zero."""
         before = replace(self)
-        for each in fields(self):
-            setattr(self, each.name, getattr(RunStats(), each.name))
+        for counter in fields(self):
+            setattr(self, counter.name, getattr(RunStats(), counter.name))
         return before
 
     def merge(self, other: RunStats) -> None:
-        """Count in what another counted."""
+        """Add the counters of another run or phase."""
         for each in fields(self):
             count = getattr(self, each.name)
             if isinstance(count, int) and not isinstance(count, bool):
@@ -56,7 +57,7 @@ class RunStats:
         self.completeness = Completeness(*map(sum, zip(*(count.values() for count in counts), strict=True)))
 
     def reset_for_replan(self) -> None:
-        """The plan is made anew: what was moved counts again when that plan is through."""
+        """Reset the counters of the plan. Files already moved are remembered for `reconcile`."""
         self.fetched_before += self.fetched
         self.reused_before += self.reused
         self.listed = self.listed_bytes = self.kept = self.excluded = self.failed = 0
@@ -66,25 +67,23 @@ class RunStats:
         self.inventory_complete = False
 
     def reconcile(self, stored: int, *, stored_before: int) -> None:
-        """Of `held` files this run moved or reused some, each counted once also when it planned twice; the rest was
-        kept.
-        """
-        new = stored - min(stored_before, stored)
-        self.fetched = min(self.fetched + self.fetched_before, new)
-        self.reused = min(self.reused + self.reused_before, new - self.fetched)
+        """Make `fetched`, `reused` and `kept` add up to the stored files; each file counts once."""
+        new_files = stored - min(stored_before, stored)
+        self.fetched = min(self.fetched + self.fetched_before, new_files)
+        self.reused = min(self.reused + self.reused_before, new_files - self.fetched)
         self.fetched_before = self.reused_before = 0
         self.kept = stored - self.fetched - self.reused
 
     def reclassify_as_failed(self, count: int) -> None:
-        """So many of the files that were counted as held turn out to be broken: those that came last, first."""
+        """Count stored files that turned out to be damaged as failed: fetched ones first, then reused, then kept."""
         self.failed += count
         for name in ("fetched", "reused", "kept"):
-            taken = min(count, getattr(self, name))
-            setattr(self, name, getattr(self, name) - taken)
-            count -= taken
+            moved = min(count, getattr(self, name))
+            setattr(self, name, getattr(self, name) - moved)
+            count -= moved
 
     def __call__(self, event: Event) -> None:
-        """Count what is told by events alone."""
+        """Count link renewals, retries and failure hints from events."""
         if isinstance(event, LinkRenewed):
             self.renewals += 1
         elif isinstance(event, Retried):

@@ -1,4 +1,4 @@
-"""Held files against their lines of the manifest."""
+"""Verify stored files against their manifest lines: sizes, or every byte, also in worker processes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tilesync.runtime.threads import run_in_thread
 
 
 def check_size(files: StoredFiles, version: Version, stored: StoredFile) -> Finding | None:
-    """Name and size only; None when both are right."""
+    """Compare name and size only; return None if both match."""
     name = stored.blob.name
     try:
         size = files.size(version, name)
     except DestinationError as error:
         return Finding(name, "unreadable", str(error))
     if size is None:
-        return Finding(name, "missing", "is not there, or is no regular file")
+        return Finding(name, "missing", "is not there, or is not a regular file")
     if size != stored.size:
         return Finding(name, "size", f"is {size} bytes, the manifest says {stored.size}")
     return None
@@ -31,7 +31,10 @@ def check_size(files: StoredFiles, version: Version, stored: StoredFile) -> Find
 def verify_file(
     files: StoredFiles, references: ReferenceIndex | None, version: Version, stored: StoredFile
 ) -> Finding | FileResult:
-    """Every byte: the digest, and what the file asks for. With `references` a large document puts its own there."""
+    """Read every byte: compare the digest, and parse the references.
+
+    With `references`, a large document writes its references there instead of keeping them in memory.
+    """
     name = stored.blob.name
     try:
         found = check_stored_file(files, references, version, stored, compare_md5=not stored.sha256)
@@ -41,15 +44,15 @@ def verify_file(
         return check_size(files, version, stored) or Finding(name, "content", f"is damaged: {error}")
     if found is not None and stored.sha256 in {found.stored.sha256, b""}:
         return FileResult(0, found.stored, found.content, has_more_references=found.has_more_references)
-    return check_size(files, version, stored) or Finding(name, "content", "its SHA-256 is not that of the manifest")
+    return check_size(files, version, stored) or Finding(name, "content", "its SHA-256 differs from the manifest")
 
 
 MAX_WORKER_FILE_BYTES = 1 << 22
-"""Up to so many bytes helpers read a file: everything that it asks for is in memory then."""
+"""Maximum size of a file that a worker reads, since it returns all references of the file in memory."""
 
 
 class FileVerifier:
-    """Inspects files in this process, and with helpers in others from when these are ready."""
+    """Verifies files in threads of this process, and in worker processes once these are ready."""
 
     def __init__(self, files: StoredFiles, references: ReferenceIndex, workers: Workers | None) -> None:
         self._files = files
@@ -58,31 +61,32 @@ class FileVerifier:
         self._starting: asyncio.Task[None] | None = None
 
     def request_start(self) -> None:
-        """There is so much to do that helpers are worth their start."""
+        """Start the worker processes in the background: there are enough files to make them worthwhile."""
         if self._workers is not None and self._starting is None:
             self._starting = asyncio.create_task(self._workers.start())
 
     async def verify_files(self, version: Version, files: Sequence[StoredFile]) -> dict[str, Finding | FileResult]:
-        """What is to be said of each file, by its name."""
+        """Return the finding or the result of each file, by name."""
         small: list[StoredFile] = []
         found: dict[str, Finding | FileResult] = {}
         if self._workers is not None and self._starting is not None and self._starting.done():
-            small = [held for held in files if held.size <= MAX_WORKER_FILE_BYTES]
-            told = await self._workers.verify_batch(version, small) if small else ()
-            found.update((held.blob.name, said) for held, said in zip(small, told, strict=False))
-        rest = [held for held in files if held.blob.name not in found]
-        wide = self._files.parallel_reads
+            small = [file for file in files if file.size <= MAX_WORKER_FILE_BYTES]
+            results = await self._workers.verify_batch(version, small) if small else ()
+            found.update((file.blob.name, result) for file, result in zip(small, results, strict=False))
+        rest = [file for file in files if file.blob.name not in found]
+        thread_count = self._files.parallel_reads
         for part in await gather_or_cancel(
-            run_in_thread(self._verify_in_process, version, rest[n::wide]) for n in range(min(wide, len(rest)))
+            run_in_thread(self._verify_in_process, version, rest[n::thread_count])
+            for n in range(min(thread_count, len(rest)))
         ):
             found.update(part)
         return found
 
     def _verify_in_process(self, version: Version, files: Sequence[StoredFile]) -> dict[str, Finding | FileResult]:
-        return {held.blob.name: verify_file(self._files, self._references, version, held) for held in files}
+        return {file.blob.name: verify_file(self._files, self._references, version, file) for file in files}
 
     async def aclose(self) -> None:
-        """Wait for no helpers any more: all files are read."""
+        """Stop waiting for workers that are still starting: all files are verified."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait([self._starting])

@@ -1,4 +1,4 @@
-"""A held file read again: what its bytes prove and what they ask for, as if they had just passed."""
+"""File check: read a stored file again for its digests and its references, as during a download."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tilesync.protocols import ReferenceIndex, StoredFiles
 from tilesync.tiles.validator import ContentCheck
 
 MAX_REFERENCES_IN_MEMORY = 5000
-"""References of one file that are kept in memory; then they go to the catalog."""
+"""References of one file that are kept in memory; beyond that they are written to the catalog."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:
-    """What a held file is. `partly`: more references of it than `reading` holds are in the catalog already."""
+    """Result of a file check. `has_more_references`: the catalog already holds references that `content` lacks."""
 
     stored: StoredFile
     content: ParsedContent
@@ -31,26 +31,28 @@ def check_file(
     compare_md5: bool = True,
     known_sha256s: Collection[bytes] = (),
 ) -> CheckedFile | None:
-    """Read a held file; None when it is not there. Raises BlobDamaged when it is not what `blob` says, or is broken and
-    neither a digest of `blob` nor its SHA-256 being `known` says that it is to be so.
+    """Read and check a stored file; return None if it is not there.
 
-    Without `md5` the MD5 of `blob` is not compared; without `references` everything that a file says is in memory.
+    `compare_md5`: compare the MD5 of `blob`. Without `references`, all references of the file are kept in memory.
+
+    Raises BlobDamaged if the file does not match `blob`, or if its content is broken and no digest proves that the
+    container holds it like that (a digest of `blob`, or its SHA-256 in `known_sha256s`).
     """
     check = ContentCheck(blob if compare_md5 else blob._replace(md5=None), version.container_url)
-    partly = False
+    has_more_references = False
 
-    def take(chunk: bytes) -> None:
-        nonlocal partly
+    def feed_chunk(chunk: bytes) -> None:
+        nonlocal has_more_references
         check.feed(chunk)
         if references is not None and check.pending_count > MAX_REFERENCES_IN_MEMORY:
-            references.add(version, blob.name, check.drain(), replace_existing=not partly)
-            partly = True
+            references.add(version, blob.name, check.drain(), replace_existing=not has_more_references)
+            has_more_references = True
 
-    trace = files.read_into(version, blob.name, take)
-    if trace is None:
+    stamp = files.read_into(version, blob.name, feed_chunk)
+    if stamp is None:
         return None
-    held = StoredFile(blob, check.finish(known_sha256s=known_sha256s).sha256, *trace)
-    return CheckedFile(held, check.drain(), partly)
+    stored = StoredFile(blob, check.finish(known_sha256s=known_sha256s).sha256, *stamp)
+    return CheckedFile(stored, check.drain(), has_more_references)
 
 
 def check_stored_file(
@@ -61,7 +63,10 @@ def check_stored_file(
     *,
     compare_md5: bool = True,
 ) -> CheckedFile | None:
-    """Read a held file as it lies, likewise. Its SHA-256 is told, not compared; a broken one is known by it."""
+    """Read and check a stored file in its form on disk, which may be unpacked.
+
+    The SHA-256 is returned, not compared; it only proves that a broken file was stored like that.
+    """
     found = check_file(
         files, references, version, stored.on_disk, compare_md5=compare_md5, known_sha256s=(stored.sha256,)
     )

@@ -1,4 +1,4 @@
-"""Where all versions share one place: a finished one is laid out in order; what others left goes on request."""
+"""The flat layout: move a finished version into the folder that all versions share, and delete stale files."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ LEAF_KINDS = tuple(kind for kind in Kind if kind not in {*MODEL_KINDS, *COMPOSIT
 
 
 def list_dependencies_first(version: Version, catalog: Catalog) -> Iterator[str]:
-    """The held files of a version, each behind those that it asks for: contents, subtrees, tilesets, the root last."""
+    """Yield the stored files of a version, dependencies first: contents, subtrees, tilesets, the root last."""
     for kinds in (LEAF_KINDS, MODEL_KINDS, COMPOSITE_KINDS, (Kind.SUBTREE,)):
         yield from _list_names_of_kinds(version, catalog, kinds)
-    places = {
-        name: place
-        for place, name in enumerate(sort_dependencies_first(catalog.references.list_tileset_references(version)))
+    positions = {
+        name: position
+        for position, name in enumerate(sort_dependencies_first(catalog.references.list_tileset_references(version)))
     }
     tilesets = _list_names_of_kinds(version, catalog, (Kind.TILESET,))
-    yield from sorted(tilesets, key=lambda name: (name == ROOT, places.get(name, -1), name))
+    yield from sorted(tilesets, key=lambda name: (name == ROOT, positions.get(name, -1), name))
 
 
 def _list_names_of_kinds(version: Version, catalog: Catalog, kinds: Iterable[Kind]) -> Iterator[str]:
     after = ""
     while batch := catalog.list_stored(version, after, limit=ROWS_PER_QUERY, kinds=tuple(kinds)):
         after = batch[-1][0]
-        yield from (held.blob.name for _, held in batch)
+        yield from (stored.blob.name for _, stored in batch)
 
 
 class StaleFile(NamedTuple):
-    """A file that a version left in the shared place, and its id in the catalog."""
+    """A file that another version left in the shared folder, and its id in the catalog."""
 
     version: Version
     file_id: int
@@ -53,8 +53,9 @@ class StaleFile(NamedTuple):
 
 
 class FlatLayout:
-    """The place that all versions of a destination share. `delete`: how many files that earlier versions left there may
-    be deleted; None leaves them all.
+    """The folder that all versions of a destination share.
+
+    `delete_limit`: how many stale files of earlier versions may be deleted; None keeps them all.
     """
 
     def __init__(self, destination: Destination, run: RunContext, delete_limit: DeleteLimit | None) -> None:
@@ -65,61 +66,69 @@ class FlatLayout:
         self._delete_limit = delete_limit
 
     def move_into_place(self, version: Version, on_start: Callable[[], None]) -> None:
-        """Bring a finished version into place; `begin` is called before the first file moves. May be done again.
+        """Move the files of a finished version into place. May be called again after an interruption.
 
-        Raises GuardTripped, or DestinationError where folders are in the way, before anything is done.
+        `on_start` is called before the first file moves. Raises GuardTripped, or DestinationError if folders are in the
+        way; both before anything is changed.
         """
         self._check_delete_limit(version)
         if blocked := self._publication.find_blocked(version, list_dependencies_first(version, self._catalog)):
             raise DestinationError(
-                f"something else stands in the place of {', '.join(blocked[:5])}, or where a folder of it is to be",
-                hint="nothing was put in place; move away what is there, then run again",
+                f"cannot put {', '.join(blocked[:5])} in place: another file or folder is in the way",
+                hint="nothing was changed; move the other file or folder away, then run again",
             )
         on_start()
-        moment = format_timestamp(self._run.clock.now())
-        left = list_stale_files(version, self._catalog)
-        obstacles = [each for each in left if is_obstacle(version, each.stored, self._catalog)]
-        there = [each for each in obstacles if self._files.size(each.version, each.stored.blob.name) is not None]
-        strange = [each.stored.blob.name for each in there if not is_unmodified(each, self._files)]
-        self._discard(version, [each.stored for each in there], moment)
-        for each in obstacles:
-            self._catalog.mark_wanted(each.version, [each.stored.blob.name])
-        strange += self._publication.move_into_place(version, list_dependencies_first(version, self._catalog), moment)
-        for name in strange:
-            self._run.observe(Warned(f"{name} was not as tilesync left it; it was replaced, and lies in the trash"))
+        timestamp = format_timestamp(self._run.clock.now())
+        stale_files = list_stale_files(version, self._catalog)
+        obstacles = [stale for stale in stale_files if is_obstacle(version, stale.stored, self._catalog)]
+        present = [stale for stale in obstacles if self._files.size(stale.version, stale.stored.blob.name) is not None]
+        modified_names = [stale.stored.blob.name for stale in present if not is_unmodified(stale, self._files)]
+        self._discard(version, [stale.stored for stale in present], timestamp)
+        for stale in obstacles:
+            self._catalog.mark_wanted(stale.version, [stale.stored.blob.name])
+        modified_names += self._publication.move_into_place(
+            version, list_dependencies_first(version, self._catalog), timestamp
+        )
+        for name in modified_names:
+            self._run.observe(
+                Warned(f"{name} was changed by someone else; it was replaced, and the old file is in the trash")
+            )
 
     def retire_others(self, version: Version) -> None:
-        """Give up the other versions, and delete what they left where that is wished. Raises GuardTripped."""
+        """Retire the other versions, and delete their stale files if a delete limit is set. Raises GuardTripped."""
         manifests = set(self._publication.manifest_names())
-        others = [o for o in self._list_others(version) if o.retired_at is None or o.name in manifests]
+        others = [other for other in self._list_others(version) if other.retired_at is None or other.name in manifests]
         if self._delete_limit is None and not others:
             return
         self._check_delete_limit(version)
-        moment = format_timestamp(self._run.clock.now())
+        timestamp = format_timestamp(self._run.clock.now())
         if self._delete_limit is not None:
-            self._catalog.stale_files.drop(list(self._delete_stale(version, moment)))
+            self._catalog.stale_files.drop(list(self._delete_stale(version, timestamp)))
         for other in others:
-            self._catalog.update_version(replace(other, retired_at=other.retired_at or moment))
+            self._catalog.update_version(replace(other, retired_at=other.retired_at or timestamp))
         self._catalog.stale_files.drop_superseded(version)
         for other in others:
-            self._publication.retire(other, moment)
+            self._publication.retire(other, timestamp)
 
     def _list_others(self, version: Version) -> list[Version]:
         return [other for other in self._catalog.versions(retired=True) if other.serial != version.serial]
 
     def _delete_stale(self, version: Version, timestamp: str) -> Iterator[int]:
-        """Delete what is left; the ids of all that is tilesync's no more: what someone changed since stays theirs."""
-        keeps = glob_matcher(version.globs)
-        for each in list_stale_files(version, self._catalog):
-            if keeps(each.stored.blob.name):
-                if is_unmodified(each, self._files):
-                    self._discard(version, [each.stored], timestamp)
-                yield each.file_id
+        """Delete the stale files that nobody changed; yield the ids of all that the catalog can forget.
+
+        A file that someone changed now belongs to them: it stays, and the catalog forgets it.
+        """
+        is_included = glob_matcher(version.globs)
+        for stale in list_stale_files(version, self._catalog):
+            if is_included(stale.stored.blob.name):
+                if is_unmodified(stale, self._files):
+                    self._discard(version, [stale.stored], timestamp)
+                yield stale.file_id
 
     def _discard(self, version: Version, files: Iterable[StoredFile], timestamp: str) -> None:
-        for held in self._publication.discard(version, files, timestamp):
+        for stored in self._publication.discard(version, files, timestamp):
             self._run.stats.deleted += 1
-            self._run.observe(FileDeleted(held.blob.name, held.size))
+            self._run.observe(FileDeleted(stored.blob.name, stored.size))
 
     def _check_delete_limit(self, version: Version) -> None:
         if self._delete_limit is not None:
@@ -130,24 +139,24 @@ class FlatLayout:
 
 
 def list_deletable(version: Version, catalog: Catalog, files: StoredFiles) -> Iterator[StoredFile]:
-    """What other versions left, this one does not have, nobody changed since, and no filter protects."""
-    keeps = glob_matcher(version.globs)
-    left = (each for each in list_stale_files(version, catalog) if keeps(each.stored.blob.name))
-    return (each.stored for each in left if is_unmodified(each, files))
+    """Yield the stale files that may be deleted: unmodified, and not protected by a filter."""
+    is_included = glob_matcher(version.globs)
+    candidates = (stale for stale in list_stale_files(version, catalog) if is_included(stale.stored.blob.name))
+    return (stale.stored for stale in candidates if is_unmodified(stale, files))
 
 
 def is_unmodified(stale_file: StaleFile, files: StoredFiles) -> bool:
-    """Whether a file lies in the shared place as it was left there, by its look, else by its bytes."""
+    """Return whether nobody changed a file in the shared folder: by its stamp, else by its bytes."""
     try:
         return files.unchanged(stale_file.version, [stale_file.stored]) == [True] or bool(
             find_intact(stale_file.version, [stale_file.stored], files)
         )
     except DestinationError:
-        return False  # there is no such folder any more
+        return False  # its folder is gone
 
 
 def is_obstacle(version: Version, stored: StoredFile, catalog: Catalog) -> bool:
-    """Whether it is a file where this version has a folder, or lies in a folder where this version has a file."""
+    """Return whether a file is where this version has a folder, or is in a folder where this version has a file."""
     name = stored.blob.name
     return catalog.stale_files.has_files_below(version, name) or bool(
         catalog.find_stored(version, list_parent_folders(name))
@@ -155,11 +164,11 @@ def is_obstacle(version: Version, stored: StoredFile, catalog: Catalog) -> bool:
 
 
 def list_stale_files(version: Version, catalog: Catalog) -> Iterator[StaleFile]:
-    """What other versions hold under names that this one does not hold."""
+    """Yield the files of other versions under names that this version does not have."""
     for other in catalog.versions(retired=True):
         after = ""
         while other.serial != version.serial and (
             batch := catalog.stale_files.list_stale(other, version, after, limit=ROWS_PER_QUERY)
         ):
             after = batch[-1][1].blob.name
-            yield from (StaleFile(other, number, held) for number, held in batch)
+            yield from (StaleFile(other, file_id, stored) for file_id, stored in batch)

@@ -10,12 +10,15 @@ from tilesync.model import StoredFile, Version
 from tilesync.protocols import StoredFiles
 
 MAX_SAMPLED_KINDS: Final = 16
-"""Kinds of files that are looked at, the most frequent ones."""
+"""Number of suffixes of which samples are read: the most frequent ones."""
 
 
 @dataclass(slots=True)
 class _SuffixSample:
-    """`first` and `largest` are looked at; `stated`: files that their container calls gzip."""
+    """Files of one suffix. Two samples are read: the first and the largest.
+
+    `stated_gzip` counts the files for which the container states Content-Encoding gzip.
+    """
 
     first_name: str
     largest: tuple[int, str]
@@ -24,35 +27,38 @@ class _SuffixSample:
 
 
 class GzipFileCounter:
-    """Counts the files of a version by the ends of their names, as they pass, and then looks at two of each kind: to
-    open them all would cost more than to publish them.
+    """Counts the files of a version by suffix, then reads two samples of each suffix.
+
+    Rejected: reading every file. That would cost more than publishing the version.
     """
 
     def __init__(self) -> None:
         self._samples: dict[str, _SuffixSample] = {}
 
     def add(self, stored: StoredFile) -> None:
-        """Take in one file."""
+        """Count one file."""
         if not stored.size:
             return
         name = stored.blob.name
-        ending = name.rpartition("/")[2].rpartition(".")[2].lower()
-        kind = self._samples.get(ending)
-        if kind is None:
-            kind = self._samples[ending] = _SuffixSample(name, (stored.size, name))
-        kind.count += 1
-        kind.stated_gzip += stored.blob.content_encoding in {"gzip", "x-gzip"}
-        if stored.size > kind.largest[0]:
-            kind.largest = stored.size, name
+        suffix = name.rpartition("/")[2].rpartition(".")[2].lower()
+        sample = self._samples.get(suffix)
+        if sample is None:
+            sample = self._samples[suffix] = _SuffixSample(name, (stored.size, name))
+        sample.count += 1
+        sample.stated_gzip += stored.blob.content_encoding in {"gzip", "x-gzip"}
+        if stored.size > sample.largest[0]:
+            sample.largest = stored.size, name
 
     def count_gzip(self, files: StoredFiles, version: Version) -> tuple[int, list[str]]:
-        """How many files are gzip, and the ends of their names: of a kind of which one begins so those that their
-        container calls so, and all where it calls none so. Raises DestinationError.
+        """Return the number of gzip files and their suffixes, sorted.
+
+        If a sample of a suffix is gzip, the files count that the container states as gzip; if it states none, all files
+        of that suffix. Raises DestinationError.
         """
-        count, endings = 0, list[str]()
-        for ending, kind in sorted(self._samples.items(), key=lambda item: -item[1].count)[:MAX_SAMPLED_KINDS]:
-            samples = {kind.first_name, kind.largest[1]}
-            if any(next(files.chunks(version, name), b"").startswith(GZIP_DEFLATE_MAGIC) for name in samples):
-                count += kind.stated_gzip or kind.count
-                endings.append(ending)
-        return count, sorted(endings)
+        count, suffixes = 0, list[str]()
+        for suffix, sample in sorted(self._samples.items(), key=lambda item: -item[1].count)[:MAX_SAMPLED_KINDS]:
+            sample_names = {sample.first_name, sample.largest[1]}
+            if any(next(files.chunks(version, name), b"").startswith(GZIP_DEFLATE_MAGIC) for name in sample_names):
+                count += sample.stated_gzip or sample.count
+                suffixes.append(suffix)
+        return count, sorted(suffixes)

@@ -1,7 +1,7 @@
-"""`checked.json`: when a run last looked at SOURCE and found, or brought, everything.
+"""Record the time of the last successful run in `checked.json`, for alarms on its age.
 
-`latest.json` stays as it is while nothing changes, so its age tells nothing; a file of its own costs no viewer, and no
-poller of `latest.json`, a byte.
+`latest.json` does not change while the export stays the same, so its age says nothing about runs. A separate file keeps
+`latest.json` small and unchanged for those who poll it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from tilesync.runtime.threads import run_in_thread
 
 
 async def record_last_success(destination: Destination, version: Version, run: RunContext) -> None:
-    """Record that this run ended well, with `version` the one it was about.
+    """Record that this run succeeded, with the version that it checked or published.
 
-    The mirror is whole whether that can be written or not: where it cannot, it is a warning, and the alarm on the age
-    of the file goes off.
+    If the file cannot be written, it is only a warning: the mirror itself is complete, and an alarm on the age of the
+    file will report it.
     """
     publication = destination.publication
     try:
-        said = _make_document(version, await run_in_thread(publication.owner), format_timestamp(run.clock.now()))
-        await run_in_thread(publication.set_last_success, said)
+        document = _make_document(version, await run_in_thread(publication.owner), format_timestamp(run.clock.now()))
+        await run_in_thread(publication.set_last_success, document)
     except TilesyncError as error:
-        run.observe(Warned(f"checked.json could not be written, and tells of an earlier run: {error}"))
+        run.observe(Warned(f"checked.json could not be written, so it still describes an earlier run: {error}"))
 
 
 def _make_document(version: Version, owner: str | None, timestamp: str) -> dict[str, Any]:

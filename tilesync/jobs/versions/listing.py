@@ -1,4 +1,4 @@
-"""What a destination holds, told by its manifests, and by its catalog where there is one."""
+"""List the versions of a destination from its manifests, and from its catalog if there is one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from tilesync.protocols import Catalog, Observer, ReadOnlyPublication
 
 @dataclass(frozen=True, slots=True)
 class ListedVersion:
-    """One version. `shared`: the bytes of files that other versions hold too, None where that is not known.
+    """One version in a listing.
 
-    `state`: held, damaged (files of it are bad or gone), unfinished, or retired.
+    `state`: held, damaged (some of its files are bad or gone), unfinished, or retired.
+    `shared_bytes`: bytes of files that other versions hold too; None if unknown.
     """
 
     version: Version
@@ -30,35 +31,43 @@ class ListedVersion:
 def list_versions(
     publication: ReadOnlyPublication, catalog: Catalog | None, observe: Observer, *, include_retired: bool = False
 ) -> list[ListedVersion]:
-    """The versions, the newest first, then those on their way in; with `retired` those that were here too, and then
-    nothing of what is shared.
+    """List the finished versions, newest first, then the unfinished ones.
+
+    With `include_retired`, retired versions follow, and shared bytes are not computed.
     """
     latest = publication.latest() or {}
     known = {version.name: version for version in catalog.versions()} if catalog is not None else {}
-    shared = catalog.compute_shared_bytes() if catalog is not None and not include_retired else None
+    shared_by_name = catalog.compute_shared_bytes() if catalog is not None and not include_retired else None
     finished = [
         _with_known_details(version, known.get(version.name)) for version in _list_finished(publication, observe)
     ]
     unfinished = [version for version in known.values() if version.published_at is None]
 
-    def told(version: Version, state: str) -> ListedVersion:
-        current = version.name == latest.get("version")
-        there = None if shared is None or version.name not in known else shared.get(version.name, 0)
-        return ListedVersion(version, state, there, current, is_pinned=current and bool(latest.get("pinned")))
+    def make_entry(version: Version, state: str) -> ListedVersion:
+        is_current = version.name == latest.get("version")
+        shared_bytes = (
+            None if shared_by_name is None or version.name not in known else shared_by_name.get(version.name, 0)
+        )
+        return ListedVersion(
+            version, state, shared_bytes, is_current, is_pinned=is_current and bool(latest.get("pinned"))
+        )
 
     damaged = {name for name, version in known.items() if version.damaged}
     return [
-        *(told(version, "damaged" if version.name in damaged else "held") for version in sort_newest_first(finished)),
-        *(told(version, "unfinished") for version in unfinished),
         *(
-            told(version, "retired")
+            make_entry(version, "damaged" if version.name in damaged else "held")
+            for version in sort_newest_first(finished)
+        ),
+        *(make_entry(version, "unfinished") for version in unfinished),
+        *(
+            make_entry(version, "retired")
             for version in (_list_retired(catalog) if include_retired and catalog is not None else ())
         ),
     ]
 
 
 def _with_known_details(listed: Version, known: Version | None) -> Version:
-    """The version of a manifest, with what the service said of its export since."""
+    """Return the version of a manifest, with newer details of its export from the catalog."""
     return listed if known is None else replace(listed, modified=known.modified, record=known.record)
 
 
@@ -75,45 +84,46 @@ def _list_finished(publication: ReadOnlyPublication, observe: Observer) -> Itera
 
 
 def classify_export(export: Export, versions: Sequence[ListedVersion]) -> str:
-    """How an export is held: one of _HELD, the best that is true; empty where it is not."""
+    """Return how an export is held: the best key of _STATE_PHRASES that is true; empty if it is not held."""
     found = [each for each in versions if each.version.export == export.id]
-    same = [each for each in found if each.version.modified == export.modified or not each.version.modified]
-    states = {"partly" if each.state == "held" and each.version.globs else each.state for each in same}
+    up_to_date = [each for each in found if each.version.modified == export.modified or not each.version.modified]
+    states = {"partly" if each.state == "held" and each.version.globs else each.state for each in up_to_date}
     return next((state for state in _STATE_PHRASES if state in states), "older" if found else "")
 
 
 _STATE_PHRASES = {
     "held": "held",
-    "partly": "held in part, as --include or --exclude wanted it",
-    "damaged": "held, and damaged",
-    "unfinished": "not held whole",
-    "retired": "held no more: it retired",
-    "older": "held as it was before it changed",
+    "partly": "held in part, because of --include or --exclude",
+    "damaged": "held but damaged",
+    "unfinished": "held incompletely",
+    "retired": "retired: not held any more",
+    "older": "held in an older state, from before it changed",
     "": "not held",
 }
 
 
 def describe_endangered(exports: Sequence[Export], versions: Sequence[ListedVersion]) -> Iterator[str]:
-    """A sentence for each finished export that the service deletes next and that is not held."""
+    """Yield a sentence for each finished export that the service deletes next and that is not held."""
     for export in find_next_deleted(exports):
-        how = classify_export(export, versions)
-        if export.is_complete and how not in {"held", "retired"}:
+        state = classify_export(export, versions)
+        if export.is_complete and state not in {"held", "retired"}:
             yield (
-                f"export {export.id} is {_STATE_PHRASES[how]}, and is deleted when the service makes the next one:"
-                f" mirror it with --export-id {export.id} --no-publish, or all of them with --all-exports"
+                f"export {export.id} is {_STATE_PHRASES[state]}, and the service deletes it when it makes the next one:"
+                f" mirror it with --export-id {export.id} --no-publish, or all exports with --all-exports"
             )
 
 
 def list_sha256sums(publication: ReadOnlyPublication, name: str) -> Iterator[str]:
-    """What `sha256sum -c` reads in the folder of a version: a line a file whose SHA-256 is known. Raises
-    DestinationError.
+    """Yield lines for `sha256sum -c` in the folder of a version: one for each file with a known SHA-256.
+
+    Raises DestinationError if the manifest cannot be read.
     """
     lines = publication.manifest(name)
     try:
         read_header(next(lines), name=name)
-        for said in lines:
-            held = read_line(said)
-            if held.sha256:
-                yield f"{held.sha256.hex()}  {held.blob.name}"
+        for line in lines:
+            stored = read_line(line)
+            if stored.sha256:
+                yield f"{stored.sha256.hex()}  {stored.blob.name}"
     except (StopIteration, KeyError, TypeError, ValueError) as error:
         raise DestinationError(f"the manifest of version {name} cannot be read: {error}") from error

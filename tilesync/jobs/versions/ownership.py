@@ -1,4 +1,4 @@
-"""Ownership of a destination: it takes the exports of its owner alone, until somebody adopts it for another."""
+"""Ownership of a destination: it accepts only exports of its owner, until a user adopts it for another one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ ResolveSource = Callable[[], Awaitable[Resolution]]
 
 @dataclass(frozen=True)
 class OwnershipRequest:
-    """What a run wants of a destination: to mirror what is `asked` for, and with `adopt` to make it the owner. `place`
-    is how people name the destination; `observe` hears whose it is.
+    """A request to mirror the exports of `requested` into a destination; `adopt` makes that the owner.
+
+    `display_name` is the destination as people name it; `observe` receives events about the owner.
     """
 
     requested: RequestedOwner
@@ -29,8 +30,9 @@ class OwnershipRequest:
     adopt: bool = False
 
     def admit(self, publication: ReadOnlyPublication) -> None:
-        """Raise OtherOwner where the destination is another's, as far as that shows without its state, and without a
-        look at SOURCE. Reads only.
+        """Raise OtherOwner if the destination clearly belongs to another owner.
+
+        An early check: it reads the destination only, not its state folder, and not SOURCE.
         """
         owner = find_owner(publication)
         if (
@@ -44,37 +46,37 @@ class OwnershipRequest:
     async def resolve_owner(
         self, publication: ReadOnlyPublication, catalog: Catalog, resolve_source: ResolveSource
     ) -> tuple[str, Resolution | None]:
-        """The owner that the destination has from now on; and what SOURCE resolved to, where it had to be asked.
+        """Return the owner of the destination from now on, and the resolution of SOURCE if it was needed.
 
-        A run that got nothing, for a mistyped SOURCE say, left no owner behind: another takes over without a word.
-        Raises OtherOwner. Writes nothing.
+        A run that fetched nothing, for example because of a mistyped SOURCE, leaves no owner behind: the next run takes
+        over silently. Raises OtherOwner. Writes nothing.
         """
         owner = await run_in_thread(find_owner, publication) or _find_unfinished_owner(catalog)
         if owner:
             self.observe(OwnerIdentified(owner))
-        asked, first = self.requested, None
-        claim = compare_owner(owner, asked, None)
+        requested, resolution = self.requested, None
+        claim = compare_owner(owner, requested, None)
         if claim is OwnerMatch.UNSURE:
-            held = {version.name for version in catalog.versions()}
-            held.update(await run_in_thread(publication.manifest_names))
-            if asked.export is None:
-                first = await resolve_source()
-                asked = asked.with_export(first.export)
-            claim = compare_owner(owner, asked, held)
+            version_names = {version.name for version in catalog.versions()}
+            version_names.update(await run_in_thread(publication.manifest_names))
+            if requested.export is None:
+                resolution = await resolve_source()
+                requested = requested.with_export(resolution.export)
+            claim = compare_owner(owner, requested, version_names)
         if claim is OwnerMatch.OTHER and not self.adopt:
             if not (catalog.is_vacant() and await run_in_thread(publication.is_vacant)):
-                raise self._other_owner_error(owner, asked)
+                raise self._other_owner_error(owner, requested)
             owner = ""
-        after = merge_owner(owner, asked, claim)
-        if owner and after != owner:
-            what = (
+        new_owner = merge_owner(owner, requested, claim)
+        if owner and new_owner != owner:
+            message = (
                 f"{self.display_name} belonged to {describe_owner(owner)};"
-                f" from now on it belongs to {describe_owner(after)}"
+                f" from now on it belongs to {describe_owner(new_owner)}"
             )
-            self.observe(Notice(what))
-        if after and after != owner:
-            self.observe(OwnerIdentified(after))
-        return after, first
+            self.observe(Notice(message))
+        if new_owner and new_owner != owner:
+            self.observe(OwnerIdentified(new_owner))
+        return new_owner, resolution
 
     def _other_owner_error(self, owner: str, requested: RequestedOwner) -> OtherOwner:
         wanted = describe_owner(requested.owner) if requested.owner else f"export {requested.export}"
@@ -84,23 +86,24 @@ class OwnershipRequest:
 async def claim_destination(
     destination: Destination, ownership: OwnershipRequest | None, resolve_source: ResolveSource
 ) -> Resolution | None:
-    """See that a destination belongs to who is asked for, and record that where it is not; nothing else was written
-    before. What SOURCE resolved to, where it had to be asked. Raises OtherOwner.
+    """Check that a destination belongs to the requested owner, and record the owner if that is new.
+
+    Call it before anything else is written. Returns the resolution of SOURCE if it was needed. Raises OtherOwner.
     """
     if ownership is None:
         return None
     publication = destination.publication
-    owner, first = await ownership.resolve_owner(publication, destination.catalog, resolve_source)
-    before = await run_in_thread(publication.owner)
-    if before and before != owner and not ownership.adopt:
+    owner, resolution = await ownership.resolve_owner(publication, destination.catalog, resolve_source)
+    old_owner = await run_in_thread(publication.owner)
+    if old_owner and old_owner != owner and not ownership.adopt:
         _delete_unfinished(destination.catalog)
-    if owner and (before != owner or (ownership.adopt and await run_in_thread(publication.is_vacant))):
+    if owner and (old_owner != owner or (ownership.adopt and await run_in_thread(publication.is_vacant))):
         await run_in_thread(partial(publication.set_owner, owner, stated=ownership.adopt))
-    return first
+    return resolution
 
 
 def _delete_unfinished(catalog: Catalog) -> None:
-    """Forget the versions that others began here: of a vacant destination, so they hold nothing."""
+    """Delete the versions that another owner began, if the destination is vacant, so they hold no files."""
     if catalog.is_vacant():
         for version in catalog.versions():
             catalog.delete_version(version)
@@ -108,27 +111,29 @@ def _delete_unfinished(catalog: Catalog) -> None:
 
 @dataclass(frozen=True)
 class OwnershipStatus:
-    """Whose a destination is, and when a run last ended well, in UTC; None where that is not known."""
+    """The owner of a destination, and the time of its last successful run in UTC; None if unknown."""
 
     owner: str | None
     last_success: str | None
 
 
 def read_ownership_status(publication: ReadOnlyPublication) -> OwnershipStatus:
-    """What a destination says of itself. Raises DestinationError."""
+    """Read the owner and the last success of a destination. Raises DestinationError."""
     checked = (publication.last_success() or {}).get("checked")
     return OwnershipStatus(find_owner(publication) or None, checked if isinstance(checked, str) else None)
 
 
 def report_owner(publication: ReadOnlyPublication, observe: Observer) -> None:
-    """Say whose a destination is, where that is known."""
+    """Emit an event with the owner of a destination, if it is known."""
     if owner := find_owner(publication):
         observe(OwnerIdentified(owner))
 
 
 def find_owner(publication: ReadOnlyPublication) -> str:
-    """The owner of a destination: as it was recorded, else as `latest.json`, or the manifest of the version that it
-    names, tells (no release before this one kept a record); empty where nothing is held.
+    """Return the owner of a destination; empty if nothing is held.
+
+    If no owner is recorded (earlier releases did not), it comes from `latest.json`, or from the manifest of the version
+    that `latest.json` names, or else of the newest one.
     """
     if owner := publication.owner():
         return owner
@@ -146,13 +151,13 @@ def _list_finished(publication: ReadOnlyPublication) -> Iterator[Version]:
         try:
             yield read_header(next(publication.manifest(name)), name=name)
         except (DestinationError, StopIteration, KeyError, TypeError, ValueError):
-            continue  # whoever needs that manifest reports it
+            continue  # reported where that manifest is needed
 
 
 def _find_unfinished_owner(catalog: Catalog) -> str:
-    """The owner of what an earlier release began to bring in, and never finished."""
-    begun = [version for version in catalog.versions() if version.published_at is None]
-    return next((_get_version_owner(version) for version in reversed(begun)), "")
+    """Return the owner of the newest unfinished version, which an earlier release may have left; else empty."""
+    unfinished = [version for version in catalog.versions() if version.published_at is None]
+    return next((_get_version_owner(version) for version in reversed(unfinished)), "")
 
 
 def _get_version_owner(version: Version) -> str:

@@ -1,4 +1,4 @@
-"""Presence: whether the files of a published version still lie there, looked at for a bounded time in each run."""
+"""Presence check: verify for a bounded time per run that the files of a published version are still there."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from tilesync.model import StoredFile, Version
 from tilesync.protocols import Catalog, Clock, StoredFiles
 
 PRESENCE_CHECK_TIME = timedelta(seconds=2)
-"""How long a run that has nothing to do looks at files. The next run goes on where it stopped: of few files all are
-looked at each time, of very many all within some runs.
+"""Time that a run without changes spends on the check. The next run continues where it stopped, so a small version is
+checked completely in each run, and a very large one within several runs.
 """
 
 PROGRESS_KEY = "looked at {}"
-"""Under which key the catalog keeps how many files of a version were found since the look began, and where it goes on.
-"""
+"""Catalog key for the progress of a check: the number of files found so far, and the cursor to continue at."""
 
 
 class PresenceResult(NamedTuple):
-    """How many files were looked at, and whether nothing tells of a lost one."""
+    """Number of checked files, and whether none of them is lost."""
 
     files: int
     is_sound: bool
 
 
 class PresenceCheck:
-    """Looks at the files of versions that are held, as far as one run has time for that. Blocks."""
+    """Checks that stored files are still there, as far as the time of one run allows. Blocks."""
 
     def __init__(
         self, catalog: Catalog, files: StoredFiles, clock: Clock, *, max_time: timedelta = PRESENCE_CHECK_TIME
@@ -40,43 +39,43 @@ class PresenceCheck:
         self._max_time_s = max_time.total_seconds()
 
     def check_next_files(self, version: Version) -> PresenceResult:
-        """Look at the next files of a version, a few at least. One that is gone or changed ends the look: it is not
-        sound then, and the next look begins at the start.
+        """Check the next files of a version, at least a few.
+
+        A file that is gone or changed ends the check with `is_sound` False, and the next check begins at the start.
         """
         key = PROGRESS_KEY.format(version.name)
-        count, _, place = (self._catalog.get_value(key) or "").partition(" ")
+        count, _, cursor = (self._catalog.get_value(key) or "").partition(" ")
         found = int(count) if count.isdecimal() else 0
         self._catalog.set_value(key, "")
         try:
-            look = self._check_from(version, key, found, place)
-            if look.files or not look.is_sound:
-                return look
+            result = self._check_from(version, key, found, cursor)
+            if result.files or not result.is_sound:
+                return result
         except DestinationError:
-            if not place:
+            if not cursor:
                 raise
-        return self._check_from(
-            version, key, 0, ""
-        )  # that was the end, or a place that the store does not know any more
+        # The cursor was at the end, or the store does not know it any more.
+        return self._check_from(version, key, 0, "")
 
     def _check_from(self, version: Version, key: str, found: int, cursor: str) -> PresenceResult:
-        until, looked = self._clock.monotonic() + self._max_time_s, 0
-        for glance in self._files.presence_pages(version, self._catalog, cursor):
-            for start in range(len(glance.doubtful)):
-                if not self._is_sound(version, glance.doubtful[start : start + 1]):
-                    return PresenceResult(looked, is_sound=False)
-                if self._clock.monotonic() >= until and start + 1 < len(glance.doubtful):
+        deadline, checked = self._clock.monotonic() + self._max_time_s, 0
+        for page in self._files.presence_pages(version, self._catalog, cursor):
+            for start in range(len(page.doubtful)):
+                if not self._is_sound(version, page.doubtful[start : start + 1]):
+                    return PresenceResult(checked, is_sound=False)
+                if self._clock.monotonic() >= deadline and start + 1 < len(page.doubtful):
                     self._catalog.set_value(key, f"{found} {cursor}")
-                    return PresenceResult(looked + start + 1, is_sound=True)
-            found, looked, cursor = found + glance.files, looked + glance.files, glance.cursor
+                    return PresenceResult(checked + start + 1, is_sound=True)
+            found, checked, cursor = found + page.files, checked + page.files, page.cursor
             if not cursor:
-                return PresenceResult(looked, is_sound=found >= version.files)
-            if self._clock.monotonic() >= until:
+                return PresenceResult(checked, is_sound=found >= version.files)
+            if self._clock.monotonic() >= deadline:
                 break
         self._catalog.set_value(key, f"{found} {cursor}")
-        return PresenceResult(looked, is_sound=True)
+        return PresenceResult(checked, is_sound=True)
 
     def _is_sound(self, version: Version, stored: Sequence[StoredFile]) -> bool:
-        """Whether a file that looks changed has the right bytes; it is known by its new look then."""
-        sound = find_intact(version, stored, self._files)
-        self._catalog.update_stamps(version, sound)
-        return bool(sound)
+        """Return whether a file with a changed stamp has the right bytes; then record the new stamp."""
+        intact = find_intact(version, stored, self._files)
+        self._catalog.update_stamps(version, intact)
+        return bool(intact)

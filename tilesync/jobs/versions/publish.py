@@ -1,4 +1,4 @@
-"""Finishing: a version that is whole and complete gets its manifest; from then on it is never changed."""
+"""Publish a version: check that it is complete and sound, then write its manifest; after that it never changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROWS_PER_QUERY = 2000
 
 
 class Publisher:
-    """Judges versions of one destination, and finishes those that pass."""
+    """Checks versions of one destination, and publishes those that pass."""
 
     def __init__(self, destination: Destination, run: RunContext, *, allow_missing: bool) -> None:
         self._publication = destination.publication
@@ -42,10 +42,11 @@ class Publisher:
         self._allow_missing = allow_missing
 
     async def finish(self, version: Version, *, defects: Collection[str] = ()) -> Version:
-        """Finish a version of which everything is held: its files durable, its manifest in place. `lacks`: what it is
-        known to ask for in vain, as names and sentences of a manifest.
+        """Publish a version whose files are all stored: make them durable, then write the manifest.
 
-        Raises Incomplete for one that is not whole, or not complete by meaning.
+        `defects`: known defects of the version it is copied from, as names and sentences of a manifest.
+
+        Raises Incomplete if files are missing or damaged, or references lead nowhere.
         """
         totals = self._catalog.compute_totals(version)
         if totals.stored_files != totals.files:
@@ -60,61 +61,63 @@ class Publisher:
         return await run_in_thread(partial(self.seal, version, report_gzip=True))
 
     def seal(self, version: Version, *, report_gzip: bool = False) -> Version:
-        """Make every file durable, then write the manifest; from here on the catalog knows the version as it is.
-        `tells`: what a web server must say of its files is told.
+        """Make every file durable, write sidecar and manifest, and update the catalog.
+
+        `report_gzip`: emit an event if a web server must send `Content-Encoding: gzip` for some files.
         """
-        gzip = GzipFileCounter()
+        gzip_counter = GzipFileCounter()
         jobs: list[Callable[[], Any]] = [
             partial(self._publication.write_sidecar, version, self._make_sidecar_lines(version)),
-            partial(self._publication.write_manifest, version, self._make_manifest_lines(version, gzip)),
+            partial(self._publication.write_manifest, version, self._make_manifest_lines(version, gzip_counter)),
         ]
         _, sha256 = map_in_threads(lambda job: job(), jobs, max_threads=2)
         version = replace(version, manifest_sha256=sha256)
         self._catalog.update_version(version)
         if report_gzip and not self._files.states_encoding and version.content is Content.STORED:
-            count, endings = gzip.count_gzip(self._files, version)
+            count, suffixes = gzip_counter.count_gzip(self._files, version)
             if count:
-                self._run.observe(GzipStored(version.name, count, tuple(endings)))
+                self._run.observe(GzipStored(version.name, count, tuple(suffixes)))
         return version
 
     def _check_completeness(self, version: Version, defects: Collection[str]) -> Version:
-        """The version with the counts of what it asks for. Missing files are an error, but for those that were missing
-        when it was published before, here or where it is copied from.
+        """Return the version with its completeness counts; raise Incomplete if it must not be published.
+
+        Defects that it had when it was published before, here or where it is copied from, are no error.
         """
-        found = compute_completeness(version, self._catalog, self._files)
-        self._run.stats.completeness = found
+        completeness = compute_completeness(version, self._catalog, self._files)
+        self._run.stats.completeness = completeness
         report_diagnostics(version, self._catalog, self._run.observe)
-        known = version.published_at is not None and found.missing <= version.completeness.missing
-        broken = self._release_unusable(version, defects)
-        useless = {each.name for each in broken}
-        absent = blind = 0
-        first, empty = "", False
+        has_known_gaps = version.published_at is not None and completeness.missing <= version.completeness.missing
+        damaged = self._release_unusable(version, defects)
+        damaged_names = {each.name for each in damaged}
+        missing_count = unreadable_count = 0
+        first_message, includes_empty = "", False
         for each in list_unmet(version, self._catalog):
-            allowed = self._allow_missing or known or (each.name or each.message) in defects
-            if each.name is None and each.subject in useless:
-                continue  # what it says cannot be followed since it is broken
+            allowed = self._allow_missing or has_known_gaps or (each.name or each.message) in defects
+            if each.name is None and each.subject in damaged_names:
+                continue  # already reported as damaged, so its references cannot be followed
             if allowed:
                 self._run.observe(DiagnosticReported(each.subject, "missing", each.message))
                 continue
             self._run.observe(FileFailed(each.subject, "BlobMissing", each.message))
             if each.name is None:
-                blind, first = blind + 1, first or each.message
+                unreadable_count, first_message = unreadable_count + 1, first_message or each.message
             else:
-                absent, empty = absent + 1, empty or each.is_stored
-        led = self._report_leading_elsewhere(version, defects)
+                missing_count, includes_empty = missing_count + 1, includes_empty or each.is_stored
+        elsewhere_count = self._report_leading_elsewhere(version, defects)
         problems = [
-            *_missing_problem(absent, includes_empty=empty),
-            *_unreadable_problem(blind, first),
-            *_damaged_problem(broken),
-            *_leading_elsewhere_problem(led),
+            *_missing_problem(missing_count, includes_empty=includes_empty),
+            *_unreadable_problem(unreadable_count, first_message),
+            *_damaged_problem(damaged),
+            *_leading_elsewhere_problem(elsewhere_count),
         ]
         if problems:
-            what, hints = ("; ".join(parts) for parts in zip(*problems, strict=True))
-            raise Incomplete(what, hint=f"this export was not published; {hints}")
-        return replace(version, completeness=found)
+            message, hints = ("; ".join(parts) for parts in zip(*problems, strict=True))
+            raise Incomplete(message, hint=f"this export was not published; {hints}")
+        return replace(version, completeness=completeness)
 
     def _report_leading_elsewhere(self, version: Version, defects: Collection[str]) -> int:
-        """Tell the files that lead viewers of a copy elsewhere; how many they are, where that is an error."""
+        """Report the files that lead viewers of a copy elsewhere; return their number if that is an error, else 0."""
         if self._allow_missing or version.published_at is not None:
             return 0
         failed = 0
@@ -125,12 +128,14 @@ class Publisher:
         return failed
 
     def _release_unusable(self, version: Version, defects: Collection[str]) -> list[DamagedFile]:
-        """Tell the broken files that something asks for, and return those that are errors. They are not held any
-        more, so that the next run fetches them anew. What was published before may have been so on request.
+        """Report the damaged files that something refers to, and return those that are errors.
+
+        Those count as not stored any more, so that the next run fetches them again. A version that was published
+        before may have been published with --allow-missing, so its damaged files are no errors.
         """
-        failed, bears = list[DamagedFile](), self._allow_missing or version.published_at is not None
+        failed, tolerates = list[DamagedFile](), self._allow_missing or version.published_at is not None
         for each in list_unusable(version, self._catalog):
-            if each.name in defects or (bears and not is_essential(each)):
+            if each.name in defects or (tolerates and not is_essential(each)):
                 self._run.observe(DiagnosticReported(each.name, "damaged", describe_damage(each)))
                 continue
             self._run.observe(FileFailed(each.name, "BlobDamaged", f"{each.name}: {describe_damage(each)}"))
@@ -140,18 +145,18 @@ class Publisher:
         return failed
 
     def list_missing(self, version: Version) -> list[str]:
-        """The names that a published version asks for and that its container did not have."""
+        """List the names that a published version refers to and that its container did not have."""
         return [each.name for each in self._list_unmet(version) if each.name is not None and not each.is_stored]
 
     def _describe_leading_elsewhere(self, version: Version) -> list[str]:
-        """Sentences on the files that lead viewers of a copy elsewhere, and are published all the same."""
+        """List, for the manifest, a sentence for each published file that leads viewers of a copy elsewhere."""
         if not version.completeness.unfollowed:
             return []
         self._catalog.references.compute_completeness(version)
         return [f"{name}: {where}" for name, where in self._catalog.references.list_leading_elsewhere(version)]
 
     def _list_damaged(self, version: Version) -> list[str]:
-        """The names of the broken files that are published all the same."""
+        """List, for the manifest, the names of the damaged files that are published anyway."""
         if not self._catalog.references.has_suspect_files(version):
             return []
         self._catalog.references.compute_completeness(version)
@@ -168,70 +173,72 @@ class Publisher:
         after = ""
         while batch := self._catalog.list_stored(version, after, limit=ROWS_PER_QUERY):
             after = batch[-1][0]
-            traces = {held.blob.name: held.mtime_ns for _, held in batch}
-            for name, reading in self._catalog.references.read_contents(
-                version, list(traces), references_per_part=MAX_REFERENCES_IN_MEMORY
+            mtimes_ns = {stored.blob.name: stored.mtime_ns for _, stored in batch}
+            for name, content in self._catalog.references.read_contents(
+                version, list(mtimes_ns), references_per_part=MAX_REFERENCES_IN_MEMORY
             ):
-                yield notes.make_line(SidecarEntry(name, traces[name], reading))
+                yield notes.make_line(SidecarEntry(name, mtimes_ns[name], content))
 
     def _make_manifest_lines(self, version: Version, gzip: GzipFileCounter) -> Iterator[Mapping[str, Any]]:
-        lost = self._list_unmet(version)
+        unmet = self._list_unmet(version)
         yield make_header(
             version,
-            [each.name for each in lost if each.name is not None],
-            [each.message for each in lost if each.name is None],
+            [each.name for each in unmet if each.name is not None],
+            [each.message for each in unmet if each.name is None],
             damaged=self._list_damaged(version),
             elsewhere=self._describe_leading_elsewhere(version),
         )
         after = ""
         while batch := self._catalog.list_stored(version, after, limit=ROWS_PER_QUERY):
             after = batch[-1][0]
-            for _, held in batch:
-                gzip.add(held)
-                yield make_line(held)
+            for _, stored in batch:
+                gzip.add(stored)
+                yield make_line(stored)
 
 
 _Problem = tuple[str, str]
-"""What is wrong, and what helps."""
+"""A message and its hint."""
 
 
 def _missing_problem(count: int, *, includes_empty: bool) -> Iterator[_Problem]:
-    """Files that are asked for in vain; `empty`: some are there, without bytes."""
+    """Describe files that are referred to but missing; `includes_empty`: some are there, without bytes."""
     if count:
         state = f"not in the container{', or empty' if includes_empty else ''}"
-        what = f"{format_file_count(count)} that the tilesets ask for {'is' if count == 1 else 'are'} {state}"
-        yield what, "if the export was made so, run again with --allow-missing"
+        message = f"{format_file_count(count)} that the tilesets refer to {'is' if count == 1 else 'are'} {state}"
+        yield message, "if the export itself lacks them, publish it with --allow-missing"
 
 
 def _unreadable_problem(count: int, first_message: str) -> Iterator[_Problem]:
-    """References that no copy can follow."""
+    """Describe references that no copy can follow."""
     if count:
-        what = f"{format_count(count, 'reference')} of the tilesets cannot be followed ({first_message})"
-        hint = "what lies behind such a reference is lost: make the export anew, or publish without (--allow-missing)"
-        yield what, hint
+        message = f"{format_count(count, 'reference')} of the tilesets cannot be followed ({first_message})"
+        hint = "a copy lacks the tiles behind such references: create the export again, or publish with --allow-missing"
+        yield message, hint
 
 
 def _damaged_problem(damaged: Collection[DamagedFile]) -> Iterator[_Problem]:
-    """Files that lie here and are of no use for who asks for them."""
+    """Describe stored files that are damaged or unusable."""
     if not damaged:
         return
-    what = f"{format_file_count(len(damaged))} that the tilesets ask for {'is' if len(damaged) == 1 else 'are'} broken"
+    message = (
+        f"{format_file_count(len(damaged))} that the tilesets refer to {'is' if len(damaged) == 1 else 'are'} damaged"
+    )
     if any(each.name == ROOT for each in damaged):
-        way = "no viewer can show: make the export anew"
+        advice = "no viewer can show this export: create it again"
     elif any(is_essential(each) for each in damaged):
-        way = "can be left out with --exclude NAME"
+        advice = "leave them out with --exclude NAME"
     else:
-        way = "is published with --allow-missing, or left out with --exclude NAME"
-    yield what, f"the next run fetches broken files anew; what the container itself holds so {way}"
+        advice = "publish them with --allow-missing, or leave them out with --exclude NAME"
+    yield message, f"the next run fetches damaged files again; if they are damaged in the container too, {advice}"
 
 
 def _leading_elsewhere_problem(count: int) -> Iterator[_Problem]:
-    """Files that lead viewers of a copy elsewhere."""
+    """Describe files that lead viewers of a copy elsewhere."""
     if count:
-        what = (
+        message = (
             f"{format_file_count(count)} of the tileset {'leads' if count == 1 else 'lead'} viewers of a copy elsewhere"
         )
         hint = (
-            "such URIs end with the link, or are none of this container; with --allow-missing it is published as it is"
+            "such URIs expire with the link, or point outside the container; --allow-missing publishes them unchanged"
         )
-        yield what, hint
+        yield message, hint

@@ -1,4 +1,4 @@
-"""Pointing back at an older version, and forward again."""
+"""Roll back the pointer to an older version, or move it forward to the newest again."""
 
 from __future__ import annotations
 
@@ -18,43 +18,45 @@ from tilesync.model import Layout, Version
 from tilesync.protocols import Destination
 from tilesync.runtime.threads import run_in_thread
 
-SEPARATE_FOLDER_HINT = "mirror that export into a folder of its own: --export-id"
+SEPARATE_FOLDER_HINT = "mirror the older export into another folder with --export-id"
 
 
 async def rollback(destination: Destination, run: RunContext, name: str | None, *, latest: bool) -> Version:
-    """Move the pointer to an older version and pin it there; `latest`: to the newest, and let it follow again.
+    """Move the pointer to an older version and pin it there; `latest`: to the newest, and remove the pin.
 
-    Without a `name` it is the version before the one that the pointer names. Raises UsageError when there is no such
-    version, VerifyFailed when files of it are gone: the pointer stays then.
+    Without a `name`, the version before the current one is chosen. Raises UsageError if there is no such version, and
+    VerifyFailed if some of its files are gone; the pointer does not move then.
     """
     if destination.layout is Layout.FLAT:
-        raise UsageError("the flat layout holds one version: there is none to point back at", hint=SEPARATE_FOLDER_HINT)
+        raise UsageError(
+            "the flat layout holds one version only: there is no older one to roll back to", hint=SEPARATE_FOLDER_HINT
+        )
     await run_in_thread(report_owner, destination.publication, run.observe)
     await prepare_destination(destination, run)
-    pointing = Pointer(destination, run.clock, run.observe)
+    pointer = Pointer(destination, run.clock, run.observe)
     history = sort_newest_first(destination.catalog.versions())
     if not history:
-        raise DestinationError("no version is held here", hint="`tilesync mirror` brings one in")
-    newest = destination.catalog.get_value("newest")
-    followed = next((version for version in history if version.name == newest), history[0])
-    current = await run_in_thread(pointing.find_current)
-    version = followed if latest else _choose_version(history, name, current)
+        raise DestinationError("no version is held here", hint="run `tilesync mirror` first")
+    newest_name = destination.catalog.get_value("newest")
+    newest_version = next((version for version in history if version.name == newest_name), history[0])
+    current = await run_in_thread(pointer.find_current)
+    version = newest_version if latest else _choose_version(history, name, current)
     version = await VersionLifecycle(destination, run).check_damage(version)
     if version.damaged:
         raise VerifyFailed(
-            f"version {version.name} is not whole, so the pointer stays",
-            hint=f"`tilesync mirror --export-id {version.export} --no-publish` heals it as long as the service has it",
+            f"files of version {version.name} are missing or damaged, so the pointer does not move",
+            hint=f"`tilesync mirror --export-id {version.export} --no-publish` repairs it if the service still has it",
         )
     if latest:
         try:
             guard_against_shrinking(version, current)
         except GuardTripped as error:
             run.observe(Warned(str(error)))
-        pointing.unpin()
+        pointer.unpin()
     else:
-        pointing.pin(version)
+        pointer.pin(version)
     run.observe(VersionChosen(version.name, "held"))
-    await run_in_thread(pointing.move, version)
+    await run_in_thread(pointer.move, version)
     return version
 
 
@@ -62,7 +64,7 @@ def _choose_version(history: Sequence[Version], name: str | None, current: Versi
     names = [version.name for version in history]
     if name is not None:
         return history[names.index(resolve_version_name(name, names))]
-    place = names.index(current.name) + 1 if current is not None and current.name in names else 0
-    if place == len(history):
-        raise UsageError("no older version is held", hint="`tilesync versions DEST` shows what is")
-    return history[place]
+    position = names.index(current.name) + 1 if current is not None and current.name in names else 0
+    if position == len(history):
+        raise UsageError("no older version is held", hint="`tilesync versions DEST` lists the versions that are held")
+    return history[position]

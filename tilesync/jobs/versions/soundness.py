@@ -1,8 +1,8 @@
-"""Held files that are broken, or of no use for who asks for them: which of them keep a version from being published.
+"""Soundness of a version: damaged or unusable files, and which of them prevent publication.
 
-A file that the container holds so is mirrored so, and told. One that nothing asks for harms nobody. A broken content,
-subtree, schema or model takes a part of the scene with it, so it is an error; an image or a buffer is one where nothing
-proves that the container holds it so: a walk takes what it is given.
+A file that is damaged in the container is mirrored unchanged, and reported. A damaged file that nothing refers to is
+harmless. A damaged content, subtree, schema or model makes a part of the scene disappear, so it is an error. A damaged
+image or buffer is an error only if no MD5 proves that the container holds it like that, after a walk.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ _SCENE_ROLES = frozenset({Role.CONTENT, Role.SUBTREE, Role.SCHEMA, Role.MODEL})
 
 
 def list_unusable(version: Version, catalog: Catalog) -> list[DamagedFile]:
-    """The files that something asks for in vain; after `settle`."""
+    """List the damaged files that prevent publication; after `compute_completeness`."""
     return [each for each in catalog.references.list_damaged(version) if _blocks_publication(version, each)]
 
 
 def list_tolerated(version: Version, catalog: Catalog) -> Iterator[tuple[str, Diagnostic]]:
-    """Every other file that is broken or of no use, with what is to be said of it; after `settle`."""
+    """Yield the damaged files that do not prevent publication, with a diagnostic; after `compute_completeness`."""
     for each in catalog.references.list_damaged(version):
         if not each.role:
-            yield each.name, Diagnostic("damaged orphan", f"{each.reason}; nothing asks for it")
+            yield each.name, Diagnostic("damaged orphan", f"{each.reason}; nothing refers to it")
         elif not _blocks_publication(version, each):
             yield each.name, Diagnostic("damaged", describe_damage(each))
 
 
 def describe_damage(damaged_file: DamagedFile) -> str:
-    """What is wrong with a file, and for whom."""
+    """Describe the damage of a file, and a file that refers to it."""
     return (
-        f"{damaged_file.reason}; {damaged_file.referrer} asks for it ({damaged_file.role})"
+        f"{damaged_file.reason}; {damaged_file.referrer} refers to it ({damaged_file.role})"
         if damaged_file.referrer
         else damaged_file.reason
     )
 
 
 def is_essential(damaged_file: DamagedFile) -> bool:
-    """Whether what asks for the file is lost without it: nobody can be asked to bear that."""
+    """Return whether a part of the scene is lost without the file; --allow-missing does not permit that."""
     return damaged_file.role in _SCENE_ROLES
 
 

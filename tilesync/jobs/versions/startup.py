@@ -1,4 +1,4 @@
-"""What comes before any work on a destination: catalog and manifests tell of what lies there."""
+"""Startup of a run: bring catalog and manifests in line with the files of a destination."""
 
 from __future__ import annotations
 
@@ -18,28 +18,31 @@ from tilesync.runtime.threads import run_in_thread
 
 
 async def prepare_destination(destination: Destination, run: RunContext) -> None:
-    """See that catalog and manifests tell of what lies there: they may be lost, or the machine restarted since."""
+    """Bring catalog and manifests in line with the destination: they may be lost, or the machine was restarted."""
     publication = destination.publication
-    found, _ = await asyncio.gather(run_in_thread(publication.manifest_names), run_in_thread(publication.latest))
-    there = set(found)
+    manifest_names, _ = await asyncio.gather(
+        run_in_thread(publication.manifest_names), run_in_thread(publication.latest)
+    )
+    finished_names = set(manifest_names)
     if destination.catalog.get_value("adopted") is None:
-        await rebuild_catalog(destination, there, run)
+        await rebuild_catalog(destination, finished_names, run)
     elif destination.is_shared:
-        await _sync_with_other_machines(destination, there, run)
+        await _sync_with_other_machines(destination, finished_names, run)
     versions = VersionLifecycle(destination, run)
     await versions.recheck_after_restart()
     for version in destination.catalog.versions():
-        if version.published_at is not None and version.name not in there:
+        if version.published_at is not None and version.name not in finished_names:
             await _handle_missing_manifest(version, versions, destination, run)
 
 
 async def _sync_with_other_machines(destination: Destination, finished_names: set[str], run: RunContext) -> None:
-    """Take in what other machines did meanwhile: versions that they finished, also such as were begun here, those that
-    they retired, and where they had the pointer lead.
+    """Update the catalog with changes by other machines: finished versions, retired versions, and the pointer.
+
+    A version that began here may have been finished there.
     """
-    catalog, retired = destination.catalog, await run_in_thread(destination.publication.retired_names)
+    catalog, retired_names = destination.catalog, await run_in_thread(destination.publication.retired_names)
     for version in catalog.versions():
-        if version.name in retired and version.name not in finished_names:
+        if version.name in retired_names and version.name not in finished_names:
             catalog.update_version(replace(version, retired_at=format_timestamp(run.clock.now())))
             catalog.drop_files(version)
             run.observe(Notice(f"version {version.name} was retired by another machine"))
@@ -47,7 +50,7 @@ async def _sync_with_other_machines(destination: Destination, finished_names: se
             catalog.delete_version(version)
     known = {version.name for version in catalog.versions(retired=True)}
     for name in sorted(finished_names - known):
-        run.observe(Notice(f"version {name} was finished by another machine, or by a run that was killed"))
+        run.observe(Notice(f"version {name} was finished by another machine, or by a killed run"))
         await rebuild_version(destination, name, run)
         catalog.set_value("newest", "")
     await run_in_thread(Pointer(destination, run.clock, run.observe).sync_with_latest)
@@ -56,15 +59,18 @@ async def _sync_with_other_machines(destination: Destination, finished_names: se
 async def _handle_missing_manifest(
     version: Version, versions: VersionLifecycle, destination: Destination, run: RunContext
 ) -> None:
-    """Forget a version that someone removed, unless the pointer leads there; of any other write the manifest again."""
-    pointing = Pointer(destination, run.clock, run.observe)
-    lies = destination.layout is not Layout.VERSIONED or await run_in_thread(versions.has_any_files, version)
-    if not lies and version.name not in await run_in_thread(pointing.list_protected):
+    """Handle a lost manifest: retire the version if its files are gone too, else write the manifest again.
+
+    A version that the pointer or a pin needs is never retired.
+    """
+    pointer = Pointer(destination, run.clock, run.observe)
+    has_files = destination.layout is not Layout.VERSIONED or await run_in_thread(versions.has_any_files, version)
+    if not has_files and version.name not in await run_in_thread(pointer.list_protected):
         destination.catalog.update_version(replace(version, retired_at=format_timestamp(run.clock.now())))
         destination.catalog.drop_files(version)
-        run.observe(Notice(f"version {version.name} is not there any more, nor its manifest: it counts as retired"))
+        run.observe(Notice(f"version {version.name} and its manifest are gone: it counts as retired"))
         return
     version = version if version.damaged else await versions.check_damage(version)
     if not version.damaged:
         await run_in_thread(Publisher(destination, run, allow_missing=True).seal, version)
-        run.observe(Warned(f"the manifest of version {version.name} was lost; it is written again"))
+        run.observe(Warned(f"the manifest of version {version.name} was missing; it was written again"))
