@@ -214,7 +214,7 @@ def test_a_link_on_the_command_line_works_with_a_hint(service: Simulator, tmp_pa
         tilesync("mirror", sim=service, TILESYNC_SOURCE=link, TILESYNC_DEST=str(tmp_path / "c")),
     ):
         assert run.returncode == 0, run.stderr
-        assert "others" not in run.stderr
+        assert "other users" not in run.stderr
     assert read_tree(tmp_path / "b/versions") == read_tree(tmp_path / "c/versions") != {}
 
 
