@@ -625,7 +625,7 @@ def test_missing_files_are_named_and_allowed(service: Simulator, tmp_path: Path)
     report = tmp_path / "report.json"
     done = tilesync("mirror", IMODEL, tmp_path / "d", "--report", report, sim=service)
     assert done.returncode == 3
-    assert "gone.glb is not there; tileset.json asks for it" in done.stderr
+    assert "gone.glb is not there; tileset.json refers to it" in done.stderr
     assert "--allow-missing" in done.stderr
     said = json.loads(report.read_text())
     assert (said["missing"], [failure["name"] for failure in said["failures"]]) == (1, ["gone.glb"])
@@ -760,7 +760,7 @@ def test_exports_say_what_a_folder_holds(service: Simulator, tmp_path: Path) -> 
     done = tilesync("exports", IMODEL, "--held", tmp_path, sim=service)
     assert "HELD" in done.stdout.splitlines()[0]
     assert EXPORT in done.stderr
-    assert "deleted when" in done.stderr
+    assert "the service deletes it when" in done.stderr
     assert tilesync("exports", IMODEL, "--held", tmp_path / "new", sim=service).returncode == 0
     assert not (tmp_path / "new").exists()
 
