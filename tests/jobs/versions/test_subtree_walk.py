@@ -605,7 +605,7 @@ def test_a_subtree_that_asks_for_too_much_is_unreadable(shelf: CatalogFixture) -
     started = time.perf_counter()
     assert shelf.count_completeness() == Completeness(referenced=3, missing=1)
     assert time.perf_counter() - started < 10
-    assert shelf.missing() == {"s/0/0/0.subtree: it asks for more than 1,048,576 child subtrees"}
+    assert shelf.missing() == {"s/0/0/0.subtree: it announces more than 1,048,576 child subtrees"}
     assert len(shelf.all_references()) == 1
 
 
