@@ -760,7 +760,7 @@ def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inv
         run = sim.mirror(tmp_path, inventory=inventory)
         assert len(sim.requests) < 30_000
     assert run.exit_code == 3
-    assert any("given up" in failed.message for failed in run.events_of(FileFailed))
+    assert any("not followed further" in failed.message for failed in run.events_of(FileFailed))
     assert len(run.events_of(FileFailed)) < 30_000
 
 

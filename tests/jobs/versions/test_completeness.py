@@ -1,4 +1,4 @@
-"""Whether a version is complete by meaning, and what is to be said of its files."""
+"""Completeness of a version, and the diagnostics of its files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def told(shelf: CatalogFixture) -> list[Event]:
 
 
 def implicit() -> bytes:
-    """A root tileset whose only tile is implicit."""
+    """Return a root tileset whose only tile is implicit."""
     said: dict[str, Any] = {"subdivisionScheme": "QUADTREE", "subtreeLevels": 1, "availableLevels": 1}
     document = json.loads(tileset())
     document["root"] |= {
@@ -51,16 +51,16 @@ SUBTREE = json.dumps(
 # --- complete -------------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_export(shelf: CatalogFixture) -> None:
-    """Of a sound export everything is referenced but what nobody asks for."""
+def test_complete_export(shelf: CatalogFixture) -> None:
+    """In a complete export everything is referenced except orphans."""
     shelf.put_all(export(5))
     assert shelf.count_completeness() == Completeness(referenced=len(export(5)) - 1, orphans=1)
     assert list(list_unmet(shelf.version, shelf.catalog)) == []
 
 
 @pytest.mark.parametrize("lost", sorted(set(export(3)) - {"tileset.json", "data/empty"}))
-def test_whatever_is_missing_is_named(shelf: CatalogFixture, lost: str) -> None:
-    """Each file that is asked for and not there is named, with who asks for it, as what."""
+def test_each_missing_file_is_named(shelf: CatalogFixture, lost: str) -> None:
+    """Each missing file is named, with its referrer and its role."""
     shelf.put_all({name: data for name, data in export(3).items() if name != lost})
     assert shelf.count_completeness().missing == 1
     asker = "tiles/tileset.json" if lost.startswith("tiles/0") else "tileset.json"
@@ -71,7 +71,7 @@ def test_whatever_is_missing_is_named(shelf: CatalogFixture, lost: str) -> None:
 
 
 def test_subtrees_are_followed_to_their_end(shelf: CatalogFixture) -> None:
-    """Settling follows what is implicit: contents that only a subtree announces are referenced, or missing."""
+    """Contents that only a subtree announces are referenced, or missing."""
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": SUBTREE})
     assert shelf.count_completeness() == Completeness(referenced=3, missing=1)
     assert list(list_unmet(shelf.version, shelf.catalog)) == [
@@ -83,8 +83,8 @@ def test_subtrees_are_followed_to_their_end(shelf: CatalogFixture) -> None:
     assert shelf.count_completeness() == Completeness(referenced=3)
 
 
-def test_what_cannot_be_held_is_told_in_one_sentence(shelf: CatalogFixture) -> None:
-    """What no folder can hold, and a subtree that cannot be read, are told with their file, which is named once."""
+def test_unusable_references_are_described(shelf: CatalogFixture) -> None:
+    """An unsafe name and an unreadable subtree are described with their file, named once."""
     shelf.put_all({"tileset.json": tileset("sub/tileset.json"), "sub/tileset.json": implicit()})
     shelf.put_unread("sub/s/0/0/0.subtree", b"garbage")
     shelf.put("tileset.json", tileset("sub/tileset.json", "con%00/x.glb"))
@@ -98,7 +98,7 @@ def test_what_cannot_be_held_is_told_in_one_sentence(shelf: CatalogFixture) -> N
 
 
 def test_real_tilesets_are_complete(tmp_path: Path) -> None:
-    """Of every real tileset all that is asked for is there, and all that is there is asked for."""
+    """In every real tileset, references and files are the same set."""
     found = {}
     for entry in sorted(samples.sample_folder().glob("*/tileset.json")):
         files = read_tree(entry.parent)
@@ -117,8 +117,8 @@ def test_real_tilesets_are_complete(tmp_path: Path) -> None:
 # --- remarks --------------------------------------------------------------------------------------------------------
 
 
-def test_each_remark_and_one_warning_a_kind(shelf: CatalogFixture) -> None:
-    """Every remark is an event of its own; of each problem there is one warning, with an example and the count."""
+def test_one_event_each_and_one_warning_per_problem(shelf: CatalogFixture) -> None:
+    """Each diagnostic is one event; each problem is one warning, with an example and the count."""
     for number in range(1, 4):
         said = tuple(Diagnostic("unfollowed", f"{n}") for n in range(number))
         shelf.catalog.references.add(shelf.version, f"f{number}", ParsedContent(diagnostics=said))
@@ -134,21 +134,21 @@ def test_each_remark_and_one_warning_a_kind(shelf: CatalogFixture) -> None:
 
 
 @pytest.mark.parametrize("problem", sorted(REPORT_ONLY_PROBLEMS))
-def test_some_remarks_are_no_warnings(shelf: CatalogFixture, problem: str) -> None:
-    """What is usual and harmless is told, and warns nobody."""
+def test_report_only_problems_give_no_warning(shelf: CatalogFixture, problem: str) -> None:
+    """Harmless problems are reported without a warning."""
     shelf.catalog.references.add(shelf.version, "a", ParsedContent(diagnostics=(Diagnostic(problem, "d"),)))
     assert told(shelf) == [DiagnosticReported("a", problem, "d")]
 
 
-def test_what_is_missing_is_no_remark(shelf: CatalogFixture) -> None:
-    """What counts as missing is told as such, not as a remark."""
+def test_missing_files_are_no_diagnostics(shelf: CatalogFixture) -> None:
+    """A missing file is counted as missing, not as a diagnostic."""
     for problem in ("unreadable", "unsafe name"):
         shelf.catalog.references.add(shelf.version, "a", ParsedContent(diagnostics=(Diagnostic(problem, "d"),)))
     assert told(shelf) == []
 
 
-def test_tilesets_in_a_circle_are_remarked(shelf: CatalogFixture) -> None:
-    """Tilesets that lead back to themselves are remarked with the step that closes the circle, and are complete."""
+def test_tileset_cycle_is_reported(shelf: CatalogFixture) -> None:
+    """A cycle of tilesets is reported with the reference that closes it, and is complete."""
     shelf.put_all({"tileset.json": tileset("a/tileset.json"), "a/tileset.json": tileset("../b.json")})
     shelf.put("b.json", tileset("tileset.json", "b.json"))
     assert shelf.count_completeness() == Completeness(referenced=3)
@@ -158,8 +158,8 @@ def test_tilesets_in_a_circle_are_remarked(shelf: CatalogFixture) -> None:
     assert len([event for event in told(shelf) if isinstance(event, Warned)]) == 1
 
 
-def test_a_real_circle(shelf: CatalogFixture) -> None:
-    """The tilesets of a real circle are all there, and one step of it is remarked."""
+def test_real_tileset_cycle(shelf: CatalogFixture) -> None:
+    """All tilesets of a real cycle are there, and one reference of it is reported."""
     files = read_tree(samples.sample_folder("CyclicExternalTilesets"))
     files["tileset.json"] = tileset("tilesetWithCycleA.json")
     shelf.put_all(files)
@@ -167,8 +167,8 @@ def test_a_real_circle(shelf: CatalogFixture) -> None:
     assert [event.problem for event in told(shelf) if isinstance(event, DiagnosticReported)] == ["cycle"]
 
 
-def test_contents_that_no_viewer_shows_are_remarked(shelf: CatalogFixture) -> None:
-    """An empty content and one of an unknown kind are told, each with what it is."""
+def test_unusable_contents_are_reported(shelf: CatalogFixture) -> None:
+    """An empty content and one of an unknown kind are reported, each with its problem."""
     shelf.put_all({"tileset.json": tileset("empty", "what"), "empty": b"", "what": b"what is this?"})
     assert shelf.count_completeness() == Completeness(referenced=3)
     assert [event for event in told(shelf) if isinstance(event, DiagnosticReported)] == [
@@ -177,8 +177,8 @@ def test_contents_that_no_viewer_shows_are_remarked(shelf: CatalogFixture) -> No
     ]
 
 
-def test_settling_again_says_the_same(shelf: CatalogFixture) -> None:
-    """Settling may be done again: counts, remarks and what is missing stay as they are."""
+def test_completeness_can_be_computed_again(shelf: CatalogFixture) -> None:
+    """A second computation gives the same counts, diagnostics and missing files."""
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": SUBTREE.replace(b"}", b', "availableCount": 9}', 1)})
     first = shelf.count_completeness(), told(shelf), list(list_unmet(shelf.version, shelf.catalog))
     again = shelf.count_completeness(), told(shelf), list(list_unmet(shelf.version, shelf.catalog))

@@ -1,4 +1,4 @@
-"""A held file read again."""
+"""File check: read a stored file again."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def blob_of(name: str, data: bytes, **more: Any) -> Blob:
     return Blob(name, len(data), "0x8D", hashlib.md5(data).digest(), **more)
 
 
-def test_what_a_file_is(shelf: CatalogFixture) -> None:
-    """It is held as it was described, with SHA-256 and mtime of what lies there, its kind and what it asks for."""
+def test_check_returns_digest_stamp_and_content(shelf: CatalogFixture) -> None:
+    """The result has blob, SHA-256, mtime, kind and references of the file."""
     data = tileset("a.glb", "sub/b.glb?q", schemaUri=f"{HOME}/s.json")
     shelf.write("x/tileset.json", data)
     os.utime(shelf.root / "versions/e1/x/tileset.json", ns=(5, 1772353800123456789))
@@ -50,8 +50,8 @@ def test_what_a_file_is(shelf: CatalogFixture) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(export(2)))
-def test_every_file_of_an_export(shelf: CatalogFixture, name: str) -> None:
-    """Whatever a sound export holds is what it is described as, known size or not."""
+def test_every_file_of_an_export_passes(shelf: CatalogFixture, name: str) -> None:
+    """Every file of a good export passes, with known size or without."""
     data = export(2)[name]
     shelf.write(name, data)
     for blob in (blob_of(name, data), Blob(name, UNKNOWN_SIZE)):
@@ -60,16 +60,16 @@ def test_every_file_of_an_export(shelf: CatalogFixture, name: str) -> None:
         assert found.stored.sha256 == hashlib.sha256(data).digest()
 
 
-def test_a_file_that_is_not_there(shelf: CatalogFixture) -> None:
-    """A missing file, a folder and a symlink are None: there is nothing to examine."""
+def test_missing_file_is_none(shelf: CatalogFixture) -> None:
+    """A missing file, a folder and a symlink give None."""
     shelf.write("folder/file", b"x")
     (shelf.root / "versions/e1/link").symlink_to("folder/file")
     for name in ("missing", "folder", "link", "folder/missing"):
         assert check_file(shelf.files, shelf.catalog.references, shelf.version, Blob(name, UNKNOWN_SIZE)) is None
 
 
-def test_a_folder_that_leads_elsewhere(shelf: CatalogFixture, tmp_path: Path) -> None:
-    """Through a symlink in place of a folder nothing is read."""
+def test_symlinked_folder_is_not_followed(shelf: CatalogFixture, tmp_path: Path) -> None:
+    """Nothing is read through a symlink in place of a folder."""
     shelf.write("file", b"x")
     (shelf.root / "versions/e1/away").symlink_to(tmp_path)
     with pytest.raises(DestinationError):
@@ -87,17 +87,15 @@ def test_a_folder_that_leads_elsewhere(shelf: CatalogFixture, tmp_path: Path) ->
         ("t.json", gzip.compress(tileset("x"), mtime=0)[:-3], Blob("t.json", UNKNOWN_SIZE), "gzip"),
     ],
 )
-def test_what_is_not_as_described_is_damaged(
-    shelf: CatalogFixture, name: str, data: bytes, blob: Blob, reason: str
-) -> None:
-    """Another size or MD5 than described, and a broken structure, are damage, said with the file's name."""
+def test_mismatch_is_damage(shelf: CatalogFixture, name: str, data: bytes, blob: Blob, reason: str) -> None:
+    """Another size or MD5, and a broken structure, are damage; the message names the file."""
     shelf.write(name, data)
     with pytest.raises(BlobDamaged, match=f"^{name}: .*{reason}" if reason[-1] != " " else reason):
         check_file(shelf.files, shelf.catalog.references, shelf.version, blob)
 
 
-def test_md5_may_be_left_out(shelf: CatalogFixture) -> None:
-    """On request the MD5 is not compared; the file is held as described all the same."""
+def test_md5_comparison_can_be_skipped(shelf: CatalogFixture) -> None:
+    """On request the MD5 is not compared, and the blob is kept as described."""
     shelf.write("a", b"1234")
     blob = Blob("a", 4, md5=b"m" * 16)
     found = check_file(shelf.files, shelf.catalog.references, shelf.version, blob, compare_md5=False)
@@ -106,10 +104,10 @@ def test_md5_may_be_left_out(shelf: CatalogFixture) -> None:
 
 
 @pytest.mark.parametrize("read", [50, 1 << 20])
-def test_large_documents_go_to_the_catalog_in_parts(
+def test_many_references_go_to_the_catalog_in_parts(
     shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch, read: int
 ) -> None:
-    """A file with many references gives them to the catalog on the way; nothing of before is left, nothing is lost."""
+    """A file with many references writes them to the catalog in parts; old ones are replaced, none is lost."""
     monkeypatch.setattr(module, "MAX_REFERENCES_IN_MEMORY", 10)
     monkeypatch.setattr("tilesync.stores.local.reader.READ_CHUNK_BYTES", read)
     asked_for = {f"{number:03d}.glb" for number in range(95)}
@@ -130,8 +128,8 @@ def test_large_documents_go_to_the_catalog_in_parts(
     assert all(remark.detail != "stale" for _, remark in shelf.remarks())
 
 
-def test_a_short_file_after_a_long_one(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that was told in parts and is replaced by a small one asks for what the small one does, and no more."""
+def test_small_file_replaces_references_of_a_large_one(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file that replaces a large one keeps only its own references."""
     monkeypatch.setattr(module, "MAX_REFERENCES_IN_MEMORY", 3)
     monkeypatch.setattr("tilesync.stores.local.reader.READ_CHUNK_BYTES", 20)
     shelf.put("tileset.json", tileset(*map(str, range(50))))
@@ -140,8 +138,8 @@ def test_a_short_file_after_a_long_one(shelf: CatalogFixture, monkeypatch: pytes
     assert shelf.references_from("tileset.json") == {"x", "y"}
 
 
-def test_an_implicit_tileset_is_known_by_its_last_part(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a file is counts as it is known at its end, also when it was told in parts."""
+def test_implicit_tileset_is_known_by_its_last_part(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The content of the last part counts, also if references were written in parts."""
     monkeypatch.setattr(module, "MAX_REFERENCES_IN_MEMORY", 3)
     monkeypatch.setattr("tilesync.stores.local.reader.READ_CHUNK_BYTES", 20)
     said = {"subdivisionScheme": "QUADTREE", "subtreeLevels": 2, "availableLevels": 2, "subtrees": {"uri": "{x}"}}

@@ -1,4 +1,4 @@
-"""What implicit tilesets ask for, followed through the files that are held."""
+"""Subtree walk: implicit tilesets, followed through the stored files."""
 
 from __future__ import annotations
 
@@ -55,27 +55,27 @@ def implicit(
     content: str = CONTENTS,
     **also: Any,
 ) -> bytes:
-    """A tileset whose children are implicit root tiles."""
+    """Return a tileset whose children are implicit root tiles."""
     tiles = [*more] or [implicit_tile(levels=levels, available=available, subtrees=subtrees, content=content)]
     root = {"boundingVolume": BOX, "geometricError": 9, "refine": "ADD", "children": tiles}
     return json.dumps({"asset": {"version": "1.1"}, "geometricError": 9, "root": root, **also}).encode()
 
 
 def subtree(*, content: dict[str, int] = ALL, children: dict[str, int] = NONE, **more: Any) -> bytes:
-    """A subtree of which all tiles are available."""
+    """Return a subtree whose tiles are all available."""
     said = {"tileAvailability": ALL, "contentAvailability": [content], "childSubtreeAvailability": children}
     return json.dumps({**said, **more}).encode()
 
 
 def make_binary_subtree(said: dict[str, Any], data: bytes = b"") -> bytes:
-    """A binary subtree with `data` in its buffer."""
+    """Return a binary subtree with `data` in its buffer."""
     text = json.dumps(said).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<4sIQQ", b"subt", 1, len(text), len(data)) + text + data
 
 
 def make_subtree_with_children(bits: int, *, content: dict[str, int] = ALL) -> bytes:
-    """A binary subtree of one level with some of its four children."""
+    """Return a binary subtree of one level with some of its four children."""
     said = {
         "buffers": [{"byteLength": 8}],
         "bufferViews": [{"buffer": 0, "byteOffset": 0, "byteLength": 1}],
@@ -87,13 +87,13 @@ def make_subtree_with_children(bits: int, *, content: dict[str, int] = ALL) -> b
 
 
 def make_subtree_with_buffer(uri: str) -> bytes:
-    """A subtree of one level whose children stand in a file of their own."""
+    """Return a subtree of one level whose child availability is in a separate file."""
     views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
     return subtree(children={"bitstream": 0}, buffers=[{"uri": uri, "byteLength": 1}], bufferViews=views)
 
 
 def make_named_subtree(*texts: str, levels: int = 1) -> bytes:
-    """A subtree without children whose contents have a CONTENT_URI, by the property `u` of the class `k`."""
+    """Return a subtree without children whose contents have a CONTENT_URI, in property `u` of class `k`."""
     offsets = [len("".join(texts[:row]).encode()) for row in range(len(texts) + 1)]
     column, values = struct.pack(f"<{len(offsets)}I", *offsets), "".join(texts).encode()
     data = column + values
@@ -120,7 +120,7 @@ def advance_walk(shelf: CatalogFixture, **how: bool) -> set[str]:
 
 
 def contents(shelf: CatalogFixture) -> set[str]:
-    """Every content that a subtree asks for."""
+    """Return every content that a subtree refers to."""
     return {
         target for source, target, role in shelf.all_references() if role == Role.CONTENT and source.endswith("subtree")
     }
@@ -130,7 +130,7 @@ def problems(shelf: CatalogFixture) -> list[tuple[str, str]]:
     return [(name, remark.problem) for name, remark in shelf.remarks()]
 
 
-# --- real tilesets --------------------------------------------------------------------------------------------------
+# --- real tilesets ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def problems(shelf: CatalogFixture) -> list[tuple[str, str]]:
     ],
 )
 def test_real_tilesets(tmp_path: Path, sample: str, entry: str, files: int, missing: set[str]) -> None:
-    """What a real tileset asks for is what lies in its folder, file for file, and only empty ones are remarked."""
+    """The references of a real tileset are its files, one for one, and only empty files are reported."""
     found = read_tree(samples.sample_folder(sample))
     found["tileset.json"] = found.pop(entry)
     shelf = CatalogFixture(tmp_path, catalog=tmp_path / "catalog.sqlite3")
@@ -157,7 +157,7 @@ def test_real_tilesets(tmp_path: Path, sample: str, entry: str, files: int, miss
 
 @pytest.mark.parametrize("sample", ["SparseImplicitOctree", "SparseImplicitQuadtree"])
 def test_each_file_of_a_real_tileset_is_missed(tmp_path: Path, sample: str) -> None:
-    """Whichever file is not there, it is missing; what only it asks for is an orphan, and nothing else is."""
+    """Any absent file is missing; files that only it refers to are orphans."""
     files = read_tree(samples.sample_folder(sample))
     for number, lost in enumerate(sorted(files)[::4]):
         if lost == "tileset.json":
@@ -170,11 +170,14 @@ def test_each_file_of_a_real_tileset_is_missed(tmp_path: Path, sample: str) -> N
         assert bool(found.orphans) <= lost.endswith(".subtree")
 
 
-# --- in whatever order files come -----------------------------------------------------------------------------------
+# --- files in any order ----------------------------------------------------------------------------------------------
 
 
 def make_two_tilesets() -> dict[str, bytes]:
-    """Two implicit tilesets: one with a schema elsewhere, one of three levels with a buffer that two subtrees share."""
+    """Return two implicit tilesets.
+
+    One has an external schema, one has three levels and a buffer that two subtrees share.
+    """
     return {
         "tileset.json": tileset("a/tileset.json", "b/tileset.json"),
         "a/tileset.json": implicit(schemaUri="../schema.json"),
@@ -194,7 +197,7 @@ def make_two_tilesets() -> dict[str, bytes]:
     }
 
 
-ASKED_FOR = {
+REFERENCED = {
     ("a/tileset.json", "a/s/0/0/0.subtree", "subtree"),
     ("a/tileset.json", "schema.json", "schema"),
     ("a/s/0/0/0.subtree", "a/named.glb", "content"),
@@ -214,18 +217,18 @@ ASKED_FOR = {
 
 
 def test_everything_at_once(shelf: CatalogFixture) -> None:
-    """Of files that are all there every reference is found, and those that ask for more by following are told."""
+    """If all files are there, every reference is found, and the files with new references are returned."""
     shelf.put_all(make_two_tilesets())
-    asking = {source for source, _, role in ASKED_FOR if role in {"subtree", "content"}} - {"tileset.json"}
+    asking = {source for source, _, role in REFERENCED if role in {"subtree", "content"}} - {"tileset.json"}
     assert advance_walk(shelf) == asking
-    assert shelf.all_references() == ASKED_FOR
+    assert shelf.all_references() == REFERENCED
     assert shelf.count_completeness() == Completeness(referenced=len(make_two_tilesets()))
 
 
 @settings(max_examples=60)
 @given(st.permutations(sorted(make_two_tilesets())), st.sets(st.integers(0, len(make_two_tilesets()))), st.booleans())
 def test_any_order_gives_the_same_closure(names: list[str], stops: set[int], restart: bool) -> None:
-    """Files may come in any order, in any steps, with restarts: what is asked for in the end is the same."""
+    """Files may arrive in any order and steps, with restarts: the references in the end are the same."""
     files = make_two_tilesets()
     with tempfile.TemporaryDirectory() as folder:
         shelf = CatalogFixture(Path(folder))
@@ -237,19 +240,19 @@ def test_any_order_gives_the_same_closure(names: list[str], stops: set[int], res
                 if restart:
                     following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
                 grown |= following.advance()
-                assert shelf.all_references() <= ASKED_FOR
+                assert shelf.all_references() <= REFERENCED
         grown |= following.advance()
-        assert shelf.all_references() == ASKED_FOR
+        assert shelf.all_references() == REFERENCED
         assert "b/s/1/0/1.subtree" in grown
         assert shelf.count_completeness() == Completeness(referenced=len(files))
-        assert shelf.all_references() == ASKED_FOR
+        assert shelf.all_references() == REFERENCED
         shelf.catalog.close()
 
 
 @settings(max_examples=40)
 @given(st.permutations(sorted(make_two_tilesets())), st.integers(1, len(make_two_tilesets())))
 def test_a_walk_ends_with_the_same_closure(names: list[str], batch: int) -> None:
-    """Fetching only what is asked for, so many at a time, finds every file, each once."""
+    """Fetching only referenced files, in batches, finds every file once."""
     files = make_two_tilesets()
     with tempfile.TemporaryDirectory() as folder:
         shelf = CatalogFixture(Path(folder))
@@ -269,19 +272,19 @@ def test_a_walk_ends_with_the_same_closure(names: list[str], batch: int) -> None
         shelf.catalog.close()
 
 
-def test_growing_again_finds_nothing_new(shelf: CatalogFixture) -> None:
-    """What was followed is not followed again by the same one, and following anew leaves it as it was."""
+def test_advancing_again_finds_nothing_new(shelf: CatalogFixture) -> None:
+    """A walk follows nothing twice, and a new walk gives the same result."""
     shelf.put_all(make_two_tilesets())
     following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
     assert following.advance()
     assert following.advance() == set()
     assert following.advance(is_final=True) == set()
     assert advance_walk(shelf, is_final=True)
-    assert shelf.all_references() == ASKED_FOR
+    assert shelf.all_references() == REFERENCED
 
 
 def test_two_roots_may_share_their_subtrees(shelf: CatalogFixture) -> None:
-    """Two implicit tiles of one tileset with the same subtrees and other contents ask for the contents of both."""
+    """Two implicit tiles with the same subtrees and other contents refer to the contents of both."""
     roots = [implicit_tile(levels=1, subtrees=SUBTREES, content=f"{n}/{{level}}-{{x}}-{{y}}.glb") for n in "ab"]
     shelf.put_all(
         {
@@ -295,8 +298,8 @@ def test_two_roots_may_share_their_subtrees(shelf: CatalogFixture) -> None:
     assert problems(shelf) == []
 
 
-def test_a_disk_that_folds_case(shelf: CatalogFixture) -> None:
-    """On a disk that folds case subtrees are found however they are spelled, and missing ones named as asked for."""
+def test_case_insensitive_disk(shelf: CatalogFixture) -> None:
+    """On a case-insensitive disk, subtrees are found in any spelling, and missing ones are named as referenced."""
     shelf.catalog.set_case_insensitive(is_case_insensitive=True)
     shelf.put_all(
         {
@@ -311,11 +314,11 @@ def test_a_disk_that_folds_case(shelf: CatalogFixture) -> None:
     assert shelf.missing() == {"Ss/1/1/0.subtree", "C/0/0/0.glb"}
 
 
-# --- schema ---------------------------------------------------------------------------------------------------------
+# --- schema ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_schema_is_awaited(shelf: CatalogFixture) -> None:
-    """As long as the schema is not there nothing is followed, since it may rename contents; then it is."""
+def test_walk_waits_for_the_schema(shelf: CatalogFixture) -> None:
+    """Nothing is followed before the schema is stored, since it may rename contents."""
     shelf.put_all(
         {"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
@@ -327,8 +330,8 @@ def test_the_schema_is_awaited(shelf: CatalogFixture) -> None:
     assert contents(shelf) == {"other.glb"}
 
 
-def test_a_schema_inside_counts_too(shelf: CatalogFixture) -> None:
-    """A schema within the tileset renames contents as one elsewhere does."""
+def test_embedded_schema_counts_too(shelf: CatalogFixture) -> None:
+    """An embedded schema renames contents like an external one."""
     shelf.put_all(
         {"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
@@ -336,8 +339,8 @@ def test_a_schema_inside_counts_too(shelf: CatalogFixture) -> None:
     assert contents(shelf) == {"other.glb"}
 
 
-def test_who_reads_the_pointer_is_warned_of_content_uris(shelf: CatalogFixture) -> None:
-    """The pointer cannot lead to what subtrees name themselves, relative to the tileset that they belong to."""
+def test_content_uris_give_a_warning_about_the_pointer(shelf: CatalogFixture) -> None:
+    """The pointer cannot rebase names in subtrees, which are relative to their tileset."""
     shelf.put_all(
         {"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
@@ -348,8 +351,8 @@ def test_who_reads_the_pointer_is_warned_of_content_uris(shelf: CatalogFixture) 
     assert problems(shelf) == []
 
 
-def test_a_schema_that_never_comes_says_nothing(shelf: CatalogFixture) -> None:
-    """At the end a missing schema is missing, and the templates hold; when it comes after all, they hold no more."""
+def test_missing_schema_counts_as_empty(shelf: CatalogFixture) -> None:
+    """In the end a missing schema is missing and the templates hold; if it arrives later, it takes effect."""
     shelf.put_all(
         {"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
@@ -359,8 +362,8 @@ def test_a_schema_that_never_comes_says_nothing(shelf: CatalogFixture) -> None:
     assert shelf.count_completeness() == Completeness(referenced=4)
 
 
-def test_a_broken_schema_counts_as_missing(shelf: CatalogFixture) -> None:
-    """A schema that cannot be read is remarked and counts as missing, until it can."""
+def test_broken_schema_counts_as_missing(shelf: CatalogFixture) -> None:
+    """A schema that cannot be read is reported and counts as missing, until it is repaired."""
     shelf.put_all({"tileset.json": implicit(schemaUri="schema"), "s/0/0/0.subtree": make_named_subtree("other.glb")})
     shelf.put_unread("schema", SCHEMA[:-1])
     shelf.put_all({"c/0/0/0.glb": GLB, "other.glb": GLB})
@@ -371,11 +374,11 @@ def test_a_broken_schema_counts_as_missing(shelf: CatalogFixture) -> None:
     assert shelf.count_completeness() == Completeness(referenced=4, orphans=1)
 
 
-# --- buffers --------------------------------------------------------------------------------------------------------
+# --- buffers ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_buffer_is_awaited(shelf: CatalogFixture) -> None:
-    """A subtree waits for the buffer that it needs; at the end the buffer is missing, and nothing else is."""
+def test_subtree_waits_for_its_buffer(shelf: CatalogFixture) -> None:
+    """A subtree waits for its buffer; in the end only the buffer is missing."""
     shelf.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin"), "c/0/0/0.glb": GLB}
     )
@@ -389,8 +392,8 @@ def test_a_buffer_is_awaited(shelf: CatalogFixture) -> None:
     assert shelf.missing() == {"s/1/1/1.subtree"}
 
 
-def test_a_buffer_that_is_mended_is_read_anew(shelf: CatalogFixture) -> None:
-    """A subtree that could not be read for its buffer counts as missing only as long as that buffer is broken."""
+def test_repaired_buffer_is_read_again(shelf: CatalogFixture) -> None:
+    """A subtree with a broken buffer counts as missing only until the buffer is repaired."""
     shelf.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin"), "c/0/0/0.glb": GLB}
     )
@@ -401,31 +404,31 @@ def test_a_buffer_that_is_mended_is_read_anew(shelf: CatalogFixture) -> None:
     assert shelf.remarks() == []
 
 
-def test_buffers_from_elsewhere_cannot_be_read(shelf: CatalogFixture) -> None:
-    """A subtree that needs what lies in another container is unreadable."""
+def test_buffer_in_another_container_is_unreadable(shelf: CatalogFixture) -> None:
+    """A subtree whose buffer is in another container is unreadable."""
     shelf.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("https://elsewhere.org/b.bin")}
     )
     found = shelf.count_completeness()
     assert (found.missing, found.unfollowed) == (1, 1)
-    assert shelf.missing() == {"s/0/0/0.subtree: its buffer https://elsewhere.org/b.bin leads elsewhere"}
+    assert shelf.missing() == {"s/0/0/0.subtree: its buffer https://elsewhere.org/b.bin is outside the container"}
 
 
 def test_names_of_buffers_are_shown_safely(shelf: CatalogFixture) -> None:
-    """What stands in a subtree goes into sentences as it may be shown and written, without what may be secret."""
+    """Messages show names from a subtree without control characters and secrets."""
     shelf.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("\ud800\n\x1b.bin?sig=SECRET")}
     )
     assert shelf.count_completeness().missing == 2
     assert shelf.missing() == {
         "\ufffd\ufffd\ufffd.bin is not UTF-8",
-        "s/0/0/0.subtree: its buffer \ufffd\ufffd\ufffd.bin leads elsewhere",
+        "s/0/0/0.subtree: its buffer \ufffd\ufffd\ufffd.bin is outside the container",
     }
 
 
 @pytest.mark.parametrize("most", [0, 1])
-def test_what_is_read_is_bounded(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    """A subtree, or buffers, larger than may be read whole make it unreadable; at the bound they are read."""
+def test_subtree_size_is_limited(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """A subtree or buffers above the limit are unreadable; at the limit they are read."""
     said = make_subtree_with_buffer("b.bin")
     monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", len(said) - 1 + most)
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": said, "c/0/0/0.glb": GLB, "s/0/0/b.bin": b"\0"})
@@ -434,8 +437,8 @@ def test_what_is_read_is_bounded(shelf: CatalogFixture, monkeypatch: pytest.Monk
     assert shelf.count_completeness().missing == 1
 
 
-def test_buffers_are_bounded_together(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many buffers that are each small enough may be too much together."""
+def test_total_buffer_size_is_limited(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many small buffers together may exceed the limit."""
     buffers = [{"uri": f"{number}.bin", "byteLength": 1} for number in range(3)]
     views = [{"buffer": number, "byteOffset": 0, "byteLength": 1} for number in range(3)]
     tiles, content, children = ({"bitstream": number} for number in range(3))
@@ -451,7 +454,7 @@ def test_buffers_are_bounded_together(shelf: CatalogFixture, monkeypatch: pytest
     assert shelf.missing() == {"s/0/0/0.subtree: its buffers have more than 1,799 bytes"}
 
 
-# --- what cannot be followed ----------------------------------------------------------------------------------------
+# --- limits and errors -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -467,8 +470,8 @@ def test_buffers_are_bounded_together(shelf: CatalogFixture, monkeypatch: pytest
         (b"[" * 100_000, "not a readable subtree"),
     ],
 )
-def test_an_unreadable_subtree_counts_as_missing(shelf: CatalogFixture, data: bytes, reason: str) -> None:
-    """A subtree that says nothing that can be read is one missing file, with the reason; when it is mended, none."""
+def test_unreadable_subtree_counts_as_missing(shelf: CatalogFixture, data: bytes, reason: str) -> None:
+    """An unreadable subtree is one missing file, with the reason, until it is repaired."""
     shelf.put_all({"tileset.json": implicit(), "c/0/0/0.glb": GLB})
     shelf.put_unread("s/0/0/0.subtree", data)
     assert shelf.count_completeness() == Completeness(referenced=3, missing=1, orphans=1)
@@ -480,7 +483,7 @@ def test_an_unreadable_subtree_counts_as_missing(shelf: CatalogFixture, data: by
     assert shelf.count_completeness() == Completeness(referenced=3)
 
 
-def test_a_subtree_that_claims_too_much_is_unreadable(shelf: CatalogFixture) -> None:
+def test_subtree_with_too_many_tiles_is_unreadable(shelf: CatalogFixture) -> None:
     """2^40 tiles are refused at once."""
     shelf.put_all({"tileset.json": implicit(levels=21), "s/0/0/0.subtree": subtree()})
     started = time.perf_counter()
@@ -489,23 +492,23 @@ def test_a_subtree_that_claims_too_much_is_unreadable(shelf: CatalogFixture) -> 
     assert "1466015503701 tiles" in shelf.missing().pop()
 
 
-def test_a_subtree_that_is_gone_from_the_disk_is_unreadable(shelf: CatalogFixture) -> None:
-    """A subtree that someone removed behind our back counts as missing; it does not end the run."""
+def test_deleted_subtree_counts_as_missing(shelf: CatalogFixture) -> None:
+    """A subtree that someone deleted counts as missing, and does not end the run."""
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": subtree()})
     (shelf.root / "versions/e1/s/0/0/0.subtree").unlink()
     assert shelf.count_completeness().missing == 1
 
 
-def test_broken_names_of_contents_are_unreadable(shelf: CatalogFixture) -> None:
-    """A CONTENT_URI that is no UTF-8 makes the subtree unreadable, however many could be read before it."""
+def test_invalid_content_uri_is_unreadable(shelf: CatalogFixture) -> None:
+    """A CONTENT_URI that is not UTF-8 makes the subtree unreadable, even if others were read before."""
     broken = make_named_subtree("a.glb", "ä", levels=2).replace("ä".encode(), b"\xc3\x28")
     shelf.put_all({"tileset.json": implicit(levels=2, schema=json.loads(SCHEMA)), "s/0/0/0.subtree": broken})
     assert shelf.count_completeness().missing == 1
     assert "CONTENT_URI" in shelf.missing().pop()
 
 
-def test_a_template_without_variables_ends(shelf: CatalogFixture) -> None:
-    """A template that names one file for all tiles is remarked; the file is followed for each available one."""
+def test_template_without_variables_ends(shelf: CatalogFixture) -> None:
+    """A template with one name for all tiles is reported; its file is followed for each available tile."""
     shelf.put_all({"tileset.json": implicit(subtrees="one.subtree", available=3), "one.subtree": subtree(children=ALL)})
     shelf.put("c/0/0/0.glb", GLB)
     assert shelf.count_completeness() == Completeness(referenced=2 + 21, missing=20)
@@ -522,7 +525,7 @@ def test_a_template_without_variables_ends(shelf: CatalogFixture) -> None:
     [("{level}.subtree", 1 + 4 + 16), ("{x}.subtree", 1 + 4 + 12 + 24), ("s/{x}/{y}", 1 + 2 + 3 + 3)],
 )
 def test_a_subtree_is_followed_for_each_tile_that_it_serves(shelf: CatalogFixture, template: str, cells: int) -> None:
-    """Whatever a template of subtrees lacks, the contents of each tile that is reached by it are asked for."""
+    """If a template lacks a variable, the contents of each tile reached through it are found."""
     shelf.put("tileset.json", implicit(subtrees=template, available=4))
     for number in range(3):
         shelf.put(template.format(level=number, x=number, y=0), subtree(children=ALL))
@@ -531,8 +534,8 @@ def test_a_subtree_is_followed_for_each_tile_that_it_serves(shelf: CatalogFixtur
     assert len([name for name in shelf.missing() if name.startswith("c/")]) == cells
 
 
-def test_an_octree_whose_template_lacks_z(shelf: CatalogFixture) -> None:
-    """Each of the tiles above one another gets its own contents from the subtree that they share."""
+def test_octree_template_without_z(shelf: CatalogFixture) -> None:
+    """Tiles above one another share a subtree, and each gets its own contents."""
     tile = implicit_tile(levels=1, subtrees="s/{level}/{x}/{y}", content="c/{level}/{x}/{y}/{z}", available=2)
     tile["implicitTiling"]["subdivisionScheme"] = "OCTREE"
     shelf.put_all({"tileset.json": implicit(tile), "s/0/0/0": subtree(children=ALL)})
@@ -541,8 +544,8 @@ def test_an_octree_whose_template_lacks_z(shelf: CatalogFixture) -> None:
     assert "c/1/1/1/1" in shelf.missing()
 
 
-def test_a_file_that_serves_more_tiles_than_anybody_asks_for_is_unreadable(shelf: CatalogFixture) -> None:
-    """A tree of 30 levels in a few bytes: not all of what it asks for is known, which is said, and settling ends."""
+def test_subtree_for_too_many_tiles_is_unreadable(shelf: CatalogFixture) -> None:
+    """A tree of 30 levels in a few bytes is reported as not fully known, and the walk ends."""
     shelf.put_all({"tileset.json": implicit(subtrees="{x}.subtree", content="c", available=30), "c": GLB})
     shelf.put_all({f"{x}.subtree": subtree(children=ALL) for x in range(2)})
     started = time.process_time()
@@ -552,8 +555,8 @@ def test_a_file_that_serves_more_tiles_than_anybody_asks_for_is_unreadable(shelf
 
 
 @pytest.mark.parametrize("children", [NONE, ALL])
-def test_what_is_announced_and_not_there_is_given_up(shelf: CatalogFixture, children: dict[str, int]) -> None:
-    """Half a kilobyte that announces a million files is followed as far as it takes to see that they are not there."""
+def test_absent_announced_files_end_the_walk(shelf: CatalogFixture, children: dict[str, int]) -> None:
+    """Half a kilobyte that announces a million files is followed only until it is clear that they are absent."""
     shelf.put("tileset.json", implicit(levels=10, available=20))
     shelf.put("s/0/0/0.subtree", subtree(children=children))
     tracemalloc.start()
@@ -562,20 +565,20 @@ def test_what_is_announced_and_not_there_is_given_up(shelf: CatalogFixture, chil
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert module.FIRST_CHECKPOINT_FILES <= found.missing < 2 * module.FIRST_CHECKPOINT_FILES
-    assert any("given up" in name for name in shelf.missing())
+    assert any("not followed further" in name for name in shelf.missing())
     assert (most < 60 << 20, time.perf_counter() - started < 30) == (True, True)
 
 
-def test_what_is_left_out_is_not_given_up(shelf: CatalogFixture) -> None:
-    """Contents that the globs leave out are not looked for, so they say nothing of those behind them."""
+def test_excluded_files_do_not_end_the_walk(shelf: CatalogFixture) -> None:
+    """Contents that the globs exclude are not checked, so they do not end the walk."""
     shelf.version = replace(shelf.version, globs=Globs(exclude=("c/**",)))
     shelf.put("tileset.json", implicit(levels=8, available=8))
     shelf.put("s/0/0/0.subtree", subtree())
     assert shelf.count_completeness() == Completeness(referenced=2 + 21_845)
 
 
-def test_growing_pauses_until_it_is_known_what_is_there(shelf: CatalogFixture) -> None:
-    """Of many contents the first are asked for, and the others once those are there: a walk finds them all."""
+def test_walk_pauses_until_announced_files_are_there(shelf: CatalogFixture) -> None:
+    """Of many contents the first are announced, the others once those are there: a walk finds all."""
     shelf.put("tileset.json", implicit(levels=8, available=8))
     shelf.put("s/0/0/0.subtree", subtree())
     following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
@@ -590,7 +593,7 @@ def test_growing_pauses_until_it_is_known_what_is_there(shelf: CatalogFixture) -
 
 
 def test_children_of_one_name_cost_little(shelf: CatalogFixture) -> None:
-    """A quarter million children that are one file are that file, asked for once."""
+    """A quarter million children with one name are one file, referenced once."""
     shelf.put("tileset.json", implicit(levels=9, available=40, subtrees="{level}.subtree"))
     shelf.put_all({"0.subtree": subtree(content=NONE, children=ALL), "9.subtree": subtree(content=NONE)})
     started = time.perf_counter()
@@ -598,8 +601,8 @@ def test_children_of_one_name_cost_little(shelf: CatalogFixture) -> None:
     assert time.perf_counter() - started < 20
 
 
-def test_a_subtree_that_asks_for_too_much_is_unreadable(shelf: CatalogFixture) -> None:
-    """A few bytes that announce 2^24 children are refused, in no time and no room, and nothing of them is told."""
+def test_subtree_with_too_many_children_is_unreadable(shelf: CatalogFixture) -> None:
+    """A few bytes that announce 2^24 children are refused fast, with little memory and no references."""
     shelf.put("tileset.json", implicit(levels=12, available=40))
     shelf.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
     started = time.perf_counter()
@@ -610,8 +613,8 @@ def test_a_subtree_that_asks_for_too_much_is_unreadable(shelf: CatalogFixture) -
 
 
 @pytest.mark.parametrize(("key", "number"), [("MAX_CHILD_SUBTREES", 16), ("MAX_CONTENTS_PER_SUBTREE", 5)])
-def test_bounds_are_sharp(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch, key: str, number: int) -> None:
-    """Exactly as many children and contents as may be are followed, one more is too much."""
+def test_limits_are_exact(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch, key: str, number: int) -> None:
+    """As many children and contents as the limit are followed, and one more is too many."""
     shelf.put_all({"tileset.json": implicit(levels=2), "s/0/0/0.subtree": subtree(children=ALL)})
     monkeypatch.setattr(module, key, number)
     assert shelf.count_completeness() == Completeness(referenced=2 + 16 + 5, missing=16 + 5)
@@ -619,8 +622,8 @@ def test_bounds_are_sharp(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch
     assert shelf.count_completeness() == Completeness(referenced=3, missing=1)
 
 
-def test_children_that_are_not_held_cost_little(shelf: CatalogFixture) -> None:
-    """Many children that are not there take neither much memory nor much time, now or when one grows again."""
+def test_missing_children_cost_little(shelf: CatalogFixture) -> None:
+    """Many missing children take little memory and time, also when the walk advances again."""
     shelf.put("tileset.json", implicit(levels=6))
     shelf.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
     following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
@@ -638,11 +641,11 @@ def test_children_that_are_not_held_cost_little(shelf: CatalogFixture) -> None:
     assert following.advance() == {"s/6/63/63.subtree"}
 
 
-# --- remarks --------------------------------------------------------------------------------------------------------
+# --- diagnostics -----------------------------------------------------------------------------------------------------
 
 
-def test_the_available_levels_end_nothing(shelf: CatalogFixture) -> None:
-    """Subtrees below the available levels are asked for, as viewers do, and it is remarked."""
+def test_available_levels_do_not_end_the_walk(shelf: CatalogFixture) -> None:
+    """Subtrees below the available levels are followed, as viewers do, and reported."""
     shelf.put_all(
         {"tileset.json": implicit(available=1), "s/0/0/0.subtree": make_subtree_with_children(1), "c/0/0/0.glb": GLB}
     )
@@ -651,8 +654,8 @@ def test_the_available_levels_end_nothing(shelf: CatalogFixture) -> None:
     assert problems(shelf) == [("s/0/0/0.subtree", "availability"), ("s/1/0/0.subtree", "availability")]
 
 
-def test_what_the_availability_gets_wrong_is_remarked(shelf: CatalogFixture) -> None:
-    """What a subtree says and must not is remarked with its file, and no error."""
+def test_wrong_availability_is_reported(shelf: CatalogFixture) -> None:
+    """An invalid availability is reported with its file, and is no error."""
     wrong = subtree(tileAvailability={"constant": 1, "availableCount": 7})
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": wrong, "c/0/0/0.glb": GLB})
     assert shelf.count_completeness() == Completeness(referenced=3)
@@ -667,12 +670,16 @@ def test_what_the_availability_gets_wrong_is_remarked(shelf: CatalogFixture) -> 
         ("../../{level}/{x}/{y}.subtree", Completeness(referenced=1, unfollowed=1)),
         ("con/{level}/{x}/{y}.subtree", Completeness(referenced=2, missing=1)),
         (f"{HOME}/s/{{level}}/{{x}}/{{y}}.subtree", Completeness(referenced=3, missing=1, unfollowed=1)),
-        ("a.3tz/{level}/{x}/{y}.subtree", Completeness(referenced=2, missing=0, unfollowed=1)),  # it is not walked
+        (
+            "a.3tz/{level}/{x}/{y}.subtree",
+            Completeness(referenced=2, missing=0, unfollowed=1),
+        ),  # archives are not walked
     ],
 )
-def test_where_templates_may_lead(shelf: CatalogFixture, template: str, found: Completeness) -> None:
-    """Templates are URIs like others: what leads out is not followed, what no folder can hold is missing, what lies in
-    an archive is the archive.
+def test_template_targets(shelf: CatalogFixture, template: str, found: Completeness) -> None:
+    """Templates are URIs like others.
+
+    External targets are not followed, unsafe ones are missing, and archives are not walked.
     """
     shelf.put_all({"tileset.json": implicit(subtrees=template)})
     shelf.put_all({"s/0/0/0.subtree": subtree(), "a.3tz": b"PK\x03\x04"})
@@ -681,8 +688,8 @@ def test_where_templates_may_lead(shelf: CatalogFixture, template: str, found: C
     assert settled.unfollowed == found.unfollowed
 
 
-def test_templates_are_resolved_anew(shelf: CatalogFixture) -> None:
-    """A template that led elsewhere, as long as the container's address was not known, is followed once it is."""
+def test_templates_are_resolved_again(shelf: CatalogFixture) -> None:
+    """A template with an absolute URI is followed once the address of the container is known."""
     known, shelf.version = shelf.version, replace(shelf.version, container_url="")
     shelf.put_all({"tileset.json": implicit(subtrees=f"{HOME}/{SUBTREES}"), "s/0/0/0.subtree": subtree(content=NONE)})
     assert shelf.count_completeness() == Completeness(referenced=1, orphans=1, unfollowed=1)
@@ -690,8 +697,8 @@ def test_templates_are_resolved_anew(shelf: CatalogFixture) -> None:
     assert shelf.count_completeness() == Completeness(referenced=2, unfollowed=1)
 
 
-def test_what_a_changed_tileset_no_longer_asks_for(shelf: CatalogFixture) -> None:
-    """When the templates of a tileset change, its subtrees, which do not, ask for what the new ones say, and only."""
+def test_changed_templates_replace_references(shelf: CatalogFixture) -> None:
+    """If the templates of a tileset change, its unchanged subtrees refer to the new names only."""
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_children(0), "c/0/0/0.glb": GLB})
     assert shelf.count_completeness() == Completeness(referenced=3)
     shelf.put_all({"tileset.json": implicit(content="d/{level}/{x}/{y}.glb"), "d/0/0/0.glb": GLB})
@@ -699,8 +706,8 @@ def test_what_a_changed_tileset_no_longer_asks_for(shelf: CatalogFixture) -> Non
     assert contents(shelf) == {"d/0/0/0.glb"}
 
 
-def test_what_a_subtree_says_itself_stays(shelf: CatalogFixture) -> None:
-    """Following anew voids what following said, never what the bytes of the subtree said when they passed."""
+def test_own_references_of_a_subtree_stay(shelf: CatalogFixture) -> None:
+    """A new walk clears references of earlier walks, never those read from the file itself."""
     shelf.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin?x=1"), "s/0/0/b.bin": b"\0"}
     )
@@ -710,8 +717,8 @@ def test_what_a_subtree_says_itself_stays(shelf: CatalogFixture) -> None:
         assert problems(shelf) == [("s/0/0/0.subtree", "query")]
 
 
-def test_many_contents_are_told_in_portions(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a subtree asks for goes to the catalog in portions, and all of it arrives."""
+def test_many_contents_are_saved_in_parts(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The references of a subtree go to the catalog in parts, and none is lost."""
     monkeypatch.setattr(module, "MAX_REFERENCES_IN_MEMORY", 7)
     portions: list[int] = []
     told = shelf.catalog.references.add
