@@ -9,11 +9,11 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 AZURITE_VERSION := 3.35.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lint build clean azurite viewers
+.PHONY: help demo test test-fast check bench lint build clean azurite viewers
 .DELETE_ON_ERROR:
 
 help: ## what can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.test ## see tilesync work: no account needed
 	@$(BIN)/tilesync demo
@@ -22,6 +22,9 @@ demo: $(VENV)/.test ## see tilesync work: no account needed
 
 test: $(VENV)/.test azurite viewers ## run the tests; those against Azurite and in a browser where npm can install them
 	@$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-fast: $(VENV)/.test ## run the tests that need no peers and wait for nothing: under a minute on two cores
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not (e2e or kill or scale or browser)'
 
 check: $(VENV)/.check ## judge style, types and layers; changes nothing
 	@$(BIN)/ruff check .

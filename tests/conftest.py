@@ -17,7 +17,7 @@ from tests.support.commandline import run_tilesync
 from tests.support.simulator import Simulator
 from tests.support.viewers import Browser, find_browser, start_browser
 
-pytest.register_assert_rewrite("contract")
+pytest.register_assert_rewrite("tests.support.store_contract")
 
 settings.register_profile("tilesync", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("tilesync")
@@ -26,6 +26,20 @@ settings.load_profile("tilesync")
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Use one worker more than there are cores for `-n auto`: the longest tests mostly wait."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put each test into its tiers: `e2e` by its folder, `browser` by its fixture, `kill` by its name.
+
+    `scale` is marked at the test: it moves much, or waits long.
+    """
+    for item in items:
+        if "e2e" in item.path.parts:
+            item.add_marker("e2e")
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+        if "kill" in item.nodeid.rpartition("/")[2]:
+            item.add_marker("kill")
 
 
 @pytest.fixture(scope="session")

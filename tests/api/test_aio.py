@@ -1,4 +1,4 @@
-"""The Python API: results are those of the command line, and nothing of the host program changes."""
+"""Test the Python API: it returns what the command line prints, and changes nothing in the host program."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 
 
 def service(sim: Simulator) -> dict[str, Any]:
-    """The arguments that reach a simulator."""
+    """Return the arguments that connect to a simulator."""
     return {"auth": ts.Token(sim.token), "api_url": sim.url}
 
 
 def stable(line: dict[str, Any]) -> dict[str, Any]:
-    """A last line without what changes from run to run."""
+    """Return a last line without the fields that differ from run to run."""
     return {name: value for name, value in line.items() if name not in CHANGING}
 
 
@@ -56,7 +56,7 @@ def test_a_mirror_returns_the_last_line_of_the_command(sim: Simulator, tmp_path:
 
 
 def test_a_failed_mirror_tells_how_far_it_came(sim: Simulator, tmp_path: Path) -> None:
-    """The error has its exit code and hint, the result so far, and the last line of the command."""
+    """An error has its exit code, its hint, the result so far, and the last line of the command."""
     sim.offer_export()
     sim.add_fault(is_blob_named("tiles/003.glb"), error_response(404, "BlobNotFound"), times=None)
     with pytest.raises(ts.TilesyncError) as caught:
@@ -74,7 +74,7 @@ def test_a_failed_mirror_tells_how_far_it_came(sim: Simulator, tmp_path: Path) -
 
 
 def test_a_plan_has_an_action_for_each_file(sim: Simulator, tmp_path: Path) -> None:
-    """Each action has its reason, and nothing is written."""
+    """A plan has a reason for each action, and writes nothing."""
     files = sim.offer_export()
     plan = ts.plan(IMODEL, tmp_path / "d", **service(sim))
     assert {action.name for action in plan.actions} == files.keys()
@@ -84,7 +84,7 @@ def test_a_plan_has_an_action_for_each_file(sim: Simulator, tmp_path: Path) -> N
 
 
 def test_an_audit_returns_findings(sim: Simulator, tmp_path: Path) -> None:
-    """A damaged file is a finding of the result and no exception; its line is that of the command."""
+    """A damaged file is a finding of the result, not an exception; the line is that of the command."""
     sim.offer_export()
     ts.mirror(IMODEL, tmp_path / "d", **service(sim))
     assert ts.verify(tmp_path / "d").ok
@@ -100,7 +100,7 @@ def test_an_audit_returns_findings(sim: Simulator, tmp_path: Path) -> None:
 
 
 def test_versions_and_the_way_back(sim: Simulator, tmp_path: Path) -> None:
-    """Versions are listed with their states; a rollback pins the one before, and `latest` frees it again."""
+    """Versions are listed with their states; a rollback pins the version before, and `latest` unpins it."""
     sim.offer_export()
     ts.mirror(IMODEL, tmp_path / "d", **service(sim))
     sim.offer_export(export(9), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
@@ -118,7 +118,7 @@ def test_versions_and_the_way_back(sim: Simulator, tmp_path: Path) -> None:
 
 
 def run_lines(*words: str) -> list[dict[str, Any]]:
-    """The JSON lines that a command prints."""
+    """Return the JSON lines that a command prints."""
     done = subprocess.run(
         [sys.executable, "-m", "tilesync", *words], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
@@ -126,7 +126,7 @@ def run_lines(*words: str) -> list[dict[str, Any]]:
 
 
 def test_exports_and_what_is_held_of_them(sim: Simulator, tmp_path: Path) -> None:
-    """Exports are listed newest first, each with how a destination holds it."""
+    """Exports are listed newest first, each with how a destination stores it."""
     sim.offer_export()
     ts.mirror(IMODEL, tmp_path / "d", **service(sim))
     sim.offer_export(export(9), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
@@ -137,7 +137,7 @@ def test_exports_and_what_is_held_of_them(sim: Simulator, tmp_path: Path) -> Non
 
 
 def test_a_viewer_link_is_silent_about_its_signature(sim: Simulator) -> None:
-    """The URL leads to the root tileset; `repr` does not show it."""
+    """The URL points to the root tileset; `repr` does not show it."""
     sim.offer_export()
     link = ts.viewer_link(IMODEL, **service(sim))
     assert "/tileset.json?" in link.url
@@ -145,7 +145,7 @@ def test_a_viewer_link_is_silent_about_its_signature(sim: Simulator) -> None:
 
 
 def test_doctor_returns_every_check(sim: Simulator, tmp_path: Path) -> None:
-    """Checks of the service, and of a destination; one that fails makes the result fail, and is no exception."""
+    """Checks of the service, and of a destination; a failed check makes the result fail, without an exception."""
     sim.offer_export()
     good = ts.doctor(source=IMODEL, **service(sim))
     assert good.ok
@@ -160,7 +160,7 @@ def test_doctor_returns_every_check(sim: Simulator, tmp_path: Path) -> None:
 def test_identity_and_service_of_the_environment(
     sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nothing is given the API reads the variables of the command line."""
+    """Without arguments the API reads the variables of the command line."""
     sim.offer_export()
     monkeypatch.setenv("TILESYNC_TOKEN", sim.token)
     monkeypatch.setenv("TILESYNC_API_URL", sim.url)
@@ -174,7 +174,7 @@ def test_identity_and_service_of_the_environment(
 
 
 def test_a_container_link_as_a_secret(sim: Simulator, tmp_path: Path) -> None:
-    """A link is a SOURCE, as text or as a Secret; no word of the result holds its signature."""
+    """A link is a SOURCE, as text or as a Secret; no text of the result contains its signature."""
     sim.offer_export()
     links: list[str | ts.Secret] = [sim.create_link(EXPORT), ts.Secret(sim.create_link(EXPORT))]
     for number, link in enumerate(links):
@@ -184,7 +184,7 @@ def test_a_container_link_as_a_secret(sim: Simulator, tmp_path: Path) -> None:
 
 
 def test_ten_mirrors_at_once_in_one_process(sim: Simulator, tmp_path: Path) -> None:
-    """Each has its own counts and result, in a running loop and in threads."""
+    """Parallel runs have their own counts and results, in a running loop and in threads."""
     files = sim.offer_export()
 
     async def work() -> list[ts.MirrorResult]:
@@ -200,7 +200,7 @@ def test_ten_mirrors_at_once_in_one_process(sim: Simulator, tmp_path: Path) -> N
 
 
 def test_a_cancelled_mirror_ends_and_goes_on_later(sim: Simulator, tmp_path: Path) -> None:
-    """Cancelling the task ends the run, releases the destination, and loses nothing."""
+    """Cancelling the task ends the run and releases the destination; stored files are kept."""
     files = sim.offer_export()
     gate, began = threading.Event(), threading.Event()
     sim.add_fault(is_blob, wait_for(gate), times=None, optional=True)
@@ -223,7 +223,7 @@ def test_a_cancelled_mirror_ends_and_goes_on_later(sim: Simulator, tmp_path: Pat
 
 
 def test_a_blocking_call_below_a_running_loop(sim: Simulator, tmp_path: Path) -> None:
-    """A notebook runs cells in a loop: the blocking functions work there, too."""
+    """The blocking functions work inside a running loop, as in a notebook."""
     sim.offer_export()
 
     async def cell() -> ts.MirrorResult:
@@ -233,7 +233,7 @@ def test_a_blocking_call_below_a_running_loop(sim: Simulator, tmp_path: Path) ->
 
 
 def test_on_publish_gets_the_report(sim: Simulator, tmp_path: Path) -> None:
-    """It is called once, with the pointer; when it fails the next run calls it again."""
+    """`on_publish` is called once, with the pointer; if it fails, the next run calls it again."""
     sim.offer_export()
     reports: list[dict[str, Any]] = []
 
@@ -257,7 +257,7 @@ def test_on_publish_gets_the_report(sim: Simulator, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_arguments_are_usage_errors(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    """What excludes each other, or cannot be read, ends before anything is asked or written."""
+    """Conflicting or invalid arguments end before any request or write."""
     with pytest.raises(ts.TilesyncError, match=message) as caught:
         ts.mirror(IMODEL, tmp_path / "d", **options)
     assert caught.value.exit_code == 2
@@ -319,7 +319,7 @@ def test_a_host_program_is_left_as_it_was(sim: Simulator, tmp_path: Path) -> Non
 
 
 def retry_policy(error: ts.TilesyncError) -> str:
-    """How a task of Airflow treats an error: another try, or none."""
+    """Classify an error as a task of Airflow does: retry or fail."""
     worth_a_retry = (
         ts.errors.Unavailable,
         ts.errors.Incomplete,
@@ -331,7 +331,7 @@ def retry_policy(error: ts.TilesyncError) -> str:
 
 
 def test_a_task_maps_errors_to_retries(sim: Simulator, tmp_path: Path) -> None:
-    """A service that is down is worth another try; an identity that is refused is not."""
+    """An unavailable service is retried; a refused identity is not."""
     sim.offer_export()
     sim.add_fault(is_api, error_response(503), times=None)
     with pytest.raises(ts.TilesyncError) as down:
@@ -344,7 +344,7 @@ def test_a_task_maps_errors_to_retries(sim: Simulator, tmp_path: Path) -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    """Each name of `__all__` can be imported, and nothing heavy is loaded before."""
+    """Each name of `__all__` can be imported, and no large module is loaded before."""
     code = "import sys, tilesync; loaded = set(sys.modules); [getattr(tilesync, n) for n in tilesync.__all__]; "
     code += "print(sorted(n for n in loaded if n.split('.')[0] in {'httpx', 'asyncio', 'click', 'azure'}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Types of the public API, as a program outside of the project sees them."""
+"""Test the types of the public API from a program outside the project."""
 
 from __future__ import annotations
 

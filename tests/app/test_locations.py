@@ -1,4 +1,4 @@
-"""Parse DEST: folders, Azure containers and S3 buckets."""
+"""Test the parser of locations: folders, Azure containers and S3 buckets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SAS = "sv=2024&se=2026-11-26T13%3A00%3A00Z&sig=TOPSECRET"
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "location"),
     [
         ("az://account1/tiles", AzureLocation("account1", "tiles")),
         ("az://account1/tiles/", AzureLocation("account1", "tiles")),
@@ -28,13 +28,13 @@ SAS = "sv=2024&se=2026-11-26T13%3A00%3A00Z&sig=TOPSECRET"
         ("./az", None),
     ],
 )
-def test_places(text: str, place: AzureLocation | S3Location | None) -> None:
+def test_locations(text: str, location: AzureLocation | S3Location | None) -> None:
     """A store URL has its parts, and its prefix ends with one slash; every other text is a folder."""
-    assert parse_location(text) == place
+    assert parse_location(text) == location
 
 
 @pytest.mark.parametrize(
-    ("url", "endpoint", "place", "base"),
+    ("url", "endpoint", "location", "base"),
     [
         ("https://acc.blob.core.windows.net/tiles", None, "az://acc/tiles", "https://acc.blob.core.windows.net/tiles"),
         (
@@ -65,11 +65,11 @@ def test_places(text: str, place: AzureLocation | S3Location | None) -> None:
         ),
     ],
 )
-def test_links_to_containers(url: str, endpoint: str | None, place: str, base: str) -> None:
+def test_links_to_containers(url: str, endpoint: str | None, location: str, base: str) -> None:
     """Account, container and prefix are parsed, also for emulators and other endpoints; the link is kept."""
     found = parse_location(f"{url}?{SAS}", endpoint=endpoint, fetched=3.0)
     assert isinstance(found, AzureLocation)
-    assert str(found) == place
+    assert str(found) == location
     assert found.link is not None
     assert (found.link.base, found.link.query, found.link.fetched_at_s) == (base, SAS, 3.0)
     assert found.link.expires is not None
@@ -98,7 +98,7 @@ def test_links_to_containers(url: str, endpoint: str | None, place: str, base: s
         f"https://user:TOPSECRET@acc.blob.core.windows.net/tiles?{SAS}",
     ],
 )
-def test_what_is_no_place_is_refused(text: str) -> None:
+def test_invalid_locations_are_refused(text: str) -> None:
     """Invalid locations are usage errors that do not repeat a signature."""
     with pytest.raises(UsageError) as error:
         parse_location(text)

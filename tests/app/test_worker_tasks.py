@@ -1,4 +1,4 @@
-"""Runs that are large enough for worker processes."""
+"""Test worker processes: runs and audits large enough for them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from tests.support.faults import (
     truncate_body,
 )
 from tests.support.simulator import EXPORT, Simulator, verify
-from tilesync.app import commands as wiring
+from tilesync.app import commands
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import FileStored, Finding
 from tilesync.jobs.versions.file_audit import FileVerifier
 from tilesync.model import FileResult, StoredFile, Version
-from tilesync.runtime import process_pool as crew
+from tilesync.runtime import process_pool
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 TILES = 2000
@@ -46,7 +46,7 @@ LATE = 1500
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "count_cores", lambda: 2)
+    monkeypatch.setattr(commands, "count_cores", lambda: 2)
 
 
 def record_worker_pids(sim: Simulator, seen: list[int]) -> None:
@@ -91,7 +91,7 @@ def test_no_workers_with_few_transfers_or_a_rate_limit(tmp_path: Path, changes: 
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
-def test_nothing_goes_around_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_no_workers_with_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """With a proxy set, even for other hosts, no workers start: they do not support proxies."""
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -100,7 +100,7 @@ def test_nothing_goes_around_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_no_workers_on_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one core no workers start."""
-    monkeypatch.setattr(wiring, "count_cores", lambda: 1)
+    monkeypatch.setattr(commands, "count_cores", lambda: 1)
     mirror_without_workers(tmp_path)
 
 
@@ -135,7 +135,7 @@ def test_workers_start_during_the_first_listing(tmp_path: Path, large: bool) -> 
         (flip_last_bit, 5),
     ],
 )
-def test_what_fails_on_the_way_comes_by_the_usual_one(tmp_path: Path, effect: Effect, times: int) -> None:
+def test_blobs_that_fail_in_a_worker_are_fetched_again(tmp_path: Path, effect: Effect, times: int) -> None:
     """After faults of some blobs in the middle, every byte is correct in the end."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
@@ -146,7 +146,7 @@ def test_what_fails_on_the_way_comes_by_the_usual_one(tmp_path: Path, effect: Ef
     assert verify(tmp_path).exit_code == 0
 
 
-def test_links_that_end_in_the_middle(tmp_path: Path) -> None:
+def test_links_that_expire_during_the_run(tmp_path: Path) -> None:
     """Links that live half a second are renewed, and every byte is correct."""
     from datetime import timedelta
 
@@ -171,15 +171,15 @@ def test_a_link_that_cannot_be_renewed_ends_the_run(tmp_path: Path) -> None:
         run = sim.mirror(tmp_path)
         assert isinstance(run.error, NotAuthorised)
         assert list_worker_pids() == []
-        held = len(read_tree(tmp_path / "versions" / EXPORT))
-        assert 0 < held < len(files)
+        stored_count = len(read_tree(tmp_path / "versions" / EXPORT))
+        assert 0 < stored_count < len(files)
         sim.clear_requests()
         assert sim.mirror(tmp_path).exit_code == 0
         assert len(sim.blob_requests()) < len(files)
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
-def test_absolute_links_are_told_apart_as_ever(tmp_path: Path) -> None:
+def test_absolute_uris_are_resolved_against_their_own_container(tmp_path: Path) -> None:
     """Tilesets that a worker reads are resolved against their own container, also if the bytes come from another."""
     with Simulator() as sim:
         files = export(TILES)
@@ -204,7 +204,7 @@ def test_a_damaged_blob_fails_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "tileset.json").exists()
 
 
-def test_an_export_that_changes_under_the_run(tmp_path: Path) -> None:
+def test_an_export_that_changes_during_the_run(tmp_path: Path) -> None:
     """An export that is regenerated during a run is listed and planned again; only the new one is published."""
     with Simulator() as sim:
         sim.offer_export(export(TILES))
@@ -234,35 +234,35 @@ def test_killed_workers(tmp_path: Path, both: bool) -> None:
 @pytest.fixture
 def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat a worker that does not respond for five seconds as stuck."""
-    monkeypatch.setattr(crew, "_MAX_SILENCE_S", 5.0)
+    monkeypatch.setattr(process_pool, "_MAX_SILENCE_S", 5.0)
 
 
 @contextmanager
-def stopping_the_first() -> Iterator[list[int]]:
+def stop_every_second_worker() -> Iterator[list[int]]:
     """Send SIGSTOP to every second worker when it starts; return the stopped ones."""
-    stopped, seen, over = list[int](), set[int](), threading.Event()
+    stopped, seen, finished = list[int](), set[int](), threading.Event()
 
     def stop() -> None:
-        while not over.wait(0.002):
+        while not finished.wait(0.002):
             for pid in set(list_worker_pids()) - seen:
                 seen.add(pid)
                 if len(seen) % 2:
                     os.kill(pid, signal.SIGSTOP)
                     stopped.append(pid)
 
-    watching = threading.Thread(target=stop)
-    watching.start()
+    watcher = threading.Thread(target=stop)
+    watcher.start()
     try:
         yield stopped
     finally:
-        over.set()
-        watching.join()
+        finished.set()
+        watcher.join()
 
 
 @pytest.mark.usefixtures("short_silence")
 def test_a_worker_that_hangs_in_its_first_task(tmp_path: Path) -> None:
     """Mirror and verify succeed although a worker never becomes ready; none is left behind."""
-    with Simulator(delay_s=0.02) as sim, stopping_the_first() as stopped:
+    with Simulator(delay_s=0.02) as sim, stop_every_second_worker() as stopped:
         files = sim.offer_export(export(TILES))
         run = sim.mirror(tmp_path)
         assert (run.exit_code, run.stats.fetched) == (0, len(files))
@@ -298,35 +298,35 @@ def test_workers_that_hang(tmp_path: Path, late: int, both: bool) -> None:
 def test_verify_with_workers_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of workers that hang are verified by the main process."""
     files = mirror_files(tmp_path)
-    stopped, usual = list[int](), FileVerifier.verify_files
+    stopped, verify_files = list[int](), FileVerifier.verify_files
 
-    async def inspect(
-        self: FileVerifier, version: Version, some: Sequence[StoredFile]
+    async def stop_workers_and_verify(
+        self: FileVerifier, version: Version, files: Sequence[StoredFile]
     ) -> dict[str, Finding | FileResult]:
         assert self._starting is not None
         await asyncio.wait([self._starting])
         for pid in set(list_worker_pids()) - set(stopped):
             os.kill(pid, signal.SIGSTOP)
             stopped.append(pid)
-        return await usual(self, version, some)
+        return await verify_files(self, version, files)
 
-    monkeypatch.setattr(FileVerifier, "verify_files", inspect)
+    monkeypatch.setattr(FileVerifier, "verify_files", stop_workers_and_verify)
     run = verify(tmp_path)
     assert len(stopped) == 2
     assert (run.exit_code, run.stats.verified, run.stats.failed) == (0, len(files), 0)
     assert list_worker_pids() == []
 
 
-def test_one_stuck_blob_keeps_no_other_from_the_catalog(tmp_path: Path) -> None:
+def test_one_stuck_blob_does_not_delay_its_batch(tmp_path: Path) -> None:
     """A blob without a response is requested again by the main process; the others of its batch are recorded."""
-    go, late = threading.Event(), "tiles/1998.glb"
+    requested_again, stuck = threading.Event(), "tiles/1998.glb"
     with Simulator(delay_s=0.03) as sim:
         files = sim.offer_export(export(TILES))
-        sim.add_fault(is_blob_named(late), call_before(lambda: go.wait(20)))
-        sim.run_before_request(1, is_blob_named(late), go.set)
+        sim.add_fault(is_blob_named(stuck), call_before(lambda: requested_again.wait(20)))
+        sim.run_before_request(1, is_blob_named(stuck), requested_again.set)
         run = sim.mirror(tmp_path)
         assert (run.exit_code, run.stats.fetched) == (0, len(files))
-        assert len(sim.blob_requests(late)) == 2
+        assert len(sim.blob_requests(stuck)) == 2
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
@@ -344,8 +344,8 @@ def test_verify_finds_the_same_with_workers(tmp_path: Path, monkeypatch: pytest.
     """Workers report every kind of damage with the same words and counts as the main process."""
     mirror_files(tmp_path)
     folder = tmp_path / "versions" / EXPORT / "tiles"
-    dice = random.Random(3)
-    names = dice.sample(range(TILES), 40)
+    rng = random.Random(3)
+    names = rng.sample(range(TILES), 40)
     for number, name in enumerate(f"{each:03d}.glb" for each in names):
         path = folder / name
         data = path.read_bytes()
@@ -358,20 +358,22 @@ def test_verify_finds_the_same_with_workers(tmp_path: Path, monkeypatch: pytest.
         else:
             path.unlink()
             path.symlink_to("/etc/passwd")
-    told, tallies = [], []
+    findings, stats = [], []
     for cores in (2, 1):
-        monkeypatch.setattr(wiring, "count_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(commands, "count_cores", lambda cores=cores: cores)
         run = verify(tmp_path)
         assert isinstance(run.error, VerifyFailed)
-        told.append(sorted((each.name, each.problem, each.message, each.asked_by) for each in run.events_of(Finding)))
-        tallies.append((run.stats.listed, run.stats.verified, run.stats.failed, run.stats.transferred_bytes))
-    assert told[0] == told[1]
-    assert tallies[0] == tallies[1]
-    assert {problem for _, problem, *_ in told[0]} == {"missing", "size", "content"}
-    assert len(told[0]) == 40
+        findings.append(
+            sorted((each.name, each.problem, each.message, each.asked_by) for each in run.events_of(Finding))
+        )
+        stats.append((run.stats.listed, run.stats.verified, run.stats.failed, run.stats.transferred_bytes))
+    assert findings[0] == findings[1]
+    assert stats[0] == stats[1]
+    assert {problem for _, problem, *_ in findings[0]} == {"missing", "size", "content"}
+    assert len(findings[0]) == 40
 
 
-def test_verify_reads_a_file_of_two_names_as_both(tmp_path: Path) -> None:
+def test_verify_accepts_two_files_with_the_same_content(tmp_path: Path) -> None:
     """An intact destination passes, and all referenced files are present."""
     files = mirror_files(tmp_path)
     run = verify(tmp_path)
@@ -379,7 +381,7 @@ def test_verify_reads_a_file_of_two_names_as_both(tmp_path: Path) -> None:
     assert run.stats.completeness.missing == 0
 
 
-def test_verify_sees_a_missing_file_that_workers_reference(tmp_path: Path) -> None:
+def test_verify_reports_a_missing_file_referenced_in_a_worker(tmp_path: Path) -> None:
     """References of a tileset that a worker has read are checked."""
     with Simulator() as sim:
         files = export(TILES)

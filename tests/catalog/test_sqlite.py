@@ -186,7 +186,7 @@ def test_symlinks_are_refused(path: Path, tmp_path: Path) -> None:
 def test_a_folder_in_the_way(path: Path) -> None:
     """A folder in place of the file is a DestinationError."""
     path.mkdir()
-    with pytest.raises(DestinationError, match="a folder stands where a file is needed"):
+    with pytest.raises(DestinationError, match="found a folder where a file is needed"):
         open_database(path)
 
 

@@ -30,10 +30,10 @@ def test_misspelt_variables_are_warned_of(tmp_path: Path) -> None:
         )  # fmt: skip
     assert done.exit_code == 0
     assert list_warnings(done) == [
-        "TILESYNC_TRANSFER is ignored: no option reads it; is TILESYNC_TRANSFERS meant?",
+        "TILESYNC_TRANSFER is ignored: no option reads it; did you mean TILESYNC_TRANSFERS?",
         "TILESYNC_UNHEARD_OF is ignored: no option reads it",
     ]
-    assert "TILESYNC_TRANSFERS meant" in report.read_text()
+    assert "did you mean TILESYNC_TRANSFERS" in report.read_text()
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_misspelt_variables_are_warned_of(tmp_path: Path) -> None:
         ("TILESYNC_MAX_DELETE", "--max-delete"), ("TILESYNC_CREATE_CONTAINER", "--create-container"),
     ],
 )  # fmt: skip
-def test_what_counts_as_an_option_alone(variable: str, option: str) -> None:
+def test_options_that_delete_have_no_variable(variable: str, option: str) -> None:
     """The warning of a variable that is ignored on purpose gives the reason and the alternative."""
-    (said,) = find_unknown_variables(cli, {variable: "3"})
-    assert said.startswith(f"{variable} is ignored: what deletes or overrides a guard")
-    assert option in said
+    (warning,) = find_unknown_variables(cli, {variable: "3"})
+    assert warning.startswith(f"{variable} is ignored: options that delete or override a guard")
+    assert option in warning
 
 
 def test_variables_that_are_read(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_what_is_no_id(words: list[str], tmp_path: Path) -> None:
         done = run_tilesync(*(word.format(d=tmp_path / "d") for word in words), "--json", sim=sim)
         assert sim.requests == []
     assert (done.last_line["exit"], done.last_line["error"]) == (2, "UsageError")
-    assert done.last_line["message"] in {"'nosuch' is no iModel id", "'not-an-id' is no iModel id"}
+    assert done.last_line["message"] in {"'nosuch' is not an iModel id", "'not-an-id' is not an iModel id"}
     assert "`tilesync exports` without an id" in done.last_line["hint"]
     assert "My iTwins" in done.last_line["hint"]
     assert not (tmp_path / "d").exists()

@@ -728,7 +728,7 @@ def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_pa
     assert "rollback DEST --latest" in stays.stderr
     assert last_line(tilesync("rollback", tmp_path, "--latest", "--json"))["version"] == OTHER
 
-    assert "whole" in tilesync("verify", tmp_path, "--all").stderr
+    assert "intact" in tilesync("verify", tmp_path, "--all").stderr
     keep = ("--keep-versions", "1", "--keep-for", "0s")
     plan = tilesync("mirror", IMODEL, tmp_path, *keep, "-n", sim=service)
     assert [line.split()[0] for line in plan.stdout.splitlines()] == ["keep", "retire"]
@@ -814,7 +814,7 @@ def test_a_flat_mirror(service: Simulator, tmp_path: Path) -> None:
         ("--layout", "deep"),
     ],
 )
-def test_wishes_that_do_not_go_together(service: Simulator, tmp_path: Path, wrong: tuple[str, ...]) -> None:
+def test_options_that_conflict(service: Simulator, tmp_path: Path, wrong: tuple[str, ...]) -> None:
     """Each usage error ends with 2 and a sentence, before any request or write."""
     done = tilesync("mirror", IMODEL, tmp_path / "d", *wrong, "--json", sim=service)
     assert done.returncode == 2
@@ -830,7 +830,7 @@ def test_a_link_has_no_history(service: Simulator, tmp_path: Path) -> None:
     assert_failed(done, 2, "UsageError")
 
 
-def test_what_deletes_is_no_habit(service: Simulator, tmp_path: Path) -> None:
+def test_options_that_delete_have_no_variable(service: Simulator, tmp_path: Path) -> None:
     """No environment variable deletes, retires or lifts a limit; the layout and other options have variables."""
     more = {"TILESYNC_DELETE": "1", "TILESYNC_KEEP_VERSIONS": "0", "TILESYNC_MAX_DELETE": "x", "TILESYNC_KEEP_FOR": "x"}
     done = tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_LAYOUT="flat", **more)
@@ -885,7 +885,7 @@ def test_an_empty_variable_is_none(service: Simulator, tmp_path: Path) -> None:
         (["versions", "~/tiles"], {}, "$HOME/tiles"),
     ],
 )
-def test_a_tilde_that_nobody_expanded_is_a_usage_error(
+def test_an_unexpanded_tilde_is_a_usage_error(
     service: Simulator, tmp_path: Path, words: list[str], more: dict[str, str], instead: str
 ) -> None:
     """An unexpanded `~` (environment files, quotes) is refused with a hint what to write; no folder `~` is made."""
@@ -921,7 +921,7 @@ def test_a_source_below_home_is_found(service: Simulator, tmp_path: Path) -> Non
 # --- plans ---
 
 
-def test_a_plan_is_told_from_a_run_by_its_last_line(service: Simulator, tmp_path: Path) -> None:
+def test_the_last_line_tells_a_plan_from_a_run(service: Simulator, tmp_path: Path) -> None:
     """`dry_run` is true in the last line, the report and the log of a plan, also of a failed one, and in no
     other line.
     """

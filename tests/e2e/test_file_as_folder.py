@@ -43,4 +43,4 @@ def test_a_device_as_dest_and_a_file_as_source_are_told(kept: Path, tmp_path: Pa
     )  # fmt: skip
     done = run_tilesync("mirror", kept / "v/tileset.json", tmp_path / "d")
     assert done.exit_code == 2
-    assert f"tileset.json is no folder\n  give the folder that tilesync filled: {kept / 'v'}\n" in done.stderr
+    assert f"tileset.json is not a folder\n  give the folder that tilesync filled: {kept / 'v'}\n" in done.stderr

@@ -289,4 +289,4 @@ def test_no_home_in_a_source(tmp_path: Path) -> None:
     """Without a home folder a path with `~` is a usage error."""
     done = run_without_home("mirror", "~/somewhere", str(tmp_path / "dest"), "--json")
     assert (done.exit_code, done.last_line["error"]) == (2, "UsageError"), done.stderr
-    assert "there is no folder" in done.last_line["message"]
+    assert "does not exist" in done.last_line["message"]

@@ -285,7 +285,7 @@ def test_without_an_address_only_the_inside_is_looked_at(dest: Path) -> None:
     assert "--public-url" in done.checks["outside"]["hint"]
     assert "no web server was checked" in done.checks["outside"]["message"]
     people = run_tilesync("doctor", dest)
-    assert "nothing stands in the way" not in people.stdout + people.stderr
+    assert "no problem found" not in people.stdout + people.stderr
     assert "no web server was asked" in people.stderr
     assert people.stderr.count("--public-url") == 1
 
@@ -374,7 +374,7 @@ def test_a_container_from_private_to_well(azurite: Azurite, account: BlobService
     signed = azurite.make_sas_link(name, life=timedelta(hours=1)).replace("?", "/a%20b?")
     by_link = run_doctor(signed, XDG_STATE_HOME=str(tmp_path))
     assert (by_link.exit_code, by_link.failed_checks) == (0, {})
-    assert "others on this machine can see the link" in by_link.stderr
+    assert "other users of this machine can see the link" in by_link.stderr
     assert run_doctor(dest, origin="https://other.example", **environment).checks["origin"]["result"] == "fail"
 
     account.set_service_properties(cors=[])
@@ -445,6 +445,6 @@ def test_a_bucket_is_looked_for_where_the_run_finds_it(
         hosts = {request.headers["host"] for request in proxy.requests}
     assert (done.failed_checks["held"], done.failed_checks["public"]) == ("fail", "fail")
     assert "nothing is published" in done.checks["held"]["message"]
-    assert f"{proxy.url}/{bucket}/p/tileset.json is not there" in done.checks["public"]["message"]
+    assert f"{proxy.url}/{bucket}/p/tileset.json is not public" in done.checks["public"]["message"]
     assert f"--endpoint-url {proxy.url}" in done.checks["public"]["hint"]
     assert hosts == {urlsplit(proxy.url).netloc}

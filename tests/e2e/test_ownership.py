@@ -305,15 +305,15 @@ def test_a_copy_belongs_to_whom_its_versions_are_of(tmp_path: Path) -> None:
         offer_foreign_export(sim)
         assert sim.mirror(tmp_path / "theirs", selector=OTHER_SELECTOR).error is None
         copy = tmp_path / "copy"
-        assert sim.mirror(copy, held=tmp_path / "mine", selector=Selector()).error is None
+        assert sim.mirror(copy, source_mirror=tmp_path / "mine", selector=Selector()).error is None
         assert read_latest(copy)["owner"] == IMODEL
         before = read_all_files(copy)
         for how in ({}, {"all_exports": True}):
             assert_other_owner(
-                sim.mirror(copy, held=tmp_path / "theirs", selector=Selector(), **how), IMODEL, OTHER_IMODEL
+                sim.mirror(copy, source_mirror=tmp_path / "theirs", selector=Selector(), **how), IMODEL, OTHER_IMODEL
             )
             assert_other_owner(
-                sim.dry_run(copy, held=tmp_path / "theirs", selector=Selector(), **how), IMODEL, OTHER_IMODEL
+                sim.dry_run(copy, source_mirror=tmp_path / "theirs", selector=Selector(), **how), IMODEL, OTHER_IMODEL
             )
         assert read_all_files(copy) == before
         assert sim.mirror(copy).error is None

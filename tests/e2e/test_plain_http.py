@@ -68,7 +68,8 @@ def lan(request: pytest.FixtureRequest) -> ProxiedStore:
 def warns_about_plain_http(ended: ProgramResult) -> bool:
     """Return whether one warning says what is sent unencrypted, and to which host."""
     return (
-        ended.stderr.count("over plain http, as --allow-http says") == 1 and f"{STORE_HOST} unencrypted" in ended.stderr
+        ended.stderr.count("over plain http, as --allow-http allows") == 1
+        and f"{STORE_HOST} unencrypted" in ended.stderr
     )
 
 
@@ -112,7 +113,7 @@ def test_doctor_names_the_option_too(bucket: ProxiedStore) -> None:
     assert {request.headers.get("authorization") for request in bucket.proxy.requests} == {None}
     allowed = run_tilesync("doctor", bucket.url, "--allow-http", "--json", "--retry-for", "0s", **env)
     assert "nothing is published" in allowed.checks["held"]["message"]
-    assert "over plain http, as --allow-http says" in allowed.stderr
+    assert "over plain http, as --allow-http allows" in allowed.stderr
     assert f"http://{STORE_HOST}/" in allowed.checks["public"]["message"]
 
 

@@ -1,14 +1,14 @@
-"""The Python API: what the command line calls, too.
+"""The Python API, which the command line calls as well.
 
-aio           the functions, for a running event loop
+aio           async functions, for a running event loop
 auth          identities
 blocking      run a coroutine from blocking code
-inputs        plain values, parsed into requests
-masking       secrets, kept out of events and errors
+inputs        parse plain values into requests
+masking       mask secrets in events and errors
 monitor       live counts, and the last JSON line
 options       keyword arguments, with their meaning
 results       what the functions return
 rows          rows of lists: exports, versions
-sync          the functions, for blocking code
-target_names  SOURCE and DEST, named without signatures
+sync          blocking functions
+target_names  SOURCE and DEST without signatures, for reports
 """

@@ -2,7 +2,7 @@
 
 Every function takes `on_event`, which is called with each event (see `tilesync.events`), from any thread but one at a
 time: it must return quickly. `monitor` is a RunMonitor to watch the counts with. Errors are those of `tilesync.errors`;
-the `result` of an error says how far the run came. Messages name options as the command line writes them.
+the `result` of an error has the counts up to that point. Messages use the option names of the command line.
 """
 
 from __future__ import annotations
@@ -55,29 +55,29 @@ R = TypeVar("R", bound=RunResult)
 
 OnEvent = Callable[[Event], None]
 OnPublish = Callable[[dict[str, Any]], Awaitable[None] | None]
-"""Called with the report, and `pointer`, the version that the pointer names now. An error that it raises ends the run;
+"""Called with the report and `pointer`, the version that the pointer names now. An error that it raises ends the run;
 the next run with `on_publish` calls it again.
 """
 
 
 class Call:
-    """One call of the API: its monitor, and who hears its events."""
+    """One call of the API: its monitor, and the listeners of its events."""
 
     def __init__(self, monitor: RunMonitor | None, on_event: OnEvent | None, source: object, dest: object) -> None:
         self.monitor = monitor or RunMonitor()
         if self.monitor.source is None and source is not None:
-            self.monitor.source = redact_source(source if isinstance(source, str) else _plain(source))
+            self.monitor.source = redact_source(source if isinstance(source, str) else _display_text(source))
         if self.monitor.dest is None and dest is not None:
-            self.monitor.dest = redact_dest(_plain(dest))
+            self.monitor.dest = redact_dest(_display_text(dest))
         self._on_event = on_event
         self._listeners: list[OnEvent] = []
 
     def listen(self, listener: OnEvent) -> None:
-        """Call `listener` with each event, too."""
+        """Add a listener, which is called with each event."""
         self._listeners.append(listener)
 
     def observe(self, event: Event) -> None:
-        """Record an event, and pass it on."""
+        """Record an event and pass it to all listeners."""
         event = self.monitor.record(event)
         for listener in self._listeners:
             listener(event)
@@ -86,7 +86,7 @@ class Call:
 
     @contextmanager
     def attach_result(self, kind: type[R], fields: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
-        """Run with threads of its own, and give an error the result of the run as far as it came, without secrets."""
+        """Run the block in its own thread pool; attach the result so far, without secrets, to an error."""
         try:
             with own_thread_pool(STORE_THREADS):
                 yield
@@ -95,8 +95,8 @@ class Call:
             raise
 
 
-def _plain(place: object) -> str | None:
-    return None if isinstance(place, Secret) else str(place)
+def _display_text(value: object) -> str | None:
+    return None if isinstance(value, Secret) else str(value)
 
 
 async def mirror(
@@ -111,7 +111,7 @@ async def mirror(
     """Mirror the latest finished export of `source` into `dest`, and publish it. Raises TilesyncError.
 
     Called again it continues where it stopped, or fetches the next export. Errors of class Unavailable, Incomplete,
-    ExportReplaced, DestinationBusy and NoExport are worth another try later.
+    ExportReplaced, DestinationBusy and NoExport can be retried later.
     """
     from tilesync.app import commands
 
@@ -127,9 +127,9 @@ async def mirror(
 def _make_hook(monitor: RunMonitor, on_publish: OnPublish) -> Callable[[str, TilesyncError | None], Awaitable[None]]:
     async def hook(version: str, error: TilesyncError | None) -> None:
         line = monitor.finished_line() if error is None else monitor.failed_line(error)
-        waiting = on_publish({**monitor.report(line), "pointer": version})
-        if inspect.isawaitable(waiting):
-            await waiting
+        returned = on_publish({**monitor.report(line), "pointer": version})
+        if inspect.isawaitable(returned):
+            await returned
 
     return hook
 
@@ -145,7 +145,7 @@ async def plan(
 ) -> PlanResult:
     """Plan a mirror, and write nothing. Raises TilesyncError.
 
-    `keep_actions`: the result holds an action for each file; else they are events alone.
+    `keep_actions`: the result has an action for each file; if False, actions are sent as events only.
     """
     from tilesync.app import commands
 
@@ -174,8 +174,8 @@ async def verify(
 ) -> AuditResult:
     """Audit the current version of a destination, or all of them, against its manifests.
 
-    `quick` compares names and sizes alone. Problems are findings of the result; raises TilesyncError only where it
-    cannot look.
+    `quick` compares names and sizes only. Problems are findings of the result; raises TilesyncError only if the audit
+    itself is not possible.
     """
     from tilesync.app import commands
 
@@ -207,7 +207,7 @@ async def rollback(
     monitor: RunMonitor | None = None,
     **options: Unpack[StoreAccessOptions],
 ) -> RollbackResult:
-    """Point at `version`, or the one before the current, and pin it there; with `latest` at the newest again.
+    """Move the pointer to `version`, or the one before the current, and pin it; `latest` unpins it at the newest.
 
     The first letters of a version are enough. Raises TilesyncError.
     """
@@ -236,7 +236,7 @@ async def versions(
     monitor: RunMonitor | None = None,
     **options: Unpack[StoreAccessOptions],
 ) -> VersionsResult:
-    """List the versions of a destination, the newest first; none where nothing is stored. Raises TilesyncError."""
+    """List the versions of a destination, the newest first; empty if nothing is stored. Raises TilesyncError."""
     from tilesync.app import commands
     from tilesync.runtime.threads import run_in_thread
 
@@ -258,10 +258,10 @@ async def exports(
     monitor: RunMonitor | None = None,
     **options: Unpack[ServiceOptions],
 ) -> ExportsResult:
-    """List the exports of an iModel, newest first; of all iModels that the identity can see where none is given.
+    """List the exports of an iModel, newest first; without an id those of all iModels that the identity can see.
 
-    `held_in` is a destination, reached by `store`: each export says how it is held there, and
-    `endangered` names those that the service deletes next. Raises TilesyncError.
+    `held_in` is a destination, accessed with the options `store`: each export then says how it is stored there, and
+    `endangered` names exports that the service deletes next. Raises TilesyncError.
     """
     from tilesync.app import commands
     from tilesync.jobs.versions.listing import ListedVersion, describe_endangered
@@ -272,13 +272,13 @@ async def exports(
     with call.attach_result(ExportsResult):
         imodel_id = parse_imodel_id(imodel) if imodel else None
         await commands.list_exports(create_service(options), imodel_id, call.observe, rows.append)
-        there: list[ListedVersion] | None = None
+        listed: list[ListedVersion] | None = None
         endangered: tuple[str, ...] = ()
         if held_in is not None:
             target = create_target(held_in, store or {}, retry_for=options.get("retry_for", DEFAULT_RETRY_FOR))
-            found_there, _ = await run_in_thread(commands.list_versions, target, call.observe, retired=True)
-            there, endangered = found_there, tuple(describe_endangered(rows, found_there))
-    found = tuple(make_export_info(row, there) for row in rows)
+            found_versions, _ = await run_in_thread(commands.list_versions, target, call.observe, retired=True)
+            listed, endangered = found_versions, tuple(describe_endangered(rows, found_versions))
+    found = tuple(make_export_info(row, listed) for row in rows)
     return call.monitor.result(ExportsResult, exports=found, endangered=endangered)
 
 
@@ -292,10 +292,10 @@ async def viewer_link(
     monitor: RunMonitor | None = None,
     **options: Unpack[ServiceOptions],
 ) -> ViewerLinkResult:
-    """Make the URL that a viewer starts from: a secret.
+    """Create the URL that a viewer loads: a secret.
 
-    Of an iModel it leads to the latest finished export, at the service. Of a private container it leads to what is
-    mirrored there, and reads that container for `life`. Raises TilesyncError.
+    For an iModel it points to the latest finished export at the service. For a private container it points to the
+    mirrored version, and can read that container for `life`. Raises TilesyncError.
     """
     from tilesync.app import commands
     from tilesync.checks.commands import viewer_url as sign_viewer_url
@@ -303,9 +303,9 @@ async def viewer_link(
 
     call = Call(monitor, on_event, what, None)
     with call.attach_result(ViewerLinkResult):
-        place = find_viewer_location(what, store or {})
-        if place is not None:
-            target = create_target(place, store or {}, retry_for=options.get("retry_for", DEFAULT_RETRY_FOR))
+        location = find_viewer_location(what, store or {})
+        if location is not None:
+            target = create_target(location, store or {}, retry_for=options.get("retry_for", DEFAULT_RETRY_FOR))
             url, expires = await run_in_thread(sign_viewer_url, target, life)
         else:
             selector = create_selector(str(what), selection or {})
@@ -333,10 +333,10 @@ async def doctor(
     monitor: RunMonitor | None = None,
     **options: Unpack[StoreAccessOptions],
 ) -> DoctorResult:
-    """Check identity and service; or, with `dest`, what viewers need of it. Nothing is written.
+    """Check identity and service; or, with `dest`, whether viewers can load it. Nothing is written.
 
-    `source` is an iModel id or a container link. `public_url` is where viewers reach `dest`, `origin` that of their
-    page. The result holds every check; raises TilesyncError only for arguments that are wrong.
+    `source` is an iModel id or a container link. `public_url` is the URL at which viewers load `dest`, `origin`
+    the origin of their page. The result has every check; raises TilesyncError only for invalid arguments.
     """
     from tilesync.checks.commands import check_hosting, check_service
 
@@ -347,12 +347,12 @@ async def doctor(
     with call.attach_result(DoctorResult):
         if dest is not None:
             request = create_hosting_request(dest, options, public_url=public_url, origin=origin, retry_for=retry_for)
-            checking = check_hosting(request, call.observe)
+            checks_run = check_hosting(request, call.observe)
         else:
             service = create_service({"auth": auth, "api_url": api_url, "retry_for": retry_for})
-            checking = check_service(service, *parse_doctor_source(source), call.observe)
+            checks_run = check_service(service, *parse_doctor_source(source), call.observe)
         try:
-            await checking
+            await checks_run
         except TilesyncError as error:
             if not any(check.result == "fail" for check in checks):
                 raise

@@ -1,4 +1,4 @@
-"""Identities towards the Mesh Export API: a token, a file or command that gives one, a share key, an application."""
+"""Identities for the Mesh Export API: a token, a file or command that gives one, a share key, an application."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tilesync.model import Secret
 
 @dataclass(frozen=True)
 class Token:
-    """An access token. It ends after about an hour; a run that takes longer needs one of the others."""
+    """An access token. It expires after about an hour; a longer run needs another kind of identity."""
 
     token: str | Secret
 
@@ -36,14 +36,14 @@ class TokenCommand:
 
 @dataclass(frozen=True)
 class ShareKey:
-    """A share key of an iTwin: it can read, and nothing else."""
+    """A share key of an iTwin, with read permission only."""
 
     key: str | Secret
 
 
 @dataclass(frozen=True)
 class ClientCredentials:
-    """An application with a secret (OAuth 2.0 client credentials, scope itwin-platform). It lasts as long as a run.
+    """An application with a secret (OAuth 2.0 client credentials, scope itwin-platform). A run renews its tokens.
 
     `issuer` is the base URL of the identity service. Source: RFC 6749, section 4.4.
     """
@@ -55,11 +55,11 @@ class ClientCredentials:
 
 @dataclass(frozen=True)
 class Environment:
-    """The identity that the environment names, as on the command line.
+    """The identity from environment variables, as on the command line.
 
     Reads TILESYNC_TOKEN_FILE, TILESYNC_TOKEN_COMMAND, TILESYNC_TOKEN, TILESYNC_SHARE_KEY, ITP_SERVICE_CLIENT_ID with
-    ITP_SERVICE_CLIENT_SECRET, and ITP_ISSUER_URL; the first that is set counts. `token_file` and `token_command`
-    replace the variables of that name.
+    ITP_SERVICE_CLIENT_SECRET, and ITP_ISSUER_URL; the first that is set is used. `token_file` and `token_command`
+    override the variables of the same name.
     """
 
     token_file: str | Path | None = None
@@ -71,7 +71,7 @@ Auth: TypeAlias = Token | TokenFile | TokenCommand | ShareKey | ClientCredential
 
 
 def create_identity(auth: Auth | None) -> Identity:
-    """Resolve an identity; None is that of the environment. Raises UsageError for half of the client credentials."""
+    """Resolve an identity; None means the environment. Raises UsageError for incomplete client credentials."""
     match auth:
         case None:
             return _from_environment(Environment(), os.environ)
@@ -86,11 +86,11 @@ def create_identity(auth: Auth | None) -> Identity:
         case ShareKey():
             return Identity(share_key=_secret(auth.key))
         case ClientCredentials():
-            _refuse_half(auth.client_id, auth.client_secret)
+            _check_credentials_complete(auth.client_id, auth.client_secret)
             return Identity(client_id=auth.client_id, client_secret=_secret(auth.client_secret), issuer=auth.issuer)
     raise UsageError(
-        f"{type(auth).__name__} is no identity",
-        hint="give Token, TokenFile, TokenCommand, ShareKey, ClientCredentials or Environment of tilesync",
+        f"{type(auth).__name__} is not an identity",
+        hint="use Token, TokenFile, TokenCommand, ShareKey, ClientCredentials or Environment of tilesync",
     )
 
 
@@ -107,14 +107,17 @@ def _from_environment(auth: Environment, variables: Mapping[str, str]) -> Identi
         client_id=variables.get("ITP_SERVICE_CLIENT_ID"),
         client_secret=secret("ITP_SERVICE_CLIENT_SECRET"),
     )
-    _refuse_half(identity.client_id, identity.client_secret)
+    _check_credentials_complete(identity.client_id, identity.client_secret)
     return replace(identity, issuer=variables.get("ITP_ISSUER_URL") or ISSUER_URL)
 
 
-def _refuse_half(client_id: str | None, client_secret: str | Secret | None) -> None:
+def _check_credentials_complete(client_id: str | None, client_secret: str | Secret | None) -> None:
     if bool(client_id) != bool(client_secret):
         missing = "ITP_SERVICE_CLIENT_SECRET" if client_id else "ITP_SERVICE_CLIENT_ID"
-        raise UsageError(f"half of the client credentials is missing: {missing}", hint="set both, or neither")
+        raise UsageError(
+            f"half of the client credentials is missing: {missing}",
+            hint="set both ITP_SERVICE_CLIENT_ID and ITP_SERVICE_CLIENT_SECRET, or neither",
+        )
 
 
 def _secret(text: str | Secret) -> Secret:

@@ -1,4 +1,4 @@
-"""Run a coroutine to its end from blocking code, also below a running event loop."""
+"""Run a coroutine from blocking code, also inside a running event loop."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run what `make` gives in an event loop of its own, and return its result.
+    """Run the coroutine that `make` returns in a new event loop, and return its result.
 
-    Within a running loop, as in a notebook, that loop waits, and a thread of its own runs the coroutine. Ctrl-C cancels
-    it, and is raised when it has ended.
+    Inside a running loop, as in a notebook, a new thread runs the coroutine and that loop is blocked meanwhile. Ctrl-C
+    cancels the coroutine, and KeyboardInterrupt is raised after it has ended.
     """
     try:
         asyncio.get_running_loop()
@@ -29,7 +29,7 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     def work() -> None:
         try:
-            outcome.set_result(_run(lambda: _announce(make, started)))
+            outcome.set_result(_run(lambda: _run_as_task(make, started)))
         except BaseException as error:  # noqa: BLE001 - raised again by the caller
             outcome.set_exception(error)
 
@@ -47,12 +47,14 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def _run(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    factory = loop_factory() or asyncio.new_event_loop  # given, so that the thread's own loop is left alone
+    factory = (
+        loop_factory() or asyncio.new_event_loop
+    )  # explicit, so that the current loop of the thread is not replaced
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(make())
 
 
-async def _announce(
+async def _run_as_task(
     make: Callable[[], Coroutine[Any, Any, T]],
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]],
 ) -> T:

@@ -1,4 +1,4 @@
-"""Plain values of callers, parsed into requests: the service, an identity, an iModel, a link, a destination."""
+"""Parse plain values of callers into requests: service, identity, iModel, link, destination."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ DEFAULT_WAIT = timedelta(minutes=10)
 DEFAULT_POLL = timedelta(seconds=15)
 
 Source = str | Path | Secret | AzureLocation | S3Location
-"""An iModel id, a URL of a portal, a container link (better as a Secret), or what tilesync mirrored before."""
+"""An iModel id, a URL of a portal, a container link (better as a Secret), or an existing mirror."""
 
 Dest = str | Path | Secret | AzureLocation | S3Location
-"""A folder, az://ACCOUNT/CONTAINER[/PREFIX], s3://BUCKET[/PREFIX], or the link of a container that may write."""
+"""A folder, az://ACCOUNT/CONTAINER[/PREFIX], s3://BUCKET[/PREFIX], or a container link with write permission."""
 
 
 def create_service(options: ServiceOptions) -> Service:
-    """The service and who asks. Raises UsageError for half of the client credentials."""
+    """Create the service with its identity. Raises UsageError if half of the client credentials is missing."""
     url = options.get("api_url") or os.environ.get("TILESYNC_API_URL") or os.environ.get("ITP_API_URL") or API_URL
     return Service(url, create_identity(options.get("auth")), options.get("retry_for", DEFAULT_RETRY_FOR))
 
 
 def parse_dest(dest: Dest, options: StoreAccessOptions) -> Location:
-    """The place that DEST names. Raises UsageError, which does not repeat what may be a signature."""
+    """Parse DEST into a location. Raises UsageError, which never shows a possible signature."""
     if isinstance(dest, Path | AzureLocation | S3Location):
         return dest
     text = dest.text if isinstance(dest, Secret) else dest
@@ -61,7 +61,7 @@ def parse_dest(dest: Dest, options: StoreAccessOptions) -> Location:
         raise UsageError("DEST is empty", hint="name the folder, container or bucket to mirror into")
     location = parse_location(text, endpoint=options.get("azure_endpoint") or None, fetched=monotonic())
     if location is None and ("?sig=" in text or "&sig=" in text):
-        raise UsageError("DEST is no folder, but a link that is not whole", hint="a link begins with https://")
+        raise UsageError("DEST is an incomplete link, not a folder", hint="a link begins with https://")
     return location if location is not None else Path(text)
 
 
@@ -73,13 +73,15 @@ def create_target(
     cache_control: str | None = None,
     pointer_cache_control: str | None = None,
 ) -> Target:
-    """A destination, how its store is reached, and where its state is."""
-    more = {"retry_for": retry_for, "cache_control": cache_control, "pointer_cache_control": pointer_cache_control}
-    return Target(parse_dest(dest, options), create_store_options({**options, **more}), _path(options.get("state_dir")))
+    """Create a target: a destination, the options of its store, and the folder of its state."""
+    extra = {"retry_for": retry_for, "cache_control": cache_control, "pointer_cache_control": pointer_cache_control}
+    return Target(
+        parse_dest(dest, options), create_store_options({**options, **extra}), _path(options.get("state_dir"))
+    )
 
 
 def find_viewer_location(what: Source, options: StoreAccessOptions) -> Location | None:
-    """The destination that a viewer link is asked for; None where it is an iModel id. Raises UsageError."""
+    """Return the destination that a viewer link is for; None for an iModel id. Raises UsageError."""
     if not isinstance(what, str | Secret):
         return what
     text = what.text if isinstance(what, Secret) else what
@@ -87,34 +89,34 @@ def find_viewer_location(what: Source, options: StoreAccessOptions) -> Location 
         return None
     if "://" in text or text.startswith(("az:", "s3:")):
         return parse_location(text, endpoint=options.get("azure_endpoint") or None)
-    bare = not any(letter in "?&=" for letter in text)
-    return Path(text) if bare and ("/" in text or text in {".", ".."} or Path(text).is_dir()) else None
+    is_plain = not any(letter in "?&=" for letter in text)
+    return Path(text) if is_plain and ("/" in text or text in {".", ".."} or Path(text).is_dir()) else None
 
 
 def _path(text: str | Path | None) -> Path | None:
     return Path(text) if text else None
 
 
-EXAMPLE = "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
+_EXAMPLE_IMODEL_ID = "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
 
 
 def parse_imodel_id(text: str) -> str:
-    """An iModel id: itself, or in the URL of a portal.
+    """Parse an iModel id, or find it in the URL of a portal.
 
-    Raises UsageError for anything else; what may be a link is not repeated, since it may hold a signature.
+    Raises UsageError for any other text; a text that may be a link is not shown, since it may contain a signature.
     """
     found = find_imodel_id(text) if "://" in text else parse_guid(text)
     if found is None:
-        shown = "that" if any(sign in text for sign in "?&=") or not text.strip() else repr(text)
+        shown = "this" if any(sign in text for sign in "?&=") or not text.strip() else repr(text)
         raise UsageError(
-            f"{shown} is no iModel id" + (", but a link" if "?" in text else ""),
-            hint=f"an iModel id looks like {EXAMPLE}: {IMODEL_ID_HINT}",
+            f"{shown} is not an iModel id" + (", but a link" if "?" in text else ""),
+            hint=f"an iModel id looks like {_EXAMPLE_IMODEL_ID}: {IMODEL_ID_HINT}",
         )
     return found
 
 
 def create_selector(imodel: str | None, options: SelectionOptions) -> Selector:
-    """The exports that the options select."""
+    """Create the selector of exports from the options."""
     return Selector(
         imodel=parse_imodel_id(imodel) if imodel is not None else None,
         changeset=options.get("changeset_id"),
@@ -125,15 +127,15 @@ def create_selector(imodel: str | None, options: SelectionOptions) -> Selector:
     )
 
 
-_SOURCE_HINT = "SOURCE is an iModel id, a link, or what is held"
+_SOURCE_HINT = "give an iModel id, a container link, or a folder that `tilesync mirror` has filled"
 
 
 def parse_mirror_source(source: str, endpoint: str | None) -> Location | None:
-    """The place that SOURCE is, where tilesync holds something; None when it is anything else.
+    """Parse SOURCE as the location of an existing mirror; None if it is anything else.
 
-    A text with a slash, or that begins as paths do, is meant as a folder; so is a bare name of one, but for an iModel
-    id without manifests in it. What looks like a link is never taken for a path, nor repeated: it may hold a signature;
-    one to a container is that of an export.
+    A text with a slash, or with a leading dot or tilde, is a folder. The name of an existing folder is one too, unless
+    it is an iModel id and the folder has no manifests. A text that looks like a link is never read as a path nor shown,
+    since it may contain a signature; a container link is always that of an export. Raises UsageError.
     """
     if source.startswith(("az:", "s3:")):
         return parse_location(source, endpoint=endpoint)
@@ -144,43 +146,49 @@ def parse_mirror_source(source: str, endpoint: str | None) -> Location | None:
         if os.path.exists(path) and not os.path.isdir(path):
             from tilesync.stores.local.folder_paths import folder_hint
 
-            raise UsageError(f"{path} is no folder", hint=folder_hint(path))
+            raise UsageError(f"{path} is not a folder", hint=folder_hint(path))
         if not os.path.isdir(path):
-            raise UsageError(f"there is no folder {path}", hint=_SOURCE_HINT)
+            raise UsageError(f"the folder {path} does not exist", hint=_SOURCE_HINT)
         return path
     if any((path / inner).is_dir() for inner in ("manifests", ".tilesync/manifests")):
         return path
     if path.is_dir() and parse_guid(source) is None:
-        raise UsageError(f"the folder {path} holds nothing that tilesync mirrored", hint=_SOURCE_HINT)
+        raise UsageError(f"the folder {path} is not a mirror of tilesync", hint=_SOURCE_HINT)
     return None
 
 
 def parse_source_link(text: str, *, is_secret: bool = False) -> SasUrl | None:
-    """The container link that SOURCE is; None when it is an iModel id. A secret is always a link. Raises UsageError."""
+    """Parse SOURCE as a container link; None if it is an iModel id. A secret is always a link. Raises UsageError."""
     if not is_secret and ("://" not in text or find_imodel_id(text) is not None):
         return None
     return parse_sas_link(text, fetched=monotonic())
 
 
 def create_mirror_request(source: Source, dest: Dest, options: MirrorOptions) -> MirrorRequest:
-    """Resolve the arguments of a mirror into a request. Raises UsageError for options that exclude each other."""
+    """Resolve the arguments of a mirror into a request. Raises UsageError for options that conflict."""
     location = parse_dest(dest, options)
-    held = _parse_mirror_location(source, options)
+    mirror_location = _parse_mirror_location(source, options)
     text = source.text if isinstance(source, Secret) else source
-    link = parse_source_link(text, is_secret=isinstance(source, Secret)) if isinstance(text, str) and not held else None
+    link = (
+        parse_source_link(text, is_secret=isinstance(source, Secret))
+        if isinstance(text, str) and not mirror_location
+        else None
+    )
     _refuse_contradictions(options, link)
     if options.get("server_copy") and not isinstance(location, AzureLocation):
-        raise UsageError("--server-copy is for a DEST in Azure: nothing else takes blobs by itself")
+        raise UsageError("--server-copy needs a DEST in Azure: no other store can copy from a container")
     if options.get("create_container") and not isinstance(location, AzureLocation):
-        raise UsageError("--create-container is for a DEST in Azure", hint="make a bucket with its service's tools")
+        raise UsageError(
+            "--create-container needs a DEST in Azure", hint="create an S3 bucket with the tools of its service"
+        )
     if options.get("content") == "decoded" and not isinstance(location, Path):
-        raise UsageError("--content decoded is for a folder: a store states the encoding of each file itself")
-    if held is not None:
+        raise UsageError("--content decoded needs a folder as DEST: object stores send the encoding of each file")
+    if mirror_location is not None:
         _refuse_service_options(options)
     inventory = options.get("inventory", "auto")
     return MirrorRequest(
         service=create_service(options),
-        selector=create_selector(text if isinstance(text, str) and not link and not held else None, options),
+        selector=create_selector(text if isinstance(text, str) and not link and not mirror_location else None, options),
         destination=location,
         link=link,
         link_command=options.get("link_command") or None,
@@ -190,7 +198,7 @@ def create_mirror_request(source: Source, dest: Dest, options: MirrorOptions) ->
         transfers=options.get("transfers"),
         bwlimit=options.get("bwlimit"),
         state_dir=_path(options.get("state_dir")),
-        reach=create_store_options(options),
+        store_options=create_store_options(options),
         allow_shrink=options.get("allow_shrink", False),
         allow_missing=options.get("allow_missing", False),
         globs=parse_globs(options.get("include", ()), options.get("exclude", ())),
@@ -202,10 +210,10 @@ def create_mirror_request(source: Source, dest: Dest, options: MirrorOptions) ->
         layout=Layout(options.get("layout", "versioned")),
         delete=(options.get("max_delete") or DEFAULT_DELETE_LIMIT) if options.get("delete") else None,
         server_copy=options.get("server_copy", False),
-        held=held,
+        source_mirror=mirror_location,
         content=Content(options.get("content", "stored")),
         adopt=options.get("adopt", False),
-        source_reach=replace(
+        source_store_options=replace(
             create_store_options(options), link_command=options.get("link_command") or None, create_container=False
         ),
     )
@@ -222,16 +230,16 @@ def _parse_mirror_location(source: Source, options: MirrorOptions) -> Location |
 
 
 def display_source(request: MirrorRequest, given: str | None) -> str | None:
-    """SOURCE as it may be told, now that it is known: a link's container, a whole path, an id."""
+    """Return SOURCE for display, without secrets: the container of a link, an absolute path, or an id."""
     if request.link is not None:
         return request.link.base
-    if isinstance(request.held, Path):
-        return str(request.held.absolute())
+    if isinstance(request.source_mirror, Path):
+        return str(request.source_mirror.absolute())
     return request.selector.imodel or given
 
 
 def create_store_options(options: Mapping[str, Any]) -> StoreOptions:
-    """How a destination in an object store is reached and served. Raises UsageError for a plain http address."""
+    """Create the options of an object store: access and cache headers. Raises UsageError for a plain http address."""
     serving = CachePolicy(
         parse_header_value(options.get("cache_control") or IMMUTABLE_CACHE_CONTROL, "--cache-control"),
         parse_header_value(options.get("pointer_cache_control") or REVALIDATE_CACHE_CONTROL, "--pointer-cache-control"),
@@ -249,41 +257,40 @@ def create_store_options(options: Mapping[str, Any]) -> StoreOptions:
 
 
 def _parse_store_url(text: str | None, option: str, *, allow_http: bool) -> str | None:
-    """Where a store answers; None for an empty text. Raises UsageError for what is no address, or a plain http one that
-    is not allowed.
+    """Parse the URL of a store; None for an empty text.
+
+    Raises UsageError for an invalid URL, or for plain http without --allow-http.
     """
     if not text:
         return None
     scheme, colon, rest = text.partition("://")
     if not colon or scheme not in {"http", "https"} or not rest.strip("/") or any(sign in rest for sign in "?#@ "):
-        raise UsageError(
-            f"{option} must be an address and nothing more", hint="write https://HOST or https://HOST:PORT"
-        )
+        raise UsageError(f"{option} must be a URL without a query", hint="write https://HOST or https://HOST:PORT")
     check_store_url(text, allow_http=allow_http)
     return text
 
 
 def _refuse_contradictions(options: MirrorOptions, link: SasUrl | None) -> None:
-    flat, every = options.get("layout") == "flat", options.get("all_exports", False)
-    keeps, delete = options.get("retention", KEEP_ALL_VERSIONS).versions, options.get("delete", False)
+    is_flat, all_exports = options.get("layout") == "flat", options.get("all_exports", False)
+    kept_versions, delete = options.get("retention", KEEP_ALL_VERSIONS).versions, options.get("delete", False)
     refused = (
-        (link is not None and every, "--all-exports wants an iModel id: a link is one export"),
-        (flat and every, "--all-exports keeps a history, and the flat layout holds one version"),
+        (link is not None and all_exports, "--all-exports needs an iModel id: a link is for one export"),
+        (is_flat and all_exports, "--all-exports needs the versioned layout: the flat layout has only one version"),
         (
-            flat and not options.get("publish", True),
-            "--no-publish leaves a pointer alone, and the flat layout has none",
+            is_flat and not options.get("publish", True),
+            "--no-publish needs the versioned layout: the flat layout has no pointer",
         ),
-        (flat and keeps, "--keep-versions is about a history, and the flat layout holds one version"),
-        (not flat and delete, "--delete is for --layout flat: versions retire by --keep-versions"),
-        (options.get("max_delete") and not delete, "--max-delete limits --delete, which is not given"),
+        (is_flat and kept_versions, "--keep-versions needs the versioned layout: the flat layout has only one version"),
+        (not is_flat and delete, "--delete needs --layout flat; use --keep-versions to retire versions"),
+        (options.get("max_delete") and not delete, "--max-delete needs --delete"),
     )
-    for wrong, message in refused:
-        if wrong:
+    for is_refused, message in refused:
+        if is_refused:
             raise UsageError(message)
 
 
 def _refuse_service_options(options: MirrorOptions) -> None:
-    """Raise UsageError for what only the service, or a container, can be asked."""
+    """Raise UsageError for options that need the service or a container of an export."""
     given = {
         "--cdn": options.get("cdn"),
         "--link-command": options.get("link_command"),
@@ -292,13 +299,13 @@ def _refuse_service_options(options: MirrorOptions) -> None:
         "--inventory walk": options.get("inventory") == "walk",
     }
     if named := [name for name, value in given.items() if value]:
-        raise UsageError(f"{', '.join(named)}: not for a SOURCE that tilesync mirrored", hint="leave it out")
+        raise UsageError(f"{', '.join(named)}: not possible if SOURCE is a mirror", hint="leave out these options")
 
 
 def create_hosting_request(
     dest: Dest, options: StoreAccessOptions, *, public_url: str | None, origin: str | None, retry_for: timedelta
 ) -> HostingRequest:
-    """What `doctor` looks at: a destination, and where viewers reach it. Raises UsageError."""
+    """Create the request of the hosting checks of `doctor`. Raises UsageError."""
     return HostingRequest(
         create_target(dest, options, retry_for=retry_for),
         base_url=parse_public_url(public_url) if public_url else None,
@@ -308,7 +315,7 @@ def create_hosting_request(
 
 
 def parse_doctor_source(source: Source | None) -> tuple[Selector, SasUrl | None]:
-    """The iModel, or the container link, that `doctor` is asked about. Raises UsageError."""
+    """Parse SOURCE of `doctor`: an iModel id or a container link. Raises UsageError."""
     if source is None or source == "":
         return Selector(None, export_type="3DTiles"), None
     text = source.text if isinstance(source, Secret) else str(source)

@@ -1,6 +1,6 @@
-"""Mask secrets in all output: the values of secret variables, and every text that looks like a secret.
+"""Mask secrets in all output: the values of secret variables, and text that looks like a secret.
 
-The last line of defence: messages are made without secrets, but an error of a library may quote one.
+This is the last defence: messages of tilesync contain no secrets, but an error of a library may quote one.
 """
 
 from __future__ import annotations

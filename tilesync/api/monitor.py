@@ -1,4 +1,4 @@
-"""Live view of a run: its counts while it goes on, and what the last JSON line and the report say."""
+"""Monitor a run: live counts, the last JSON line, and the report."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ R = TypeVar("R", bound=RunResult)
 
 
 class RunMonitor:
-    """Collects what a run tells. `stats` are its counts, kept up to date for whoever shows progress."""
+    """Collects the events of a run. `stats` are its counts, updated with each event, to show progress."""
 
     def __init__(self, *, source: str | None = None, dest: str | None = None) -> None:
         self.stats = RunStats()
         self.source = source
         self.dest = dest
         self.dry_run = False
-        """Nothing is done: the counts are those of a plan."""
+        """True if nothing is written: the counts are those of a plan."""
         self.owner: str | None = None
         self.imodel: str | None = None
         self.export: str | None = None
@@ -68,14 +68,14 @@ class RunMonitor:
         self._started = datetime.now(UTC)
 
     def record(self, event: Event) -> Event:
-        """Take note of an event; returns it without secrets. Safe to call from any thread."""
+        """Record an event and return it without secrets. Thread-safe."""
         event = self._masker.mask_event(event)
         with self._lock:
             self.stats(event)
-            self._note(event)
+            self._store_facts(event)
         return event
 
-    def _note(self, event: Event) -> None:
+    def _store_facts(self, event: Event) -> None:
         match event:
             case OwnerIdentified():
                 self.owner = event.owner
@@ -100,21 +100,21 @@ class RunMonitor:
                 self.warnings.append(event.message)
 
     def mask(self, error: TilesyncError) -> TilesyncError:
-        """The error, without secrets in its message and hint."""
+        """Mask secrets in the message and hint of an error; return the error."""
         error.args = (self._masker.mask_text(str(error)), *error.args[1:])
         error.hint = self._masker.mask_text(error.hint)
         return error
 
     def mask_text(self, text: str) -> str:
-        """The text without secrets."""
+        """Return the text without secrets."""
         return self._masker.mask_text(text)
 
     def elapsed_seconds(self) -> float:
-        """How long the run has taken."""
+        """Return the seconds since the run began."""
         return time.monotonic() - self._began
 
     def counts(self) -> RunCounts:
-        """The counts as they are now."""
+        """Return the current counts."""
         stats = self.stats
         return RunCounts(
             listed=stats.listed,
@@ -136,7 +136,7 @@ class RunMonitor:
         )
 
     def result(self, kind: type[R], error: TilesyncError | None = None, **fields: Any) -> R:
-        """The result of the run, as far as it came."""
+        """Return the result of the run so far."""
         line = self.finished_line() if error is None else self.failed_line(error)
         return kind(
             error=error,
@@ -155,7 +155,7 @@ class RunMonitor:
         )
 
     def mirror_fields(self) -> dict[str, Any]:
-        """What a MirrorResult has besides."""
+        """Return the fields that a MirrorResult adds to a RunResult."""
         return {
             "imodel": self.imodel,
             "export": self.export,
@@ -166,7 +166,7 @@ class RunMonitor:
         }
 
     def finished_line(self) -> dict[str, Any]:
-        """The last line of a run that ended well."""
+        """Return the last line of a successful run."""
         return {"kind": "finished", "exit": 0, **self._facts()}
 
     def failed_line(
@@ -178,11 +178,11 @@ class RunMonitor:
         message: str = "",
         hint: str = "",
     ) -> dict[str, Any]:
-        """The last line of any other run: one that ended with an error of tilesync, else as the arguments say."""
+        """Return the last line of a failed run: from an error of tilesync, or from the other arguments."""
         if error is not None:
             exit_code, name, message, hint = error.exit_code, type(error).__name__, str(error), error.hint
-        said = {"exit": exit_code, "error": name, "message": self.mask_text(message), "hint": self.mask_text(hint)}
-        return {"kind": "failed", **said, **self._facts()}
+        failure = {"exit": exit_code, "error": name, "message": self.mask_text(message), "hint": self.mask_text(hint)}
+        return {"kind": "failed", **failure, **self._facts()}
 
     def _facts(self) -> dict[str, Any]:
         counts = asdict(self.counts())
@@ -206,7 +206,7 @@ class RunMonitor:
         }
 
     def report(self, line: dict[str, Any]) -> dict[str, Any]:
-        """The last line with every failure, diagnostic and warning: what --report writes."""
+        """Return the last line with every failure, diagnostic and warning, as --report writes it."""
         return {
             **line,
             "failures": [asdict(each) for each in self.failures],

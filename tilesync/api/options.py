@@ -1,4 +1,4 @@
-"""Options of the Python API: keyword arguments, named and meant as the options of the command line."""
+"""Options of the Python API: keyword arguments with the names and meaning of the command line options."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tilesync.core.retention import RetentionPolicy
 
 
 class ServiceOptions(TypedDict, total=False):
-    """How the service is reached."""
+    """Options of the connection to the service."""
 
     auth: Auth | None
-    """Who asks; None: the identity of the environment."""
+    """The identity; None: from the environment."""
     api_url: str | None
-    """Base URL of the Mesh Export API; None: TILESYNC_API_URL, ITP_API_URL, else the public one."""
+    """Base URL of the Mesh Export API; None: TILESYNC_API_URL, ITP_API_URL, else the public service."""
     retry_for: timedelta
-    """How long a request that fails is tried again. Default: 60 s."""
+    """How long to retry failed requests. Default: 60 s."""
 
 
 class SelectionOptions(TypedDict, total=False):
-    """Which export of the iModel is meant, and how long to wait for it."""
+    """Options that select an export of the iModel, and how long to wait for it."""
 
     changeset_id: str | None
-    """The export of this changeset."""
+    """Select the export of this changeset."""
     export_id: str | None
-    """This very export."""
+    """Select the export with this id."""
     export_type: str
     """Type of the export. Default: 3DTiles."""
     tile_version: str | None
@@ -37,24 +37,24 @@ class SelectionOptions(TypedDict, total=False):
     itwinjs: str | None
     """Only exports compatible with this iTwin.js version."""
     cdn: bool
-    """Bytes through the CDN; the listing still comes from the storage."""
+    """Download files through the CDN; list the container directly."""
     wait: timedelta
     """How long to wait for an export that is not finished. Default: 10 min for a mirror, none for a link."""
     poll: timedelta
-    """How often to look while waiting. Default: 15 s."""
+    """How often to check while waiting. Default: 15 s."""
 
 
 class StoreAccessOptions(TypedDict, total=False):
-    """How a destination in an object store is reached, and where its state is kept."""
+    """Options of the access to an object store, and the folder of its state."""
 
     state_dir: str | Path | None
-    """Where the state is, if not at its usual place."""
+    """Folder of the state, if not the default."""
     azure_endpoint: str | None
     """Blob service of the account, if not https://ACCOUNT.blob.core.windows.net."""
     endpoint_url: str | None
-    """S3 service, if not Amazon's."""
+    """URL of the S3 service, if not Amazon S3."""
     allow_http: bool
-    """A store in a network of your own may be reached over plain http."""
+    """Allow plain http to a store in your own network: tiles and signatures are not encrypted."""
     dest_link_command: str | None
     """Command that prints a fresh link to the container of DEST."""
 
@@ -65,42 +65,42 @@ class MirrorOptions(ServiceOptions, SelectionOptions, StoreAccessOptions, total=
     link_command: str | None
     """Command that prints a fresh container link when SOURCE is a link."""
     all_exports: bool
-    """Every finished export that is not stored yet, oldest first."""
+    """Mirror every finished export that DEST does not have yet, oldest first."""
     publish: bool
-    """False: mirror, and leave the pointer where it is."""
+    """False: mirror, but do not move the pointer."""
     layout: Literal["versioned", "flat"]
-    """Every export in a folder of its own behind a pointer, or the last one at the container's paths."""
+    """One folder per export and a pointer to the current one, or only the last export at the container's paths."""
     content: Literal["stored", "decoded"]
-    """Folders: files as the container stores them, or gzip payloads decoded."""
+    """For a folder: keep gzip files as stored, or decode them so that any web server can serve them."""
     inventory: Literal["auto", "list", "walk"]
-    """List the container, or walk from its tileset.json; auto walks where listing is denied."""
+    """List the container, or follow references from tileset.json; auto lists, and walks if listing is denied."""
     include: Sequence[str]
     """Only files whose name matches one of these globs."""
     exclude: Sequence[str]
-    """No files whose name matches one of these globs; wins over `include`."""
+    """No files whose name matches one of these globs; overrides `include`."""
     allow_missing: bool
-    """Publish although the tilesets ask for files that are missing."""
+    """Publish even if files that the tilesets reference are missing, or are outside the container."""
     allow_shrink: bool
-    """Publish an export with under half the files or bytes."""
+    """Publish an export even if it has less than half the files or bytes, or filters leave only its root."""
     adopt: bool
-    """Give DEST to SOURCE, though it belongs to another iModel or holds other files."""
+    """Use DEST for SOURCE even if it belongs to another iModel, or has other files that do not conflict."""
     retention: RetentionPolicy
     """Which versions to keep. Default: all."""
     delete: bool
-    """Flat layout: delete mirrored files that the container lost."""
+    """Flat layout: delete mirrored files that are no longer in the container."""
     max_delete: DeleteLimit | None
-    """Stop where `delete` would delete more. Default: half of the files."""
+    """Stop if `delete` would delete more. Default: half of the files."""
     transfers: int | None
-    """Transfers at once; None: found by trying."""
+    """Number of parallel transfers; None: adapted to the throughput."""
     bwlimit: float | None
-    """Bytes a second at most."""
+    """Maximum bytes per second."""
     create_container: bool
-    """Make the container of an az:// DEST where it is missing."""
+    """Create the container of an az:// DEST if it is missing."""
     cache_control: str | None
-    """`Cache-Control` of what lies in a version."""
+    """`Cache-Control` of the files in a version."""
     pointer_cache_control: str | None
     """`Cache-Control` of the pointer."""
     server_copy: bool
-    """Azure to Azure: the storage copies by itself."""
+    """Azure to Azure: copy inside the storage service, checked by MD5."""
     every_file: bool
     """Send an event for each file."""

@@ -1,4 +1,4 @@
-"""Results of the Python API: frozen, typed, and as the last JSON line of the command line."""
+"""Results of the Python API: frozen, typed, with the facts of the last JSON line of the command line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from tilesync.events import CheckCompleted, DiagnosticReported, Event, Finding, 
 
 @dataclass(frozen=True, slots=True)
 class RunCounts:
-    """What a run moved and found: files, and bytes where the name says so.
+    """Counts of a run: files, or bytes if the name says so.
 
-    `fetched` came from the source; `reused` was taken from another version, `reused_bytes` of them; `kept` was in place
-    already; `excluded` was left out by filters; `looked` was seen in place as it was left; `bytes` arrived over the
-    network. `referenced`, `missing`, `orphans` and `unfollowed` say whether the tilesets find all that they ask for.
+    `fetched`: downloaded from the source. `reused`: taken from another version; `reused_bytes` is their size.
+    `kept`: already in place. `excluded`: left out by filters. `looked`: seen in place unchanged. `bytes`: received over
+    the network. `referenced`, `missing`, `orphans` and `unfollowed` say whether all files that the tilesets reference
+    are there.
     """
 
     listed: int = 0
@@ -43,7 +44,7 @@ class RunCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """How a run ended. `error` is None where it ended well; `exit_code` is that of the command line.
+    """Result of a run. `error` is None if it succeeded; `exit_code` is that of the command line.
 
     `source` and `dest` are named without signatures. `owner` is the iModel id or container URL that the destination
     belongs to. `failures` are the events of files and exports that failed, and the findings of an audit.
@@ -64,25 +65,25 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the command line: 0, or that of the error."""
+        """Return the exit code of the command line: 0, or that of the error."""
         return 0 if self.error is None else self.error.exit_code
 
     @property
     def ok(self) -> bool:
-        """Whether it ended without an error."""
+        """Return whether the run ended without an error."""
         return self.error is None
 
     def to_dict(self) -> dict[str, Any]:
-        """The last line of `--json`."""
+        """Return the last line of `--json`."""
         return dict(self.line)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MirrorResult(RunResult):
-    """What a mirror did.
+    """Result of a mirror.
 
-    `version` is the version that it worked on, `export` the export that it resolved; `newest` the newest export of the
-    selection, and `behind` whether that is another one. `published`: the pointer moved.
+    `version`: the version that was mirrored. `export`: the selected export. `newest`: the newest export of the
+    selection. `behind`: the newest export is another one. `published`: the pointer moved.
     """
 
     imodel: str | None = None
@@ -95,28 +96,28 @@ class MirrorResult(RunResult):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanResult(MirrorResult):
-    """What a mirror would do: `actions` with their reasons, and the counts as if they were done."""
+    """Result of a plan: `actions` with their reasons, and the counts as if they were done."""
 
     actions: tuple[Planned, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditResult(RunResult):
-    """What an audit found: `ok` where all files are whole; else `findings`, a problem each."""
+    """Result of an audit: `ok` if all files are intact; otherwise `findings`, one per problem."""
 
     findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class RollbackResult(RunResult):
-    """The version that the pointer names now."""
+    """Result of a rollback: the version that the pointer names now."""
 
     version: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInfo:
-    """An export as the service lists it. `held` says how the destination that was asked about holds it, if it does."""
+    """An export as the service lists it. `held`: how the destination of `held_in` stores it, None if it does not."""
 
     id: str
     name: str
@@ -131,7 +132,7 @@ class ExportInfo:
     line: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The line of `exports --json`."""
+        """Return the line of `exports --json`."""
         return dict(self.line)
 
 
@@ -139,7 +140,7 @@ class ExportInfo:
 class ExportsResult(RunResult):
     """The exports that the identity can see, newest first.
 
-    `endangered`: a sentence for each that the service deletes next and that the destination does not hold.
+    `endangered`: a sentence for each export that the service deletes next and the destination does not store.
     """
 
     exports: tuple[ExportInfo, ...] = ()
@@ -157,7 +158,7 @@ class VersionInfo:
     """A version of a destination.
 
     `modified` is when the service exported it, `finished` when it was mirrored (UTC; None while it is unfinished).
-    `shared_bytes` are in files that other versions share, None where that is not known. `state`: held, damaged,
+    `shared_bytes`: size of the files that other versions share, None if unknown. `state`: held, damaged,
     unfinished or retired. `pinned`: a rollback keeps the pointer there.
     """
 
@@ -177,7 +178,7 @@ class VersionInfo:
     line: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The line of `versions --json`."""
+        """Return the line of `versions --json`."""
         return dict(self.line)
 
 
@@ -197,7 +198,7 @@ class VersionsResult(RunResult):
 
 @dataclass(frozen=True, kw_only=True)
 class ViewerLinkResult(RunResult):
-    """The URL that a viewer starts from: a secret, which `repr` does not show. `expires`: None where it is unknown."""
+    """The URL that a viewer loads: a secret, which `repr` does not show. `expires`: None if unknown."""
 
     url: str = field(default="", repr=False)
     expires: datetime | None = None
@@ -205,6 +206,6 @@ class ViewerLinkResult(RunResult):
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorResult(RunResult):
-    """The checks, in order; `ok` where none failed."""
+    """Result of `doctor`: the checks, in order; `ok` if none failed."""
 
     checks: tuple[CheckCompleted, ...] = ()

@@ -1,4 +1,4 @@
-"""Rows of the lists that the API returns: exports of the service, versions of a destination."""
+"""Make the rows of the lists that the API returns: exports of the service, versions of a destination."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tilesync.model import Export
 
 
 def make_export_info(export: Export, versions: Sequence[ListedVersion] | None = None) -> ExportInfo:
-    """Make the row of an export; with `held` where the versions of a destination are known."""
+    """Make the row of an export; with `held` if the versions of a destination are given."""
     values: dict[str, Any] = {
         "id": export.id,
         "name": export.name,
@@ -29,7 +29,7 @@ def make_export_info(export: Export, versions: Sequence[ListedVersion] | None = 
 
 
 def make_version_info(listed: ListedVersion, status: OwnershipStatus) -> VersionInfo:
-    """Make the row of a version; its line names the owner of the whole destination, too."""
+    """Make the row of a version; its line also names the owner of the destination."""
     version = listed.version
     values: dict[str, Any] = {
         "version": version.name,

@@ -1,4 +1,4 @@
-"""The Python API for blocking code, also in a notebook; each function is described in `tilesync.api.aio`."""
+"""The Python API for blocking code and notebooks; `tilesync.api.aio` describes each function in full."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def rollback(
     monitor: RunMonitor | None = None,
     **options: Unpack[StoreAccessOptions],
 ) -> RollbackResult:
-    """Point at `version`, or the one before the current, and pin it there; with `latest` at the newest again."""
+    """Move the pointer to `version`, or the one before the current, and pin it; `latest` unpins it at the newest."""
     arguments: dict[str, Any] = {
         "latest": latest,
         "retry_for": retry_for,
@@ -119,7 +119,7 @@ def exports(
     monitor: RunMonitor | None = None,
     **options: Unpack[ServiceOptions],
 ) -> ExportsResult:
-    """List the exports of an iModel, newest first; of all iModels that the identity can see where none is given."""
+    """List the exports of an iModel, newest first; without an id those of all iModels that the identity can see."""
     return run_blocking(
         lambda: aio.exports(imodel, held_in=held_in, store=store, on_event=on_event, monitor=monitor, **options)
     )
@@ -135,7 +135,7 @@ def viewer_link(
     monitor: RunMonitor | None = None,
     **options: Unpack[ServiceOptions],
 ) -> ViewerLinkResult:
-    """Make the URL that a viewer starts from: a secret."""
+    """Create the URL that a viewer loads: a secret."""
     return run_blocking(
         lambda: aio.viewer_link(
             what, life=life, store=store, selection=selection, on_event=on_event, monitor=monitor, **options
@@ -156,7 +156,7 @@ def doctor(
     monitor: RunMonitor | None = None,
     **options: Unpack[StoreAccessOptions],
 ) -> DoctorResult:
-    """Check identity and service; or, with `dest`, what viewers need of it. Nothing is written."""
+    """Check identity and service; or, with `dest`, whether viewers can load it. Nothing is written."""
     arguments: dict[str, Any] = {
         "source": source,
         "public_url": public_url,
@@ -177,7 +177,7 @@ def iter_sha256sums(
     monitor: RunMonitor | None = None,
     **options: Unpack[StoreAccessOptions],
 ) -> Iterator[str]:
-    """Yield the lines that `sha256sum -c` reads in the folder of a version. Raises TilesyncError."""
+    """Yield the checksum lines of a version, for `sha256sum -c` in its folder. Raises TilesyncError."""
     from tilesync.app import commands
 
     call = aio.Call(monitor, on_event, None, dest)

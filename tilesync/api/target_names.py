@@ -1,4 +1,4 @@
-"""Names of SOURCE and DEST for reports: without secrets, and folders by their absolute path."""
+"""Redact SOURCE and DEST for reports: without secrets, folders as absolute paths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECRET_PATTERN = re.compile(r"sig=|signature=|policy=", re.IGNORECASE)
 
 
 def redact_source(text: str | None) -> str | None:
-    """Return a SOURCE without possible secrets; None if there is none, or it comes from standard input."""
+    """Return a SOURCE without possible secrets; None if it is not given, or comes from standard input."""
     if text is None or text == "-" or not text.strip():
         return None
     scheme, colon, rest = text.partition("://")
@@ -23,11 +23,11 @@ def redact_source(text: str | None) -> str | None:
 
 
 def redact_dest(text: Location | str | None) -> str | None:
-    """Return a DEST without possible secrets; a folder by its absolute path."""
-    plain = redact_source(str(text)) if text is not None else None
-    if plain is None or "://" in plain:
-        return plain
+    """Return a DEST without possible secrets; a folder as an absolute path."""
+    redacted = redact_source(str(text)) if text is not None else None
+    if redacted is None or "://" in redacted:
+        return redacted
     try:
-        return os.path.abspath(plain)
+        return os.path.abspath(redacted)
     except OSError:  # the working directory is gone
-        return plain
+        return redacted

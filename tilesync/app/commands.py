@@ -1,4 +1,4 @@
-"""Assembly: the only module that puts adapters together. Request in, job run, outcome out."""
+"""Commands: for each, build its adapters from a request and run its job."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ if TYPE_CHECKING:
     from tilesync.stores.object_store.files import WaitForBandwidth
 
 MAX_WORKERS = 4
-"""Processes that help at most: behind them stand the catalog, and the disk."""
+"""Largest number of worker processes: with more, the catalog and the disk are the bottleneck."""
 
 
 def count_cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class MirrorRequest:
-    """What `tilesync mirror` is asked to do. `link` is set when SOURCE is a container link instead of an iModel, `held`
-    when it is a place that tilesync filled.
+    """Options of `tilesync mirror`. SOURCE is `link` (a container link) or `source_mirror` (a destination of tilesync);
+    if both are None, the iModel of `selector`.
     """
 
     service: Service
@@ -73,7 +73,7 @@ class MirrorRequest:
     transfers: int | None = None
     bwlimit: float | None = None
     state_dir: Path | None = None
-    reach: StoreOptions = field(default_factory=StoreOptions)
+    store_options: StoreOptions = field(default_factory=StoreOptions)
     every_file: bool = False
     allow_shrink: bool = False
     allow_missing: bool = False
@@ -85,81 +85,84 @@ class MirrorRequest:
     layout: Layout = Layout.VERSIONED
     delete: DeleteLimit | None = None
     server_copy: bool = False
-    held: Location | None = None
+    source_mirror: Location | None = None
     content: Content = Content.STORED
     adopt: bool = False
-    source_reach: StoreOptions = field(default_factory=StoreOptions)
+    source_store_options: StoreOptions = field(default_factory=StoreOptions)
 
     @property
-    def where(self) -> Target:
-        """The destination."""
-        return Target(self.destination, self.reach, self.state_dir)
+    def target(self) -> Target:
+        """Return DEST with its options."""
+        return Target(self.destination, self.store_options, self.state_dir)
 
     def ownership(self, observe: Observer) -> OwnershipRequest:
-        """Whose exports are asked for, as far as nobody needs to be asked, and whether DEST is to become theirs."""
+        """Return the owner of the requested exports, as far as known offline, and whether to adopt DEST."""
         from tilesync.jobs.versions.ownership import OwnershipRequest
 
-        asked = RequestedOwner("" if self.held is not None else self.selector.imodel or "")
+        owner = RequestedOwner("" if self.source_mirror is not None else self.selector.imodel or "")
         if self.link is not None:
-            asked = RequestedOwner(self.link.base, self.link.container_name)
-        return OwnershipRequest(asked, str(self.destination), observe, self.adopt)
+            owner = RequestedOwner(self.link.base, self.link.container_name)
+        return OwnershipRequest(owner, str(self.destination), observe, self.adopt)
 
 
-def _make_origin(request: MirrorRequest, clients: SourceClients) -> SourceResolver:
+def _make_resolver(request: MirrorRequest, clients: SourceClients) -> SourceResolver:
+    """Create the resolver of SOURCE to one export."""
     from tilesync.sources.resolvers import LinkResolver
 
     if request.link is None:
-        return _make_exports(request, clients)
+        return _make_exports_resolver(request, clients)
     refresh = partial(_run_link_command, request.link_command) if request.link_command else None
     return LinkResolver(request.link, clients, fetch_link=refresh)
 
 
-def _make_exports(request: MirrorRequest, clients: SourceClients) -> ServiceResolver | MirrorResolver:
-    """What can tell one export and all of them."""
+def _make_exports_resolver(request: MirrorRequest, clients: SourceClients) -> ServiceResolver | MirrorResolver:
+    """Create the resolver of SOURCE to one export or to all; only an iModel and a mirror have several."""
     return (
-        _make_service_origin(request, clients)
-        if request.held is None
-        else _make_mirror_origin(request.held, request, clients)
+        _make_service_resolver(request, clients)
+        if request.source_mirror is None
+        else _make_mirror_resolver(request.source_mirror, request, clients)
     )
 
 
-def _make_mirror_origin(source: Location, request: MirrorRequest, clients: SourceClients) -> MirrorResolver:
+def _make_mirror_resolver(source: Location, request: MirrorRequest, clients: SourceClients) -> MirrorResolver:
     from tilesync.app.destinations import open_destination_for_reading
     from tilesync.sources.mirror_resolver import MirrorResolver
 
-    sight = clients.exit_stack.enter_context(
-        open_destination_for_reading(Target(source, request.source_reach), clients.observe)
+    stored = clients.exit_stack.enter_context(
+        open_destination_for_reading(Target(source, request.source_store_options), clients.observe)
     )
-    pace = clients.bandwidth.wait_for_bandwidth if clients.bandwidth is not None else None
-    return MirrorResolver(sight.publication, sight.files, request.selector, str(source), clients.observe, throttle=pace)
+    throttle = clients.bandwidth.wait_for_bandwidth if clients.bandwidth is not None else None
+    return MirrorResolver(
+        stored.publication, stored.files, request.selector, str(source), clients.observe, throttle=throttle
+    )
 
 
 def _refuse_overlap(request: MirrorRequest) -> None:
-    """Raise UsageError where a place is to be mirrored to itself."""
+    """Raise UsageError if SOURCE and DEST are the same, or one contains the other."""
     from tilesync.stores.local.destination import refuse_overlap
 
-    source, destination = request.held, request.destination
+    source, destination = request.source_mirror, request.destination
     if isinstance(source, Path) and isinstance(destination, Path):
         refuse_overlap(source, destination, request.state_dir)
     elif source is not None and not isinstance(source, Path) and not isinstance(destination, Path):
-        one, other = Target(source, request.source_reach).identity, request.where.identity
-        if one == other:
-            raise UsageError(f"SOURCE and DEST are one place: {source}")
-        if one.startswith(other) or other.startswith(one):
-            raise UsageError("one of SOURCE and DEST lies in the other", hint="choose a DEST beside it")
+        source_id, destination_id = Target(source, request.source_store_options).identity, request.target.identity
+        if source_id == destination_id:
+            raise UsageError(f"SOURCE and DEST are the same: {source}", hint="choose another DEST")
+        if source_id.startswith(destination_id) or destination_id.startswith(source_id):
+            raise UsageError("one of SOURCE and DEST is inside the other", hint="choose a DEST beside SOURCE")
 
 
 def _refuse_plain_http_copy(request: MirrorRequest) -> None:
-    """Raise UsageError where the store would be told the link of the export, to copy from it, over plain http."""
-    place = request.destination
-    if request.server_copy and isinstance(place, AzureLocation) and is_cleartext(container_url(place, request.reach)):
+    """Raise UsageError if a server-side copy would send the link of the export to the store over plain http."""
+    location, options = request.destination, request.store_options
+    if request.server_copy and isinstance(location, AzureLocation) and is_cleartext(container_url(location, options)):
         raise UsageError(
             "--server-copy would send the signed link of the export over plain http",
-            hint="leave it away, or reach DEST over https://",
+            hint="omit --server-copy, or use https:// for DEST",
         )
 
 
-def _make_service_origin(request: MirrorRequest, clients: SourceClients) -> ServiceResolver:
+def _make_service_resolver(request: MirrorRequest, clients: SourceClients) -> ServiceResolver:
     from tilesync.sources.resolvers import ServiceResolver
 
     exports = make_mesh_exports(request.service, clients)
@@ -167,7 +170,7 @@ def _make_service_origin(request: MirrorRequest, clients: SourceClients) -> Serv
 
 
 async def _run_link_command(command: str) -> SasUrl:
-    """The container link that a command prints."""
+    """Run the link command and return the container link that it prints. Raises NotAuthorised."""
     from tilesync.itwin.auth import run_command
 
     printed = await run_command(command, "--link-command")
@@ -176,12 +179,12 @@ async def _run_link_command(command: str) -> SasUrl:
     except UsageError as error:
         raise NotAuthorised(
             f"the output of --link-command cannot be used: {error}",
-            hint="it must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else",
+            hint="the command must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else",
         ) from None
 
 
 def _make_upload_limit(request: MirrorRequest, clients: SourceClients) -> WaitForBandwidth | None:
-    """How fast bytes may leave: as fast as they may come, each way by itself."""
+    """Create the limit for uploads: as fast as downloads, but counted apart."""
     from tilesync.transport.rate_limit import RateLimiter
 
     return RateLimiter(request.bwlimit, clients.clock).wait_for_bandwidth if request.bwlimit else None
@@ -190,43 +193,43 @@ def _make_upload_limit(request: MirrorRequest, clients: SourceClients) -> WaitFo
 async def mirror(
     request: MirrorRequest, observe: Observer, stats: RunStats, *, hook: PublishHook | None = None
 ) -> None:
-    """Run the main job; `announce` is told when the pointer has moved. Raises the RunErrors."""
+    """Mirror SOURCE to DEST; run `hook` if the pointer has moved, also after an error. Raises the RunErrors."""
     from tilesync.jobs.mirror.job import MirrorJob
     from tilesync.jobs.mirror.publish_hook import run_publish_hook
 
     _refuse_overlap(request)
     _refuse_plain_http_copy(request)
     async with (
-        open_clients(request.service, observe, bwlimit=request.bwlimit) as wires,
+        open_clients(request.service, observe, bwlimit=request.bwlimit) as clients,
         open_destination(
-            request.where,
+            request.target,
             request.layout,
-            wires.open_upload_client,
+            clients.open_upload_client,
             observe,
             request.ownership(observe),
-            wait_for_bandwidth=_make_upload_limit(request, wires),
+            wait_for_bandwidth=_make_upload_limit(request, clients),
         ) as destination,
     ):
-        run = _make_run_context(request, wires, stats, _make_workers(request, wires, destination))
-        wishes = _make_mirror_options(request, observe)
+        run = _make_run_context(request, clients, stats, _make_workers(request, clients, destination))
+        options = _make_mirror_options(request, observe)
         try:
             if request.all_exports:
                 from tilesync.jobs.mirror.all_exports import AllExportsMirror
 
-                await AllExportsMirror(_make_exports(request, wires), destination, run, wishes).run()
+                await AllExportsMirror(_make_exports_resolver(request, clients), destination, run, options).run()
             else:
-                await MirrorJob(_make_origin(request, wires), destination, run, wishes).run()
+                await MirrorJob(_make_resolver(request, clients), destination, run, options).run()
         except TilesyncError as error:
             try:
                 await run_publish_hook(destination, hook, error=error)
-            except TilesyncError as unheard:
-                observe(Warned(str(unheard)))
+            except TilesyncError as hook_error:
+                observe(Warned(str(hook_error)))
             raise
         await run_publish_hook(destination, hook)
 
 
 async def mirror_dry_run(request: MirrorRequest, observe: Observer, stats: RunStats) -> None:
-    """Say what the main job would do, and write nothing. Raises the RunErrors."""
+    """Report what `mirror` would do, without writing to DEST. Raises the RunErrors."""
     from tilesync.jobs.mirror.dry_run import DryRun, PlanInputs
     from tilesync.jobs.mirror.dry_run_walk import ScratchSpace
     from tilesync.stores.local.destination import open_scratch_files
@@ -234,19 +237,19 @@ async def mirror_dry_run(request: MirrorRequest, observe: Observer, stats: RunSt
     _refuse_overlap(request)
     _refuse_plain_http_copy(request)
     with (
-        open_destination_for_plan(request.where, request.layout, observe, request.ownership(observe)) as there,
-        open_scratch_files() as desk,
+        open_destination_for_plan(request.target, request.layout, observe, request.ownership(observe)) as dest,
+        open_scratch_files() as scratch,
     ):
-        assert there.catalog is not None
-        async with open_clients(request.service, observe, bwlimit=request.bwlimit) as wires:
-            view = PlanInputs(
-                there.catalog, there.files, there.publication, there.check_names, ScratchSpace(*desk), there.layout
+        assert dest.catalog is not None
+        async with open_clients(request.service, observe, bwlimit=request.bwlimit) as clients:
+            inputs = PlanInputs(
+                dest.catalog, dest.files, dest.publication, dest.check_names, ScratchSpace(*scratch), dest.layout
             )
-            plan = DryRun(view, _make_run_context(request, wires, stats), _make_mirror_options(request, observe))
+            dry_run = DryRun(inputs, _make_run_context(request, clients, stats), _make_mirror_options(request, observe))
             if request.all_exports:
-                await plan.run_all(_make_exports(request, wires))
+                await dry_run.run_all(_make_exports_resolver(request, clients))
             else:
-                await plan.run(_make_origin(request, wires))
+                await dry_run.run(_make_resolver(request, clients))
 
 
 def _make_mirror_options(request: MirrorRequest, observe: Observer) -> MirrorOptions:
@@ -266,47 +269,44 @@ def _make_mirror_options(request: MirrorRequest, observe: Observer) -> MirrorOpt
 
 
 def _make_process_pool(closing: AsyncExitStack) -> ProcessPool | None:
-    """A process a core, where there is more than one. Not on Windows, whose pipes asyncio cannot read."""
+    """Create a pool with a process per core; None on one core, and on Windows, whose pipes asyncio cannot read."""
     from tilesync.runtime.process_pool import ProcessPool
 
     size = min(count_cores(), MAX_WORKERS)
     if size < 2 or not sys.executable or os.name == "nt":
         return None
-    crew = ProcessPool(size)
-    closing.push_async_callback(crew.aclose)
-    return crew
+    pool = ProcessPool(size)
+    closing.push_async_callback(pool.aclose)
+    return pool
 
 
 def _make_workers(request: MirrorRequest, clients: SourceClients, destination: Destination) -> Workers | None:
-    """A limited bandwidth is kept by this process alone, and helpers know no proxies; nor what a store does itself."""
+    """Create the workers; None with a bandwidth limit, a proxy or server-side copy, which workers do not support."""
     from tilesync.app.workers import ProcessWorkers
     from tilesync.stores.local.writer import LocalFiles
     from tilesync.transport.tls import load_proxies
 
-    alone = request.bwlimit or request.server_copy or load_proxies()
-    shelf = None if alone else put_target_finder(destination.files, request.reach.serving)
-    crew = _make_process_pool(clients.exit_stack) if shelf is not None else None
-    if crew is None:
+    main_process_only = request.bwlimit or request.server_copy or load_proxies()
+    find_put_target = None if main_process_only else put_target_finder(destination.files, request.store_options.serving)
+    pool = _make_process_pool(clients.exit_stack) if find_put_target is not None else None
+    if pool is None:
         return None
     files = destination.files
-    return ProcessWorkers(crew, files.reader() if isinstance(files, LocalFiles) else None, shelf)
+    return ProcessWorkers(pool, files.reader() if isinstance(files, LocalFiles) else None, find_put_target)
 
 
 def _make_run_context(
-    request: MirrorRequest,
-    clients: SourceClients,
-    stats: RunStats,
-    workers: Workers | None = None,
+    request: MirrorRequest, clients: SourceClients, stats: RunStats, workers: Workers | None = None
 ) -> RunContext:
     from tilesync.jobs.run.concurrency import ConcurrencyLimiter
     from tilesync.jobs.run.context import RunContext
 
-    gate = ConcurrencyLimiter(clients.clock, fixed_limit=request.transfers)
+    limiter = ConcurrencyLimiter(clients.clock, fixed_limit=request.transfers)
     return RunContext(
         clients.clock,
         clients.observe,
         stats,
-        gate,
+        limiter,
         retry_for=request.service.retry_for,
         reports_every_file=request.every_file,
         workers=workers,
@@ -317,9 +317,9 @@ def _make_run_context(
 async def list_exports(
     service: Service, imodel: str | None, observe: Observer, on_export: Callable[[Export], None]
 ) -> None:
-    """Tell every export that the identity can see, newest changeset first."""
-    async with open_clients(service, observe) as wires:
-        async for page in make_mesh_exports(service, wires).pages(Selector(imodel=imodel)):
+    """Call `on_export` for each export that the identity can see, newest changeset first. Raises the RunErrors."""
+    async with open_clients(service, observe) as clients:
+        async for page in make_mesh_exports(service, clients).pages(Selector(imodel=imodel)):
             for export in page.rows:
                 on_export(export)
 
@@ -327,7 +327,7 @@ async def list_exports(
 async def viewer_link(
     service: Service, selector: Selector, observe: Observer, *, cdn: bool, wait: timedelta, poll: timedelta
 ) -> tuple[str, datetime | None]:
-    """The URL that a viewer starts from, a secret; and when it ends."""
+    """Return the URL of the root tileset for viewers, a secret, and when it expires (None: unknown)."""
     async with open_clients(service, observe) as clients:
         exports = make_mesh_exports(service, clients)
         resolution = await exports.find_latest(selector, wait=wait, poll=poll)
@@ -338,7 +338,7 @@ async def viewer_link(
 async def rollback(
     target: Target, observe: Observer, name: str | None, *, latest: bool, hook: PublishHook | None = None
 ) -> Version:
-    """Point back at an older version and pin it, or with `latest` at the newest again. Raises the RunErrors."""
+    """Publish an older version and pin it, or with `latest` the newest again. Raises the RunErrors."""
     from tilesync.jobs.mirror.publish_hook import run_publish_hook
     from tilesync.jobs.run.concurrency import ConcurrencyLimiter
     from tilesync.jobs.run.context import RunContext
@@ -346,52 +346,55 @@ async def rollback(
     from tilesync.jobs.versions.rollback import rollback as run
 
     clock = WallClock()
-    async with open_destination(target, None, refuse_client, observe) as there:
-        about = RunContext(clock, observe, RunStats(), ConcurrencyLimiter(clock, fixed_limit=1), retry_for=timedelta())
-        version = await run(there, about, name, latest=latest)
-        await run_publish_hook(there, hook)
+    async with open_destination(target, None, refuse_client, observe) as destination:
+        context = RunContext(
+            clock, observe, RunStats(), ConcurrencyLimiter(clock, fixed_limit=1), retry_for=timedelta()
+        )
+        version = await run(destination, context, name, latest=latest)
+        await run_publish_hook(destination, hook)
         return version
 
 
 def list_versions(
     target: Target, observe: Observer, *, retired: bool = False
 ) -> tuple[list[ListedVersion], OwnershipStatus]:
-    """The versions of a destination, and where `retired` is asked for those that it had; and who owns it."""
-    from tilesync.jobs.versions.listing import list_versions as list_them
+    """Return the versions of a destination, with `retired` the deleted ones too, and its owner."""
+    from tilesync.jobs.versions.listing import list_versions as list_stored_versions
     from tilesync.jobs.versions.ownership import read_ownership_status
 
-    with open_destination_for_audit(target, observe) as there:
-        status = read_ownership_status(there.publication)
-        return list_them(there.publication, there.catalog, observe, include_retired=retired), status
+    with open_destination_for_audit(target, observe) as destination:
+        status = read_ownership_status(destination.publication)
+        versions = list_stored_versions(destination.publication, destination.catalog, observe, include_retired=retired)
+        return versions, status
 
 
 def sha256sums(target: Target, version: str, observe: Observer) -> Iterator[str]:
-    """The lines of `sha256sum -c` for the folder of a version. Raises UsageError, DestinationError."""
+    """Yield the lines of `sha256sum -c` for the folder of a version. Raises UsageError, DestinationError."""
     from tilesync.core.safe_names import resolve_version_name
     from tilesync.jobs.versions.listing import list_sha256sums
 
-    with open_destination_for_audit(target, observe) as there:
-        name = resolve_version_name(version, there.publication.manifest_names())
-        yield from list_sha256sums(there.publication, name)
+    with open_destination_for_audit(target, observe) as destination:
+        name = resolve_version_name(version, destination.publication.manifest_names())
+        yield from list_sha256sums(destination.publication, name)
 
 
 async def verify(
     target: Target, observe: Observer, stats: RunStats, *, quick: bool, all_versions: bool = False
 ) -> None:
-    """Audit what a destination holds: the current version, or `every` one. Raises VerifyFailed for findings."""
+    """Verify the files of the current version, or of all versions. Raises VerifyFailed for findings."""
     from tilesync.jobs.verify import AuditInputs, VerifyJob
     from tilesync.stores.local.destination import open_scratch_files
     from tilesync.stores.local.reader import LocalStoredFiles
 
     with (
-        open_destination_for_audit(target, observe) as there,
-        open_scratch_files() as desk,
+        open_destination_for_audit(target, observe) as destination,
+        open_scratch_files() as scratch,
     ):
         async with AsyncExitStack() as closing:
             from tilesync.app.workers import ProcessWorkers
 
-            files = there.files
-            crew = _make_process_pool(closing) if isinstance(files, LocalStoredFiles) else None
-            helpers = ProcessWorkers(crew, files) if crew and isinstance(files, LocalStoredFiles) else None
-            found = AuditInputs(files, there.publication, there.catalog, desk[0], helpers)
-            await VerifyJob(found, observe, stats, quick=quick).run(all_versions=all_versions)
+            files = destination.files
+            pool = _make_process_pool(closing) if isinstance(files, LocalStoredFiles) else None
+            workers = ProcessWorkers(pool, files) if pool and isinstance(files, LocalStoredFiles) else None
+            inputs = AuditInputs(files, destination.publication, destination.catalog, scratch[0], workers)
+            await VerifyJob(inputs, observe, stats, quick=quick).run(all_versions=all_versions)

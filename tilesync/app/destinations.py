@@ -1,4 +1,4 @@
-"""Destinations wherever they are: a folder, a container, a bucket; opened for a run, for a plan, or for an audit."""
+"""Open a destination (folder, container or bucket) for a run, a plan, reading or an audit."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from tilesync.transport.blob_client import BlobClient
 
 COPY_LINK_LIFETIME = timedelta(minutes=15)
-"""Life of a link that the store reads its own blobs by, for a copy."""
+"""Lifetime of the SAS link that the store reads its own blobs with, for a copy within the container."""
 
 STORE_THREADS = 64
-"""Threads for what is asked of a store."""
+"""Threads for blocking requests to a store."""
 
 LOCK_POLL_S = 1.0
-"""Seconds between two looks whether a lock has come free."""
+"""Seconds between two attempts to acquire the lock."""
 
 
 @asynccontextmanager
@@ -53,8 +53,10 @@ async def open_destination(
     *,
     wait_for_bandwidth: WaitForBandwidth | None = None,
 ) -> AsyncIterator[LocalDestination | ObjectDestination]:
-    """The destination, locked for this run alone. Without a `layout` something must be held there. `pace`: how fast
-    bytes may leave for it. `admission`: who comes; None is somebody who needs none.
+    """Open a destination for writing and lock it for this run.
+
+    `layout`: None if the destination must exist. `wait_for_bandwidth` limits uploads. `admission`: the check of its
+    owner; None to skip it.
     """
     if isinstance(target.location, Path):
         from tilesync.stores.local.destination import open_local
@@ -70,17 +72,17 @@ async def open_destination(
     _refuse_flat(layout)
     closing = ExitStack()
     try:
-        making = _open_objects(target, open_client, observe, create=target.store_options.create_container)
-        objects = await run_in_thread(closing.enter_context, making)
-        keeping = objects, target.resolve_state_dir(objects.canonical_url), target.store_options.serving, observe
-        opening = partial(
+        opening_store = _open_objects(target, open_client, observe, create=target.store_options.create_container)
+        objects = await run_in_thread(closing.enter_context, opening_store)
+        common = objects, target.resolve_state_dir(objects.canonical_url), target.store_options.serving, observe
+        lock_and_open = partial(
             open_objects,
-            *keeping,
+            *common,
             create=layout is not None,
             wait_for_bandwidth=wait_for_bandwidth,
             admission=admission,
         )
-        yield await _acquire_lock(lambda: closing.enter_context(opening()), objects, observe)
+        yield await _acquire_lock(lambda: closing.enter_context(lock_and_open()), objects, observe)
     except asyncio.CancelledError:
         await without_retries(closing.close)
         raise
@@ -91,43 +93,44 @@ async def open_destination(
 async def _acquire_lock(
     enter: Callable[[], ObjectDestination], objects: Objects, observe: Observer
 ) -> ObjectDestination:
-    """The destination, when its lock is to be had: whoever was killed elsewhere holds it for a term."""
+    """Open a destination as soon as its lock is free: the lock of a killed run expires after its term."""
     from tilesync.stores.object_store.lock import HeldElsewhere
 
-    until: float | None = None
+    deadline: float | None = None
     while True:
         try:
             return await run_in_thread(enter)
         except HeldElsewhere as error:
-            if until is None:
-                until = monotonic() + objects.lease().term.total_seconds() + LOCK_POLL_S
-                observe(Notice(f"{error}; waiting up to {until - monotonic():.0f} s for it to end, or to prove dead"))
-            if monotonic() > until:
+            if deadline is None:
+                deadline = monotonic() + objects.lease().term.total_seconds() + LOCK_POLL_S
+                wait_s = deadline - monotonic()
+                observe(Notice(f"{error}; waiting up to {wait_s:.0f} s until that run ends or its lock expires"))
+            if monotonic() > deadline:
                 raise
         await asyncio.sleep(LOCK_POLL_S)
 
 
 def put_target_finder(files: Files, serving: CachePolicy) -> FindPutTarget | None:
-    """What finds where other processes can put small files; None where they cannot."""
+    """Return the function that finds where workers put files of a version; None if they cannot write there."""
     from tilesync.stores.local.writer import LocalFiles
 
     if isinstance(files, LocalFiles):
 
-        async def own(version: Version) -> LocalPutTarget:
+        async def find_local(version: Version) -> LocalPutTarget:
             return files.put_target(version)
 
-        return own
+        return find_local
     from tilesync.stores.azure.client import AzureObjects
     from tilesync.stores.object_store.files import ObjectFiles
 
     if isinstance(files, ObjectFiles) and isinstance(files.objects, AzureObjects):
         objects = files.objects
 
-        async def fresh(version: Version) -> AzurePutTarget:
+        async def find_azure(version: Version) -> AzurePutTarget:
             files.mark_changed(version)
             return await objects.make_put_target(serving)
 
-        return fresh
+        return find_azure
     return None
 
 
@@ -135,63 +138,65 @@ def put_target_finder(files: Files, serving: CachePolicy) -> FindPutTarget | Non
 def open_destination_for_plan(
     target: Target, layout: Layout, observe: Observer, admission: Admission | None = None
 ) -> Iterator[ReadOnlyDestination | ReadOnlyObjectDestination]:
-    """What a destination knows, without writing anything; it need not be there."""
+    """Open a destination for a dry run, without writing to it; it need not exist."""
     if isinstance(target.location, Path):
         from tilesync.stores.local.destination import open_local_for_plan
 
         with open_local_for_plan(
             target.location, state_dir=target.state_dir, layout=layout, admission=admission
-        ) as sight:
-            yield sight
+        ) as destination:
+            yield destination
         return
     from tilesync.stores.object_store.destination import open_objects_for_plan
 
     _refuse_flat(layout)
     with (
         _open_objects(target, refuse_client, observe, create=False) as objects,
-        open_objects_for_plan(objects, target.resolve_state_dir(objects.canonical_url), observe, admission) as there,
+        open_objects_for_plan(
+            objects, target.resolve_state_dir(objects.canonical_url), observe, admission
+        ) as destination,
     ):
-        yield there
+        yield destination
 
 
 @contextmanager
 def open_destination_for_reading(
     target: Target, observe: Observer
 ) -> Iterator[ReadOnlyDestination | ReadOnlyObjectDestination]:
-    """What a place holds that is only read, and of which no state is known."""
+    """Open a destination as the source of a mirror: read-only, without its state."""
     if isinstance(target.location, Path):
         from tilesync.stores.local.destination import open_local_for_reading
 
-        with open_local_for_reading(target.location) as sight:
-            yield sight
+        with open_local_for_reading(target.location) as destination:
+            yield destination
         return
     from tilesync.stores.object_store.destination import open_objects_for_reading
 
     with (
         _open_objects(target, refuse_client, observe, read_only=True) as objects,
-        open_objects_for_reading(objects) as there,
+        open_objects_for_reading(objects) as destination,
     ):
-        yield there
+        yield destination
 
 
 @contextmanager
 def open_destination_for_audit(
     target: Target, observe: Observer
 ) -> Iterator[ReadOnlyDestination | ReadOnlyObjectDestination]:
-    """What a destination holds, and its catalog to mark findings in: None when there is none that can be written."""
+    """Open a destination and its catalog, which records findings; the catalog is None if it cannot be written."""
     if isinstance(target.location, Path):
         from tilesync.stores.local.destination import open_local_for_audit
 
-        with open_local_for_audit(target.location, target.state_dir) as sight:
-            yield sight
+        with open_local_for_audit(target.location, target.state_dir) as destination:
+            yield destination
         return
     from tilesync.stores.object_store.destination import open_objects_for_audit
 
     with (
         _open_objects(target, refuse_client, observe) as objects,
-        open_objects_for_audit(objects, target.resolve_state_dir(objects.canonical_url)) as there,
+        open_objects_for_audit(objects, target.resolve_state_dir(objects.canonical_url)) as destination,
     ):
-        yield there
+        yield destination
 
 
 @contextmanager
@@ -203,8 +208,9 @@ def _open_objects(
     read_only: bool = False,
     create: bool | None = None,
 ) -> Iterator[Objects]:
-    """The objects of the place; `reads`: it is never written to; `create`: its container may be made, None where no
-    option could say so.
+    """Open the store of a target and warn about plain http.
+
+    `read_only`: never write to it. `create`: create a missing container; None if the command has no such option.
     """
     with _open_store(target, open_client, observe, read_only=read_only, create=create) as objects:
         if is_cleartext(objects.canonical_url):
@@ -230,21 +236,21 @@ def _open_store(
     from tilesync.stores.s3.session import open_bucket
 
     assert isinstance(target.location, S3Location)
-    place, reach = target.location, target.store_options
+    location, options = target.location, target.store_options
     with open_bucket(
-        place.bucket,
-        place.prefix,
+        location.bucket,
+        location.prefix,
         observe,
-        endpoint_url=reach.endpoint_url,
-        retry_budget=reach.retry_for,
-        allow_http=reach.allow_http,
+        endpoint_url=options.endpoint_url,
+        retry_budget=options.retry_for,
+        allow_http=options.allow_http,
     ) as objects:
         yield objects
 
 
 @contextmanager
 def _open_azure(
-    place: AzureLocation,
+    location: AzureLocation,
     store_options: StoreOptions,
     open_client: Callable[[], Awaitable[BlobClient]],
     observe: Observer,
@@ -258,52 +264,58 @@ def _open_azure(
     from tilesync.transport.blob_client_sync import open_sync_client
 
     with ExitStack() as closing:
-        talk = closing.enter_context(
+        sync_client = closing.enter_context(
             open_sync_client(observe, budget=store_options.retry_for, allow_http=store_options.allow_http)
         )
         option = "--link-command" if read_only else "--dest-link-command"
         fetch = _make_link_command(store_options, option)
-        base = f"{account_endpoint(place, store_options)}/{place.container}" if fetch is not None else None
-        first = place.link or link_from_sas_token(place, store_options, read_only=read_only)
-        copying: RenewableSasLink | None = None
-        if first is None and fetch is None:
+        base = f"{account_endpoint(location, store_options)}/{location.container}" if fetch is not None else None
+        first_link = location.link or link_from_sas_token(location, store_options, read_only=read_only)
+        copy_link: RenewableSasLink | None = None
+        if first_link is None and fetch is None:
             from tilesync.stores.azure.credentials import READ_LIST_PERMISSIONS, READ_PERMISSIONS, WRITE_PERMISSIONS
 
-            account = closing.enter_context(open_storage_account(place, store_options))
+            account = closing.enter_context(open_storage_account(location, store_options))
             fetch = partial(account.create_sas, READ_LIST_PERMISSIONS if read_only else WRITE_PERMISSIONS)
-            minting = partial(account.create_sas, READ_PERMISSIONS, lifetime=COPY_LINK_LIFETIME)
-            copying = RenewableSasLink(minting, observe, allow_http=store_options.allow_http)
+            create_copy_sas = partial(account.create_sas, READ_PERMISSIONS, lifetime=COPY_LINK_LIFETIME)
+            copy_link = RenewableSasLink(create_copy_sas, observe, allow_http=store_options.allow_http)
             if create:
-                talk.retry(f"the storage account {place.account}", account.create_container)
+                sync_client.retry(f"the storage account {location.account}", account.create_container)
         elif create:
             raise UsageError(
-                "a link to a container cannot make it",
-                hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity that may",
+                "a SAS link cannot create its container",
+                hint="write az://ACCOUNT/CONTAINER, with an account key or an identity that may create it",
             )
         link = RenewableSasLink(
-            fetch, observe, first=first, base=base, option=option, allow_http=store_options.allow_http
+            fetch, observe, first=first_link, base=base, option=option, allow_http=store_options.allow_http
         )
-        wires = AzureClients(link, copying, talk, _create_once(open_client), delete_batch)
-        home = f"{talk.retry(f'the storage account {place.account}', link.current).base}/{place.prefix}"
-        creatable = create is not None
+        clients = AzureClients(link, copy_link, sync_client, _create_once(open_client), delete_batch)
+        url = f"{sync_client.retry(f'the storage account {location.account}', link.current).base}/{location.prefix}"
         yield AzureObjects(
-            wires, place.prefix, observe, display_name=str(place), canonical_url=home, can_create_container=creatable
+            clients,
+            location.prefix,
+            observe,
+            display_name=str(location),
+            canonical_url=url,
+            can_create_container=create is not None,
         )
 
 
-def open_storage_account(place: AzureLocation, store_options: StoreOptions) -> AbstractContextManager[StorageAccount]:
-    """The storage account, as some identity sees it."""
+def open_storage_account(
+    location: AzureLocation, store_options: StoreOptions
+) -> AbstractContextManager[StorageAccount]:
+    """Open the storage account with the credentials of the environment."""
     from tilesync.stores.azure.credentials import open_account
 
-    endpoint = account_endpoint(place, store_options)
-    return open_account(place.account, place.container, endpoint, os.environ, allow_http=store_options.allow_http)
+    endpoint = account_endpoint(location, store_options)
+    return open_account(location.account, location.container, endpoint, os.environ, allow_http=store_options.allow_http)
 
 
-_LINK_HINT = "it must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else"
+_LINK_HINT = "the command must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else"
 
 
 def _make_link_command(store_options: StoreOptions, option: str) -> Callable[[], SasUrl] | None:
-    """What prints a fresh link to the container; None where there is no such command."""
+    """Return a function that runs the link command and returns its link; None without a link command."""
     command = store_options.link_command
     if not command:
         return None
@@ -311,33 +323,33 @@ def _make_link_command(store_options: StoreOptions, option: str) -> Callable[[],
     def fetch() -> SasUrl:
         from tilesync.runtime.subprocess import run_secret_command
 
-        found = parse_location(
+        parsed = parse_location(
             run_secret_command(command, option), endpoint=store_options.azure_endpoint, fetched=monotonic()
         )
-        if not isinstance(found, AzureLocation) or found.link is None:
-            raise NotAuthorised(f"the output of {option} is no link to a container of Azure", hint=_LINK_HINT)
-        return found.link
+        if not isinstance(parsed, AzureLocation) or parsed.link is None:
+            raise NotAuthorised(f"the output of {option} is not a SAS link to an Azure container", hint=_LINK_HINT)
+        return parsed.link
 
     return fetch
 
 
 def _create_once(make: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
-    """What is made by the first who asks, for all."""
-    made: list[asyncio.Task[Any]] = []
+    """Return a function that calls `make` once and gives its result to every caller."""
+    tasks: list[asyncio.Task[Any]] = []
 
-    async def kept() -> Any:
-        if not made:
-            made.append(asyncio.ensure_future(make()))
-        return await made[0]
+    async def create() -> Any:
+        if not tasks:
+            tasks.append(asyncio.ensure_future(make()))
+        return await tasks[0]
 
-    return kept
+    return create
 
 
 async def refuse_client() -> Any:
-    """The engine of those who put no files anywhere."""
-    raise AssertionError("no file is put in place by this command")
+    """Fail: this stands in for the client of commands that upload nothing."""
+    raise AssertionError("this command uploads no files")
 
 
 def _refuse_flat(layout: Layout | None) -> None:
     if layout is Layout.FLAT:
-        raise UsageError("the flat layout is for folders: renames are what puts it in place")
+        raise UsageError("the flat layout needs a folder: only there can renames put files in place")

@@ -1,4 +1,4 @@
-"""Targets: a destination as it is named, and how its store is reached."""
+"""Target and store options: the location of a destination, its endpoint and its state folder."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tilesync.model.storage import AzureLocation, S3Location
 
 Location = Path | AzureLocation | S3Location
 
-_NO_HOME_HINT = "say where it is to be: --state-dir FOLDER, or set HOME or XDG_STATE_HOME"
+_NO_HOME_HINT = "use --state-dir FOLDER, or set HOME or XDG_STATE_HOME"
 
 
 @dataclass(frozen=True)
 class StoreOptions:
-    """How a destination in an object store is reached, and how what is put there is served.
+    """Options for the store of a destination: endpoint, credentials, retries, and headers of uploaded files.
 
-    `azure_endpoint`, `endpoint_url`: where the account, and the bucket, answer, if not at the usual address.
-    `link_command` prints a fresh link to the container that was named by one. `create`: the container is made where it
-    is missing. `budget` is how long a failing answer is borne with. `allow_http`: plain http will do, beyond this
-    machine too.
+    `azure_endpoint`, `endpoint_url`: endpoint of the storage account, and of S3, if not the default one. `link_command`
+    prints a fresh SAS link to the container. `create_container`: create the container if it is missing. `serving`:
+    cache headers of uploaded files. `retry_for`: how long failing requests are retried. `allow_http`: allow plain http
+    to other hosts than this one.
     """
 
     azure_endpoint: str | None = None
@@ -43,71 +43,78 @@ class StoreOptions:
 
 @dataclass(frozen=True)
 class Target:
-    """A destination that is named. `state_dir` is where its state is, if not at the usual place."""
+    """Destination with its options. `state_dir`: folder of its state, if not the default one."""
 
     location: Location
     store_options: StoreOptions = field(default_factory=StoreOptions)
     state_dir: Path | None = None
 
-    def resolve_state_dir(self, home: str) -> Path:
-        """The folder with the state of a place in an object store, which its `home` tells from all others."""
+    def resolve_state_dir(self, canonical_url: str) -> Path:
+        """Return the state folder of a destination in a store; `canonical_url` is unique to it. Raises UsageError."""
         if self.state_dir is not None:
             return self.state_dir.absolute()
-        states = default_state_root()
-        if states is None:
+        root = default_state_root()
+        if root is None:
             raise UsageError(
-                "this user has no home folder for the state of a destination in a store", hint=_NO_HOME_HINT
+                "no folder is settings for the state of the destination: this user has no home folder",
+                hint=_NO_HOME_HINT,
             )
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.location))[:80].strip("-")
-        name = f"{slug}-{hashlib.sha256(home.encode()).hexdigest()[:12]}"
-        return states / name
+        name = f"{slug}-{hashlib.sha256(canonical_url.encode()).hexdigest()[:12]}"
+        return root / name
 
     @property
     def identity(self) -> str:
-        """What tells this place from all others, however it was named; all that lies in a store's place begins so."""
+        """Return a text that is unique to the location, however written; in a store, a prefix of all its files."""
         if isinstance(self.location, AzureLocation):
             return f"{container_url(self.location, self.store_options)}/{self.location.prefix}"
         return f"{self.location}/" if isinstance(self.location, S3Location) else str(self.location)
 
 
 def default_state_root() -> Path | None:
-    """The folder with the states of places in object stores; None where this user has no home folder."""
+    """Return the parent of all default state folders; None if this user has no home folder."""
     from platformdirs import user_state_path
 
-    states = Path()
-    with suppress(RuntimeError):  # neither HOME nor the list of users tells a folder; older ones give `~` back
-        states = user_state_path("tilesync")
-    return states / "destinations" if states.is_absolute() else None
+    root = Path()
+    with suppress(RuntimeError):  # neither HOME nor the user database has a folder; older versions return `~`
+        root = user_state_path("tilesync")
+    return root / "destinations" if root.is_absolute() else None
 
 
-def container_url(place: AzureLocation, store_options: StoreOptions) -> str:
-    """Where the container answers, without what signs it."""
-    return place.link.base if place.link is not None else f"{account_endpoint(place, store_options)}/{place.container}"
+def container_url(location: AzureLocation, store_options: StoreOptions) -> str:
+    """Return the URL of the container, without a signature."""
+    return (
+        location.link.base
+        if location.link is not None
+        else f"{account_endpoint(location, store_options)}/{location.container}"
+    )
 
 
-def account_endpoint(place: AzureLocation, store_options: StoreOptions) -> str:
-    """Where the account answers: as its connection string says, else as it is said, where `{account}` stands for its
-    name. Source: "Configure Azure Storage connection strings".
+def account_endpoint(location: AzureLocation, store_options: StoreOptions) -> str:
+    """Return the endpoint of the account: from its connection string, else from the options, else the public cloud.
+
+    `{account}` in an endpoint stands for the account name. Source: "Configure Azure Storage connection strings".
     """
     text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
-    said = dict(part.strip().partition("=")[::2] for part in text.split(";"))
-    known = said if said.get("AccountName") == place.account else {}
-    suffix, scheme = known.get("EndpointSuffix"), known.get("DefaultEndpointsProtocol", "https")
-    given = known.get("BlobEndpoint") or (f"{scheme}://{{account}}.blob.{suffix}" if suffix else None)
-    given = given or store_options.azure_endpoint or "https://{account}.blob.core.windows.net"
-    return given.replace("{account}", place.account).rstrip("/")
+    settings = dict(part.strip().partition("=")[::2] for part in text.split(";"))
+    settings = settings if settings.get("AccountName") == location.account else {}
+    suffix, scheme = settings.get("EndpointSuffix"), settings.get("DefaultEndpointsProtocol", "https")
+    endpoint = settings.get("BlobEndpoint") or (f"{scheme}://{{account}}.blob.{suffix}" if suffix else None)
+    endpoint = endpoint or store_options.azure_endpoint or "https://{account}.blob.core.windows.net"
+    return endpoint.replace("{account}", location.account).rstrip("/")
 
 
-def link_from_sas_token(place: AzureLocation, store_options: StoreOptions, *, read_only: bool) -> SasUrl | None:
-    """The link that AZURE_STORAGE_SAS_TOKEN makes. It goes to the account that it is of: the one that
-    AZURE_STORAGE_ACCOUNT names, and where that is not set the one that is written to.
+def link_from_sas_token(location: AzureLocation, store_options: StoreOptions, *, read_only: bool) -> SasUrl | None:
+    """Make the container link from AZURE_STORAGE_SAS_TOKEN; None if the token is for another account.
+
+    The token is for the account that AZURE_STORAGE_ACCOUNT names; if that is not set, for the account written to.
     """
     token, account = os.environ.get("AZURE_STORAGE_SAS_TOKEN"), os.environ.get("AZURE_STORAGE_ACCOUNT")
-    meant = account == place.account if account else not read_only
-    return _make_token_link(place, store_options, token) if token and meant else None
+    is_for_account = account == location.account if account else not read_only
+    return _make_token_link(location, store_options, token) if token and is_for_account else None
 
 
-def _make_token_link(place: AzureLocation, store_options: StoreOptions, token: str) -> SasUrl:
-    base = f"{account_endpoint(place, store_options)}/{place.container}"
+def _make_token_link(location: AzureLocation, store_options: StoreOptions, token: str) -> SasUrl:
+    base = f"{account_endpoint(location, store_options)}/{location.container}"
     query = token.lstrip("?")
     return SasUrl(base, query, expires=parse_expiry(query), fetched_at_s=monotonic())

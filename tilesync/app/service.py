@@ -1,4 +1,4 @@
-"""The service and who asks it: engines, identity, and the Mesh Export API put together."""
+"""Mesh Export service: its URL and identity, the HTTP clients, and the API client made of them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 API_URL = "https://api.bentley.com"
 ISSUER_URL = "https://ims.bentley.com"
 
-_ENDED_HINT = "has ended, or is for another service or scope than itwin-platform"
-_ISSUER_HINT = "do --api-url and ITP_ISSUER_URL belong together, and may the application ask for itwin-platform?"
+_ENDED_HINT = "has expired, or is for another service or scope than itwin-platform"
+_ISSUER_HINT = (
+    "check that --api-url and ITP_ISSUER_URL belong together, and that the application may use the scope itwin-platform"
+)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who asks. The first that is given counts: file, command, token, share key, client credentials."""
+    """Credentials for the service. The first set one counts: file, command, token, share key, client credentials."""
 
     token: Secret | None = None
     token_file: Path | None = None
@@ -45,7 +47,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Service:
-    """The Mesh Export API, and how long a failing answer of it, or of the storage, is borne with."""
+    """Options of the Mesh Export API. `retry_for`: how long failing requests are retried, to the storage too."""
 
     api_url: str = API_URL
     identity: Identity = field(default_factory=Identity)
@@ -56,7 +58,10 @@ class Service:
 async def open_clients(
     service: Service, observe: Observer, *, bwlimit: float | None = None
 ) -> AsyncIterator[SourceClients]:
-    """The engines; the bulk one starts when the first container is opened, after the first answer of the API."""
+    """Open the HTTP clients of a run; `bwlimit`: bytes per second.
+
+    The blob clients start when first needed, after the first response of the API.
+    """
     from tilesync.sources.resolvers import SourceClients
     from tilesync.transport.api_client import open_api_client
     from tilesync.transport.rate_limit import RateLimiter
@@ -64,13 +69,18 @@ async def open_clients(
     clock = WallClock()
     bandwidth = RateLimiter(bwlimit, clock) if bwlimit else None
     async with AsyncExitStack() as closing:
-        talk = open_api_client(clock, observe, budget=service.retry_for, bandwidth=bandwidth)
-        talking = await closing.enter_async_context(talk)
-        engines = (
+        api_client = await closing.enter_async_context(
+            open_api_client(clock, observe, budget=service.retry_for, bandwidth=bandwidth)
+        )
+        yield SourceClients(
+            api_client,
             partial(_open_blob_client, closing, bandwidth),
             partial(_open_blob_client, closing, None, uploads=True),
+            clock,
+            observe,
+            closing,
+            bandwidth,
         )
-        yield SourceClients(talking, *engines, clock, observe, closing, bandwidth)
 
 
 async def _open_blob_client(
@@ -82,7 +92,7 @@ async def _open_blob_client(
 
 
 def make_mesh_exports(service: Service, clients: SourceClients) -> MeshExports:
-    """The API, as this identity sees it."""
+    """Create the client of the Mesh Export API with the identity of `service`."""
     from tilesync.itwin.mesh_export import MeshExports
 
     check_scheme(service.api_url)
@@ -96,7 +106,7 @@ def make_mesh_exports(service: Service, clients: SourceClients) -> MeshExports:
 
 
 def make_token_provider(identity: Identity, clients: SourceClients) -> BearerToken | ShareKey:
-    """The identity that counts. Raises NotAuthorised when none is given."""
+    """Create the token provider of the first credential that is set. Raises NotAuthorised if none is."""
     from tilesync.itwin import auth
 
     clock = clients.clock
@@ -104,13 +114,13 @@ def make_token_provider(identity: Identity, clients: SourceClients) -> BearerTok
         return auth.BearerToken(
             partial(auth.read_token_file, identity.token_file),
             clock,
-            remedy=f"the token {_ENDED_HINT}: put a fresh one in --token-file",
+            remedy=f"the token {_ENDED_HINT}: put a fresh one in the file of --token-file",
         )
     if identity.token_command is not None:
         return auth.BearerToken(
             partial(auth.run_token_command, identity.token_command),
             clock,
-            remedy=f"the token of --token-command {_ENDED_HINT}",
+            remedy=f"the token of --token-command {_ENDED_HINT}: the command must print a fresh one",
         )
     if identity.token is not None:
         return auth.BearerToken(
@@ -125,7 +135,7 @@ def make_token_provider(identity: Identity, clients: SourceClients) -> BearerTok
         client = auth.ClientCredentials(clients.api_client, identity.issuer, identity.client_id, identity.client_secret)
         return auth.BearerToken(client.fetch, clock, remedy=_ISSUER_HINT)
     raise NotAuthorised(
-        "no identity is given",
-        hint="set TILESYNC_TOKEN, or --token-file, --token-command, TILESYNC_SHARE_KEY, or ITP_SERVICE_CLIENT_ID with"
-        " ITP_SERVICE_CLIENT_SECRET",
+        "no credentials are set for the service",
+        hint="set TILESYNC_TOKEN, TILESYNC_SHARE_KEY, or ITP_SERVICE_CLIENT_ID with ITP_SERVICE_CLIENT_SECRET; or use"
+        " --token-file or --token-command",
     )

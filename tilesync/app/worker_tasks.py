@@ -1,4 +1,4 @@
-"""What the crew does for a run: small blobs brought in, held files examined; a batch an errand."""
+"""Worker tasks: fetch a batch of small blobs, verify a batch of stored files, warm up a worker."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import HttpPool, PoolRequest, http_pool
 
 PlacedFile = tuple[bytes, bytes | None, FileStamp, UnpackedFile | None, ParsedContent]
-"""SHA-256 of a blob that is in place, its MD5 where that is kept, its trace there, how it is unpacked, what it says."""
+"""Stored file: SHA-256, MD5 (None: not recorded), stamp, unpacked form (None: stored as it came), parsed content."""
 
 BLOB_TIMEOUT = timedelta(seconds=2)
-"""After that one blob does not keep the others of its batch waiting any more: it is left to others."""
+"""Time limit of a batch. The main process fetches what has not come by then: one slow blob must not delay the rest."""
 
 
 @asynccontextmanager
 async def open_put_targets() -> AsyncIterator[dict[LocalPutTarget, LocalPutTarget]]:
-    """The shelves that errands of this process have used: each is known by where it puts files."""
+    """Cache of the put targets that tasks of this process have used; equal ones share their open folders."""
     yield {}
 
 
 @dataclass(frozen=True, slots=True)
 class FetchBatch:
-    """Bring some small blobs in, all at once, each at its first attempt: what does not come so is left to others.
+    """Fetch small blobs at the same time, one attempt each; blobs that fail are left to the main process.
 
-    The bytes are checked and written by the loop itself, which has nothing else to do.
+    The event loop itself checks and writes the bytes: it has nothing else to do.
     """
 
     worker_source: SasUrl | MirrorWorkerSource
@@ -50,40 +50,41 @@ class FetchBatch:
     max_concurrent: int
 
     async def __call__(self, context: WorkerContext) -> tuple[list[PlacedFile | None], float, float]:
-        """For each blob what it is and where it lies, None where it did not come; and the seconds that an answer took,
-        and that one took to begin, each the median.
+        """Return a stored file for each blob (None: failed), and the medians of seconds per response and to its first
+        byte.
         """
-        shelf = self.put_target
-        if isinstance(shelf, LocalPutTarget):  # the one of the first errand has its folders open
-            shelf = (await context.get_or_create(open_put_targets)).setdefault(shelf, shelf)
-        found: list[PlacedFile | None] = [None] * len(self.blobs)
-        times, firsts, onward = list[float](), list[float](), list[tuple[int, PoolRequest, Digests, ParsedContent]]()
+        put_target = self.put_target
+        if isinstance(put_target, LocalPutTarget):  # reuse the one of the first task: its folders are open
+            put_target = (await context.get_or_create(open_put_targets)).setdefault(put_target, put_target)
+        results: list[PlacedFile | None] = [None] * len(self.blobs)
+        times, first_byte_times = list[float](), list[float]()
+        uploads = list[tuple[int, PoolRequest, Digests, ParsedContent]]()
 
-        def hear(number: int, reply: PoolResponse) -> None:
-            if reply.seconds:
-                times.append(reply.seconds)
-                firsts.append(reply.first_byte_seconds)
+        def handle_blob(number: int, response: PoolResponse) -> None:
+            if response.seconds:
+                times.append(response.seconds)
+                first_byte_times.append(response.first_byte_seconds)
             with suppress(TilesyncError):
                 blob = self.blobs[number]
-                proof, reading = self._verify(blob, reply)
-                placed = shelf.put_verified(self.version, blob, reply.body, proof)
+                digests, content = self._verify(blob, response)
+                placed = put_target.put_verified(self.version, blob, response.body, digests)
                 if isinstance(placed, PoolRequest):
-                    onward.append((number, placed, proof, reading))
+                    uploads.append((number, placed, digests, content))
                 else:
-                    found[number] = _make_placed_file(placed, reading)
+                    results[number] = _make_placed_file(placed, content)
 
         pool = await context.get_or_create(http_pool)
         with suppress(UsageError):
             if isinstance(self.worker_source, MirrorWorkerSource):
-                self._read_local(self.worker_source, hear)
+                self._read_local(self.worker_source, handle_blob)
             else:
-                wishes = [_make_request(self.worker_source, blob) for blob in self.blobs]
-                await pool.send_all(wishes, hear, max_connections=self.max_concurrent, time_limit=BLOB_TIMEOUT)
-            if isinstance(shelf, AzurePutTarget):
-                await self._upload(pool, shelf, onward, found, times)
-        came = 0.0 if any(found) else BLOB_TIMEOUT.total_seconds()
-        seconds = statistics.median(times) if times else came
-        return found, seconds, statistics.median(firsts) if firsts else seconds
+                requests = [_make_request(self.worker_source, blob) for blob in self.blobs]
+                await pool.send_all(requests, handle_blob, max_connections=self.max_concurrent, time_limit=BLOB_TIMEOUT)
+            if isinstance(put_target, AzurePutTarget):
+                await self._upload(pool, put_target, uploads, results, times)
+        without_times = 0.0 if any(results) else BLOB_TIMEOUT.total_seconds()  # local files, or nothing came
+        seconds = statistics.median(times) if times else without_times
+        return results, seconds, statistics.median(first_byte_times) if first_byte_times else seconds
 
     async def _upload(
         self,
@@ -93,29 +94,34 @@ class FetchBatch:
         results: list[PlacedFile | None],
         times: list[float],
     ) -> None:
-        """Send on what has come."""
+        """Upload verified blobs with the requests of the put target; add the results."""
 
-        def hear(place: int, reply: PoolResponse) -> None:
-            times.append(reply.seconds)
-            number, _, proof, reading = uploads[place]
-            results[number] = _make_placed_file(put_target.make_stored_file(self.blobs[number], proof, reply), reading)
+        def handle_upload(index: int, response: PoolResponse) -> None:
+            times.append(response.seconds)
+            number, _, digests, content = uploads[index]
+            results[number] = _make_placed_file(
+                put_target.make_stored_file(self.blobs[number], digests, response), content
+            )
 
         await pool.send_all(
-            [wish for _, wish, _, _ in uploads], hear, max_connections=self.max_concurrent, time_limit=BLOB_TIMEOUT
+            [request for _, request, _, _ in uploads],
+            handle_upload,
+            max_connections=self.max_concurrent,
+            time_limit=BLOB_TIMEOUT,
         )
 
     def _read_local(self, worker_source: MirrorWorkerSource, on_response: Callable[[int, PoolResponse], None]) -> None:
-        """Read held files, as if each was an answer that took no time."""
+        """Read files of a mirror; pass each on as a response that took no time."""
         for number, blob in enumerate(self.blobs):
             with suppress(TilesyncError):
                 on_response(number, PoolResponse(None, worker_source.files.read(worker_source.version, blob.name), 0.0))
 
     def _verify(self, blob: Blob, response: PoolResponse) -> tuple[Digests, ParsedContent]:
-        """The proof of a body, and what it says. Raises BlobDamaged, also for bytes of which nothing says whose."""
-        named = bool(blob.etag) and parse_etag(response.etag) == blob.etag
-        claimed = blob.md5 or blob.sha256  # else the ETag alone says whose bytes these are
-        if not named and (not claimed or (blob.etag and response.etag)):
-            raise BlobDamaged(f"{blob.name} is another one")
+        """Return the digests and content of a body. Raises BlobDamaged, also if nothing proves which blob it is."""
+        etag_matches = bool(blob.etag) and parse_etag(response.etag) == blob.etag
+        expected_digest = blob.md5 or blob.sha256  # without one, only the ETag identifies the bytes
+        if not etag_matches and (not expected_digest or (blob.etag and response.etag)):
+            raise BlobDamaged(f"{blob.name}: the response is for another blob")
         check = ContentCheck(blob, self.container_url, compute_md5=isinstance(self.put_target, AzurePutTarget))
         check.expect_md5(parse_md5(response.md5))
         check.feed(response.body)
@@ -126,34 +132,34 @@ def _make_request(link: SasUrl, blob: Blob) -> PoolRequest:
     return PoolRequest(link.blob_url(blob.name), {"If-Match": f'"{blob.etag}"'} if blob.etag else {}, blob.size)
 
 
-def _make_placed_file(stored: StoredFile, reading: ParsedContent) -> PlacedFile:
-    return stored.sha256, stored.blob.md5, FileStamp(stored.mtime_ns, stored.inode), stored.unpacked, reading
+def _make_placed_file(stored: StoredFile, content: ParsedContent) -> PlacedFile:
+    return stored.sha256, stored.blob.md5, FileStamp(stored.mtime_ns, stored.inode), stored.unpacked, content
 
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """Have at hand what the other errands need; `brings`: connections among it."""
+    """Create the resources that later tasks need; `fetches`: also the HTTP connection pool."""
 
     fetches: bool
 
     async def __call__(self, context: WorkerContext) -> None:
-        """Make it."""
+        """Create them."""
         if self.fetches:
             await context.get_or_create(http_pool)
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyBatch:
-    """Judge held files by every byte."""
+    """Verify stored files by reading every byte."""
 
     files: LocalStoredFiles
     version: Version
     stored: tuple[StoredFile, ...]
 
     async def __call__(self, context: WorkerContext) -> list[Finding | tuple[FileStamp, ParsedContent]]:
-        """For each what is wrong with it, or its trace and what it says."""
-        return [self._verify_file(each) for each in self.stored]
+        """Return for each file its finding, or its stamp and parsed content."""
+        return [self._verify_file(stored) for stored in self.stored]
 
     def _verify_file(self, stored: StoredFile) -> Finding | tuple[FileStamp, ParsedContent]:
-        found = verify_file(self.files, None, self.version, stored)
-        return found if isinstance(found, Finding) else (FileStamp(*found.stored[2:4]), found.content)
+        result = verify_file(self.files, None, self.version, stored)
+        return result if isinstance(result, Finding) else (FileStamp(*result.stored[2:4]), result.content)

@@ -1,4 +1,4 @@
-"""The crew, for a run into one destination, or an audit of one. The errands are loaded with the first of them."""
+"""Worker processes of a run or an audit. The task modules are imported with the first task."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tilesync.stores.local.reader import LocalStoredFiles
 from tilesync.stores.local.writer import LocalPutTarget
 
 FindPutTarget = Callable[[Version], Awaitable[LocalPutTarget | AzurePutTarget]]
-"""Where small blobs of a version are put now. Raises RunErrors."""
+"""Function that returns where workers put small blobs of a version now. Raises RunErrors."""
 
 
 class ProcessWorkers:
-    """The crew, for a run into one destination."""
+    """Worker processes that fetch into one destination, or verify its files."""
 
     def __init__(
         self, pool: ProcessPool, files: LocalStoredFiles | None, find_put_target: FindPutTarget | None = None
@@ -29,17 +29,17 @@ class ProcessWorkers:
 
     @property
     def start_requested(self) -> bool:
-        """Whether they have been called."""
+        """True if their start has been requested."""
         return self._pool.start_requested
 
     def request_start(self) -> None:
-        """They will be asked soon."""
+        """Start the workers without waiting, since they will be needed soon."""
         from tilesync.app.worker_tasks import WarmUp
 
         self._pool.request_start(WarmUp(fetches=self._find_put_target is not None))
 
     async def start(self) -> None:
-        """Return when they can be asked."""
+        """Start the workers and wait until they are ready."""
         from tilesync.app.worker_tasks import WarmUp
 
         await self._pool.start(WarmUp(fetches=self._find_put_target is not None))
@@ -52,45 +52,47 @@ class ProcessWorkers:
         *,
         max_concurrent: int,
     ) -> BatchResult:
-        """Bring some small blobs in, each with its number."""
+        """Fetch small blobs, one attempt each; the result has the files that arrived and the blobs that did not."""
         from tilesync.app.worker_tasks import FetchBatch
 
-        assert self._find_put_target is not None, "a destination that is only read brings nothing in"
-        shelf = await self._find_put_target(version)
-        share = max(1, max_concurrent // self._pool.size)
+        assert self._find_put_target is not None, "workers of a read-only destination cannot fetch"
+        put_target = await self._find_put_target(version)
+        max_per_worker = max(1, max_concurrent // self._pool.size)
         blobs = tuple(blob for _, blob in blobs_by_number)
         if not isinstance(worker_source, SasUrl | MirrorWorkerSource):
             return BatchResult((), tuple(blobs_by_number), 0.0)
-        errand = FetchBatch(worker_source, shelf, version.name, version.container_url, blobs, share)
+        task = FetchBatch(worker_source, put_target, version.name, version.container_url, blobs, max_per_worker)
         try:
-            found, seconds, first = await self._pool.run(errand, payload_bytes=sum(blob.size for blob in blobs))
+            placed_files, seconds, first_byte_s = await self._pool.run(
+                task, payload_bytes=sum(blob.size for blob in blobs)
+            )
         except WorkerLost:
             return BatchResult((), tuple(blobs_by_number), 0.0)
-        arrivals, left = list[FileResult](), list[tuple[int, Blob]]()
-        for (number, blob), each in zip(blobs_by_number, found, strict=True):
-            if each is None:
-                left.append((number, blob))
+        results, failed = list[FileResult](), list[tuple[int, Blob]]()
+        for (number, blob), placed in zip(blobs_by_number, placed_files, strict=True):
+            if placed is None:
+                failed.append((number, blob))
             else:
-                sha256, md5, trace, unpacked, reading = each
-                arrivals.append(
-                    FileResult(number, StoredFile(blob._replace(md5=md5), sha256, *trace, unpacked), reading)
+                sha256, md5, stamp, unpacked, content = placed
+                results.append(
+                    FileResult(number, StoredFile(blob._replace(md5=md5), sha256, *stamp, unpacked), content)
                 )
-        return BatchResult(tuple(arrivals), tuple(left), seconds, first)
+        return BatchResult(tuple(results), tuple(failed), seconds, first_byte_s)
 
     async def verify_batch(self, version: Version, files: Sequence[StoredFile]) -> Sequence[Finding | FileResult]:
-        """What is to be said of held files that fit into memory, in their order; nothing where that cannot be done."""
+        """Verify stored files that fit into memory; return results in order, or nothing if that is impossible."""
         from tilesync.app.worker_tasks import VerifyBatch
 
         if self._files is None:
             return ()
         try:
-            errand = VerifyBatch(self._files, replace(version, record={}), tuple(files))
-            told = await self._pool.run(errand, payload_bytes=sum(held.size for held in files))
+            task = VerifyBatch(self._files, replace(version, record={}), tuple(files))
+            verified = await self._pool.run(task, payload_bytes=sum(stored.size for stored in files))
         except WorkerLost:
             return ()
         return [
-            said
-            if isinstance(said, Finding)
-            else FileResult(0, StoredFile(*held[:2], *said[0], held.unpacked), said[1])
-            for held, said in zip(files, told, strict=True)
+            result
+            if isinstance(result, Finding)
+            else FileResult(0, StoredFile(*stored[:2], *result[0], stored.unpacked), result[1])
+            for stored, result in zip(files, verified, strict=True)
         ]

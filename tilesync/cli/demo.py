@@ -1,4 +1,4 @@
-"""`tilesync demo`: the real main job, over real sockets, against the stand-in."""
+"""`tilesync demo`: the real mirror job, over real sockets, against a fake service."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ DEFAULT_FOLDER = Path("tilesync-demo")
 NEXT_STEPS = """
 try next:
   tilesync verify {dest}
-  tilesync demo {dest}            the next export, beside this one
+  tilesync demo {dest}            add the next export as a new version
 with an account:
-  export TILESYNC_TOKEN=…         README.md says where it comes from
+  export TILESYNC_TOKEN=…         see README.md for how to get a token
   tilesync exports IMODEL_ID
   tilesync mirror IMODEL_ID DEST"""
 
 
 def run_demo(session: Session, dest: Path) -> int:
-    """Mirror the demo city into `dest` and say what to try next; the exit code. Each time there is a newer export."""
+    """Mirror the demo city into `dest`, print what to try next, return the exit code. Each run has a newer export."""
     from tilesync.cli.output.summary import format_mirror_summary
     from tilesync.demo.scenario import IMODEL, LINK_LIFETIME, DemoService
 
-    held = len(list((dest / "manifests").glob("*.jsonl"))) if dest.is_dir() else 0
-    with DemoService(held + 1) as service:
+    version_count = len(list((dest / "manifests").glob("*.jsonl"))) if dest.is_dir() else 0
+    with DemoService(version_count + 1) as service:
         city = (
             f"{format_file_count(len(service.city_files))}, {format_size(sum(map(len, service.city_files.values())))}"
         )
-        session.print_message(f"a stand-in of the service starts on loopback, with a city of {city};")
+        session.print_message(f"starting a fake service on this machine, with a city of {city};")
         session.print_message(
-            f"its links live {LINK_LIFETIME.total_seconds()} s, and it has a bad day: busy answers, broken bodies"
+            f"its links expire after {LINK_LIFETIME.total_seconds()} s, and it simulates busy and broken responses"
         )
 
         async def work() -> None:
@@ -57,20 +57,20 @@ def run_demo(session: Session, dest: Path) -> int:
                 monitor=session.monitor,
             )
 
-        def closing() -> str:
+        def format_closing_message() -> str:
             return (
                 format_mirror_summary(session.monitor, session.stats, dest, dry_run=False)
                 + "\n"
                 + NEXT_STEPS.format(dest=dest)
             )
 
-        return session.run(work, closing_message=closing)
+        return session.run(work, closing_message=format_closing_message)
 
 
-@click.command(short_help="See it work; no account needed.")
+@click.command(short_help="Try a mirror; no account needed.")
 @click.argument("folder", required=False, type=FolderType())
 @NO_PROGRESS_OPTION
 @OUTPUT_OPTIONS
 def demo(folder: Path | None, **options: Any) -> int:
-    """Run the main job against an embedded stand-in of the service; no account needed."""
+    """Mirror a small city from a fake service on this machine; no account needed."""
     return run_demo(create_session(options, dest=folder or DEFAULT_FOLDER, changes_dest=True), folder or DEFAULT_FOLDER)

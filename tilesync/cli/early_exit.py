@@ -1,4 +1,4 @@
-"""Runs that end before they begin: usage errors, bugs and signals, told on stderr, in JSON and in the report."""
+"""Errors before a session exists (usage errors, bugs, signals): report them on stderr, in JSON and in the report."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ _TRUE_WORDS = {"1", "true", "yes", "on", "t", "y"}
 
 
 def report_early_error(command: click.Group, arguments: list[str], error: TilesyncError, *, kind: str = "") -> int:
-    """Tell an error that no session met: the last JSON line and the report, where they are asked for; the exit code.
+    """Write the last JSON line and the report, if requested, for an error outside a session; return the exit code.
 
-    What the words mean is told as far as it can be without parsing them: they may be what is wrong. `kind` stands for
-    the class of the error in JSON.
+    The arguments may be the error, so they are only scanned, not parsed. `kind` replaces the name of the error class in
+    JSON.
     """
-    words = list(_positional_arguments(command, arguments))
+    positionals = list(_positional_arguments(command, arguments))
     source, dest = (
-        _argument_or_variable(words, 0, "TILESYNC_SOURCE"),
-        _argument_or_variable(words, 1, "TILESYNC_DEST"),
+        _argument_or_variable(positionals, 0, "TILESYNC_SOURCE"),
+        _argument_or_variable(positionals, 1, "TILESYNC_DEST"),
     )
     if arguments[:1] == ["verify"]:
-        source, dest = None, _argument_or_variable(words, 0, "TILESYNC_DEST")
+        source, dest = None, _argument_or_variable(positionals, 0, "TILESYNC_DEST")
     monitor = RunMonitor(source=redact_source(source), dest=redact_dest(dest))
     monitor.dry_run = arguments[:1] == ["mirror"] and _is_dry_run(arguments)
-    said = monitor.failed_line(error)
-    said["error"] = kind or said["error"]
+    line = monitor.failed_line(error)
+    line["error"] = kind or line["error"]
     if "--json" in arguments or _is_set("TILESYNC_JSON"):
-        JsonLinesWriter(StdoutWriter(), verbose=False).write(said)
+        JsonLinesWriter(StdoutWriter(), verbose=False).write(line)
     if (path := _find_report_path(command, arguments)) is not None:
-        known = (*words, *(os.environ.get(name) for name in ("TILESYNC_SOURCE", "TILESYNC_DEST")))
-        log_file, state = (_find_option_path(arguments, option) for option in ("--log-file", "--state-dir"))
+        places = (*positionals, *(os.environ.get(name) for name in ("TILESYNC_SOURCE", "TILESYNC_DEST")))
+        log_file, state_dir = (_find_option_path(arguments, option) for option in ("--log-file", "--state-dir"))
         try:
-            OutputFiles(path, log_file, find_local_folders(known), state).check()
-            write_report(path, said, monitor)
+            OutputFiles(path, log_file, find_local_folders(places), state_dir).check()
+            write_report(path, line, monitor)
         except UsageError as refusal:
-            if str(refusal) != str(error):  # that is told already
+            if str(refusal) != str(error):  # printed already
                 print_error(refusal)
-        except OSError as problem:
-            print_error(report_write_error(path, problem))
+        except OSError as write_error:
+            print_error(report_write_error(path, write_error))
     return error.exit_code
 
 
@@ -61,29 +61,29 @@ def _is_set(variable: str) -> bool:
 
 
 def _find_report_path(group: click.Group, arguments: list[str]) -> Path | None:
-    """The file of --report, for the commands that write one, and for what is no command: it may have been meant so."""
+    """Return the path of --report for commands that write one, and for an unknown (maybe misspelled) command."""
     if arguments[:1] not in (["mirror"], ["verify"]) and set(arguments[:1]) <= set(group.commands):
         return None
     return _find_option_path(arguments, "--report")
 
 
 def _find_option_path(arguments: list[str], option: str) -> Path | None:
-    """The path that an option is given, or its variable; None where there is none."""
+    """Return the path from an option or its variable; None if it is a URL, a dash, or not given."""
     path = os.environ.get("TILESYNC_" + option.lstrip("-").replace("-", "_").upper(), "")
-    for number, word in enumerate(arguments):
+    for index, word in enumerate(arguments):
         if word == "--":
             break
-        if word == option and number + 1 < len(arguments):
-            path = arguments[number + 1]
+        if word == option and index + 1 < len(arguments):
+            path = arguments[index + 1]
         elif word.startswith(f"{option}="):
             path = word.partition("=")[2]
     return Path(path) if path.strip() not in {"", "-"} and "://" not in path else None
 
 
 def _positional_arguments(group: click.Group, arguments: list[str]) -> Iterator[str]:
-    """The words behind the command that are neither options nor their values."""
+    """Yield the arguments after the command that are neither options nor their values."""
     command = group.commands.get(arguments[0]) if arguments else None
-    valued = {
+    options_with_value = {
         name
         for option in (command.params if command is not None else [])
         if isinstance(option, click.Option) and not option.is_flag
@@ -93,7 +93,7 @@ def _positional_arguments(group: click.Group, arguments: list[str]) -> Iterator[
     for word in rest:
         if word == "--":
             yield from rest
-        elif word in valued:
+        elif word in options_with_value:
             next(rest, None)
         elif word == "-" or not word.startswith("-"):
             yield word

@@ -1,4 +1,4 @@
-"""Variables of the environment that look like options of tilesync, and are none."""
+"""Find environment variables that look like options of tilesync but have no effect."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 import click
 
 SECRET_VARIABLES = {"TILESYNC_TOKEN", "TILESYNC_SHARE_KEY"}
-"""Variables without an option: what is secret is no argument."""
+"""Variables without an option: a secret must not be an argument, which other users can see."""
 
 TEST_VARIABLES = {"TILESYNC_SAMPLES", "TILESYNC_REQUIRE"}
 """Variables of tilesync's own tests."""
 
 
 def find_unknown_variables(group: click.Group, environ: Mapping[str, str]) -> Iterator[str]:
-    """A sentence for each variable that nobody reads: a misspelt one, and one that counts as an option alone."""
+    """Yield a warning for each variable that no option reads: misspelled, or of an option without a variable."""
     given = sorted(name for name, value in environ.items() if name.startswith("TILESYNC_") and value)
     if not given:
         return
@@ -23,13 +23,13 @@ def find_unknown_variables(group: click.Group, environ: Mapping[str, str]) -> It
         if name in read | TEST_VARIABLES:
             continue
         if option := unread.get(name):
-            yield f"{name} is ignored: what deletes or overrides a guard counts as an option alone ({option})"
+            yield (f"{name} is ignored: options that delete or override a guard have no variable; use {option}")
             continue
         yield f"{name} is ignored: no option reads it{_suggest_variable(name, read | unread.keys())}"
 
 
 def _collect_variables(group: click.Group) -> tuple[set[str], dict[str, str]]:
-    """The variables that any command reads; and those of options that read none, with the option."""
+    """Return the variables that any command reads; and those of options that read none, with the option."""
     read, unread = set(SECRET_VARIABLES), dict[str, str]()
     for command in group.commands.values():
         for param in command.params:
@@ -44,6 +44,6 @@ def _collect_variables(group: click.Group) -> tuple[set[str], dict[str, str]]:
 def _suggest_variable(name: str, known: set[str]) -> str:
     from difflib import get_close_matches
 
-    ours = [each for each in known if each.startswith("TILESYNC_")]
-    near = get_close_matches(name, ours, 1, cutoff=0.8)
-    return f"; is {near[0]} meant?" if near else ""
+    prefixed = [each for each in known if each.startswith("TILESYNC_")]
+    near = get_close_matches(name, prefixed, 1, cutoff=0.8)
+    return f"; did you mean {near[0]}?" if near else ""

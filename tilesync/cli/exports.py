@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,19 +26,16 @@ from tilesync.cli.parse import (
 )
 from tilesync.core.wording import format_count
 
-if TYPE_CHECKING:
-    pass
-
 
 @click.command(short_help="List the exports.")
 @click.argument("imodel_id", required=False, envvar="TILESYNC_SOURCE", type=SourceType())
-@option("--held", metavar="DEST", type=DestinationType(), help="Say which of them this destination holds.")
-@option("--state-dir", type=FilePathType(), help="Where its state is, if not at its usual place.")
+@option("--held", metavar="DEST", type=DestinationType(), help="Show which of them this destination holds.")
+@option("--state-dir", type=FilePathType(), help="Folder of the state of DEST, if not the default.")
 @STORE_OPTIONS
 @SERVICE_OPTIONS
 @OUTPUT_OPTIONS
 def exports(imodel_id: str | None, held: Location | None, state_dir: Path | None, **options: Any) -> int:
-    """List the exports of IMODEL_ID, newest first; without an id, all that this identity can see."""
+    """List the exports of IMODEL_ID, newest first; without an id, all exports that your identity can see."""
     from tilesync.cli.output.summary import format_export_table
 
     session = create_session(options, source=imodel_id, dest=held)

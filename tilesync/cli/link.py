@@ -1,8 +1,8 @@
-"""`tilesync link`: print the URL that a viewer starts from."""
+"""`tilesync link`: print the URL that a viewer loads."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,24 +26,21 @@ from tilesync.cli.parse import (
     store_options,
 )
 
-if TYPE_CHECKING:
-    pass
-
 
 @click.command(short_help="Print a viewer URL: a secret.")
 @click.argument("what", metavar="IMODEL_ID|DEST", envvar="TILESYNC_SOURCE", type=SourceType())
 @SELECTION_OPTIONS
 @wait_option("0s")
-@option("--life", type=DurationType(), default="1h", show_default=True, help="How long the URL of a DEST is good.")
+@option("--life", type=DurationType(), default="1h", show_default=True, help="How long the URL of a DEST is valid.")
 @AZURE_ENDPOINT_OPTION
 @ALLOW_HTTP_OPTION
 @SERVICE_OPTIONS
 @OUTPUT_OPTIONS
 def link(what: str, **options: Any) -> int:
-    """Print the URL that a viewer starts from: a secret that lives about an hour.
+    """Print the URL that a viewer loads: a secret, valid for about an hour.
 
-    Of an iModel it leads to the latest finished export, at the service. Of a private container (az://…, or a link to it
-    that only reads) it leads to what is mirrored there, and reads that container until --life is over.
+    For an iModel it points to the latest finished export at the service. For a private container (az://…, or a
+    read-only link to it) it points to the mirrored version, and can read that container until --life is over.
     """
     session = create_session(options, source=what)
 
@@ -53,7 +50,7 @@ def link(what: str, **options: Any) -> int:
         from tilesync.cli.output.summary import SIGNED_URL_HINT
 
         store = store_options(options)
-        of_dest = find_viewer_location(what, store) is not None
+        is_dest = find_viewer_location(what, store) is not None
         found = await aio.viewer_link(
             what,
             life=options["life"],
@@ -63,9 +60,9 @@ def link(what: str, **options: Any) -> int:
             monitor=session.monitor,
             **service_options(options),
         )
-        if of_dest:
+        if is_dest:
             until = f" until {found.expires:%Y-%m-%d %H:%M:%S} UTC" if found.expires is not None else ""
-            session.print_message(f"a secret: whoever has it reads the whole container{until}")
+            session.print_message(f"this URL is a secret: everyone who has it can read the whole container{until}")
             session.print_message(SIGNED_URL_HINT)
         if options["as_json"]:
             session.write_json_line({"kind": "link", "url": found.url})

@@ -1,6 +1,6 @@
-"""The commands that speak with the service: parse, call wiring, return an exit code.
+"""The group of commands and the entry point: run a command, convert each error to an exit code.
 
-What a command needs it imports itself.
+Each command imports what it needs when it runs, so that --help starts fast.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -25,17 +25,14 @@ from tilesync.cli.verify import verify
 from tilesync.cli.versions import versions
 from tilesync.errors import Interrupted, TilesyncError, UsageError
 
-if TYPE_CHECKING:
-    pass
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tilesync")
 def cli() -> None:
     """Mirror 3D Tiles exports of the iTwin Mesh Export service, whole and verified.
 
-    Start with `tilesync demo`: it needs no account. Every option reads TILESYNC_<OPTION> too, but for those that delete
-    or override a guard.
+    Start with `tilesync demo`: it needs no account. Each option can also be set by the variable TILESYNC_<OPTION>,
+    except options that delete or override a guard.
     """
 
 
@@ -44,7 +41,7 @@ for command in (mirror, exports, link, verify, versions, rollback, doctor, demo)
 
 
 def _open_closed_streams() -> None:
-    """Where a standard stream is closed its number leads nowhere: else the next file or socket would get it."""
+    """Open the null device for each closed standard stream, so that no later file or socket gets its number."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -53,7 +50,7 @@ def _open_closed_streams() -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """The entry point: every way out has its exit code, and with `--json` its last line."""
+    """Run the command line. Every way to end has an exit code and, with `--json`, a last line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _open_closed_streams()
     install_signal_handlers()
@@ -65,25 +62,26 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = _report_usage_error(arguments, error)
     except TilesyncError as error:
         code = _report_error(arguments, error)
-    except Exception as error:  # noqa: BLE001 - the last door: a bug ends in exit 1, and is told
+    except Exception as error:  # noqa: BLE001 - last handler: a bug is reported and ends with exit 1
         code = _report_lost_help_output(arguments, error) or _report_bug(arguments, error)
     _exit_process(code if isinstance(code, int) else 0)
 
 
 def _exit_process(code: int) -> NoReturn:
-    """End the process. With the bulk engine loaded, at once: a thread of it that still wants the interpreter while that
-    winds down would abort it, and the exit code with it (pyreqwest 0.15.1).
+    """End the process, without interpreter shutdown if pyreqwest is loaded.
+
+    A thread of pyreqwest 0.15.1 that needs the interpreter during shutdown aborts the process and loses the exit code.
     """
     if "pyreqwest" in sys.modules:
         for stream in filter(None, (sys.stdout, sys.stderr)):
-            with contextlib.suppress(OSError):  # its reader went away
+            with contextlib.suppress(OSError):  # the reader of the pipe has closed it
                 stream.flush()
         os._exit(code)
     sys.exit(code)
 
 
 def _report_error(arguments: list[str], error: TilesyncError) -> int:
-    """Tell an error of a request that never became a run; the exit code."""
+    """Report an error outside a session; return the exit code."""
     from tilesync.cli.early_exit import report_early_error
     from tilesync.cli.output.reporters import print_error
 
@@ -92,7 +90,7 @@ def _report_error(arguments: list[str], error: TilesyncError) -> int:
 
 
 def _report_usage_error(arguments: list[str], error: click.ClickException) -> int:
-    """Tell a usage error as click words it, with the usage of the command."""
+    """Report a usage error in the words of click, with the usage of the command; return the exit code."""
     from tilesync.api.masking import SecretMasker
     from tilesync.cli.early_exit import report_early_error
     from tilesync.cli.output.streams import write_stream
@@ -104,12 +102,12 @@ def _report_usage_error(arguments: list[str], error: click.ClickException) -> in
 
 
 def _report_lost_help_output(arguments: list[str], error: Exception) -> int:
-    """The exit code where --help or --version could not be written; 0 for any other error."""
+    """Report that --help or --version could not be written; return the exit code, 0 for any other error."""
     from tilesync.cli.output.streams import create_output_error, write_stream
 
     if not isinstance(error, OSError) or not {"-h", "--help", "--version"} & set(arguments):
         return 0
-    write_stream(sys.stdout, "")  # what is left would be tried again at the end
+    write_stream(sys.stdout, "")  # otherwise Python tries to write the rest again at exit
     return _report_error(arguments, create_output_error(error))
 
 
@@ -121,5 +119,5 @@ def _report_bug(arguments: list[str], error: Exception) -> int:
     from tilesync.cli.output.streams import write_stream
 
     write_stream(sys.stderr, SecretMasker(os.environ).mask_text(traceback.format_exc()))
-    wrong = TilesyncError("tilesync met a bug", hint="please report it with the lines above")
-    return report_early_error(cli, arguments, wrong, kind=type(error).__name__)
+    bug = TilesyncError("this is a bug in tilesync", hint="please report it with the lines above")
+    return report_early_error(cli, arguments, bug, kind=type(error).__name__)

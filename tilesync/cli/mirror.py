@@ -1,8 +1,8 @@
-"""`tilesync mirror`: mirror an export, or plan it."""
+"""`tilesync mirror`: mirror an export, or print the plan of a mirror."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -38,9 +38,6 @@ from tilesync.cli.parse import (
 )
 from tilesync.model.storage import AzureLocation
 
-if TYPE_CHECKING:
-    pass
-
 
 @click.command(short_help="Mirror an export.")
 @click.argument("source", envvar="TILESYNC_SOURCE", type=SourceType())
@@ -52,37 +49,35 @@ if TYPE_CHECKING:
 @INVENTORY_OPTIONS
 @ADOPT_OPTION
 @RETENTION_OPTIONS
-@option("--bwlimit", type=RateType(), metavar="RATE", help="Bytes a second at most: 500k, 10M, 1.5Mi.")
+@option("--bwlimit", type=RateType(), metavar="RATE", help="Maximum bytes per second: 500k, 10M, 1.5Mi.")
 @option(
     "--transfers",
     type=CountOrWordType("auto", max_count=1000),
     default="auto",
     show_default=True,
-    help="Transfers at once.",
+    help="Number of parallel transfers.",
 )
-@option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons, write nothing.")
+@option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons; write nothing.")
 @NO_PROGRESS_OPTION
 @option("--report", type=FilePathType(), help="Write the last JSON line, with every failure, to this file.")
 @STATE_DIR_OPTION
 @STORE_OPTIONS
 @CACHE_OPTIONS
-@option("--server-copy", is_flag=True, help="Azure to Azure: the storage copies by itself, proven by its MD5.")
+@option("--server-copy", is_flag=True, help="Azure to Azure: copy inside the storage service, checked by MD5.")
 @ON_PUBLISH_OPTION
-@option(
-    "--create-container", is_flag=True, envvar=None, help="Make the container of an az:// DEST where it is missing."
-)
+@option("--create-container", is_flag=True, envvar=None, help="Create the container of an az:// DEST if it is missing.")
 @SERVICE_OPTIONS
 @OUTPUT_OPTIONS
 @click.pass_context
 def mirror(context: click.Context, /, source: str, dest: Location, *, dry_run: bool, **options: Any) -> int:
     """Mirror the latest finished export of SOURCE into DEST.
 
-    SOURCE is an iModel id, or a container link https://…?SAS (better given as `-` on standard input, or in
-    TILESYNC_SOURCE: others can see arguments), or what was mirrored before: a folder, az://…, s3://…. Run again to
-    continue, or to fetch the next export.
+    SOURCE is an iModel id, a container link https://…?SAS, or an existing mirror: a folder, az://… or s3://….
+    Other users can see arguments: pass a link on standard input (`-`), or in TILESYNC_SOURCE. Run the command
+    again to continue, or to fetch the next export.
 
-    DEST is a folder, az://ACCOUNT/CONTAINER[/PREFIX], the link of a container that may write (better in TILESYNC_DEST),
-    or s3://BUCKET[/PREFIX].
+    DEST is a folder, az://ACCOUNT/CONTAINER[/PREFIX], a container link with write permission (pass it in
+    TILESYNC_DEST), or s3://BUCKET[/PREFIX].
     """
     from tilesync.cli.output.summary import format_mirror_summary
 
@@ -95,18 +90,25 @@ def mirror(context: click.Context, /, source: str, dest: Location, *, dry_run: b
         from tilesync.api.inputs import parse_source_link
         from tilesync.events import Notice
 
-        given = read_source(source)
-        if source != "-" and is_on_command_line(context, "source") and parse_source_link(source) is not None:
-            session.observe(Notice("others on this machine can see the link: better give it as - or TILESYNC_SOURCE"))
+        source_value = read_source(source)
+        seen = source.startswith("http") and is_on_command_line(context, "source")
+        if seen and parse_source_link(source) is not None:
+            session.observe(
+                Notice("other users of this machine can see the link: pass it on stdin (-) or in TILESYNC_SOURCE")
+            )
         if isinstance(dest, AzureLocation) and dest.link is not None and is_on_command_line(context, "dest"):
-            session.observe(Notice("others on this machine can see the link of DEST: better give it as TILESYNC_DEST"))
+            session.observe(Notice("other users of this machine can see the link of DEST: pass it in TILESYNC_DEST"))
         if dry_run:
             if options["as_json"] or not options["quiet"]:
                 arguments["every_file"] = True
-            await aio.plan(given, dest, keep_actions=False, on_event=session.show, monitor=session.monitor, **arguments)
+            await aio.plan(
+                source_value, dest, keep_actions=False, on_event=session.show, monitor=session.monitor, **arguments
+            )
         else:
             hook = session.create_publish_hook(options["on_publish"])
-            await aio.mirror(given, dest, on_publish=hook, on_event=session.show, monitor=session.monitor, **arguments)
+            await aio.mirror(
+                source_value, dest, on_publish=hook, on_event=session.show, monitor=session.monitor, **arguments
+            )
 
     return session.run(
         work, closing_message=lambda: format_mirror_summary(session.monitor, session.stats, dest, dry_run=dry_run)

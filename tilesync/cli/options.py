@@ -1,4 +1,4 @@
-"""The options that commands share, each with its variable."""
+"""Options that commands share, each with its environment variable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def option(*names: str, **attributes: Any) -> Callable[[F], F]:
-    """An option that reads TILESYNC_<OPTION> too."""
+    """Create an option that can also be set by the variable TILESYNC_<OPTION>."""
     long = next(name for name in names if name.startswith("--")).split("/")[0]
     variable = "TILESYNC_" + long.lstrip("-").replace("-", "_").upper()
     attributes.setdefault("envvar", variable)
@@ -21,7 +21,7 @@ def option(*names: str, **attributes: Any) -> Callable[[F], F]:
 
 
 def combine_decorators(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Several decorators as one, the first outermost."""
+    """Combine several decorators into one; the first is outermost."""
 
     def apply(function: F) -> F:
         for decorator in reversed(decorators):
@@ -35,33 +35,35 @@ IDENTITY_OPTIONS = combine_decorators(
     option(
         "--api-url",
         envvar=["TILESYNC_API_URL", "ITP_API_URL"],
-        help="Base URL of the service, if not the public one.",
+        help="Base URL of the service, if not the public service.",
     ),
-    option("--token-file", type=FilePathType(), help="File that holds an access token; read again when it is refused."),
-    option("--token-command", help="Command that prints an access token; run again when it is refused."),
+    option(
+        "--token-file", type=FilePathType(), help="File with an access token; read again when the token is refused."
+    ),
+    option("--token-command", help="Command that prints an access token; run again when the token is refused."),
 )
 SERVICE_OPTIONS = combine_decorators(
     IDENTITY_OPTIONS,
     option(
-        "--retry-for", type=DurationType(), default="60s", show_default=True, help="How long to bear with failures."
+        "--retry-for", type=DurationType(), default="60s", show_default=True, help="How long to retry failed requests."
     ),
 )
 
 OUTPUT_OPTIONS = combine_decorators(
-    option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout."),
-    option("-q", "--quiet", is_flag=True, help="Only warnings and errors."),
-    option("-v", "--verbose", is_flag=True, help="Every file, retry and renewal."),
-    option("--log-file", type=FilePathType(), help="Append every event to this file, as JSON lines."),
+    option("--json", "as_json", is_flag=True, help="Print one JSON object per line on stdout."),
+    option("-q", "--quiet", is_flag=True, help="Print only warnings and errors."),
+    option("-v", "--verbose", is_flag=True, help="Print every file, retry and link renewal."),
+    option("--log-file", type=FilePathType(), help="Append every event to this file as a JSON line."),
 )
 
 SELECTION_OPTIONS = combine_decorators(
-    option("--changeset-id", help="The export of this changeset."),
-    option("--export-id", help="This very export."),
-    option("--export-type", default="3DTiles", show_default=True, help="Type of the export."),
-    option("--tile-version", help="Only exports compatible with this tile version."),
-    option("--itwinjs", help="Only exports compatible with this iTwin.js version."),
-    option("--cdn", is_flag=True, help="Bytes through the CDN; the listing goes to the storage directly."),
-    option("--poll", type=DurationType(), default="15s", show_default=True, help="How often to look while waiting."),
+    option("--changeset-id", help="Select the export of this changeset."),
+    option("--export-id", help="Select the export with this id."),
+    option("--export-type", default="3DTiles", show_default=True, help="Select exports of this type."),
+    option("--tile-version", help="Select only exports compatible with this tile version."),
+    option("--itwinjs", help="Select only exports compatible with this iTwin.js version."),
+    option("--cdn", is_flag=True, help="Download files through the CDN; list the container directly."),
+    option("--poll", type=DurationType(), default="15s", show_default=True, help="How often to check while waiting."),
 )
 
 INVENTORY_OPTIONS = combine_decorators(
@@ -70,42 +72,49 @@ INVENTORY_OPTIONS = combine_decorators(
         type=click.Choice(["auto", "list", "walk"]),
         default="auto",
         show_default=True,
-        help="List the container, or walk from its tileset.json; auto walks where listing is denied.",
+        help="List the container, or follow references from tileset.json; auto lists, and walks if listing is denied.",
     ),
     option(
-        "--include", multiple=True, metavar="GLOB", help="Only files of this name (`*.glb`, `tiles/**`); repeatable."
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Only files whose name matches (`*.glb`, `tiles/**`); repeatable.",
     ),
-    option("--exclude", multiple=True, metavar="GLOB", help="No files of this name; wins over --include; repeatable."),
+    option(
+        "--exclude", multiple=True, metavar="GLOB", help="No files whose name matches; overrides --include; repeatable."
+    ),
     option(
         "--allow-missing",
         is_flag=True,
         envvar=None,
-        help="Publish although the tilesets ask for files that are not there, or that lie elsewhere.",
+        help="Publish even if files that the tilesets reference are missing, or are outside the container.",
     ),
     option(
         "--allow-shrink",
         is_flag=True,
         envvar=None,
-        help="Publish an export with under half the files or bytes, or of which filters leave only the root.",
+        help="Publish an export even if it has less than half the files or bytes, or filters leave only its root.",
     ),
 )
 
 HISTORY_OPTIONS = combine_decorators(
-    option("--all-exports", is_flag=True, help="Every finished export that is not held yet, oldest first."),
-    option("--no-publish", is_flag=True, help="Mirror, and leave the pointer where it is."),
+    option(
+        "--all-exports", is_flag=True, help="Mirror every finished export that DEST does not have yet, oldest first."
+    ),
+    option("--no-publish", is_flag=True, help="Mirror, but do not move the pointer."),
     option(
         "--layout",
         type=click.Choice(["versioned", "flat"]),
         default="versioned",
         show_default=True,
-        help="Every export in a folder of its own behind a pointer, or the last one at the container's paths.",
+        help="One folder per export and a pointer to the current one, or only the last export without a pointer.",
     ),
     option(
         "--content",
         type=click.Choice(["stored", "decoded"]),
         default="stored",
         show_default=True,
-        help="Folders: files as the container stores them, or those that are gzip unpacked, for any web server.",
+        help="For a folder: keep gzip files as stored, or decode them so that any web server can serve them.",
     ),
 )
 
@@ -113,7 +122,7 @@ ADOPT_OPTION = option(
     "--adopt",
     is_flag=True,
     envvar=None,
-    help="Give DEST to SOURCE, though it belongs to another iModel, or holds other files that are not in the way.",
+    help="Use DEST for SOURCE even if it belongs to another iModel, or has other files that do not conflict.",
 )
 
 RETENTION_OPTIONS = combine_decorators(
@@ -123,7 +132,7 @@ RETENTION_OPTIONS = combine_decorators(
         envvar=None,
         default="all",
         show_default=True,
-        help="Retire all but the newest versions; never the current one or a pinned one.",
+        help="Keep this many of the newest versions and retire the rest, but never the current or a pinned version.",
     ),
     option(
         "--keep-for",
@@ -131,18 +140,23 @@ RETENTION_OPTIONS = combine_decorators(
         envvar=None,
         default="48h",
         show_default=True,
-        help="Retire none that was current so recently: viewers may still stream it.",
+        help="Do not retire a version that was current within this time: viewers may still load it.",
     ),
-    option("--delete", is_flag=True, envvar=None, help="Flat layout: delete mirrored files that the container lost."),
+    option(
+        "--delete",
+        is_flag=True,
+        envvar=None,
+        help="Flat layout: delete mirrored files that are no longer in the container.",
+    ),
     option(
         "--max-delete",
         type=DeleteLimitType(),
         envvar=None,
-        help="Stop where --delete would delete more files than this, or than this share of them.  [default: 50%]",
+        help="Stop if --delete would delete more files than this number or percentage.  [default: 50%]",
     ),
 )
 
-STATE_DIR_OPTION = option("--state-dir", type=FilePathType(), help="Where the state is, if not at its usual place.")
+STATE_DIR_OPTION = option("--state-dir", type=FilePathType(), help="Folder of the state, if not the default.")
 AZURE_ENDPOINT_OPTION = option(
     "--azure-endpoint",
     is_eager=True,
@@ -152,28 +166,28 @@ AZURE_ENDPOINT_OPTION = option(
 ALLOW_HTTP_OPTION = option(
     "--allow-http",
     is_flag=True,
-    help="A store in a network of your own may be reached over plain http: tiles and signatures go in the clear.",
+    help="Allow plain http to a store in your own network: tiles and signatures are not encrypted.",
 )
 STORE_OPTIONS = combine_decorators(
     AZURE_ENDPOINT_OPTION,
-    option("--endpoint-url", metavar="URL", help="S3 service, if not Amazon's."),
+    option("--endpoint-url", metavar="URL", help="URL of the S3 service, if not Amazon S3."),
     ALLOW_HTTP_OPTION,
     option("--dest-link-command", help="Command that prints a fresh link to the container of DEST."),
 )
 ON_PUBLISH_OPTION = option(
     "--on-publish",
     metavar="COMMAND",
-    help="Run this program, without a shell, when the pointer has moved; report on its stdin.",
+    help="Run this command, without a shell, after the pointer has moved; it gets the report on stdin.",
 )
 CACHE_OPTIONS = combine_decorators(
-    option("--cache-control", metavar="TEXT", help="How long caches keep what lies in a version.  [default: for ever]"),
-    option("--pointer-cache-control", metavar="TEXT", help="The same for the pointer.  [default: no-cache]"),
+    option("--cache-control", metavar="TEXT", help="Cache-Control of the files in a version.  [default: immutable]"),
+    option("--pointer-cache-control", metavar="TEXT", help="Cache-Control of the pointer.  [default: no-cache]"),
 )
-NO_PROGRESS_OPTION = option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
+NO_PROGRESS_OPTION = option("--no-progress", is_flag=True, help="No progress bar, and no progress line every minute.")
 
 
 def wait_option(default: str) -> Callable[[F], F]:
-    """How long a command waits when nothing is finished."""
+    """Create the option for how long a command waits for a finished export."""
     return option(
         "--wait", type=DurationType(), default=default, show_default=True, help="How long to wait for an export."
     )

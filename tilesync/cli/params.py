@@ -1,4 +1,4 @@
-"""Numbers and times as people read and write them."""
+"""Parameter types of the command line, and text of sizes, paths and errors for people."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _MIN_RATE_BYTES_PER_S = 1000
 _LIMIT = re.compile(r"(\d{1,12}(?:\.\d+)?)\s*(%)?")
 
 _MAX_DURATION = timedelta(days=36_500)
-"""Longer than any wait or history; a calendar does not go back for ever."""
+"""Maximum of a duration option. A larger one could overflow date arithmetic."""
 
 
 def format_size(count: float) -> str:
-    """Bytes in decimal units: `12.3 MB`."""
+    """Format a number of bytes in decimal units: `12.3 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -36,56 +36,57 @@ def format_size(count: float) -> str:
 
 
 def refuse_unexpanded_tilde(text: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
-    """Raise a usage error for a path that begins with a `~` which nobody expanded: it would be a folder of that name.
-    One that is there is meant.
+    """Raise a usage error for a path with an unexpanded `~`, which would create a folder of that name.
+
+    If such a folder exists, the path is accepted.
     """
     first = Path(text).parts[:1]
     if not text.startswith("~") or os.path.lexists(first[0]):
         return
-    rest, whole = "/".join(Path(text).parts[1:]), os.path.expanduser(text)
-    instead = f"write $HOME/{rest}" + (f", here {whole}" if whole != text else "")
+    rest, expanded = "/".join(Path(text).parts[1:]), os.path.expanduser(text)
+    advice = f"write $HOME/{rest}" + (f", here {expanded}" if expanded != text else "")
     if first[0] != "~":
-        instead = "write the whole path" + (f", here {whole}" if whole != text else "")
+        advice = "write the whole path" + (f", here {expanded}" if expanded != text else "")
     raise click.BadParameter(
-        f"the ~ of {text} was not expanded: a shell does that only where it stands unquoted, an environment file never"
-        f" does; {instead} (./{text} is a folder of that name)",
+        f"the ~ of {text} was not expanded: a shell expands it only if it is not quoted, and never in an environment"
+        f" file; {advice} (for a folder named ~ write ./{text})",
         ctx,
         param,
     )
 
 
 class SourceType(click.ParamType[str]):
-    """An iModel id, a link, or a place that is read; never an empty text, which an unset variable of a script gives."""
+    """Parameter type of SOURCE: an iModel id, a link or an existing mirror; refuses an empty text."""
 
     name = "source"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text as it was given. An empty one is a usage error."""
+        """Return the text unchanged. An empty text is a usage error: an unset variable of a script gives one."""
         text = str(value)
         if not text.strip():
-            self.fail("it is empty: an unset variable of a script?", param, ctx)
+            self.fail("it is empty; check whether a variable of your script is not set", param, ctx)
         return text
 
 
 class FolderType(click.ParamType[Path]):
-    """A folder to write to; never an empty text."""
+    """Parameter type of a folder to write to; refuses an empty text."""
 
     name = "folder"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path. An empty text is a usage error, and so is what is none."""
+        """Return the path. An empty text and a URL are usage errors."""
         path = FilePathType().convert(SourceType().convert(value, param, ctx), param, ctx)
         assert path is not None
         return path
 
 
 class DestinationType(click.ParamType[Location]):
-    """A place to mirror into: a folder, a container, a bucket."""
+    """Parameter type of DEST: a folder, a container or a bucket."""
 
     name = "destination"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Location:
-        """The place. What is none is a usage error, and shown without what may be a signature."""
+        """Return the location. An invalid one is a usage error, whose message never shows a possible signature."""
         from time import monotonic
 
         from tilesync.api.inputs import parse_location
@@ -96,66 +97,71 @@ class DestinationType(click.ParamType[Location]):
         if not text.strip():
             self.fail("it is empty: name the folder, container or bucket to mirror into", param, ctx)
         endpoint = ctx.params.get("azure_endpoint") if ctx is not None else None
-        place = parse_location(
+        location = parse_location(
             text, endpoint=endpoint if isinstance(endpoint, str) and endpoint else None, fetched=monotonic()
         )
-        if place is None and ("?sig=" in text or "&sig=" in text):
-            self.fail("that is no folder, but a link that is not whole: it begins with https://", param, ctx)
-        if place is None:
+        if location is None and ("?sig=" in text or "&sig=" in text):
+            self.fail("this is an incomplete link, not a folder; a link begins with https://", param, ctx)
+        if location is None:
             refuse_unexpanded_tilde(text, param, ctx)
-        return place or Path(text)
+        return location or Path(text)
 
 
 def format_destination_path(location: Location, name: str) -> str:
-    """How a person names a file at the top of a destination."""
+    """Format the path or URL of a file at the top of a destination, for people."""
     return str(location / name) if isinstance(location, Path) else f"{location}/{name}"
 
 
 class FilePathType(click.ParamType[Path | None]):
-    """A path; an empty text is none."""
+    """Parameter type of a local path; an empty text is None."""
 
     name = "path"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path | None:
-        """The path, None for an empty text: the variable of a script may be unset. A URL is a usage error, and not
-        shown, since it may carry a signature; so is a dash, which other programs take
-        for a standard stream.
+        """Return the path; None for an empty text, as from an unset variable of a script.
+
+        A URL is a usage error; the message does not show it, since it may contain a signature. A dash is one too, since
+        other programs read it as a standard stream.
         """
         text = str(value)
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-            self.fail("this must be a path of this machine, not a URL", param, ctx)
+            self.fail("this must be a local path, not a URL", param, ctx)
         if text.strip() == "-":
-            self.fail("a dash is no path here: standard input is /dev/stdin, standard output /dev/stdout", param, ctx)
+            self.fail(
+                "- is not accepted as a path: write /dev/stdin for standard input, /dev/stdout for standard output",
+                param,
+                ctx,
+            )
         refuse_unexpanded_tilde(text, param, ctx)
         return Path(text) if text.strip() else None
 
 
 class DurationType(click.ParamType[timedelta]):
-    """A span of time: `90s`, `10m`, `1h`, `1h30m`; a bare number is seconds."""
+    """Parameter type of a duration: `90s`, `10m`, `1h`, `1h30m`; a number without a unit is seconds."""
 
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """The span. A text that is none is a usage error."""
+        """Return the duration. An invalid text is a usage error."""
         if isinstance(value, timedelta):
             return value
         match = _DURATION.fullmatch(str(value).strip())
         if not match or not any(match.groups()):
-            self.fail(f"{value!r} is no duration: write 90s, 10m or 1h", param, ctx)
+            self.fail(f"{value!r} is not a duration: write 90s, 10m or 1h", param, ctx)
         days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
-        span = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-        if span > _MAX_DURATION.total_seconds():
-            self.fail(f"{value!r} is longer than a hundred years", param, ctx)
-        return timedelta(seconds=span)
+        total_seconds = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+        if total_seconds > _MAX_DURATION.total_seconds():
+            self.fail(f"{value!r} is too long: the maximum is 36500 days", param, ctx)
+        return timedelta(seconds=total_seconds)
 
 
 class RateType(click.ParamType[float | None]):
-    """Bytes a second: `500k`, `10M`, `1.5Mi`; `off` and an empty text are no limit."""
+    """Parameter type of a rate in bytes per second: `500k`, `10M`, `1.5Mi`; `off` or an empty text is no limit."""
 
     name = "rate"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        """The rate, at least a thousand bytes a second. A text that is none is a usage error."""
+        """Return the rate in bytes per second, at least 1000. An invalid text is a usage error."""
         if isinstance(value, float):
             return value
         text = str(value).strip()
@@ -163,17 +169,19 @@ class RateType(click.ParamType[float | None]):
             return None
         match = _RATE.fullmatch(text)
         if match is None:
-            self.fail(f"{value!r} is no rate: write bytes a second as 500k, 10M or 1.5Mi", param, ctx)
+            self.fail(f"{value!r} is not a rate: write bytes per second as 500k, 10M or 1.5Mi", param, ctx)
         rate: float = float(match[1]) * (1024.0 if match[3] else 1000.0) ** " kmg".index((match[2] or " ").lower())
         if rate < _MIN_RATE_BYTES_PER_S:
             self.fail(
-                f"{value!r} is less than {_MIN_RATE_BYTES_PER_S} bytes a second; write 10M for ten million", param, ctx
+                f"{value!r} is below the minimum of {_MIN_RATE_BYTES_PER_S} bytes per second; 10M is ten million",
+                param,
+                ctx,
             )
         return rate
 
 
 class CountOrWordType(click.ParamType[int | None]):
-    """A number from 1 to `most`, or a word (None)."""
+    """Parameter type of a number from 1 to `max_count`, or a word (None)."""
 
     def __init__(self, word: str, *, max_count: int) -> None:
         self.name = f"N|{word}"
@@ -181,7 +189,7 @@ class CountOrWordType(click.ParamType[int | None]):
         self._max_count = max_count
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """The number; None for the word. A text that is neither is a usage error."""
+        """Return the number; None for the word. Any other text is a usage error."""
         text = str(value).strip().lower()
         if text == self._word:
             return None
@@ -191,24 +199,24 @@ class CountOrWordType(click.ParamType[int | None]):
 
 
 class DeleteLimitType(click.ParamType[DeleteLimit]):
-    """How many files at most: a number, or a share of those that are there."""
+    """Parameter type of a maximum of deleted files: a number, or a percentage of the existing files."""
 
     name = "N|N%"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> DeleteLimit:
-        """The limit. A text that is none is a usage error."""
+        """Return the limit. An invalid text is a usage error."""
         if isinstance(value, DeleteLimit):
             return value
         match = _LIMIT.fullmatch(str(value).strip())
         if not match or (match[2] and float(match[1]) > 100):
-            self.fail(f"{value!r} is neither a number of files nor a share of them: write 100 or 5%", param, ctx)
+            self.fail(f"{value!r} is neither a number of files nor a percentage: write 100 or 5%", param, ctx)
         if not match[2] and "." in match[1]:
-            self.fail(f"{value!r} is no whole number of files", param, ctx)
+            self.fail(f"{value!r} is not a whole number of files", param, ctx)
         return DeleteLimit(percent=float(match[1])) if match[2] else DeleteLimit(int(match[1]))
 
 
 def replace_control_characters(text: str) -> str:
-    """A text without what would steer a terminal: others wrote some of it. Line breaks and tabs stay."""
+    """Replace control characters, since text of servers could control the terminal. Keep line breaks and tabs."""
     return _CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -217,5 +225,5 @@ _CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def format_error(error: TilesyncError) -> str:
-    """An error and what to do about it."""
+    """Format an error and its hint for people."""
     return f"error: {error}" + (f"\n  {error.hint}" if error.hint else "")

@@ -1,4 +1,4 @@
-"""Options of commands as arguments of the Python API; the session of a command; a link on standard input."""
+"""Convert options of commands to arguments of the Python API, create sessions, read a link from standard input."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def create_session(
     changes_dest: bool = False,
     is_stepwise: bool = False,
 ) -> Session:
-    """A session that speaks as the options of a command say, about this SOURCE and DEST. Raises UsageError for output
-    files that must not be written.
+    """Create the session of a command from its output options, SOURCE and DEST.
+
+    Raises UsageError for output files that must not be written.
     """
     from tilesync.api.target_names import redact_dest, redact_source
     from tilesync.cli.output.path_checks import OutputFiles, find_local_folders
@@ -58,14 +59,14 @@ def create_session(
 
 
 def create_auth(options: dict[str, Any]) -> Auth:
-    """The identity that the options and the environment name."""
+    """Create the identity from the options and the environment."""
     from tilesync.api.auth import Environment
 
     return Environment(options["token_file"], options["token_command"] or None)
 
 
 def service_options(options: dict[str, Any]) -> ServiceOptions:
-    """How the service is reached."""
+    """Return the options of the service connection."""
     return {
         "auth": create_auth(options),
         "api_url": options["api_url"] or None,
@@ -74,7 +75,7 @@ def service_options(options: dict[str, Any]) -> ServiceOptions:
 
 
 def selection_options(options: dict[str, Any]) -> SelectionOptions:
-    """Which export is meant, and how long to wait for it."""
+    """Return the options that select an export, and how long to wait for it."""
     return {
         "changeset_id": options["changeset_id"],
         "export_id": options["export_id"],
@@ -88,7 +89,7 @@ def selection_options(options: dict[str, Any]) -> SelectionOptions:
 
 
 def store_options(options: dict[str, Any]) -> StoreAccessOptions:
-    """How a destination in an object store is reached."""
+    """Return the options of the connection to an object store."""
     return {
         "state_dir": options.get("state_dir"),
         "azure_endpoint": options.get("azure_endpoint"),
@@ -99,7 +100,7 @@ def store_options(options: dict[str, Any]) -> StoreAccessOptions:
 
 
 def mirror_options(options: dict[str, Any]) -> MirrorOptions:
-    """All options of `mirror`."""
+    """Return all options of `mirror`."""
     from tilesync.core.retention import RetentionPolicy
 
     return {
@@ -131,25 +132,25 @@ def mirror_options(options: dict[str, Any]) -> MirrorOptions:
 
 
 def read_source(source: str) -> Source:
-    """SOURCE as it was given, or the container link on standard input where it is `-`. Raises UsageError."""
+    """Return SOURCE unchanged, or for `-` the container link from standard input. Raises UsageError without one."""
     if source != "-":
         return source
     from tilesync.model import Secret
 
     link = _read_stdin_line()
     if not link:
-        raise UsageError("a container link is expected on standard input, and nothing came", hint="pipe it in")
+        raise UsageError("standard input is empty, but SOURCE is -", hint="pipe the container link into tilesync")
     return Secret(link)
 
 
 def _read_stdin_line() -> str:
-    """The first line on standard input; empty where none came. Raises UsageError for what is no text."""
+    """Read the first line of standard input; empty if there is none. Raises UsageError if it is not UTF-8."""
     try:
         return (sys.stdin.readline() if sys.stdin else "").strip("\ufeff \t\r\n")
     except UnicodeDecodeError:
-        raise UsageError("standard input is no text in UTF-8", hint="write the link as plain text in UTF-8") from None
+        raise UsageError("standard input is not UTF-8 text", hint="write the link as plain text in UTF-8") from None
 
 
 def is_on_command_line(context: click.Context, name: str) -> bool:
-    """Whether a value stands on the command line, where others can see it."""
+    """Return whether a value was given on the command line, where other users can see it."""
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE

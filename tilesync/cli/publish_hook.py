@@ -1,4 +1,4 @@
-"""The command that is run when the pointer has moved."""
+"""Run the command of --on-publish after the pointer has moved."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tilesync.events import Warned
 from tilesync.protocols import Observer
 from tilesync.runtime.threads import run_in_thread
 
-FAILURE_HINT: Final = "the pointer has moved all the same; the next run with --on-publish runs the command again"
+FAILURE_HINT: Final = "the pointer has moved; the next run with --on-publish runs the command again"
 
 WARN_AFTER_S: Final = 60
-"""Seconds after which it is told that a command is waited for."""
+"""Seconds after which a warning says that the command is still running."""
 
 
 async def run_publish_command(command: list[str], report: dict[str, Any], observe: Observer) -> None:
-    """Run a command with a report, as JSON, on its standard input; what it prints goes to standard error.
+    """Run a command with the report as JSON on its standard input; its output goes to standard error.
 
     Raises DestinationError when it fails.
     """
@@ -28,21 +28,21 @@ async def run_publish_command(command: list[str], report: dict[str, Any], observ
 def _run_blocking(command: list[str], report: dict[str, Any], observe: Observer) -> None:
     from tilesync.runtime.subprocess import CommandCancelled, run_command
 
-    told: list[str] = []
+    warnings: list[str] = []
 
-    def look(seconds: float) -> None:
-        if seconds > WARN_AFTER_S and not told:
-            told.append(
-                f"the command of --on-publish has not ended for {WARN_AFTER_S} s; until it does DEST stays locked"
+    def warn_if_slow(seconds: float) -> None:
+        if seconds > WARN_AFTER_S and not warnings:
+            warnings.append(
+                f"the command of --on-publish is still running after {WARN_AFTER_S} s; DEST stays locked until it ends"
             )
-            observe(Warned(told[0]))
+            observe(Warned(warnings[0]))
 
     data = json.dumps(report, ensure_ascii=False).encode(errors="surrogatepass") + b"\n"
     try:
-        code, _ = run_command(command, data, stdout=sys.stderr, on_poll=look)
+        code, _ = run_command(command, data, stdout=sys.stderr, on_poll=warn_if_slow)
     except (OSError, ValueError) as error:
         raise DestinationError(f"the command of --on-publish cannot be run ({error})", hint=FAILURE_HINT) from error
     except CommandCancelled:
-        raise DestinationError("the command of --on-publish was ended", hint=FAILURE_HINT) from None
+        raise DestinationError("the command of --on-publish was stopped", hint=FAILURE_HINT) from None
     if code != 0:
         raise DestinationError(f"the command of --on-publish failed with exit code {code}", hint=FAILURE_HINT)

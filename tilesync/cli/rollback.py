@@ -1,4 +1,4 @@
-"""`tilesync rollback`: point back at an older version."""
+"""`tilesync rollback`: move the pointer back to an older version."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ if TYPE_CHECKING:
     from tilesync.api.options import StoreAccessOptions
 
 
-@click.command(short_help="Point back at an older version.")
+@click.command(short_help="Move the pointer back to an older version.")
 @click.argument("dest", envvar="TILESYNC_DEST", type=DestinationType())
 @click.argument("version", required=False)
-@option("--latest", is_flag=True, help="Point at the newest version, and follow the exports again.")
+@option("--latest", is_flag=True, help="Move the pointer to the newest version, and let it follow new exports again.")
 @STATE_DIR_OPTION
 @STORE_OPTIONS
 @CACHE_OPTIONS
 @ON_PUBLISH_OPTION
 @OUTPUT_OPTIONS
 def rollback(dest: Location, version: str | None, *, latest: bool, state_dir: Path | None, **options: Any) -> int:
-    """Point at VERSION, or the one before the current, and stay there: later runs go on mirroring, and leave the
-    pointer alone until `rollback DEST --latest`. The first letters of a version are enough.
+    """Move the pointer to VERSION, or to the version before the current one, and pin it there.
+
+    Later runs still mirror, but do not move the pointer until `rollback DEST --latest`. The first letters of a
+    version are enough.
     """
     if latest and version is not None:
-        raise UsageError("--latest and a version exclude each other", hint="give one of them")
+        raise UsageError("--latest and VERSION cannot be used together", hint="give only one of them")
     session = create_session(options, dest=dest, changes_dest=True, is_stepwise=version is None and not latest)
     store: StoreAccessOptions = {**store_options(options), "state_dir": state_dir}
     chosen: list[str] = []
@@ -58,8 +60,8 @@ def rollback(dest: Location, version: str | None, *, latest: bool, state_dir: Pa
         )
         chosen.append(found.version)
 
-    def closing() -> str:
-        what = "it follows the newest export again" if latest else "it stays there until `rollback DEST --latest`"
-        return f"{format_destination_path(dest, 'tileset.json')} -> version {chosen[0]}; {what}"
+    def format_closing_message() -> str:
+        effect = "it follows new exports again" if latest else "it is pinned until `rollback DEST --latest`"
+        return f"{format_destination_path(dest, 'tileset.json')} -> version {chosen[0]}; {effect}"
 
-    return session.run(work, closing_message=closing)
+    return session.run(work, closing_message=format_closing_message)

@@ -1,4 +1,4 @@
-"""One run of one command: signals, errors to exit codes, and the last word."""
+"""Run one command: attach observers, handle signals, convert errors to exit codes, write the last line."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ from tilesync.runtime.event_loop import loop_factory, tune_garbage_collector
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How a run speaks, and what it is about: SOURCE and DEST as they may be told. `acts`: the command changes DEST.
-    `steps`: each time that it is run it goes one step further.
+    """Output options of a run, with SOURCE and DEST without secrets.
+
+    `changes_dest`: the command changes DEST. `is_stepwise`: each run of the command goes one step further.
     """
 
     json: bool = False
@@ -49,11 +50,11 @@ class OutputOptions:
     is_stepwise: bool = False
 
 
-_COMPLETED_HINT = "what was done stands: `tilesync versions DEST` shows it"
+_COMPLETED_HINT = "DEST is already changed: `tilesync versions DEST` shows its versions"
 
 
 class Session:
-    """Holds the observers of one run, runs it, and says how it ended."""
+    """One run of a command: its observers, its signals, and its end."""
 
     def __init__(self, options: OutputOptions) -> None:
         self.monitor = RunMonitor(source=options.source, dest=options.dest)
@@ -78,7 +79,7 @@ class Session:
 
     @property
     def width(self) -> int | None:
-        """The columns of the terminal that standard output is; None where it is a file or a pipe, which get all."""
+        """Width of the terminal on standard output, in columns; None for a file or a pipe, which is not limited."""
         return terminal_columns(sys.stdout)
 
     def observe(self, event: Event) -> None:
@@ -91,34 +92,34 @@ class Session:
             observer(event)
 
     def print_message(self, line: str) -> None:
-        """A sentence for people."""
+        """Print a sentence for people, unless -q is given."""
         if not self._options.quiet:
             self._progress.print_line(line)
 
     def print_output(self, text: str) -> None:
-        """What a command gives out, for people and pipes alike."""
+        """Print the output of a command to stdout."""
         self._stdout.write(text + "\n")
 
     def write_json_line(self, line: dict[str, Any]) -> None:
-        """A line for programs, where they asked for it."""
+        """Write a JSON line, if --json is given."""
         if self._json is not None:
             self._json.write(line)
 
     def create_publish_hook(self, command: str | None) -> OnPublish | None:
-        """What runs a command with the report so far; None where there is no command. Raises UsageError."""
+        """Create the function that runs a command with the report; None without a command. Raises UsageError."""
         if not command:
             return None
         from tilesync.runtime.subprocess import split_command
 
-        words = split_command(command, "--on-publish")
+        arguments = split_command(command, "--on-publish")
 
         async def run(report: dict[str, Any]) -> None:
-            await run_publish_command(words, report, self.observe)
+            await run_publish_command(arguments, report, self.observe)
 
         return run
 
     def run(self, work: Callable[[], Awaitable[None]], *, closing_message: Callable[[], str] | None = None) -> int:
-        """Run to the end; the exit code. `closing` gives the sentence that a good run ends with."""
+        """Run to the end and return the exit code. `closing_message` returns the last sentence of a successful run."""
         try:
             tune_garbage_collector()
             _silence_libraries()
@@ -128,10 +129,10 @@ class Session:
             return self._end_failed(error)
         except KeyboardInterrupt:
             return self._end_failed(Interrupted("interrupted"))
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the last door: a bug ends in exit 1, and is told
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - last handler: a bug ends with exit 1
             write_stream(sys.stderr, self.monitor.mask_text(traceback.format_exc()))
             name, hint = type(error).__name__, "please report it with the lines above"
-            return self._end_run(self.monitor.failed_line(name=name, message="tilesync met a bug", hint=hint))
+            return self._end_run(self.monitor.failed_line(name=name, message="this is a bug in tilesync", hint=hint))
         if closing_message is not None:
             self.print_message(closing_message())
         return self._end_run(self.monitor.finished_line())
@@ -146,77 +147,81 @@ class Session:
         return self.monitor.failed_line(self._adjust_hint(error))
 
     def _adjust_hint(self, error: TilesyncError) -> TilesyncError:
-        """The error, whose hint does not ask to run a command again that has done its work."""
-        lost = isinstance(error, OutputLost) and self._options.changes_dest
-        stopped = isinstance(error, Interrupted) and self._options.is_stepwise and self.monitor.published
-        if lost or stopped:
+        """Replace the hint if it asks to repeat a command that has already changed DEST; return the error."""
+        is_output_lost = isinstance(error, OutputLost) and self._options.changes_dest
+        is_step_done = isinstance(error, Interrupted) and self._options.is_stepwise and self.monitor.published
+        if is_output_lost or is_step_done:
             error.hint = _COMPLETED_HINT
         return error
 
     def _end_run(self, line: dict[str, Any]) -> int:
-        """The last word of a run, wherever it is wanted; the exit code. What cannot be written there makes a good run a
-        failed one, and is told where it can be.
+        """Write the last line to stdout, report and log; return the exit code.
+
+        If one cannot be written, a successful run becomes a failed one, and the other outputs say so.
         """
         line = self._write_report(line)
         self.write_json_line(line)
-        if (lost := self._stdout.output_error()) is not None:
-            self._progress.print_line(format_error(self._adjust_hint(lost)))
+        if (output_error := self._stdout.output_error()) is not None:
+            self._progress.print_line(format_error(self._adjust_hint(output_error)))
             if not line["exit"]:
-                line = self._write_report(self._build_failed_line(lost))
+                line = self._write_report(self._build_failed_line(output_error))
         if self._log is not None:
             self._log.write(line)
             self._log.close()
         return int(line["exit"])
 
     def _write_report(self, line: dict[str, Any]) -> dict[str, Any]:
-        """Write the report; what is the last word after that."""
+        """Write the report; return the last line, which is a failed one if the report could not be written."""
         if self._options.report is None:
             return line
         try:
             write_report(self._options.report, line, self.monitor)
         except OSError as error:
-            wrong = report_write_error(self._options.report, error)
-            self._progress.print_line(format_error(wrong))
-            return line if line["exit"] else self._build_failed_line(wrong)
+            report_error = report_write_error(self._options.report, error)
+            self._progress.print_line(format_error(report_error))
+            return line if line["exit"] else self._build_failed_line(report_error)
         return line
 
     async def _run_until_signal(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` with progress beside it; the first signal cancels it, and the second one ends it at once. A second
-        SIGHUP does nothing: the kernel and the shell may both send one when a terminal is closed.
+        """Run `work` and display its progress. The first signal cancels it, the second ends the process at once.
+
+        A second SIGHUP is ignored: the kernel and the shell may both send one when a terminal is closed.
         """
-        stopped: list[int] = []
-        running = asyncio.ensure_future(work())
+        received: list[int] = []
+        work_task = asyncio.ensure_future(work())
 
         def stop(number: int) -> None:
-            if stopped and number == HANGUP:
+            if received and number == HANGUP:
                 return
-            if stopped:
+            if received:
                 for each in list_stop_signals():
-                    signal.signal(each, signal.SIG_DFL)  # writing may hang as well
+                    signal.signal(
+                        each, signal.SIG_DFL
+                    )  # writing the last line may hang: a third signal kills the process
                 self._end_run(self._build_failed_line(error_for_signal(number)))
                 os._exit(128 + number)
-            stopped.append(number)
-            self._progress.print_line("stopping; once more to stop at once")
-            running.cancel()
+            received.append(number)
+            self._progress.print_line("stopping; send the signal again to stop at once")
+            work_task.cancel()
 
         with _handle_signals(stop):
-            following = asyncio.create_task(self._progress.display_until_cancelled())
+            progress_task = asyncio.create_task(self._progress.display_until_cancelled())
             try:
-                await running
+                await work_task
             except asyncio.CancelledError:
-                if not stopped:
+                if not received:
                     raise
-                raise error_for_signal(stopped[0]) from None
+                raise error_for_signal(received[0]) from None
             finally:
-                following.cancel()
-                for error in await asyncio.gather(following, return_exceptions=True):
+                progress_task.cancel()
+                for error in await asyncio.gather(progress_task, return_exceptions=True):
                     if isinstance(error, Exception):
                         self._progress.print_line(f"warning: the progress display failed ({error!r})")
 
 
 @contextlib.contextmanager
 def _handle_signals(on_signal: Callable[[int], None]) -> Any:
-    """Call `stop` for the signals that stop a run while inside."""
+    """Call `on_signal` for each signal that stops a run, inside the `with` block."""
     loop = asyncio.get_running_loop()
     numbers = list_stop_signals()
     try:
@@ -233,6 +238,6 @@ def _handle_signals(on_signal: Callable[[int], None]) -> Any:
 
 
 def _silence_libraries() -> None:
-    """Keep the Azure SDK from writing warnings to stderr: its errors reach people as errors of tilesync."""
+    """Keep the Azure SDK from writing warnings to stderr: tilesync reports its errors."""
     logging.getLogger("azure").setLevel(logging.ERROR)
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Signals that stop a run: which of them are handled, and the error that each means."""
+"""Signals that stop a run: list and handle them, and map each to an error."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ HANGUP: int | None = getattr(signal, "SIGHUP", None)
 
 
 def install_signal_handlers() -> None:
-    """Handle SIGTERM and SIGHUP by an error, until a session handles them itself, and after. Does nothing outside the
-    main thread: signals are for that one.
+    """Raise an error on SIGTERM and SIGHUP, before and after a session handles them itself.
+
+    Does nothing outside the main thread: Python allows signal handlers only there.
     """
     with contextlib.suppress(ValueError):
         for number in list_stop_signals():
-            if number != signal.SIGINT:  # that one raises KeyboardInterrupt
+            if number != signal.SIGINT:  # SIGINT raises KeyboardInterrupt already
                 signal.signal(number, _raise_for_signal)
 
 
 def list_stop_signals() -> list[int]:
-    """The signals that stop a run. SIGHUP is none where it is ignored: `nohup` asks for that."""
-    heard = HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN
-    return [signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP is not None and heard else [])]
+    """Return the signals that stop a run. An ignored SIGHUP is left out: `nohup` ignores it on purpose."""
+    handles_hangup = HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP is not None and handles_hangup else [])]
 
 
 def error_for_signal(number: int) -> Interrupted:
-    """The error of a run that a signal stopped."""
-    kinds = {signal.SIGTERM: Terminated, HANGUP: HungUp}
-    return kinds.get(number, Interrupted)("stopped by a signal")
+    """Return the error of a run that a signal stopped."""
+    error_classes = {signal.SIGTERM: Terminated, HANGUP: HungUp}
+    return error_classes.get(number, Interrupted)("stopped by a signal")
 
 
 def _raise_for_signal(number: int, frame: object) -> NoReturn:

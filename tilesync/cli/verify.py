@@ -1,8 +1,8 @@
-"""`tilesync verify`: audit what a destination holds."""
+"""`tilesync verify`: compare the files of a destination with its manifests."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,22 +16,20 @@ from tilesync.cli.options import (
 from tilesync.cli.params import DestinationType, FilePathType, Location
 from tilesync.cli.parse import create_session, store_options
 
-if TYPE_CHECKING:
-    pass
 
-
-@click.command(short_help="Audit what a destination holds.")
+@click.command(short_help="Check the files of a destination.")
 @click.argument("dest", envvar="TILESYNC_DEST", type=DestinationType())
 @option("--quick", is_flag=True, help="Compare names and sizes only.")
-@option("--all", "every", is_flag=True, help="Every version, not the current one alone.")
+@option("--all", "every", is_flag=True, help="Check every version, not only the current one.")
 @NO_PROGRESS_OPTION
 @option("--report", type=FilePathType(), help="Write the last JSON line, with every finding, to this file.")
 @STATE_DIR_OPTION
 @STORE_OPTIONS
 @OUTPUT_OPTIONS
 def verify(dest: Location, *, quick: bool, every: bool, **options: Any) -> int:
-    """Audit what DEST holds against its manifests; what is found bad is fetched again by the next mirror, as long as
-    another version or the service has it.
+    """Check the files of DEST against its manifests.
+
+    The next mirror fetches bad files again, if another version or the service still has them.
     """
     from tilesync.cli.output.summary import format_verify_summary
 

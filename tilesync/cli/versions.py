@@ -20,22 +20,21 @@ from tilesync.errors import DestinationError, UsageError
 if TYPE_CHECKING:
     from tilesync.api.options import StoreAccessOptions
 
-if TYPE_CHECKING:
-    pass
 
-
-@click.command(short_help="Show which versions a destination holds.")
+@click.command(short_help="List the versions of a destination.")
 @click.argument("dest", envvar="TILESYNC_DEST", type=DestinationType())
-@option("--sha256sums", metavar="VERSION", help="Print what `sha256sum -c` reads in the folder of this version.")
+@option(
+    "--sha256sums", metavar="VERSION", help="Print the checksums of this version, for `sha256sum -c` in its folder."
+)
 @STATE_DIR_OPTION
 @STORE_OPTIONS
 @OUTPUT_OPTIONS
 def versions(dest: Location, sha256sums: str | None, state_dir: Path | None, **options: Any) -> int:
-    """Show the versions that DEST holds, the newest first; `*` marks the one that the pointer names."""
+    """List the versions of DEST, newest first; `*` marks the version that the pointer names."""
     from tilesync.cli.output.summary import format_ownership, format_version_table
 
     if sha256sums is not None and options["as_json"]:
-        raise UsageError("--sha256sums prints lines for sha256sum, and no JSON", hint="leave --json out")
+        raise UsageError("--sha256sums and --json cannot be used together", hint="leave out --json")
     session = create_session(options, dest=dest)
     store: StoreAccessOptions = {**store_options(options), "state_dir": state_dir}
 
@@ -49,7 +48,9 @@ def versions(dest: Location, sha256sums: str | None, state_dir: Path | None, **o
             return
         found = await aio.versions(dest, on_event=session.show, monitor=session.monitor, **store)
         if not found:
-            raise DestinationError(f"no version is held in {dest}", hint="give the place that `tilesync mirror` filled")
+            raise DestinationError(
+                f"no version is stored in {dest}", hint="give a DEST that `tilesync mirror` has filled"
+            )
         for row in found if options["as_json"] else ():
             session.write_json_line(row.to_dict())
         if not options["as_json"]:

@@ -71,7 +71,7 @@ def test_output_that_does_not_get_there(service: Simulator, tmp_path: Path, comm
     assert done.stderr.count(LOST) == 1
     acts = command.startswith(("mirror", "rollback")) and " -n" not in command and "--help" not in command
     assert ("run the same command again" in done.stderr) != acts
-    assert ("what was done stands: `tilesync versions DEST` shows it" in done.stderr) == acts
+    assert ("DEST is already changed: `tilesync versions DEST` shows its versions" in done.stderr) == acts
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
 
@@ -99,7 +99,7 @@ def test_a_rollback_that_moved_the_pointer_does_not_ask_to_be_repeated(
     assert done.returncode == (130 if how == "interrupted" else 8), done.stderr
     assert json.loads((tmp_path / "d/latest.json").read_text())["version"] == older
     assert "again" not in done.stderr
-    assert "what was done stands: `tilesync versions DEST` shows it" in done.stderr
+    assert "DEST is already changed: `tilesync versions DEST` shows its versions" in done.stderr
 
 
 def test_a_closed_standard_output(service: Simulator, tmp_path: Path) -> None:

@@ -270,6 +270,8 @@ def test_filters_of_a_copy_are_compared_with_those_of_its_source(tmp_path: Path)
         sim.offer_export(walkable())
         assert sim.mirror(tmp_path / "one", globs=some).error is None
         for globs, count in ((some, 0), (more, 1)):
-            run = sim.mirror(tmp_path / f"copy{count}", held=tmp_path / "one", selector=Selector(), globs=globs)
+            run = sim.mirror(
+                tmp_path / f"copy{count}", source_mirror=tmp_path / "one", selector=Selector(), globs=globs
+            )
             assert run.error is None
             assert len(warnings(run)) == count

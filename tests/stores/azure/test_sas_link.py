@@ -67,11 +67,11 @@ def test_a_due_link_is_renewed_once() -> None:
 def test_a_failed_early_renewal_is_a_warning() -> None:
     """The link is still used; only after it expires the error is raised."""
     events: list[Event] = []
-    renewable = RenewableSasLink(LinkFactory(fails=Unavailable("no answer")), events.append, first=link(0.4))
-    time.sleep(0.34)
+    renewable = RenewableSasLink(LinkFactory(fails=Unavailable("no answer")), events.append, first=link(1.0))
+    time.sleep(0.85)
     assert renewable.current().query == "sig=0"
     assert [type(event) for event in events] == [Warned]
-    time.sleep(0.1)
+    time.sleep(0.2)
     with pytest.raises(Unavailable):
         renewable.renew(renewable.current())
 
