@@ -192,7 +192,10 @@ def test_what_is_not_in_the_container(tmp_path: Path) -> None:
     )
     found = mirror_with_references(tmp_path / "b", "%FF.glb").error
     assert_error(
-        found, "Incomplete", "1 reference of the tilesets cannot be followed (", "a copy lacks the tiles behind such references"
+        found,
+        "Incomplete",
+        "1 reference of the tilesets cannot be followed (",
+        "a copy lacks the tiles behind such references",
     )
     assert "not in the container" not in str(found)
     both = mirror_with_references(tmp_path / "c", "gone.glb", "%FF.glb").error

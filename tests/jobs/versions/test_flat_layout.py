@@ -37,7 +37,7 @@ def files_at(dest: Path) -> dict[str, bytes]:
     return {name: data for name, data in read_tree(dest).items() if not name.startswith(".tilesync/")}
 
 
-def asked(sim: Simulator) -> set[str]:
+def fetched_names(sim: Simulator) -> set[str]:
     return {str(blob_name(request)) for request in sim.blob_requests()}
 
 
@@ -86,7 +86,7 @@ def test_next_export_moves_only_changes(tmp_path: Path) -> None:
         changed = files | {"tiles/007.glb": glb(b"new"), "extra.glb": files["tiles/002.glb"]}
         offer_next_export(sim, changed)
         run = mirror(sim, tmp_path)
-        assert asked(sim) == {"tiles/007.glb"}
+        assert fetched_names(sim) == {"tiles/007.glb"}
     assert run.error is None
     assert (run.stats.fetched, run.stats.reused) == (1, len(files))
     assert files_at(tmp_path) == changed
@@ -103,7 +103,7 @@ def test_swapped_contents_are_not_fetched(tmp_path: Path) -> None:
         turned = files | {a: files[b], b: files[a], c: files[d], d: files[e], e: files[c]}
         offer_next_export(sim, turned)
         run = mirror(sim, tmp_path)
-        assert asked(sim) == set()
+        assert fetched_names(sim) == set()
     assert run.error is None
     assert files_at(tmp_path) == turned
     assert verify(tmp_path).error is None
@@ -169,7 +169,7 @@ def test_too_many_deletions_stop_the_run(tmp_path: Path, most: DeleteLimit) -> N
         assert verify(tmp_path).error is None
         sim.clear_requests()
         again = mirror(sim, tmp_path, delete=DeleteLimit(3))
-        assert asked(sim) == set()
+        assert fetched_names(sim) == set()
     assert again.stats.deleted == 3
     assert files_at(tmp_path) == fewer
 
@@ -270,7 +270,7 @@ def test_lost_catalog_costs_a_recheck(tmp_path: Path) -> None:
         (tmp_path / ".tilesync/catalog.sqlite3").unlink()
         sim.clear_requests()
         run = mirror(sim, tmp_path)
-        assert asked(sim) == set()
+        assert fetched_names(sim) == set()
     assert run.error is None
     assert files_at(tmp_path) == files
 
@@ -285,7 +285,7 @@ def test_mirror_repairs_after_verify(tmp_path: Path) -> None:
         assert verify(tmp_path).exit_code == 10
         sim.clear_requests()
         run = mirror(sim, tmp_path)
-        assert asked(sim) == {"tiles/003.glb", "tileset.json"}
+        assert fetched_names(sim) == {"tiles/003.glb", "tileset.json"}
     assert run.error is None
     assert files_at(tmp_path) == files
     assert verify(tmp_path).error is None
@@ -360,11 +360,11 @@ def test_dry_run_lists_deletions(tmp_path: Path) -> None:
         before = read_tree(tmp_path)
         plan = sim.dry_run(tmp_path, layout=Layout.FLAT, delete=DeleteLimit(2))
         assert read_tree(tmp_path) == before
-        told = {event.name: event for event in plan.events_of(Planned)}
-        assert {name for name, event in told.items() if event.action == "delete"} == files.keys() - export(9).keys()
-        assert told["tiles/010.glb"].bytes == len(files["tiles/010.glb"])
-        assert told["tiles/003.glb"].action == "fetch"
-        assert told["tiles/001.glb"].action == "reuse"
+        planned = {event.name: event for event in plan.events_of(Planned)}
+        assert {name for name, event in planned.items() if event.action == "delete"} == files.keys() - export(9).keys()
+        assert planned["tiles/010.glb"].bytes == len(files["tiles/010.glb"])
+        assert planned["tiles/003.glb"].action == "fetch"
+        assert planned["tiles/001.glb"].action == "reuse"
         assert any("would stop" in event.message for event in plan.events_of(Warned))
         assert plan.stats.deleted == 3
         real = mirror(sim, tmp_path, delete=DeleteLimit(3))
@@ -376,8 +376,8 @@ def test_dry_run_lists_deletions(tmp_path: Path) -> None:
 
 def test_dependencies_come_first(tmp_path: Path) -> None:
     """Contents come first, then subtrees, then tilesets, the deepest first, and the root last."""
-    shelf = CatalogFixture(tmp_path)
-    shelf.put_all(
+    fixture = CatalogFixture(tmp_path)
+    fixture.put_all(
         {
             "tileset.json": tileset("z/tileset.json", "a.json"),
             "z/tileset.json": tileset("../m.json", "b.glb"),
@@ -389,11 +389,11 @@ def test_dependencies_come_first(tmp_path: Path) -> None:
             "noise.bin": b"noise",
         }
     )
-    order = list(list_dependencies_first(shelf.version, shelf.catalog))
+    order = list(list_dependencies_first(fixture.version, fixture.catalog))
     assert len(order) == 8
     place = {name: number for number, name in enumerate(order)}
     assert order[-1] == "tileset.json"
-    for source, target, _ in shelf.all_references():
+    for source, target, _ in fixture.all_references():
         assert place[target] < place[source], (source, target)
 
 
@@ -401,11 +401,11 @@ def test_dependencies_come_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["SparseImplicitQuadtree", "TilesetWithExternalResources", "CompositeOfComposite"])
 def test_real_tilesets_are_laid_out_in_order(tmp_path: Path, name: str) -> None:
     """No real file is in place before the files that it refers to."""
-    shelf = CatalogFixture(tmp_path)
-    shelf.put_all(read_tree(samples.sample_folder(name)))
-    shelf.count_completeness()
-    place = {each: number for number, each in enumerate(list_dependencies_first(shelf.version, shelf.catalog))}
-    asks = [(source, target) for source, target, _ in shelf.all_references() if {source, target} <= place.keys()]
+    fixture = CatalogFixture(tmp_path)
+    fixture.put_all(read_tree(samples.sample_folder(name)))
+    fixture.count_completeness()
+    place = {each: number for number, each in enumerate(list_dependencies_first(fixture.version, fixture.catalog))}
+    asks = [(source, target) for source, target, _ in fixture.all_references() if {source, target} <= place.keys()]
     assert asks
     assert [ask for ask in asks if place[ask[1]] > place[ask[0]] and not ask[1].endswith(".subtree")] == []
 
@@ -572,7 +572,7 @@ def test_new_state_folder_finds_existing_files(tmp_path: Path) -> None:
         sim.clear_requests()
         plan = sim.dry_run(tmp_path / "d", layout=Layout.FLAT, state_dir=tmp_path / "s")
         run = mirror(sim, tmp_path / "d", state_dir=tmp_path / "s")
-        assert asked(sim) == set()
+        assert fetched_names(sim) == set()
     assert (plan.exit_code, run.exit_code) == (0, 0)
     assert files_at(tmp_path / "d") == files
 

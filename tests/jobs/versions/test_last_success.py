@@ -22,9 +22,9 @@ LONG_AGO = "2026-01-01T00:00:00Z"
 
 def make_old(path: Path) -> dict[str, Any]:
     """Set the time in the file to a past one; return the old content."""
-    said: dict[str, Any] = json.loads(path.read_text())
-    path.write_text(json.dumps({**said, "checked": LONG_AGO}))
-    return said
+    document: dict[str, Any] = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "checked": LONG_AGO}))
+    return document
 
 
 def checked(path: Path) -> str:
@@ -39,14 +39,14 @@ def test_each_successful_run_is_recorded(tmp_path: Path, how: dict[str, Any]) ->
     with Simulator() as sim:
         sim.offer_export()
         assert sim.mirror(tmp_path, **how).error is None
-        said = make_old(place)
-        assert said == {
-            "checked": said["checked"],
+        document = make_old(place)
+        assert document == {
+            "checked": document["checked"],
             "owner": IMODEL,
             "version": EXPORT,
             "export": EXPORT,
             "imodel": IMODEL,
-            "changeset": said["changeset"],
+            "changeset": document["changeset"],
         }
         leading = [path for path in (tmp_path / "tileset.json", tmp_path / "latest.json") if path.exists()]
         before = [os.stat(path).st_ino for path in leading]

@@ -65,7 +65,7 @@ def harm_others(folder: Path, files: dict[str, bytes], harm: Callable[[Path], No
     return do
 
 
-# --- under a run ---
+# --- during a run ---
 
 
 @pytest.mark.parametrize("harm", HARMS)
@@ -130,7 +130,7 @@ def test_files_lost_repeatedly_are_not_published(tmp_path: Path) -> None:
     assert read_tree(folder) == files
 
 
-# --- in a night with nothing to do ---
+# --- in a run without changes ---
 
 
 @pytest.mark.parametrize("harm", [*HARMS, replace_with_folder])
@@ -183,65 +183,65 @@ def test_copied_destination_is_read_not_fetched(tmp_path: Path) -> None:
     assert (run.exit_code, run.stats.kept, run.stats.presence_checked) == (0, len(files), len(files))
 
 
-# --- as far as there is time ---
+# --- limited time ---
 
 
 class RepeatedChecks:
-    """A version of many files that is looked at night after night, each time as long as one glance takes."""
+    """A version with many files that is checked in many runs, each with little time."""
 
     def __init__(self, folder: Path, files: int) -> None:
-        self.shelf = CatalogFixture(folder)
-        self.shelf.put_all({f"tiles/{number:04d}.bin": b"%d" % number for number in range(files)})
-        self.version = replace(self.shelf.version, files=files)
+        self.fixture = CatalogFixture(folder)
+        self.fixture.put_all({f"tiles/{number:04d}.bin": b"%d" % number for number in range(files)})
+        self.version = replace(self.fixture.version, files=files)
         self.clock = FakeClock()
 
-    def look(self, span: timedelta = timedelta(0)) -> PresenceResult:
-        """One night."""
-        return PresenceCheck(self.shelf.catalog, self.shelf.files, self.clock, max_time=span).check_next_files(
+    def check(self, span: timedelta = timedelta(0)) -> PresenceResult:
+        """Run one check."""
+        return PresenceCheck(self.fixture.catalog, self.fixture.files, self.clock, max_time=span).check_next_files(
             self.version
         )
 
     def path(self, number: int) -> Path:
-        """Where a file lies."""
-        return self.shelf.root / "versions" / self.shelf.version.name / f"tiles/{number:04d}.bin"
+        """Return the path of a file."""
+        return self.fixture.root / "versions" / self.fixture.version.name / f"tiles/{number:04d}.bin"
 
 
 def test_check_continues_where_the_last_one_stopped(tmp_path: Path) -> None:
     """However short the time, several runs check all files, then start over."""
-    nights = RepeatedChecks(tmp_path, 2 * FILES_PER_PRESENCE_PAGE + 88)
-    counts = [nights.look().files for _ in range(3)]
+    checks = RepeatedChecks(tmp_path, 2 * FILES_PER_PRESENCE_PAGE + 88)
+    counts = [checks.check().files for _ in range(3)]
     assert counts == [FILES_PER_PRESENCE_PAGE, FILES_PER_PRESENCE_PAGE, 88]
-    assert nights.look() == PresenceResult(FILES_PER_PRESENCE_PAGE, is_sound=True)
-    assert nights.look(timedelta(seconds=2)) == PresenceResult(FILES_PER_PRESENCE_PAGE + 88, is_sound=True)
-    assert nights.look(timedelta(seconds=2)) == PresenceResult(2 * FILES_PER_PRESENCE_PAGE + 88, is_sound=True)
+    assert checks.check() == PresenceResult(FILES_PER_PRESENCE_PAGE, is_sound=True)
+    assert checks.check(timedelta(seconds=2)) == PresenceResult(FILES_PER_PRESENCE_PAGE + 88, is_sound=True)
+    assert checks.check(timedelta(seconds=2)) == PresenceResult(2 * FILES_PER_PRESENCE_PAGE + 88, is_sound=True)
 
 
 def test_a_lost_file_is_found_when_its_turn_comes(tmp_path: Path) -> None:
     """A lost file is found when the check reaches it, and the next check starts over."""
-    nights = RepeatedChecks(tmp_path, 2 * FILES_PER_PRESENCE_PAGE)
-    nights.path(FILES_PER_PRESENCE_PAGE + 3).unlink()
-    assert nights.look() == PresenceResult(FILES_PER_PRESENCE_PAGE, is_sound=True)
-    assert not nights.look().is_sound
-    nights.path(FILES_PER_PRESENCE_PAGE + 3).touch()
-    assert not nights.look(timedelta(seconds=2)).is_sound
-    assert nights.shelf.catalog.get_value(PROGRESS_KEY.format(nights.shelf.version.name)) == ""
+    checks = RepeatedChecks(tmp_path, 2 * FILES_PER_PRESENCE_PAGE)
+    checks.path(FILES_PER_PRESENCE_PAGE + 3).unlink()
+    assert checks.check() == PresenceResult(FILES_PER_PRESENCE_PAGE, is_sound=True)
+    assert not checks.check().is_sound
+    checks.path(FILES_PER_PRESENCE_PAGE + 3).touch()
+    assert not checks.check(timedelta(seconds=2)).is_sound
+    assert checks.fixture.catalog.get_value(PROGRESS_KEY.format(checks.fixture.version.name)) == ""
 
 
 def test_reading_is_limited_too(tmp_path: Path) -> None:
     """If all stamps changed, each run reads a few files only."""
-    nights = RepeatedChecks(tmp_path, 5)
+    checks = RepeatedChecks(tmp_path, 5)
     for number in range(5):
-        os.utime(nights.path(number), (1, 1))
-    assert [nights.look() for _ in range(5)] == [PresenceResult(1, is_sound=True)] * 4 + [
+        os.utime(checks.path(number), (1, 1))
+    assert [checks.check() for _ in range(5)] == [PresenceResult(1, is_sound=True)] * 4 + [
         PresenceResult(5, is_sound=True)
     ]
 
 
 def test_check_with_too_few_files_is_not_sound(tmp_path: Path) -> None:
     """A file that the catalog lost, although the version has it, shows in the count."""
-    nights = RepeatedChecks(tmp_path, 5)
-    nights.shelf.catalog.mark_wanted(nights.shelf.version, ["tiles/0003.bin"])
-    assert nights.look() == PresenceResult(4, is_sound=False)
+    checks = RepeatedChecks(tmp_path, 5)
+    checks.fixture.catalog.mark_wanted(checks.fixture.version, ["tiles/0003.bin"])
+    assert checks.check() == PresenceResult(4, is_sound=False)
 
 
 def test_unchanged_run_does_not_list(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from tilesync.model import Completeness
 
 def textured(uri: str) -> bytes:
     """Return a GLB whose image is a separate file."""
-    said = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": uri}]}).encode()
-    said += b" " * (-len(said) % 4)
-    return struct.pack("<4sIIII", b"glTF", 2, 20 + len(said), len(said), 0x4E4F534A) + said
+    document = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": uri}]}).encode()
+    document += b" " * (-len(document) % 4)
+    return struct.pack("<4sIIII", b"glTF", 2, 20 + len(document), len(document), 0x4E4F534A) + document
 
 
 def test_missing_references_stop_publication(tmp_path: Path) -> None:

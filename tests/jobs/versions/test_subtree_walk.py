@@ -33,17 +33,17 @@ GLB = glb(b"x")
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> CatalogFixture:
+def fixture(tmp_path: Path) -> CatalogFixture:
     return CatalogFixture(tmp_path)
 
 
 def implicit_tile(*, levels: int, subtrees: str, content: str, available: int = 9) -> dict[str, Any]:
-    said = {"subdivisionScheme": "QUADTREE", "subtreeLevels": levels, "availableLevels": available}
+    subtree_json = {"subdivisionScheme": "QUADTREE", "subtreeLevels": levels, "availableLevels": available}
     return {
         "boundingVolume": BOX,
         "geometricError": 1,
         "content": {"uri": content},
-        "implicitTiling": {**said, "subtrees": {"uri": subtrees}},
+        "implicitTiling": {**subtree_json, "subtrees": {"uri": subtrees}},
     }
 
 
@@ -63,27 +63,27 @@ def implicit(
 
 def subtree(*, content: dict[str, int] = ALL, children: dict[str, int] = NONE, **more: Any) -> bytes:
     """Return a subtree whose tiles are all available."""
-    said = {"tileAvailability": ALL, "contentAvailability": [content], "childSubtreeAvailability": children}
-    return json.dumps({**said, **more}).encode()
+    subtree_json = {"tileAvailability": ALL, "contentAvailability": [content], "childSubtreeAvailability": children}
+    return json.dumps({**subtree_json, **more}).encode()
 
 
-def make_binary_subtree(said: dict[str, Any], data: bytes = b"") -> bytes:
+def make_binary_subtree(subtree_json: dict[str, Any], data: bytes = b"") -> bytes:
     """Return a binary subtree with `data` in its buffer."""
-    text = json.dumps(said).encode()
+    text = json.dumps(subtree_json).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<4sIQQ", b"subt", 1, len(text), len(data)) + text + data
 
 
 def make_subtree_with_children(bits: int, *, content: dict[str, int] = ALL) -> bytes:
     """Return a binary subtree of one level with some of its four children."""
-    said = {
+    subtree_json = {
         "buffers": [{"byteLength": 8}],
         "bufferViews": [{"buffer": 0, "byteOffset": 0, "byteLength": 1}],
         "tileAvailability": ALL,
         "contentAvailability": [content],
         "childSubtreeAvailability": {"bitstream": 0},
     }
-    return make_binary_subtree(said, bytes([bits]) + bytes(7))
+    return make_binary_subtree(subtree_json, bytes([bits]) + bytes(7))
 
 
 def make_subtree_with_buffer(uri: str) -> bytes:
@@ -98,7 +98,7 @@ def make_named_subtree(*texts: str, levels: int = 1) -> bytes:
     column, values = struct.pack(f"<{len(offsets)}I", *offsets), "".join(texts).encode()
     data = column + values
     views = [(0, len(column)), (len(column), len(values))]
-    said = {
+    subtree_json = {
         "buffers": [{"byteLength": len(data)}],
         "bufferViews": [{"buffer": 0, "byteOffset": start, "byteLength": size} for start, size in views],
         "tileAvailability": ALL,
@@ -107,7 +107,7 @@ def make_named_subtree(*texts: str, levels: int = 1) -> bytes:
         "propertyTables": [{"class": "k", "count": len(texts), "properties": {"u": {"values": 1, "stringOffsets": 0}}}],
         "contentMetadata": [0],
     }
-    return make_binary_subtree(said, data + bytes(-len(data) % 8))
+    return make_binary_subtree(subtree_json, data + bytes(-len(data) % 8))
 
 
 SCHEMA = json.dumps(
@@ -115,19 +115,21 @@ SCHEMA = json.dumps(
 ).encode()
 
 
-def advance_walk(shelf: CatalogFixture, **how: bool) -> set[str]:
-    return SubtreeWalk(shelf.version, shelf.catalog, shelf.files).advance(**how)
+def advance_walk(fixture: CatalogFixture, **options: bool) -> set[str]:
+    return SubtreeWalk(fixture.version, fixture.catalog, fixture.files).advance(**options)
 
 
-def contents(shelf: CatalogFixture) -> set[str]:
+def contents(fixture: CatalogFixture) -> set[str]:
     """Return every content that a subtree refers to."""
     return {
-        target for source, target, role in shelf.all_references() if role == Role.CONTENT and source.endswith("subtree")
+        target
+        for source, target, role in fixture.all_references()
+        if role == Role.CONTENT and source.endswith("subtree")
     }
 
 
-def problems(shelf: CatalogFixture) -> list[tuple[str, str]]:
-    return [(name, remark.problem) for name, remark in shelf.remarks()]
+def problems(fixture: CatalogFixture) -> list[tuple[str, str]]:
+    return [(name, remark.problem) for name, remark in fixture.remarks()]
 
 
 # --- real tilesets ---------------------------------------------------------------------------------------------------
@@ -146,13 +148,15 @@ def test_real_tilesets(tmp_path: Path, sample: str, entry: str, files: int, miss
     """The references of a real tileset are its files, one for one, and only empty files are reported."""
     found = read_tree(samples.sample_folder(sample))
     found["tileset.json"] = found.pop(entry)
-    shelf = CatalogFixture(tmp_path, catalog=tmp_path / "catalog.sqlite3")
-    shelf.put_all(found)
+    fixture = CatalogFixture(tmp_path, catalog=tmp_path / "catalog.sqlite3")
+    fixture.put_all(found)
     assert len(found) == files
-    assert shelf.count_completeness() == Completeness(files + len(missing), len(missing))
-    assert shelf.missing() == missing
+    assert fixture.count_completeness() == Completeness(files + len(missing), len(missing))
+    assert fixture.missing() == missing
     hollow = {name for name, data in found.items() if not data}
-    assert {(name, remark.problem) for name, remark in shelf.remarks()} == {(name, "empty content") for name in hollow}
+    assert {(name, remark.problem) for name, remark in fixture.remarks()} == {
+        (name, "empty content") for name in hollow
+    }
 
 
 @pytest.mark.parametrize("sample", ["SparseImplicitOctree", "SparseImplicitQuadtree"])
@@ -162,10 +166,10 @@ def test_each_file_of_a_real_tileset_is_missed(tmp_path: Path, sample: str) -> N
     for number, lost in enumerate(sorted(files)[::4]):
         if lost == "tileset.json":
             continue
-        shelf = CatalogFixture(tmp_path / str(number))
-        shelf.put_all({name: data for name, data in files.items() if name != lost})
-        found = shelf.count_completeness()
-        assert shelf.missing() == {lost}
+        fixture = CatalogFixture(tmp_path / str(number))
+        fixture.put_all({name: data for name, data in files.items() if name != lost})
+        found = fixture.count_completeness()
+        assert fixture.missing() == {lost}
         assert found.referenced - 1 + found.orphans == len(files) - 1
         assert bool(found.orphans) <= lost.endswith(".subtree")
 
@@ -216,13 +220,13 @@ REFERENCED = {
 }
 
 
-def test_everything_at_once(shelf: CatalogFixture) -> None:
+def test_everything_at_once(fixture: CatalogFixture) -> None:
     """If all files are there, every reference is found, and the files with new references are returned."""
-    shelf.put_all(make_two_tilesets())
+    fixture.put_all(make_two_tilesets())
     asking = {source for source, _, role in REFERENCED if role in {"subtree", "content"}} - {"tileset.json"}
-    assert advance_walk(shelf) == asking
-    assert shelf.all_references() == REFERENCED
-    assert shelf.count_completeness() == Completeness(referenced=len(make_two_tilesets()))
+    assert advance_walk(fixture) == asking
+    assert fixture.all_references() == REFERENCED
+    assert fixture.count_completeness() == Completeness(referenced=len(make_two_tilesets()))
 
 
 @settings(max_examples=60)
@@ -231,22 +235,22 @@ def test_any_order_gives_the_same_closure(names: list[str], stops: set[int], res
     """Files may arrive in any order and steps, with restarts: the references in the end are the same."""
     files = make_two_tilesets()
     with tempfile.TemporaryDirectory() as folder:
-        shelf = CatalogFixture(Path(folder))
-        following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+        fixture = CatalogFixture(Path(folder))
+        following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
         grown = set[str]()
         for number, name in enumerate(names):
-            shelf.put(name, files[name])
+            fixture.put(name, files[name])
             if number in stops:
                 if restart:
-                    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+                    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
                 grown |= following.advance()
-                assert shelf.all_references() <= REFERENCED
+                assert fixture.all_references() <= REFERENCED
         grown |= following.advance()
-        assert shelf.all_references() == REFERENCED
+        assert fixture.all_references() == REFERENCED
         assert "b/s/1/0/1.subtree" in grown
-        assert shelf.count_completeness() == Completeness(referenced=len(files))
-        assert shelf.all_references() == REFERENCED
-        shelf.catalog.close()
+        assert fixture.count_completeness() == Completeness(referenced=len(files))
+        assert fixture.all_references() == REFERENCED
+        fixture.catalog.close()
 
 
 @settings(max_examples=40)
@@ -255,203 +259,207 @@ def test_a_walk_ends_with_the_same_closure(names: list[str], batch: int) -> None
     """Fetching only referenced files, in batches, finds every file once."""
     files = make_two_tilesets()
     with tempfile.TemporaryDirectory() as folder:
-        shelf = CatalogFixture(Path(folder))
+        fixture = CatalogFixture(Path(folder))
         following, fetched, wanted = (
-            SubtreeWalk(shelf.version, shelf.catalog, shelf.files),
+            SubtreeWalk(fixture.version, fixture.catalog, fixture.files),
             list[str](),
             {"tileset.json"},
         )
         while wanted:
             for name in sorted(wanted, key=names.index)[:batch]:
-                shelf.put(name, files[name])
+                fixture.put(name, files[name])
                 fetched.append(name)
             following.advance()
-            wanted = {"tileset.json"} | {target for _, target, _ in shelf.all_references()}
+            wanted = {"tileset.json"} | {target for _, target, _ in fixture.all_references()}
             wanted -= set(fetched)
         assert sorted(fetched) == sorted(files)
-        shelf.catalog.close()
+        fixture.catalog.close()
 
 
-def test_advancing_again_finds_nothing_new(shelf: CatalogFixture) -> None:
+def test_advancing_again_finds_nothing_new(fixture: CatalogFixture) -> None:
     """A walk follows nothing twice, and a new walk gives the same result."""
-    shelf.put_all(make_two_tilesets())
-    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+    fixture.put_all(make_two_tilesets())
+    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
     assert following.advance()
     assert following.advance() == set()
     assert following.advance(is_final=True) == set()
-    assert advance_walk(shelf, is_final=True)
-    assert shelf.all_references() == REFERENCED
+    assert advance_walk(fixture, is_final=True)
+    assert fixture.all_references() == REFERENCED
 
 
-def test_two_roots_may_share_their_subtrees(shelf: CatalogFixture) -> None:
+def test_two_roots_may_share_their_subtrees(fixture: CatalogFixture) -> None:
     """Two implicit tiles with the same subtrees and other contents refer to the contents of both."""
     roots = [implicit_tile(levels=1, subtrees=SUBTREES, content=f"{n}/{{level}}-{{x}}-{{y}}.glb") for n in "ab"]
-    shelf.put_all(
+    fixture.put_all(
         {
             "tileset.json": implicit(*roots),
             "s/0/0/0.subtree": make_subtree_with_children(1),
             "s/1/0/0.subtree": subtree(),
         }
     )
-    shelf.count_completeness()
-    assert shelf.missing() == {"a/0-0-0.glb", "a/1-0-0.glb", "b/0-0-0.glb", "b/1-0-0.glb"}
-    assert problems(shelf) == []
+    fixture.count_completeness()
+    assert fixture.missing() == {"a/0-0-0.glb", "a/1-0-0.glb", "b/0-0-0.glb", "b/1-0-0.glb"}
+    assert problems(fixture) == []
 
 
-def test_case_insensitive_disk(shelf: CatalogFixture) -> None:
+def test_case_insensitive_disk(fixture: CatalogFixture) -> None:
     """On a case-insensitive disk, subtrees are found in any spelling, and missing ones are named as referenced."""
-    shelf.catalog.set_case_insensitive(is_case_insensitive=True)
-    shelf.put_all(
+    fixture.catalog.set_case_insensitive(is_case_insensitive=True)
+    fixture.put_all(
         {
             "tileset.json": implicit(subtrees=f"S{SUBTREES}", content=f"C{CONTENTS[1:]}"),
             "SS/0/0/0.subtree": make_subtree_with_children(0b11),
         }
     )
-    shelf.put("SS/1/0/0.subtree", subtree(content=NONE))
+    fixture.put("SS/1/0/0.subtree", subtree(content=NONE))
     for spelled in ("Ss/0/0/0.subtree", "Ss/1/0/0.subtree"):  # such a disk has them under these names, too
-        shelf.write(spelled, (shelf.root / "versions/e1" / spelled.replace("Ss", "SS")).read_bytes())
-    assert shelf.count_completeness() == Completeness(referenced=5, missing=2)
-    assert shelf.missing() == {"Ss/1/1/0.subtree", "C/0/0/0.glb"}
+        fixture.write(spelled, (fixture.root / "versions/e1" / spelled.replace("Ss", "SS")).read_bytes())
+    assert fixture.count_completeness() == Completeness(referenced=5, missing=2)
+    assert fixture.missing() == {"Ss/1/1/0.subtree", "C/0/0/0.glb"}
 
 
 # --- schema ----------------------------------------------------------------------------------------------------------
 
 
-def test_walk_waits_for_the_schema(shelf: CatalogFixture) -> None:
+def test_walk_waits_for_the_schema(fixture: CatalogFixture) -> None:
     """Nothing is followed before the schema is stored, since it may rename contents."""
-    shelf.put_all(
+    fixture.put_all(
         {"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
-    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
     assert following.advance() == set()
-    assert contents(shelf) == set()
-    shelf.put("schema.json", SCHEMA)
+    assert contents(fixture) == set()
+    fixture.put("schema.json", SCHEMA)
     assert following.advance() == {"tileset.json", "s/0/0/0.subtree"}
-    assert contents(shelf) == {"other.glb"}
+    assert contents(fixture) == {"other.glb"}
 
 
-def test_embedded_schema_counts_too(shelf: CatalogFixture) -> None:
+def test_embedded_schema_counts_too(fixture: CatalogFixture) -> None:
     """An embedded schema renames contents like an external one."""
-    shelf.put_all(
+    fixture.put_all(
         {"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
-    advance_walk(shelf)
-    assert contents(shelf) == {"other.glb"}
+    advance_walk(fixture)
+    assert contents(fixture) == {"other.glb"}
 
 
-def test_content_uris_give_a_warning_about_the_pointer(shelf: CatalogFixture) -> None:
+def test_content_uris_give_a_warning_about_the_pointer(fixture: CatalogFixture) -> None:
     """The pointer cannot rebase names in subtrees, which are relative to their tileset."""
-    shelf.put_all(
+    fixture.put_all(
         {"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
-    advance_walk(shelf)
-    assert problems(shelf) == [("tileset.json", "pointer")]
-    shelf.put("tileset.json", implicit())
-    advance_walk(shelf)
-    assert problems(shelf) == []
+    advance_walk(fixture)
+    assert problems(fixture) == [("tileset.json", "pointer")]
+    fixture.put("tileset.json", implicit())
+    advance_walk(fixture)
+    assert problems(fixture) == []
 
 
-def test_missing_schema_counts_as_empty(shelf: CatalogFixture) -> None:
+def test_missing_schema_counts_as_empty(fixture: CatalogFixture) -> None:
     """In the end a missing schema is missing and the templates hold; if it arrives later, it takes effect."""
-    shelf.put_all(
+    fixture.put_all(
         {"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
-    assert shelf.count_completeness() == Completeness(referenced=4, missing=2)
-    assert shelf.missing() == {"schema.json", "c/0/0/0.glb"}
-    shelf.put_all({"schema.json": SCHEMA, "other.glb": GLB})
-    assert shelf.count_completeness() == Completeness(referenced=4)
+    assert fixture.count_completeness() == Completeness(referenced=4, missing=2)
+    assert fixture.missing() == {"schema.json", "c/0/0/0.glb"}
+    fixture.put_all({"schema.json": SCHEMA, "other.glb": GLB})
+    assert fixture.count_completeness() == Completeness(referenced=4)
 
 
-def test_broken_schema_counts_as_missing(shelf: CatalogFixture) -> None:
+def test_broken_schema_counts_as_missing(fixture: CatalogFixture) -> None:
     """A schema that cannot be read is reported and counts as missing, until it is repaired."""
-    shelf.put_all({"tileset.json": implicit(schemaUri="schema"), "s/0/0/0.subtree": make_named_subtree("other.glb")})
-    shelf.put_unread("schema", SCHEMA[:-1])
-    shelf.put_all({"c/0/0/0.glb": GLB, "other.glb": GLB})
-    assert shelf.count_completeness() == Completeness(referenced=5, missing=1, orphans=1)
-    ((name, asker, _),) = shelf.catalog.references.list_missing(shelf.version)
+    fixture.put_all({"tileset.json": implicit(schemaUri="schema"), "s/0/0/0.subtree": make_named_subtree("other.glb")})
+    fixture.put_unread("schema", SCHEMA[:-1])
+    fixture.put_all({"c/0/0/0.glb": GLB, "other.glb": GLB})
+    assert fixture.count_completeness() == Completeness(referenced=5, missing=1, orphans=1)
+    ((name, asker, _),) = fixture.catalog.references.list_missing(fixture.version)
     assert (name[:8], asker) == ("schema: ", "schema")
-    shelf.put("schema", SCHEMA)
-    assert shelf.count_completeness() == Completeness(referenced=4, orphans=1)
+    fixture.put("schema", SCHEMA)
+    assert fixture.count_completeness() == Completeness(referenced=4, orphans=1)
 
 
 # --- buffers ---------------------------------------------------------------------------------------------------------
 
 
-def test_subtree_waits_for_its_buffer(shelf: CatalogFixture) -> None:
+def test_subtree_waits_for_its_buffer(fixture: CatalogFixture) -> None:
     """A subtree waits for its buffer; in the end only the buffer is missing."""
-    shelf.put_all(
+    fixture.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin"), "c/0/0/0.glb": GLB}
     )
-    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
     assert following.advance() == {"tileset.json"}
-    assert shelf.count_completeness() == Completeness(referenced=3, missing=1, orphans=1)
-    assert shelf.missing() == {"s/0/0/b.bin"}
-    shelf.put("s/0/0/b.bin", b"\x08")
+    assert fixture.count_completeness() == Completeness(referenced=3, missing=1, orphans=1)
+    assert fixture.missing() == {"s/0/0/b.bin"}
+    fixture.put("s/0/0/b.bin", b"\x08")
     assert following.advance() == {"s/0/0/0.subtree"}
-    assert shelf.count_completeness() == Completeness(referenced=5, missing=1)
-    assert shelf.missing() == {"s/1/1/1.subtree"}
+    assert fixture.count_completeness() == Completeness(referenced=5, missing=1)
+    assert fixture.missing() == {"s/1/1/1.subtree"}
 
 
-def test_repaired_buffer_is_read_again(shelf: CatalogFixture) -> None:
+def test_repaired_buffer_is_read_again(fixture: CatalogFixture) -> None:
     """A subtree with a broken buffer counts as missing only until the buffer is repaired."""
-    shelf.put_all(
+    fixture.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin"), "c/0/0/0.glb": GLB}
     )
-    shelf.put("s/0/0/b.bin", b"")
-    assert shelf.count_completeness().missing == 1
-    shelf.put("s/0/0/b.bin", b"\x00")
-    assert shelf.count_completeness() == Completeness(referenced=4)
-    assert shelf.remarks() == []
+    fixture.put("s/0/0/b.bin", b"")
+    assert fixture.count_completeness().missing == 1
+    fixture.put("s/0/0/b.bin", b"\x00")
+    assert fixture.count_completeness() == Completeness(referenced=4)
+    assert fixture.remarks() == []
 
 
-def test_buffer_in_another_container_is_unreadable(shelf: CatalogFixture) -> None:
+def test_buffer_in_another_container_is_unreadable(fixture: CatalogFixture) -> None:
     """A subtree whose buffer is in another container is unreadable."""
-    shelf.put_all(
+    fixture.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("https://elsewhere.org/b.bin")}
     )
-    found = shelf.count_completeness()
+    found = fixture.count_completeness()
     assert (found.missing, found.unfollowed) == (1, 1)
-    assert shelf.missing() == {"s/0/0/0.subtree: its buffer https://elsewhere.org/b.bin is outside the container"}
+    assert fixture.missing() == {"s/0/0/0.subtree: its buffer https://elsewhere.org/b.bin is outside the container"}
 
 
-def test_names_of_buffers_are_shown_safely(shelf: CatalogFixture) -> None:
+def test_names_of_buffers_are_shown_safely(fixture: CatalogFixture) -> None:
     """Messages show names from a subtree without control characters and secrets."""
-    shelf.put_all(
+    fixture.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("\ud800\n\x1b.bin?sig=SECRET")}
     )
-    assert shelf.count_completeness().missing == 2
-    assert shelf.missing() == {
+    assert fixture.count_completeness().missing == 2
+    assert fixture.missing() == {
         "\ufffd\ufffd\ufffd.bin is not UTF-8",
         "s/0/0/0.subtree: its buffer \ufffd\ufffd\ufffd.bin is outside the container",
     }
 
 
 @pytest.mark.parametrize("most", [0, 1])
-def test_subtree_size_is_limited(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+def test_subtree_size_is_limited(fixture: CatalogFixture, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """A subtree or buffers above the limit are unreadable; at the limit they are read."""
-    said = make_subtree_with_buffer("b.bin")
-    monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", len(said) - 1 + most)
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": said, "c/0/0/0.glb": GLB, "s/0/0/b.bin": b"\0"})
-    assert shelf.count_completeness().missing == 1 - most
-    shelf.put("s/0/0/b.bin", bytes(len(said) + most))
-    assert shelf.count_completeness().missing == 1
+    subtree_json = make_subtree_with_buffer("b.bin")
+    monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", len(subtree_json) - 1 + most)
+    fixture.put_all(
+        {"tileset.json": implicit(), "s/0/0/0.subtree": subtree_json, "c/0/0/0.glb": GLB, "s/0/0/b.bin": b"\0"}
+    )
+    assert fixture.count_completeness().missing == 1 - most
+    fixture.put("s/0/0/b.bin", bytes(len(subtree_json) + most))
+    assert fixture.count_completeness().missing == 1
 
 
-def test_total_buffer_size_is_limited(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_total_buffer_size_is_limited(fixture: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many small buffers together may exceed the limit."""
     buffers = [{"uri": f"{number}.bin", "byteLength": 1} for number in range(3)]
     views = [{"buffer": number, "byteOffset": 0, "byteLength": 1} for number in range(3)]
     tiles, content, children = ({"bitstream": number} for number in range(3))
-    said = subtree(content=content, children=children, tileAvailability=tiles, buffers=buffers, bufferViews=views)
+    subtree_json = subtree(
+        content=content, children=children, tileAvailability=tiles, buffers=buffers, bufferViews=views
+    )
     files = {f"s/0/0/{number}.bin": b"\1" + bytes(599) for number in range(3)}
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": said, "c/0/0/0.glb": GLB, **files})
-    shelf.put("s/1/0/0.subtree", subtree(content=NONE))
-    assert len(said) < 1799
+    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": subtree_json, "c/0/0/0.glb": GLB, **files})
+    fixture.put("s/1/0/0.subtree", subtree(content=NONE))
+    assert len(subtree_json) < 1799
     monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", 1800)
-    assert shelf.count_completeness() == Completeness(referenced=7)
+    assert fixture.count_completeness() == Completeness(referenced=7)
     monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", 1799)
-    assert shelf.count_completeness().missing == 1
-    assert shelf.missing() == {"s/0/0/0.subtree: its buffers have more than 1,799 bytes"}
+    assert fixture.count_completeness().missing == 1
+    assert fixture.missing() == {"s/0/0/0.subtree: its buffers have more than 1,799 bytes"}
 
 
 # --- limits and errors -----------------------------------------------------------------------------------------------
@@ -470,52 +478,54 @@ def test_total_buffer_size_is_limited(shelf: CatalogFixture, monkeypatch: pytest
         (b"[" * 100_000, "not a readable subtree"),
     ],
 )
-def test_unreadable_subtree_counts_as_missing(shelf: CatalogFixture, data: bytes, reason: str) -> None:
+def test_unreadable_subtree_counts_as_missing(fixture: CatalogFixture, data: bytes, reason: str) -> None:
     """An unreadable subtree is one missing file, with the reason, until it is repaired."""
-    shelf.put_all({"tileset.json": implicit(), "c/0/0/0.glb": GLB})
-    shelf.put_unread("s/0/0/0.subtree", data)
-    assert shelf.count_completeness() == Completeness(referenced=3, missing=1, orphans=1)
-    ((sentence, asker, role),) = shelf.catalog.references.list_missing(shelf.version)
+    fixture.put_all({"tileset.json": implicit(), "c/0/0/0.glb": GLB})
+    fixture.put_unread("s/0/0/0.subtree", data)
+    assert fixture.count_completeness() == Completeness(referenced=3, missing=1, orphans=1)
+    ((sentence, asker, role),) = fixture.catalog.references.list_missing(fixture.version)
     assert (asker, role) == ("s/0/0/0.subtree", "")
     assert sentence.startswith("s/0/0/0.subtree: ")
     assert reason in sentence
-    shelf.put("s/0/0/0.subtree", subtree())
-    assert shelf.count_completeness() == Completeness(referenced=3)
+    fixture.put("s/0/0/0.subtree", subtree())
+    assert fixture.count_completeness() == Completeness(referenced=3)
 
 
-def test_subtree_with_too_many_tiles_is_unreadable(shelf: CatalogFixture) -> None:
+def test_subtree_with_too_many_tiles_is_unreadable(fixture: CatalogFixture) -> None:
     """2^40 tiles are refused at once."""
-    shelf.put_all({"tileset.json": implicit(levels=21), "s/0/0/0.subtree": subtree()})
+    fixture.put_all({"tileset.json": implicit(levels=21), "s/0/0/0.subtree": subtree()})
     started = time.perf_counter()
-    assert shelf.count_completeness().missing == 1
+    assert fixture.count_completeness().missing == 1
     assert time.perf_counter() - started < 2
-    assert "1466015503701 tiles" in shelf.missing().pop()
+    assert "1466015503701 tiles" in fixture.missing().pop()
 
 
-def test_deleted_subtree_counts_as_missing(shelf: CatalogFixture) -> None:
+def test_deleted_subtree_counts_as_missing(fixture: CatalogFixture) -> None:
     """A subtree that someone deleted counts as missing, and does not end the run."""
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": subtree()})
-    (shelf.root / "versions/e1/s/0/0/0.subtree").unlink()
-    assert shelf.count_completeness().missing == 1
+    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": subtree()})
+    (fixture.root / "versions/e1/s/0/0/0.subtree").unlink()
+    assert fixture.count_completeness().missing == 1
 
 
-def test_invalid_content_uri_is_unreadable(shelf: CatalogFixture) -> None:
+def test_invalid_content_uri_is_unreadable(fixture: CatalogFixture) -> None:
     """A CONTENT_URI that is not UTF-8 makes the subtree unreadable, even if others were read before."""
     broken = make_named_subtree("a.glb", "ä", levels=2).replace("ä".encode(), b"\xc3\x28")
-    shelf.put_all({"tileset.json": implicit(levels=2, schema=json.loads(SCHEMA)), "s/0/0/0.subtree": broken})
-    assert shelf.count_completeness().missing == 1
-    assert "CONTENT_URI" in shelf.missing().pop()
+    fixture.put_all({"tileset.json": implicit(levels=2, schema=json.loads(SCHEMA)), "s/0/0/0.subtree": broken})
+    assert fixture.count_completeness().missing == 1
+    assert "CONTENT_URI" in fixture.missing().pop()
 
 
-def test_template_without_variables_ends(shelf: CatalogFixture) -> None:
+def test_template_without_variables_ends(fixture: CatalogFixture) -> None:
     """A template with one name for all tiles is reported; its file is followed for each available tile."""
-    shelf.put_all({"tileset.json": implicit(subtrees="one.subtree", available=3), "one.subtree": subtree(children=ALL)})
-    shelf.put("c/0/0/0.glb", GLB)
-    assert shelf.count_completeness() == Completeness(referenced=2 + 21, missing=20)
-    assert {name for name in shelf.missing() if name.startswith("c/2/")} == {
+    fixture.put_all(
+        {"tileset.json": implicit(subtrees="one.subtree", available=3), "one.subtree": subtree(children=ALL)}
+    )
+    fixture.put("c/0/0/0.glb", GLB)
+    assert fixture.count_completeness() == Completeness(referenced=2 + 21, missing=20)
+    assert {name for name in fixture.missing() if name.startswith("c/2/")} == {
         f"c/2/{x}/{y}.glb" for x in range(4) for y in range(4)
     }
-    assert set(problems(shelf)) == {
+    assert set(problems(fixture)) == {
         ("one.subtree", "cycle"), ("one.subtree", "availability"), ("tileset.json", "template")
     }  # fmt: skip
 
@@ -524,109 +534,109 @@ def test_template_without_variables_ends(shelf: CatalogFixture) -> None:
     ("template", "cells"),
     [("{level}.subtree", 1 + 4 + 16), ("{x}.subtree", 1 + 4 + 12 + 24), ("s/{x}/{y}", 1 + 2 + 3 + 3)],
 )
-def test_a_subtree_is_followed_for_each_tile_that_it_serves(shelf: CatalogFixture, template: str, cells: int) -> None:
+def test_a_subtree_is_followed_for_each_tile_that_it_serves(fixture: CatalogFixture, template: str, cells: int) -> None:
     """If a template lacks a variable, the contents of each tile reached through it are found."""
-    shelf.put("tileset.json", implicit(subtrees=template, available=4))
+    fixture.put("tileset.json", implicit(subtrees=template, available=4))
     for number in range(3):
-        shelf.put(template.format(level=number, x=number, y=0), subtree(children=ALL))
-    shelf.count_completeness()
-    assert ("tileset.json", "template") in problems(shelf)
-    assert len([name for name in shelf.missing() if name.startswith("c/")]) == cells
+        fixture.put(template.format(level=number, x=number, y=0), subtree(children=ALL))
+    fixture.count_completeness()
+    assert ("tileset.json", "template") in problems(fixture)
+    assert len([name for name in fixture.missing() if name.startswith("c/")]) == cells
 
 
-def test_octree_template_without_z(shelf: CatalogFixture) -> None:
+def test_octree_template_without_z(fixture: CatalogFixture) -> None:
     """Tiles above one another share a subtree, and each gets its own contents."""
     tile = implicit_tile(levels=1, subtrees="s/{level}/{x}/{y}", content="c/{level}/{x}/{y}/{z}", available=2)
     tile["implicitTiling"]["subdivisionScheme"] = "OCTREE"
-    shelf.put_all({"tileset.json": implicit(tile), "s/0/0/0": subtree(children=ALL)})
-    shelf.put_all({f"s/1/{x}/{y}": subtree() for x in (0, 1) for y in (0, 1)})
-    assert shelf.count_completeness() == Completeness(referenced=2 + 4 + 9, missing=9)
-    assert "c/1/1/1/1" in shelf.missing()
+    fixture.put_all({"tileset.json": implicit(tile), "s/0/0/0": subtree(children=ALL)})
+    fixture.put_all({f"s/1/{x}/{y}": subtree() for x in (0, 1) for y in (0, 1)})
+    assert fixture.count_completeness() == Completeness(referenced=2 + 4 + 9, missing=9)
+    assert "c/1/1/1/1" in fixture.missing()
 
 
-def test_subtree_for_too_many_tiles_is_unreadable(shelf: CatalogFixture) -> None:
+def test_subtree_for_too_many_tiles_is_unreadable(fixture: CatalogFixture) -> None:
     """A tree of 30 levels in a few bytes is reported as not fully known, and the walk ends."""
-    shelf.put_all({"tileset.json": implicit(subtrees="{x}.subtree", content="c", available=30), "c": GLB})
-    shelf.put_all({f"{x}.subtree": subtree(children=ALL) for x in range(2)})
+    fixture.put_all({"tileset.json": implicit(subtrees="{x}.subtree", content="c", available=30), "c": GLB})
+    fixture.put_all({f"{x}.subtree": subtree(children=ALL) for x in range(2)})
     started = time.process_time()
-    assert shelf.count_completeness().missing > 1
+    assert fixture.count_completeness().missing > 1
     assert time.process_time() - started < 15
-    assert any("serves too many tiles" in name for name in shelf.missing())
+    assert any("serves too many tiles" in name for name in fixture.missing())
 
 
 @pytest.mark.parametrize("children", [NONE, ALL])
-def test_absent_announced_files_end_the_walk(shelf: CatalogFixture, children: dict[str, int]) -> None:
+def test_absent_announced_files_end_the_walk(fixture: CatalogFixture, children: dict[str, int]) -> None:
     """Half a kilobyte that announces a million files is followed only until it is clear that they are absent."""
-    shelf.put("tileset.json", implicit(levels=10, available=20))
-    shelf.put("s/0/0/0.subtree", subtree(children=children))
+    fixture.put("tileset.json", implicit(levels=10, available=20))
+    fixture.put("s/0/0/0.subtree", subtree(children=children))
     tracemalloc.start()
     started = time.perf_counter()
-    found = shelf.count_completeness()
+    found = fixture.count_completeness()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert module.FIRST_CHECKPOINT_FILES <= found.missing < 2 * module.FIRST_CHECKPOINT_FILES
-    assert any("not followed further" in name for name in shelf.missing())
+    assert any("not followed further" in name for name in fixture.missing())
     assert (most < 60 << 20, time.perf_counter() - started < 30) == (True, True)
 
 
-def test_excluded_files_do_not_end_the_walk(shelf: CatalogFixture) -> None:
+def test_excluded_files_do_not_end_the_walk(fixture: CatalogFixture) -> None:
     """Contents that the globs exclude are not checked, so they do not end the walk."""
-    shelf.version = replace(shelf.version, globs=Globs(exclude=("c/**",)))
-    shelf.put("tileset.json", implicit(levels=8, available=8))
-    shelf.put("s/0/0/0.subtree", subtree())
-    assert shelf.count_completeness() == Completeness(referenced=2 + 21_845)
+    fixture.version = replace(fixture.version, globs=Globs(exclude=("c/**",)))
+    fixture.put("tileset.json", implicit(levels=8, available=8))
+    fixture.put("s/0/0/0.subtree", subtree())
+    assert fixture.count_completeness() == Completeness(referenced=2 + 21_845)
 
 
-def test_walk_pauses_until_announced_files_are_there(shelf: CatalogFixture) -> None:
+def test_walk_pauses_until_announced_files_are_there(fixture: CatalogFixture) -> None:
     """Of many contents the first are announced, the others once those are there: a walk finds all."""
-    shelf.put("tileset.json", implicit(levels=8, available=8))
-    shelf.put("s/0/0/0.subtree", subtree())
-    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+    fixture.put("tileset.json", implicit(levels=8, available=8))
+    fixture.put("s/0/0/0.subtree", subtree())
+    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
     assert following.advance() == {"tileset.json", "s/0/0/0.subtree"}
-    first = len(shelf.references_from("s/0/0/0.subtree"))
+    first = len(fixture.references_from("s/0/0/0.subtree"))
     assert module.FIRST_CHECKPOINT_FILES <= first < 21_845
     assert following.advance() == set()
-    for name in shelf.references_from("s/0/0/0.subtree"):
-        shelf.put_unread(name, GLB)
+    for name in fixture.references_from("s/0/0/0.subtree"):
+        fixture.put_unread(name, GLB)
     assert following.advance(is_final=True) == {"s/0/0/0.subtree"}
-    assert len(shelf.references_from("s/0/0/0.subtree")) == 21_845
+    assert len(fixture.references_from("s/0/0/0.subtree")) == 21_845
 
 
-def test_children_of_one_name_cost_little(shelf: CatalogFixture) -> None:
+def test_children_of_one_name_cost_little(fixture: CatalogFixture) -> None:
     """A quarter million children with one name are one file, referenced once."""
-    shelf.put("tileset.json", implicit(levels=9, available=40, subtrees="{level}.subtree"))
-    shelf.put_all({"0.subtree": subtree(content=NONE, children=ALL), "9.subtree": subtree(content=NONE)})
+    fixture.put("tileset.json", implicit(levels=9, available=40, subtrees="{level}.subtree"))
+    fixture.put_all({"0.subtree": subtree(content=NONE, children=ALL), "9.subtree": subtree(content=NONE)})
     started = time.perf_counter()
-    assert shelf.count_completeness() == Completeness(referenced=3)
+    assert fixture.count_completeness() == Completeness(referenced=3)
     assert time.perf_counter() - started < 20
 
 
-def test_subtree_with_too_many_children_is_unreadable(shelf: CatalogFixture) -> None:
+def test_subtree_with_too_many_children_is_unreadable(fixture: CatalogFixture) -> None:
     """A few bytes that announce 2^24 children are refused fast, with little memory and no references."""
-    shelf.put("tileset.json", implicit(levels=12, available=40))
-    shelf.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
+    fixture.put("tileset.json", implicit(levels=12, available=40))
+    fixture.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
     started = time.perf_counter()
-    assert shelf.count_completeness() == Completeness(referenced=3, missing=1)
+    assert fixture.count_completeness() == Completeness(referenced=3, missing=1)
     assert time.perf_counter() - started < 10
-    assert shelf.missing() == {"s/0/0/0.subtree: it announces more than 1,048,576 child subtrees"}
-    assert len(shelf.all_references()) == 1
+    assert fixture.missing() == {"s/0/0/0.subtree: it announces more than 1,048,576 child subtrees"}
+    assert len(fixture.all_references()) == 1
 
 
 @pytest.mark.parametrize(("key", "number"), [("MAX_CHILD_SUBTREES", 16), ("MAX_CONTENTS_PER_SUBTREE", 5)])
-def test_limits_are_exact(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch, key: str, number: int) -> None:
+def test_limits_are_exact(fixture: CatalogFixture, monkeypatch: pytest.MonkeyPatch, key: str, number: int) -> None:
     """As many children and contents as the limit are followed, and one more is too many."""
-    shelf.put_all({"tileset.json": implicit(levels=2), "s/0/0/0.subtree": subtree(children=ALL)})
+    fixture.put_all({"tileset.json": implicit(levels=2), "s/0/0/0.subtree": subtree(children=ALL)})
     monkeypatch.setattr(module, key, number)
-    assert shelf.count_completeness() == Completeness(referenced=2 + 16 + 5, missing=16 + 5)
+    assert fixture.count_completeness() == Completeness(referenced=2 + 16 + 5, missing=16 + 5)
     monkeypatch.setattr(module, key, number - 1)
-    assert shelf.count_completeness() == Completeness(referenced=3, missing=1)
+    assert fixture.count_completeness() == Completeness(referenced=3, missing=1)
 
 
-def test_missing_children_cost_little(shelf: CatalogFixture) -> None:
+def test_missing_children_cost_little(fixture: CatalogFixture) -> None:
     """Many missing children take little memory and time, also when the walk advances again."""
-    shelf.put("tileset.json", implicit(levels=6))
-    shelf.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
-    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+    fixture.put("tileset.json", implicit(levels=6))
+    fixture.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
+    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     following.advance()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
@@ -637,30 +647,30 @@ def test_missing_children_cost_little(shelf: CatalogFixture) -> None:
     tracemalloc.stop()
     assert most < 10 << 20
     assert time.perf_counter() - started < 20
-    shelf.put("s/6/63/63.subtree", subtree())
+    fixture.put("s/6/63/63.subtree", subtree())
     assert following.advance() == {"s/6/63/63.subtree"}
 
 
 # --- diagnostics -----------------------------------------------------------------------------------------------------
 
 
-def test_available_levels_do_not_end_the_walk(shelf: CatalogFixture) -> None:
+def test_available_levels_do_not_end_the_walk(fixture: CatalogFixture) -> None:
     """Subtrees below the available levels are followed, as viewers do, and reported."""
-    shelf.put_all(
+    fixture.put_all(
         {"tileset.json": implicit(available=1), "s/0/0/0.subtree": make_subtree_with_children(1), "c/0/0/0.glb": GLB}
     )
-    shelf.put_all({"s/1/0/0.subtree": subtree(), "c/1/0/0.glb": GLB})
-    assert shelf.count_completeness() == Completeness(referenced=5)
-    assert problems(shelf) == [("s/0/0/0.subtree", "availability"), ("s/1/0/0.subtree", "availability")]
+    fixture.put_all({"s/1/0/0.subtree": subtree(), "c/1/0/0.glb": GLB})
+    assert fixture.count_completeness() == Completeness(referenced=5)
+    assert problems(fixture) == [("s/0/0/0.subtree", "availability"), ("s/1/0/0.subtree", "availability")]
 
 
-def test_wrong_availability_is_reported(shelf: CatalogFixture) -> None:
+def test_wrong_availability_is_reported(fixture: CatalogFixture) -> None:
     """An invalid availability is reported with its file, and is no error."""
     wrong = subtree(tileAvailability={"constant": 1, "availableCount": 7})
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": wrong, "c/0/0/0.glb": GLB})
-    assert shelf.count_completeness() == Completeness(referenced=3)
+    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": wrong, "c/0/0/0.glb": GLB})
+    assert fixture.count_completeness() == Completeness(referenced=3)
     sentence = "availableCount of tileAvailability is 7, 1 are available"
-    assert shelf.remarks() == [("s/0/0/0.subtree", Diagnostic("availability", sentence))]
+    assert fixture.remarks() == [("s/0/0/0.subtree", Diagnostic("availability", sentence))]
 
 
 @pytest.mark.parametrize(
@@ -676,63 +686,63 @@ def test_wrong_availability_is_reported(shelf: CatalogFixture) -> None:
         ),  # archives are not walked
     ],
 )
-def test_template_targets(shelf: CatalogFixture, template: str, found: Completeness) -> None:
+def test_template_targets(fixture: CatalogFixture, template: str, found: Completeness) -> None:
     """Templates are URIs like others.
 
     External targets are not followed, unsafe ones are missing, and archives are not walked.
     """
-    shelf.put_all({"tileset.json": implicit(subtrees=template)})
-    shelf.put_all({"s/0/0/0.subtree": subtree(), "a.3tz": b"PK\x03\x04"})
-    settled = shelf.count_completeness()
+    fixture.put_all({"tileset.json": implicit(subtrees=template)})
+    fixture.put_all({"s/0/0/0.subtree": subtree(), "a.3tz": b"PK\x03\x04"})
+    settled = fixture.count_completeness()
     assert (settled.referenced, settled.missing) == (found.referenced, found.missing)
     assert settled.unfollowed == found.unfollowed
 
 
-def test_templates_are_resolved_again(shelf: CatalogFixture) -> None:
+def test_templates_are_resolved_again(fixture: CatalogFixture) -> None:
     """A template with an absolute URI is followed once the address of the container is known."""
-    known, shelf.version = shelf.version, replace(shelf.version, container_url="")
-    shelf.put_all({"tileset.json": implicit(subtrees=f"{HOME}/{SUBTREES}"), "s/0/0/0.subtree": subtree(content=NONE)})
-    assert shelf.count_completeness() == Completeness(referenced=1, orphans=1, unfollowed=1)
-    shelf.version = known
-    assert shelf.count_completeness() == Completeness(referenced=2, unfollowed=1)
+    known, fixture.version = fixture.version, replace(fixture.version, container_url="")
+    fixture.put_all({"tileset.json": implicit(subtrees=f"{HOME}/{SUBTREES}"), "s/0/0/0.subtree": subtree(content=NONE)})
+    assert fixture.count_completeness() == Completeness(referenced=1, orphans=1, unfollowed=1)
+    fixture.version = known
+    assert fixture.count_completeness() == Completeness(referenced=2, unfollowed=1)
 
 
-def test_changed_templates_replace_references(shelf: CatalogFixture) -> None:
+def test_changed_templates_replace_references(fixture: CatalogFixture) -> None:
     """If the templates of a tileset change, its unchanged subtrees refer to the new names only."""
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_children(0), "c/0/0/0.glb": GLB})
-    assert shelf.count_completeness() == Completeness(referenced=3)
-    shelf.put_all({"tileset.json": implicit(content="d/{level}/{x}/{y}.glb"), "d/0/0/0.glb": GLB})
-    assert shelf.count_completeness() == Completeness(referenced=3, orphans=1)
-    assert contents(shelf) == {"d/0/0/0.glb"}
+    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_children(0), "c/0/0/0.glb": GLB})
+    assert fixture.count_completeness() == Completeness(referenced=3)
+    fixture.put_all({"tileset.json": implicit(content="d/{level}/{x}/{y}.glb"), "d/0/0/0.glb": GLB})
+    assert fixture.count_completeness() == Completeness(referenced=3, orphans=1)
+    assert contents(fixture) == {"d/0/0/0.glb"}
 
 
-def test_own_references_of_a_subtree_stay(shelf: CatalogFixture) -> None:
+def test_own_references_of_a_subtree_stay(fixture: CatalogFixture) -> None:
     """A new walk clears references of earlier walks, never those read from the file itself."""
-    shelf.put_all(
+    fixture.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin?x=1"), "s/0/0/b.bin": b"\0"}
     )
-    shelf.put("c/0/0/0.glb", GLB)
+    fixture.put("c/0/0/0.glb", GLB)
     for _ in range(3):
-        assert shelf.count_completeness() == Completeness(referenced=4)
-        assert problems(shelf) == [("s/0/0/0.subtree", "query")]
+        assert fixture.count_completeness() == Completeness(referenced=4)
+        assert problems(fixture) == [("s/0/0/0.subtree", "query")]
 
 
-def test_many_contents_are_saved_in_parts(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_contents_are_saved_in_parts(fixture: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """The references of a subtree go to the catalog in parts, and none is lost."""
     monkeypatch.setattr(module, "MAX_REFERENCES_IN_MEMORY", 7)
     portions: list[int] = []
-    told = shelf.catalog.references.add
+    original_add = fixture.catalog.references.add
 
-    def noted(version: Any, source: str, reading: Any, **how: bool) -> None:
-        portions.append(len(reading.references))
-        told(version, source, reading, **how)
+    def counting_add(version: Any, source: str, content: Any, **options: bool) -> None:
+        portions.append(len(content.references))
+        original_add(version, source, content, **options)
 
-    monkeypatch.setattr(shelf.catalog.references, "add", noted)
-    shelf.put_all({"tileset.json": implicit(levels=3), "s/0/0/0.subtree": subtree(children=ALL)})
-    advance_walk(shelf)
+    monkeypatch.setattr(fixture.catalog.references, "add", counting_add)
+    fixture.put_all({"tileset.json": implicit(levels=3), "s/0/0/0.subtree": subtree(children=ALL)})
+    advance_walk(fixture)
     assert max(portions) == 7
-    assert shelf.references_from("s/0/0/0.subtree") == fill_names(CONTENTS, range(3))
-    assert shelf.references_from("s/0/0/0.subtree", Role.SUBTREE) == fill_names(SUBTREES, [3])
+    assert fixture.references_from("s/0/0/0.subtree") == fill_names(CONTENTS, range(3))
+    assert fixture.references_from("s/0/0/0.subtree", Role.SUBTREE) == fill_names(SUBTREES, [3])
 
 
 def fill_names(template: str, levels: Iterable[int]) -> set[str]:
