@@ -148,7 +148,7 @@ def test_a_root_that_is_no_tileset_is_an_error(
         run = mirror({"tileset.json": data, "a.glb": TILE}, tmp_path, inventory, layout=layout, publish=publish)
         assert (run.exit_code, set(failure_messages(run))) == (3, {"tileset.json"})
         assert run.error is not None
-        assert "make the export anew" in run.error.hint
+        assert "create it again" in run.error.hint
         assert "--exclude" not in run.error.hint
     assert not list((tmp_path / "manifests").glob("*"))
 
@@ -437,7 +437,7 @@ def test_a_broken_subtree_is_told_once(inventory: Inventory, tmp_path: Path) -> 
     run = mirror(files, tmp_path, inventory)
     assert (run.exit_code, set(failure_messages(run)), len(run.events_of(FileFailed))) == (3, {"s/0/0/0"}, 1)
     assert run.error is not None
-    assert str(run.error) == "1 file that the tilesets ask for is broken"
+    assert str(run.error) == "1 file that the tilesets refer to is damaged"
     assert "--exclude" in run.error.hint
     assert "--allow-missing" not in run.error.hint
 
@@ -760,7 +760,7 @@ def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inv
         run = sim.mirror(tmp_path, inventory=inventory)
         assert len(sim.requests) < 30_000
     assert run.exit_code == 3
-    assert any("given up" in failed.message for failed in run.events_of(FileFailed))
+    assert any("not followed further" in failed.message for failed in run.events_of(FileFailed))
     assert len(run.events_of(FileFailed)) < 30_000
 
 

@@ -112,7 +112,7 @@ def test_a_lost_catalog_and_a_damaged_manifest(dest: Path, damage: str) -> None:
         sim.offer_export(export(2))
         done = run_tilesync("mirror", IMODEL, dest, "--json", sim=sim)
     assert (done.exit_code, done.last_line["version"]) == (0, f"{EXPORT}-2"), done.stderr
-    assert f"version {EXPORT} cannot be taken over" in done.stderr
+    assert f"version {EXPORT} cannot be added to the catalog" in done.stderr
     assert (dest / "versions" / EXPORT / "tileset.json").is_file()
 
 

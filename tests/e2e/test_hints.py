@@ -188,15 +188,18 @@ def test_what_is_not_in_the_container(tmp_path: Path) -> None:
     """The hint of a missing file names --allow-missing; a reference that no copy can follow is explained."""
     found = mirror_with_references(tmp_path / "a", "gone.glb").error
     assert_error(
-        found, "Incomplete", "1 file that the tilesets ask for is not in the container", "with --allow-missing"
+        found, "Incomplete", "1 file that the tilesets refer to is not in the container", "with --allow-missing"
     )
     found = mirror_with_references(tmp_path / "b", "%FF.glb").error
     assert_error(
-        found, "Incomplete", "1 reference of the tilesets cannot be followed (", "what lies behind such a reference"
+        found,
+        "Incomplete",
+        "1 reference of the tilesets cannot be followed (",
+        "a copy lacks the tiles behind such references",
     )
     assert "not in the container" not in str(found)
     both = mirror_with_references(tmp_path / "c", "gone.glb", "%FF.glb").error
-    assert_error(both, "Incomplete", "is not in the container; 1 reference", "if the export was made so")
+    assert_error(both, "Incomplete", "is not in the container; 1 reference", "if the export itself lacks them")
 
 
 # --- stores ---

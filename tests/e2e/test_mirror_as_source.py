@@ -278,7 +278,7 @@ def test_what_was_missing_may_be_missing_still(tmp_path: Path) -> None:
     names = read_manifest_without_times(source)[0]["missing_names"]
     rewrite_manifest_header(source, EXPORT, missing_names=[name for name in names if name != "gone.glb"])
     last = run_copy(source, tmp_path / "other", exit_code=3)
-    assert "1 file that the tilesets ask for is not in the container" in last["message"]
+    assert "1 file that the tilesets refer to is not in the container" in last["message"]
     assert "gone.glb" in last["lines"]
     run_copy(source, tmp_path / "other", "--allow-missing")
 

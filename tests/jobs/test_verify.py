@@ -1,4 +1,4 @@
-"""The audit: every finding told, what is bad marked for healing."""
+"""Verify: every finding is reported, and bad files are marked for repair."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def folder(dest: Path) -> Path:
 
 
 @pytest.mark.parametrize("quick", [False, True])
-def test_a_whole_version_has_no_findings(dest: Path, quick: bool) -> None:
-    """Nothing changed since publishing: exit 0, every file counted."""
+def test_intact_version_has_no_findings(dest: Path, quick: bool) -> None:
+    """If nothing changed since publication, the exit code is 0, and every file is counted."""
     run = verify(dest, quick=quick)
     assert run.exit_code == 0
     assert run.events_of(Finding) == []
@@ -47,8 +47,8 @@ def test_a_whole_version_has_no_findings(dest: Path, quick: bool) -> None:
     assert run.stats.transferred_bytes == (0 if quick else sum(map(len, FILES.values())))
 
 
-def test_all_findings_are_told(dest: Path) -> None:
-    """A missing file, a longer one, a changed one and a symlink: four findings, exit 10."""
+def test_all_findings_are_reported(dest: Path) -> None:
+    """A missing, a longer and a changed file, and a symlink, are four findings: exit 10."""
     (folder(dest) / "tiles/001.glb").unlink()
     (folder(dest) / "tiles/002.glb").write_bytes(FILES["tiles/002.glb"] + b"x")
     (folder(dest) / "tiles/003.glb").write_bytes(FILES["tiles/003.glb"][:-1] + b"?")
@@ -67,7 +67,7 @@ def test_all_findings_are_told(dest: Path) -> None:
 
 
 def test_quick_compares_names_and_sizes_only(dest: Path) -> None:
-    """A changed byte is not seen by --quick, a changed length is."""
+    """--quick finds a changed size, but not a changed byte."""
     (folder(dest) / "tiles/003.glb").write_bytes(b"?" * len(FILES["tiles/003.glb"]))
     assert verify(dest, quick=True).exit_code == 0
     (folder(dest) / "tiles/002.glb").write_bytes(b"")
@@ -75,7 +75,7 @@ def test_quick_compares_names_and_sizes_only(dest: Path) -> None:
 
 
 def test_one_changed_bit_anywhere_is_found(dest: Path) -> None:
-    """Each file in turn with one bit flipped is the one finding."""
+    """One flipped bit in any file is the only finding."""
     for name, data in FILES.items():
         if data:
             path = folder(dest) / name
@@ -86,8 +86,8 @@ def test_one_changed_bit_anywhere_is_found(dest: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone", "foreign"])
-def test_a_pointer_that_does_not_lead_there_is_a_finding(dest: Path, damage: str) -> None:
-    """The pointer must be the root of the current version, re-based: anything else is exit 10, and mirror mends it."""
+def test_wrong_pointer_is_a_finding(dest: Path, damage: str) -> None:
+    """If the pointer is not the rebased root tileset: exit 10, and mirror repairs it."""
     pointer = (dest / "tileset.json").read_bytes()
     if damage == "gone":
         (dest / "tileset.json").unlink()
@@ -96,8 +96,8 @@ def test_a_pointer_that_does_not_lead_there_is_a_finding(dest: Path, damage: str
     assert problems(verify(dest)) == {"tileset.json": "pointer"}
 
 
-def test_a_pointer_that_was_changed_is_mended_by_mirror(tmp_path: Path) -> None:
-    """After the next run of the main job the pointer is right again."""
+def test_mirror_repairs_a_changed_pointer(tmp_path: Path) -> None:
+    """The next mirror run restores the pointer."""
     with Simulator() as sim:
         sim.offer_export(dict(FILES))
         sim.mirror(tmp_path)
@@ -107,8 +107,8 @@ def test_a_pointer_that_was_changed_is_mended_by_mirror(tmp_path: Path) -> None:
     assert verify(tmp_path).exit_code == 0
 
 
-def test_a_cut_manifest_is_a_finding(dest: Path) -> None:
-    """A manifest with fewer lines than its first line says does not pass as whole."""
+def test_truncated_manifest_is_a_finding(dest: Path) -> None:
+    """A manifest with fewer lines than its header states is a finding."""
     path = dest / "manifests" / f"{EXPORT}.jsonl"
     path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-2]), encoding="utf-8")
     run = verify(dest)
@@ -117,30 +117,30 @@ def test_a_cut_manifest_is_a_finding(dest: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "no json\n", "{}\n", '{"version": 1}\n[]\n'])
-def test_a_damaged_manifest_is_a_problem_not_a_bug(dest: Path, text: str) -> None:
-    """Whatever stands in the manifest: exit 10 with a sentence."""
+def test_damaged_manifest_is_a_finding(dest: Path, text: str) -> None:
+    """Any damaged manifest gives exit 10 and a sentence, no crash."""
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text(text)
     run = verify(dest)
     assert run.exit_code == 10
     assert "manifest" in str(run.error)
 
 
-def test_a_missing_manifest_is_a_problem(dest: Path) -> None:
-    """Without its manifest a version cannot be audited: exit 10 or 8, never 0."""
+def test_missing_manifest_is_an_error(dest: Path) -> None:
+    """A version without its manifest gives exit 10 or 8, never 0."""
     (dest / "manifests" / f"{EXPORT}.jsonl").unlink()
     assert verify(dest).exit_code in {8, 10}
 
 
-def test_nothing_held_is_exit_8(tmp_path: Path) -> None:
-    """A folder that holds nothing is no destination, and stays empty."""
+def test_empty_folder_is_exit_8(tmp_path: Path) -> None:
+    """An empty folder is no destination, and stays empty."""
     run = verify(tmp_path)
     assert isinstance(run.error, DestinationError)
     assert run.exit_code == 8
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_needs_no_catalog(dest: Path) -> None:
-    """A copy without state is audited against its manifest alone; that nothing can be marked is said."""
+def test_no_catalog_is_needed(dest: Path) -> None:
+    """A copy without state is verified against its manifest; the hint says that nothing was marked."""
     shutil.rmtree(dest / ".tilesync")
     assert verify(dest).exit_code == 0
     (folder(dest) / "tiles/001.glb").unlink()
@@ -151,16 +151,16 @@ def test_it_needs_no_catalog(dest: Path) -> None:
     assert not (dest / ".tilesync").exists()
 
 
-def test_it_changes_nothing_but_the_catalog(dest: Path) -> None:
-    """No file that was published is written by an audit, whatever it finds."""
+def test_only_the_catalog_changes(dest: Path) -> None:
+    """An audit changes no published file."""
     (folder(dest) / "tiles/001.glb").write_bytes(b"bad")
     before = {name: data for name, data in read_tree(dest).items() if not name.startswith(".tilesync")}
     verify(dest)
     assert {name: data for name, data in read_tree(dest).items() if not name.startswith(".tilesync")} == before
 
 
-def test_names_that_climb_out_of_the_manifest_read_nothing_outside(dest: Path) -> None:
-    """A manifest is input too: a name that leads outside is a finding, not a reading of that file."""
+def test_unsafe_names_in_the_manifest_are_not_read(dest: Path) -> None:
+    """A manifest is untrusted input: a name that leads outside is a finding, and that file is not read."""
     path = dest / "manifests" / f"{EXPORT}.jsonl"
     head, first, *rest = path.read_text(encoding="utf-8").splitlines()
     row = json.loads(first)
@@ -171,7 +171,7 @@ def test_names_that_climb_out_of_the_manifest_read_nothing_outside(dest: Path) -
     assert verify(dest).exit_code != 0
 
 
-# --- every version ---
+# --- all versions ---
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 THIRD = "cccccccc-0000-4000-8000-000000000003"
@@ -189,7 +189,7 @@ def history(tmp_path: Path) -> Path:
 
 
 def test_every_version_is_audited_and_each_inode_read_once(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All versions are proven whole, with what they ask for, and no file that they share is read a second time."""
+    """All versions are verified, with their references, and no shared file is read twice."""
     read: list[int] = []
     feed = LocalStoredFiles.read_into
 
@@ -209,8 +209,8 @@ def test_every_version_is_audited_and_each_inode_read_once(history: Path, monkey
     assert run.stats.completeness.referenced == 3 * (files - 1)
 
 
-def test_what_is_bad_is_found_in_every_version_that_shares_it(history: Path) -> None:
-    """A rotten inode is bad in each version, a lost name in one; each finding says in which; all of it is healed."""
+def test_damage_is_found_in_every_version_that_shares_it(history: Path) -> None:
+    """A damaged inode is a finding in each version, a lost name in one; mirror repairs all."""
     shared, lost = "tiles/001.glb", "tiles/002.glb"
     good = (history / "versions" / EXPORT / shared).read_bytes()
     with (history / "versions" / OTHER / shared).open("r+b") as file:
@@ -233,8 +233,8 @@ def test_what_is_bad_is_found_in_every_version_that_shares_it(history: Path) -> 
     assert verify(history, every=True).error is None
 
 
-def test_a_file_that_was_shared_and_is_another_now(history: Path) -> None:
-    """Only what is still one file counts as read: a changed copy under a shared name is found."""
+def test_changed_copy_of_a_shared_file_is_found(history: Path) -> None:
+    """Only a file that is still the same inode counts as read, so a changed copy is found."""
     path = history / "versions" / EXPORT / "tiles/001.glb"
     data, found = path.read_bytes(), path.stat()
     path.unlink()
@@ -244,8 +244,8 @@ def test_a_file_that_was_shared_and_is_another_now(history: Path) -> None:
     assert [(each.version, each.name) for each in run.events_of(Finding)] == [(EXPORT, "tiles/001.glb")]
 
 
-def test_an_old_manifest_that_is_torn(history: Path) -> None:
-    """It is a finding of its version, and the others are audited."""
+def test_damaged_manifest_of_an_old_version(history: Path) -> None:
+    """It is a finding of that version, and the other versions are verified."""
     (history / "manifests" / f"{EXPORT}.jsonl").write_text("torn")
     run = verify(history, every=True)
     assert run.exit_code == 10
@@ -253,8 +253,8 @@ def test_an_old_manifest_that_is_torn(history: Path) -> None:
     assert run.stats.verified == 2 * len(read_tree(history / "versions" / OTHER))
 
 
-def test_quick_looks_at_names_and_sizes_of_all(history: Path) -> None:
-    """Nothing is read; a lost file of an old version is found."""
+def test_quick_checks_names_and_sizes_of_all_versions(history: Path) -> None:
+    """Nothing is read, and a lost file of an old version is found."""
     (history / "versions" / EXPORT / "tiles/001.glb").unlink()
     run = verify(history, every=True, quick=True)
     assert [(each.version, each.name) for each in run.events_of(Finding)] == [(EXPORT, "tiles/001.glb")]

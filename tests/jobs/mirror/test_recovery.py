@@ -522,7 +522,7 @@ def test_a_manifest_with_huge_numbers_is_a_finding(dest: Path) -> None:
     shutil.rmtree(dest / ".tilesync")
     run = run_mirror(dest)
     assert run.error is None
-    assert any("cannot be taken over" in event.message for event in run.events_of(Warned))
+    assert any("cannot be added to the catalog" in event.message for event in run.events_of(Warned))
 
 
 @pytest.mark.parametrize("unfinished", [False, True])

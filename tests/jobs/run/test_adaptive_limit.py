@@ -1,4 +1,4 @@
-"""How many transfers at once are found to be the best, against models of servers, on a clock that tests move."""
+"""Adaptive limit tests: compare the limit with the best fixed one, on models of servers and a fake clock."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ import pytest
 
 from tilesync.jobs.run.adaptive_limit import INITIAL_LIMIT, MAX_LIMIT, REQUEST_OVERHEAD_BYTES, AdaptiveLimit
 
-FIXED = [8, 16, 32, 64, 128, 256]
-LONGEST_WAIT = 20.0
+FIXED_LIMITS = [8, 16, 32, 64, 128, 256]
+MAX_RETRY_WAIT_S = 20.0
 
 
 @dataclass
 class ServerModel:
-    """A server. Each connection has `latency` seconds to the first byte and gives `pace` bytes a second; all share
-    `line` bytes a second and `starts` answers a second, in the order of asking; of more than `accepts` requests a
-    second the rest is refused, and `loss` of all break. `bad`: a beginning, an end, and what it is like in between.
+    """Model of a server.
+
+    `latency`: seconds to the first byte. Each connection and all together have a rate in bytes. More than
+    `accepted_per_s` requests are refused, and the share `loss` breaks. `bad_period`: start, end, and the model in
+    between.
     """
 
     latency: float = 0.001
@@ -36,7 +38,7 @@ class ServerModel:
     _filled: float = 0.0
 
     def answer_request(self, now: float, size: int, dice: Random) -> tuple[str, float, float]:
-        """How a request ends, when its answer begins, and when it ends."""
+        """Return how a request ends, when its response begins, and when it ends."""
         if self.bad_period and self.bad_period[0] <= now < self.bad_period[1]:
             return self.bad_period[2].answer_request(now, size, dice)
         self._tokens = min(self.accepted_per_s / 10, self._tokens + (now - self._filled) * self.accepted_per_s)
@@ -54,7 +56,7 @@ class ServerModel:
 
 @dataclass
 class SimulatedOutcome:
-    """One run: its length, what was refused, and each second's limit and number of files."""
+    """Outcome of a simulated run: its time, its refusals, and the limit and finished files of each second."""
 
     seconds: float = 0.0
     refused: int = 0
@@ -63,7 +65,7 @@ class SimulatedOutcome:
 
 
 class SimulatedRun:
-    """A run of so many files, as Transfer does it: each in a place, but while it waits to try again."""
+    """Simulated run of many files, with the slots and retries of a transfer."""
 
     def __init__(self, model: ServerModel, *, fixed: int | None, seed: int, median: int, whole_times: bool) -> None:
         self.model, self.dice, self.median = model, Random(seed), median
@@ -84,17 +86,17 @@ class SimulatedRun:
                 self.inside += 1
                 self.left -= 1
                 self.start_request(int(min(max(self.dice.lognormvariate(0, 0.9) * self.median, 300), 1_000_000)))
-            self.now, _, what = heapq.heappop(self.coming)
+            self.now, _, callback = heapq.heappop(self.coming)
             while len(self.found.limits) <= int(self.now):
                 self.found.limits.append(self.fixed or self.limit.value)
                 self.found.files.append(0)
-            what()
+            callback()
         self.found.seconds = self.now
         return self.found
 
-    def schedule(self, when: float, what: Callable[[], None]) -> None:
+    def schedule(self, when: float, callback: Callable[[], None]) -> None:
         self.order += 1
-        heapq.heappush(self.coming, (when, self.order, what))
+        heapq.heappush(self.coming, (when, self.order, callback))
 
     def start_request(self, size: int, failures: int = 0) -> None:
         end, begin, over = self.model.answer_request(self.now, size, self.dice)
@@ -105,10 +107,10 @@ class SimulatedRun:
             self.schedule(over, lambda: self.retry_later(size, failures, pressure=end == "refused"))
 
     def finish_request(self, size: int, waited: float) -> None:
-        used = bool(self.left) and 2 * self.inside >= self.limit.value
+        is_saturated = bool(self.left) and 2 * self.inside >= self.limit.value
         self.limit.record_latency(waited)
-        self.limit.record_bytes(size, self.now, is_saturated=used)
-        self.limit.record_success(self.now, is_saturated=used)
+        self.limit.record_bytes(size, self.now, is_saturated=is_saturated)
+        self.limit.record_success(self.now, is_saturated=is_saturated)
         self.found.files[int(self.now)] += 1
         self.inside -= 1
 
@@ -116,7 +118,7 @@ class SimulatedRun:
         if pressure:
             self.found.refused += 1
             self.limit.back_off(self.now)
-        wait = min(LONGEST_WAIT, 0.25 * 2**failures) * (0.5 + self.dice.random() / 2)
+        wait = min(MAX_RETRY_WAIT_S, 0.25 * 2**failures) * (0.5 + self.dice.random() / 2)
         self.inside -= 1
         self.asleep += 1
         self.schedule(self.now + wait, lambda: self.resume(size, failures + 1))
@@ -136,7 +138,7 @@ def simulate_run(
     median: int = 30_000,
     whole_times: bool = False,
 ) -> SimulatedOutcome:
-    """What comes of it. `whole_times`: an answer's time is told with that of its bytes."""
+    """Simulate a run. `whole_times`: the latency includes the time of the body."""
     return SimulatedRun(deepcopy(model), fixed=fixed, seed=seed, median=median, whole_times=whole_times).simulate(files)
 
 
@@ -147,7 +149,7 @@ FAR = ServerModel(latency=0.6)
 LOSSY = ServerModel(latency=0.05, loss=0.02)
 FAST = ServerModel(requests_per_s=3000)
 
-SHAPES = {
+SERVER_SHAPES = {
     "slow per connection": (SLOW, 20_000, 30_000),
     "slow per connection, larger files": (SLOW, 6_000, 60_000),
     "capped in total": (CAPPED, 8_000, 30_000),
@@ -156,38 +158,39 @@ SHAPES = {
     "lossy": (LOSSY, 50_000, 30_000),
     "fast": (FAST, 40_000, 30_000),
 }
-"""Each a server, and so many files of that median size that the best fixed number takes some ten seconds or more."""
+"""Server, number of files, and their median size: enough work for about ten seconds with the best fixed limit."""
 
 
 @cache
 def measure_best_fixed(shape: str) -> float:
-    """Seconds that the best fixed number takes."""
-    model, files, median = SHAPES[shape]
-    return min(simulate_run(model, files, fixed=fixed, median=median).seconds for fixed in FIXED)
+    """Return the seconds that the best fixed limit takes."""
+    model, files, median = SERVER_SHAPES[shape]
+    return min(simulate_run(model, files, fixed=fixed, median=median).seconds for fixed in FIXED_LIMITS)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_it_is_near_the_best_fixed_number(shape: str, seed: int) -> None:
-    """Whatever the server is like, what is found takes at most a tenth longer than the best fixed number."""
-    model, files, median = SHAPES[shape]
+@pytest.mark.parametrize("shape", SERVER_SHAPES)
+def test_adaptive_limit_is_near_the_best_fixed_limit(shape: str, seed: int) -> None:
+    """On every server model, the adaptive limit takes at most a tenth longer than the best fixed one."""
+    model, files, median = SERVER_SHAPES[shape]
     assert simulate_run(model, files, seed=seed, median=median).seconds <= 1.1 * measure_best_fixed(shape)
 
 
-def test_where_connections_are_slow_all_are_used() -> None:
-    """A server that gives each connection little is asked over as many as there may be, for the whole run, also where
-    the time of an answer holds that of its bytes: larger files look like a queue then.
+def test_slow_connections_use_the_maximum_limit() -> None:
+    """On slow connections the limit stays at the maximum.
+
+    That holds even if latency includes the body, where larger files look like a queue.
     """
     limits = simulate_run(SLOW, 40_000, whole_times=True).limits
     assert min(limits[10:]) >= MAX_LIMIT * 4 // 5
     assert sum(limits[10:]) >= 0.97 * MAX_LIMIT * len(limits[10:])
 
 
-def test_a_server_that_refuses_is_asked_for_little_more_than_it_gives() -> None:
-    """Of one that refuses above a rate nearly all is had, and fewer than one request in ten is refused."""
-    found = simulate_run(REFUSING, 12_000)
-    assert found.refused <= 0.1 * 12_000
-    assert sum(found.files[5:-2]) >= 0.95 * 400 * len(found.files[5:-2])
+def test_refusing_server_is_used_fully_with_few_refusals() -> None:
+    """A server with a request rate limit is used almost fully, and fewer than one request in ten is refused."""
+    outcome = simulate_run(REFUSING, 12_000)
+    assert outcome.refused <= 0.1 * 12_000
+    assert sum(outcome.files[5:-2]) >= 0.95 * 400 * len(outcome.files[5:-2])
 
 
 BAD_PERIODS = {
@@ -201,15 +204,15 @@ BAD_PERIODS = {
 @pytest.mark.parametrize("server", [SLOW, FAR, CAPPED, REFUSING], ids=["slow", "far", "capped", "refusing"])
 @pytest.mark.parametrize("bad", BAD_PERIODS)
 def test_it_recovers_after_a_bad_minute(server: ServerModel, bad: str) -> None:
-    """Half a minute after a server has been bad for one, as much is moved as before."""
+    """Half a minute after a bad minute of the server, throughput is back."""
     begin, end = 20.0, 80.0
     usual = simulate_run(replace(server, bad_period=None), 30_000).files[10:20]
     after = simulate_run(replace(server, bad_period=(begin, end, BAD_PERIODS[bad])), 60_000).files[110:120]
     assert sum(after) >= 0.9 * sum(usual)
 
 
-def test_a_short_fright_is_forgotten() -> None:
-    """A refusal or two in the first second, as of a server that wakes up, cost seconds."""
+def test_refusals_in_the_first_second_cost_seconds() -> None:
+    """A few refusals in the first second cost seconds only."""
     usual = simulate_run(SLOW, 20_000).seconds
     assert (
         simulate_run(replace(SLOW, bad_period=(0.0, 1.0, BAD_PERIODS["it refuses everything"])), 20_000).seconds
@@ -217,8 +220,8 @@ def test_a_short_fright_is_forgotten() -> None:
     )
 
 
-def test_what_comes_before_the_first_transfer_says_nothing() -> None:
-    """A listing may take a minute: the rate of the first round is that of its transfers."""
+def test_time_before_the_first_transfer_does_not_count() -> None:
+    """The first round measures transfers only, even after a listing of a minute."""
     limit, now = AdaptiveLimit(0.0), 60.0
     limit.start(now)
     for _ in range(INITIAL_LIMIT):
@@ -231,7 +234,7 @@ def test_what_comes_before_the_first_transfer_says_nothing() -> None:
 
 
 def test_a_round_counts_by_the_average_of_its_limits() -> None:
-    """Where answers come quickly the limit doubles several times within a round: its rate is not that of the first."""
+    """If the limit doubles several times in a round, the rate of the round counts for the average limit."""
     limit, now = AdaptiveLimit(0.0), 0.0
     while not limit._best_round[0]:
         now += 0.001
@@ -239,8 +242,8 @@ def test_a_round_counts_by_the_average_of_its_limits() -> None:
     assert INITIAL_LIMIT + 100 < limit._best_round[1] < limit.value
 
 
-def test_times_with_little_to_do_say_nothing() -> None:
-    """Where a listing hands out less than could be fetched, nothing is concluded of it."""
+def test_unsaturated_times_do_not_count() -> None:
+    """If there is less work than the limit allows, the limit stays."""
     limit, now = AdaptiveLimit(0.0), 0.0
     for number in range(600):
         now += 0.1

@@ -1,4 +1,4 @@
-"""Whether a version is complete by meaning, and what is to be said of its files."""
+"""Completeness of a version, and the diagnostics of its files."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from tilesync.model import Completeness, Diagnostic, ParsedContent, Role
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> CatalogFixture:
+def fixture(tmp_path: Path) -> CatalogFixture:
     return CatalogFixture(tmp_path)
 
 
-def told(shelf: CatalogFixture) -> list[Event]:
+def reported_events(fixture: CatalogFixture) -> list[Event]:
     events: list[Event] = []
-    report_diagnostics(shelf.version, shelf.catalog, events.append)
+    report_diagnostics(fixture.version, fixture.catalog, events.append)
     return events
 
 
 def implicit() -> bytes:
-    """A root tileset whose only tile is implicit."""
-    said: dict[str, Any] = {"subdivisionScheme": "QUADTREE", "subtreeLevels": 1, "availableLevels": 1}
+    """Return a root tileset whose only tile is implicit."""
+    tiling: dict[str, Any] = {"subdivisionScheme": "QUADTREE", "subtreeLevels": 1, "availableLevels": 1}
     document = json.loads(tileset())
     document["root"] |= {
         "content": {"uri": "c/{level}/{x}/{y}.glb"},
-        "implicitTiling": {**said, "subtrees": {"uri": "s/{level}/{x}/{y}.subtree"}},
+        "implicitTiling": {**tiling, "subtrees": {"uri": "s/{level}/{x}/{y}.subtree"}},
     }
     return json.dumps(document).encode()
 
@@ -51,45 +51,45 @@ SUBTREE = json.dumps(
 # --- complete -------------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_export(shelf: CatalogFixture) -> None:
-    """Of a sound export everything is referenced but what nobody asks for."""
-    shelf.put_all(export(5))
-    assert shelf.count_completeness() == Completeness(referenced=len(export(5)) - 1, orphans=1)
-    assert list(list_unmet(shelf.version, shelf.catalog)) == []
+def test_complete_export(fixture: CatalogFixture) -> None:
+    """In a complete export everything is referenced except orphans."""
+    fixture.put_all(export(5))
+    assert fixture.count_completeness() == Completeness(referenced=len(export(5)) - 1, orphans=1)
+    assert list(list_unmet(fixture.version, fixture.catalog)) == []
 
 
 @pytest.mark.parametrize("lost", sorted(set(export(3)) - {"tileset.json", "data/empty"}))
-def test_whatever_is_missing_is_named(shelf: CatalogFixture, lost: str) -> None:
-    """Each file that is asked for and not there is named, with who asks for it, as what."""
-    shelf.put_all({name: data for name, data in export(3).items() if name != lost})
-    assert shelf.count_completeness().missing == 1
+def test_each_missing_file_is_named(fixture: CatalogFixture, lost: str) -> None:
+    """Each missing file is named, with its referrer and its role."""
+    fixture.put_all({name: data for name, data in export(3).items() if name != lost})
+    assert fixture.count_completeness().missing == 1
     asker = "tiles/tileset.json" if lost.startswith("tiles/0") else "tileset.json"
     role = "schema" if lost == "data/schema.json" else "content"
-    (found,) = list_unmet(shelf.version, shelf.catalog)
+    (found,) = list_unmet(fixture.version, fixture.catalog)
     assert found == UnmetReference(lost, asker, f"{lost} is not there; {asker} refers to it ({role})")
     assert found.subject == lost
 
 
-def test_subtrees_are_followed_to_their_end(shelf: CatalogFixture) -> None:
-    """Settling follows what is implicit: contents that only a subtree announces are referenced, or missing."""
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": SUBTREE})
-    assert shelf.count_completeness() == Completeness(referenced=3, missing=1)
-    assert list(list_unmet(shelf.version, shelf.catalog)) == [
+def test_subtrees_are_followed_to_their_end(fixture: CatalogFixture) -> None:
+    """Contents that only a subtree announces are referenced, or missing."""
+    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": SUBTREE})
+    assert fixture.count_completeness() == Completeness(referenced=3, missing=1)
+    assert list(list_unmet(fixture.version, fixture.catalog)) == [
         UnmetReference(
             "c/0/0/0.glb", "s/0/0/0.subtree", "c/0/0/0.glb is not there; s/0/0/0.subtree refers to it (content)"
         )
     ]
-    shelf.put("c/0/0/0.glb", glb(b"x"))
-    assert shelf.count_completeness() == Completeness(referenced=3)
+    fixture.put("c/0/0/0.glb", glb(b"x"))
+    assert fixture.count_completeness() == Completeness(referenced=3)
 
 
-def test_what_cannot_be_held_is_told_in_one_sentence(shelf: CatalogFixture) -> None:
-    """What no folder can hold, and a subtree that cannot be read, are told with their file, which is named once."""
-    shelf.put_all({"tileset.json": tileset("sub/tileset.json"), "sub/tileset.json": implicit()})
-    shelf.put_unread("sub/s/0/0/0.subtree", b"garbage")
-    shelf.put("tileset.json", tileset("sub/tileset.json", "con%00/x.glb"))
-    assert shelf.count_completeness() == Completeness(referenced=5, missing=2)
-    found = list(list_unmet(shelf.version, shelf.catalog))
+def test_unusable_references_are_described(fixture: CatalogFixture) -> None:
+    """An unsafe name and an unreadable subtree are described with their file, named once."""
+    fixture.put_all({"tileset.json": tileset("sub/tileset.json"), "sub/tileset.json": implicit()})
+    fixture.put_unread("sub/s/0/0/0.subtree", b"garbage")
+    fixture.put("tileset.json", tileset("sub/tileset.json", "con%00/x.glb"))
+    assert fixture.count_completeness() == Completeness(referenced=5, missing=2)
+    found = list(list_unmet(fixture.version, fixture.catalog))
     assert all(each.name is None and each.subject == each.referrer for each in found)
     sentences = {each.referrer: each.message for each in found}
     assert sentences.keys() == {"tileset.json", "sub/s/0/0/0.subtree"}
@@ -98,17 +98,17 @@ def test_what_cannot_be_held_is_told_in_one_sentence(shelf: CatalogFixture) -> N
 
 
 def test_real_tilesets_are_complete(tmp_path: Path) -> None:
-    """Of every real tileset all that is asked for is there, and all that is there is asked for."""
+    """In every real tileset, references and files are the same set."""
     found = {}
     for entry in sorted(samples.sample_folder().glob("*/tileset.json")):
         files = read_tree(entry.parent)
-        shelf = CatalogFixture(tmp_path / entry.parent.name)
+        fixture = CatalogFixture(tmp_path / entry.parent.name)
         for name, data in files.items():
             try:
-                shelf.put(name, data)
+                fixture.put(name, data)
             except BlobDamaged:  # one of them is made with an error
-                shelf.put_unread(name, data)
-        settled = shelf.count_completeness()
+                fixture.put_unread(name, data)
+        settled = fixture.count_completeness()
         if (counts := (settled.referenced - len(files), settled.missing, settled.orphans)) != (0, 0, 0):
             found[entry.parent.name] = counts
     assert found == {}
@@ -117,16 +117,16 @@ def test_real_tilesets_are_complete(tmp_path: Path) -> None:
 # --- remarks --------------------------------------------------------------------------------------------------------
 
 
-def test_each_remark_and_one_warning_a_kind(shelf: CatalogFixture) -> None:
-    """Every remark is an event of its own; of each problem there is one warning, with an example and the count."""
+def test_one_event_each_and_one_warning_per_problem(fixture: CatalogFixture) -> None:
+    """Each diagnostic is one event; each problem is one warning, with an example and the count."""
     for number in range(1, 4):
-        said = tuple(Diagnostic("unfollowed", f"{n}") for n in range(number))
-        shelf.catalog.references.add(shelf.version, f"f{number}", ParsedContent(diagnostics=said))
-    shelf.catalog.references.add(shelf.version, "f2", ParsedContent(diagnostics=(Diagnostic("cycle", "c"),)))
-    events = told(shelf)
-    remarked = [event for event in events if isinstance(event, DiagnosticReported)]
-    assert len(remarked) == 7
-    assert DiagnosticReported("f3", "unfollowed", "2") in remarked
+        diagnostics = tuple(Diagnostic("unfollowed", f"{n}") for n in range(number))
+        fixture.catalog.references.add(fixture.version, f"f{number}", ParsedContent(diagnostics=diagnostics))
+    fixture.catalog.references.add(fixture.version, "f2", ParsedContent(diagnostics=(Diagnostic("cycle", "c"),)))
+    events = reported_events(fixture)
+    reported = [event for event in events if isinstance(event, DiagnosticReported)]
+    assert len(reported) == 7
+    assert DiagnosticReported("f3", "unfollowed", "2") in reported
     assert [event for event in events if isinstance(event, Warned)] == [
         Warned("cycle: f2: c"),
         Warned("unfollowed: f1: 0 (and 5 more)"),
@@ -134,54 +134,58 @@ def test_each_remark_and_one_warning_a_kind(shelf: CatalogFixture) -> None:
 
 
 @pytest.mark.parametrize("problem", sorted(REPORT_ONLY_PROBLEMS))
-def test_some_remarks_are_no_warnings(shelf: CatalogFixture, problem: str) -> None:
-    """What is usual and harmless is told, and warns nobody."""
-    shelf.catalog.references.add(shelf.version, "a", ParsedContent(diagnostics=(Diagnostic(problem, "d"),)))
-    assert told(shelf) == [DiagnosticReported("a", problem, "d")]
+def test_report_only_problems_give_no_warning(fixture: CatalogFixture, problem: str) -> None:
+    """Harmless problems are reported without a warning."""
+    fixture.catalog.references.add(fixture.version, "a", ParsedContent(diagnostics=(Diagnostic(problem, "d"),)))
+    assert reported_events(fixture) == [DiagnosticReported("a", problem, "d")]
 
 
-def test_what_is_missing_is_no_remark(shelf: CatalogFixture) -> None:
-    """What counts as missing is told as such, not as a remark."""
+def test_missing_files_are_no_diagnostics(fixture: CatalogFixture) -> None:
+    """A missing file is counted as missing, not as a diagnostic."""
     for problem in ("unreadable", "unsafe name"):
-        shelf.catalog.references.add(shelf.version, "a", ParsedContent(diagnostics=(Diagnostic(problem, "d"),)))
-    assert told(shelf) == []
+        fixture.catalog.references.add(fixture.version, "a", ParsedContent(diagnostics=(Diagnostic(problem, "d"),)))
+    assert reported_events(fixture) == []
 
 
-def test_tilesets_in_a_circle_are_remarked(shelf: CatalogFixture) -> None:
-    """Tilesets that lead back to themselves are remarked with the step that closes the circle, and are complete."""
-    shelf.put_all({"tileset.json": tileset("a/tileset.json"), "a/tileset.json": tileset("../b.json")})
-    shelf.put("b.json", tileset("tileset.json", "b.json"))
-    assert shelf.count_completeness() == Completeness(referenced=3)
-    remarked = {(event.name, event.message) for event in told(shelf) if isinstance(event, DiagnosticReported)}
-    assert len(remarked) == 2
-    assert ("b.json", "refers to b.json, which leads back to it") in remarked
-    assert len([event for event in told(shelf) if isinstance(event, Warned)]) == 1
+def test_tileset_cycle_is_reported(fixture: CatalogFixture) -> None:
+    """A cycle of tilesets is reported with the reference that closes it, and is complete."""
+    fixture.put_all({"tileset.json": tileset("a/tileset.json"), "a/tileset.json": tileset("../b.json")})
+    fixture.put("b.json", tileset("tileset.json", "b.json"))
+    assert fixture.count_completeness() == Completeness(referenced=3)
+    reported = {
+        (event.name, event.message) for event in reported_events(fixture) if isinstance(event, DiagnosticReported)
+    }
+    assert len(reported) == 2
+    assert ("b.json", "refers to b.json, which leads back to it") in reported
+    assert len([event for event in reported_events(fixture) if isinstance(event, Warned)]) == 1
 
 
-def test_a_real_circle(shelf: CatalogFixture) -> None:
-    """The tilesets of a real circle are all there, and one step of it is remarked."""
+def test_real_tileset_cycle(fixture: CatalogFixture) -> None:
+    """All tilesets of a real cycle are there, and one reference of it is reported."""
     files = read_tree(samples.sample_folder("CyclicExternalTilesets"))
     files["tileset.json"] = tileset("tilesetWithCycleA.json")
-    shelf.put_all(files)
-    assert shelf.count_completeness() == Completeness(referenced=len(files))
-    assert [event.problem for event in told(shelf) if isinstance(event, DiagnosticReported)] == ["cycle"]
+    fixture.put_all(files)
+    assert fixture.count_completeness() == Completeness(referenced=len(files))
+    assert [event.problem for event in reported_events(fixture) if isinstance(event, DiagnosticReported)] == ["cycle"]
 
 
-def test_contents_that_no_viewer_shows_are_remarked(shelf: CatalogFixture) -> None:
-    """An empty content and one of an unknown kind are told, each with what it is."""
-    shelf.put_all({"tileset.json": tileset("empty", "what"), "empty": b"", "what": b"what is this?"})
-    assert shelf.count_completeness() == Completeness(referenced=3)
-    assert [event for event in told(shelf) if isinstance(event, DiagnosticReported)] == [
+def test_unusable_contents_are_reported(fixture: CatalogFixture) -> None:
+    """An empty content and one of an unknown kind are reported, each with its problem."""
+    fixture.put_all({"tileset.json": tileset("empty", "what"), "empty": b"", "what": b"what is this?"})
+    assert fixture.count_completeness() == Completeness(referenced=3)
+    assert [event for event in reported_events(fixture) if isinstance(event, DiagnosticReported)] == [
         DiagnosticReported("empty", "empty content", "is empty"),
         DiagnosticReported("what", "unknown content", "is of a kind that no viewer is known to show"),
     ]
 
 
-def test_settling_again_says_the_same(shelf: CatalogFixture) -> None:
-    """Settling may be done again: counts, remarks and what is missing stay as they are."""
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": SUBTREE.replace(b"}", b', "availableCount": 9}', 1)})
-    first = shelf.count_completeness(), told(shelf), list(list_unmet(shelf.version, shelf.catalog))
-    again = shelf.count_completeness(), told(shelf), list(list_unmet(shelf.version, shelf.catalog))
+def test_completeness_can_be_computed_again(fixture: CatalogFixture) -> None:
+    """A second computation gives the same counts, diagnostics and missing files."""
+    fixture.put_all(
+        {"tileset.json": implicit(), "s/0/0/0.subtree": SUBTREE.replace(b"}", b', "availableCount": 9}', 1)}
+    )
+    first = fixture.count_completeness(), reported_events(fixture), list(list_unmet(fixture.version, fixture.catalog))
+    again = fixture.count_completeness(), reported_events(fixture), list(list_unmet(fixture.version, fixture.catalog))
     assert first == again
-    assert shelf.references_from("s/0/0/0.subtree") == {"c/0/0/0.glb"}
-    assert shelf.references_from("tileset.json", Role.SUBTREE) == {"s/0/0/0.subtree"}
+    assert fixture.references_from("s/0/0/0.subtree") == {"c/0/0/0.glb"}
+    assert fixture.references_from("tileset.json", Role.SUBTREE) == {"s/0/0/0.subtree"}

@@ -1,4 +1,4 @@
-"""The flat layout: the container's files at the container's paths, brought in by order, and deleted on request."""
+"""The flat layout: files at the paths of the container, moved in order, stale ones deleted on request."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def mirror(sim: Simulator, dest: Path, **changes: Any) -> JobOutcome:
 
 
 def files_at(dest: Path) -> dict[str, bytes]:
-    """Everything at the destination but the state."""
+    """Return all files of the destination, without the state folder."""
     return {name: data for name, data in read_tree(dest).items() if not name.startswith(".tilesync/")}
 
 
-def asked(sim: Simulator) -> set[str]:
+def fetched_names(sim: Simulator) -> set[str]:
     return {str(blob_name(request)) for request in sim.blob_requests()}
 
 
 def offer_next_export(sim: Simulator, files: dict[str, bytes], export_id: str = OTHER) -> None:
-    """The next export, and requests counted from here."""
+    """Offer the next export, and count requests from here."""
     day = 1 + (EXPORT, OTHER, THIRD).index(export_id)
     sim.offer_export(files, export_id=export_id, lastModified=f"2026-03-0{day}T08:30:00Z")
     sim.clear_requests()
 
 
-def test_the_container_s_files_and_nothing_else(tmp_path: Path) -> None:
-    """Every file lies at its own name with its own bytes; beside them there is the state folder alone."""
+def test_only_the_files_of_the_container(tmp_path: Path) -> None:
+    """Every file is at its own name with its own bytes; only the state folder is beside them."""
     with Simulator(page_size=5) as sim:
         files = sim.offer_export()
         run = mirror(sim, tmp_path)
@@ -63,8 +63,8 @@ def test_the_container_s_files_and_nothing_else(tmp_path: Path) -> None:
     assert verify(tmp_path, every=True).error is None
 
 
-def test_an_unchanged_night_is_one_request(tmp_path: Path) -> None:
-    """As in the other layout: one question to the API, and nothing is touched but what says when that was."""
+def test_unchanged_run_is_one_request(tmp_path: Path) -> None:
+    """An unchanged run makes one API request, and touches only `checked.json`."""
     with Simulator() as sim:
         sim.offer_export()
         mirror(sim, tmp_path)
@@ -77,8 +77,8 @@ def test_an_unchanged_night_is_one_request(tmp_path: Path) -> None:
     assert {path: path.stat().st_ino for path in before} == before
 
 
-def test_a_night_moves_what_changed(tmp_path: Path) -> None:
-    """The next export: what did not change stays in its place, untouched; what moved to another name is not fetched."""
+def test_next_export_moves_only_changes(tmp_path: Path) -> None:
+    """Unchanged files stay untouched, and a renamed file is not fetched."""
     with Simulator(page_size=7) as sim:
         files = sim.offer_export(export(20))
         mirror(sim, tmp_path)
@@ -86,7 +86,7 @@ def test_a_night_moves_what_changed(tmp_path: Path) -> None:
         changed = files | {"tiles/007.glb": glb(b"new"), "extra.glb": files["tiles/002.glb"]}
         offer_next_export(sim, changed)
         run = mirror(sim, tmp_path)
-        assert asked(sim) == {"tiles/007.glb"}
+        assert fetched_names(sim) == {"tiles/007.glb"}
     assert run.error is None
     assert (run.stats.fetched, run.stats.reused) == (1, len(files))
     assert files_at(tmp_path) == changed
@@ -94,8 +94,8 @@ def test_a_night_moves_what_changed(tmp_path: Path) -> None:
     assert verify(tmp_path).error is None
 
 
-def test_contents_that_change_places(tmp_path: Path) -> None:
-    """Two files that swapped their names, and a circle of three, end where they belong without a fetch."""
+def test_swapped_contents_are_not_fetched(tmp_path: Path) -> None:
+    """Two files that swapped names, and three that rotated, get the right contents without a fetch."""
     with Simulator() as sim:
         files = sim.offer_export(export(8))
         mirror(sim, tmp_path)
@@ -103,14 +103,14 @@ def test_contents_that_change_places(tmp_path: Path) -> None:
         turned = files | {a: files[b], b: files[a], c: files[d], d: files[e], e: files[c]}
         offer_next_export(sim, turned)
         run = mirror(sim, tmp_path)
-        assert asked(sim) == set()
+        assert fetched_names(sim) == set()
     assert run.error is None
     assert files_at(tmp_path) == turned
     assert verify(tmp_path).error is None
 
 
 def test_nothing_is_deleted_by_default(tmp_path: Path) -> None:
-    """What the container lost stays, and goes when that is wished; what tilesync did not put there never goes."""
+    """Stale files stay until deletion is requested; files of others are never deleted."""
     with Simulator() as sim:
         files = sim.offer_export(export(12))
         mirror(sim, tmp_path)
@@ -141,8 +141,8 @@ def mirror_again(dest: Path, files: dict[str, bytes]) -> JobOutcome:
         return mirror(sim, dest, delete=DEFAULT_DELETE_LIMIT)
 
 
-def test_deleted_in_the_run_that_publishes(tmp_path: Path) -> None:
-    """The wish is served right after the new root stands; folders that are left empty go too."""
+def test_stale_files_are_deleted_in_the_run_that_publishes(tmp_path: Path) -> None:
+    """Stale files are deleted right after the new root is in place; empty folders go too."""
     with Simulator() as sim:
         sim.offer_export(export(6) | {"old/deep/a.glb": glb(b"a")})
         mirror(sim, tmp_path)
@@ -156,7 +156,7 @@ def test_deleted_in_the_run_that_publishes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("most", [DeleteLimit(2), DeleteLimit(percent=10)])
 def test_too_many_deletions_stop_the_run(tmp_path: Path, most: DeleteLimit) -> None:
-    """Over the limit nothing is deleted and nothing laid out: the old export stands. A larger limit does it."""
+    """Above the limit, nothing is deleted or moved, and the old export stays; a higher limit permits it."""
     with Simulator() as sim:
         files = sim.offer_export(export(12))
         mirror(sim, tmp_path)
@@ -169,13 +169,13 @@ def test_too_many_deletions_stop_the_run(tmp_path: Path, most: DeleteLimit) -> N
         assert verify(tmp_path).error is None
         sim.clear_requests()
         again = mirror(sim, tmp_path, delete=DeleteLimit(3))
-        assert asked(sim) == set()
+        assert fetched_names(sim) == set()
     assert again.stats.deleted == 3
     assert files_at(tmp_path) == fewer
 
 
-def test_a_file_that_was_changed_here_is_not_deleted(tmp_path: Path) -> None:
-    """Someone's own bytes under a mirrored name stay when the container loses that name."""
+def test_modified_stale_file_is_not_deleted(tmp_path: Path) -> None:
+    """A file that someone changed stays when the container loses its name."""
     with Simulator() as sim:
         sim.offer_export(export(12))
         mirror(sim, tmp_path)
@@ -186,8 +186,8 @@ def test_a_file_that_was_changed_here_is_not_deleted(tmp_path: Path) -> None:
     assert (tmp_path / "tiles/010.glb").read_bytes() == b"mine now"
 
 
-def test_what_is_in_the_way_goes_to_the_trash(tmp_path: Path) -> None:
-    """A file of someone else at the place of a mirrored one is replaced, and kept in the trash."""
+def test_file_in_the_way_goes_to_the_trash(tmp_path: Path) -> None:
+    """A file of someone else at the name of a mirrored one is replaced, and kept in the trash."""
     with Simulator() as sim:
         (tmp_path / ".tilesync").mkdir()
         (tmp_path / "tiles").mkdir()
@@ -198,8 +198,8 @@ def test_what_is_in_the_way_goes_to_the_trash(tmp_path: Path) -> None:
     assert b"mine" in read_tree(tmp_path / ".tilesync/trash").values()
 
 
-def test_filters_protect_what_they_leave_out(tmp_path: Path) -> None:
-    """With other filters, what is no longer wanted is not deleted: it is in the container still."""
+def test_filters_protect_excluded_files(tmp_path: Path) -> None:
+    """Files that new filters exclude are not deleted, since the container still has them."""
     with Simulator() as sim:
         files = sim.offer_export(export(6) | {"a.png": b"png"})
         mirror(sim, tmp_path)
@@ -209,8 +209,8 @@ def test_filters_protect_what_they_leave_out(tmp_path: Path) -> None:
     assert files_at(tmp_path) == files
 
 
-def test_a_file_becomes_a_folder_and_a_folder_a_file(tmp_path: Path) -> None:
-    """What an older export has in the way of a newer one goes to the trash, whether deleting was wished or not."""
+def test_file_and_folder_can_swap(tmp_path: Path) -> None:
+    """Files of an older export that block a newer one go to the trash, with or without deletion."""
     with Simulator() as sim:
         sim.offer_export(export(4) | {"a": glb(b"file"), "b/c/d.glb": glb(b"deep")})
         mirror(sim, tmp_path)
@@ -224,8 +224,8 @@ def test_a_file_becomes_a_folder_and_a_folder_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("first", "then"), [(Layout.FLAT, Layout.VERSIONED), (Layout.VERSIONED, Layout.FLAT)])
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_switch_of_layout_is_refused(tmp_path: Path, first: Layout, then: Layout, lost: bool) -> None:
-    """Also where the catalog was lost, and by a dry run; nothing is touched."""
+def test_change_of_layout_is_refused(tmp_path: Path, first: Layout, then: Layout, lost: bool) -> None:
+    """Another layout is refused, also without the catalog and in a dry run; nothing is changed."""
     with Simulator() as sim:
         sim.offer_export()
         assert sim.mirror(tmp_path, layout=first).error is None
@@ -240,8 +240,8 @@ def test_a_switch_of_layout_is_refused(tmp_path: Path, first: Layout, then: Layo
         assert read_tree(tmp_path) == before
 
 
-def test_a_foreign_tileset_is_refused(tmp_path: Path) -> None:
-    """A tileset.json that tilesync did not write stays as it is."""
+def test_foreign_tileset_is_refused(tmp_path: Path) -> None:
+    """A tileset.json that tilesync did not write stays."""
     (tmp_path / "tileset.json").write_text("{}")
     with Simulator() as sim:
         sim.offer_export()
@@ -251,8 +251,8 @@ def test_a_foreign_tileset_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".tilesync/catalog.sqlite3", ".TileSync/x"])
-def test_a_container_cannot_reach_the_state(tmp_path: Path, name: str) -> None:
-    """A name in the state folder is refused before anything is written."""
+def test_container_cannot_write_into_the_state(tmp_path: Path, name: str) -> None:
+    """A name inside the state folder is refused before anything is written."""
     with Simulator() as sim:
         sim.offer_export(export(3) | {name: b"evil"})
         run = mirror(sim, tmp_path)
@@ -262,21 +262,21 @@ def test_a_container_cannot_reach_the_state(tmp_path: Path, name: str) -> None:
         assert sim.mirror(tmp_path / "versioned").error is None
 
 
-def test_a_lost_catalog_costs_a_re_check(tmp_path: Path) -> None:
-    """The manifest in the state folder and the bytes tell what is held; nothing is fetched."""
+def test_lost_catalog_costs_a_recheck(tmp_path: Path) -> None:
+    """Manifest and files are enough to rebuild the catalog; nothing is fetched."""
     with Simulator() as sim:
         files = sim.offer_export()
         mirror(sim, tmp_path)
         (tmp_path / ".tilesync/catalog.sqlite3").unlink()
         sim.clear_requests()
         run = mirror(sim, tmp_path)
-        assert asked(sim) == set()
+        assert fetched_names(sim) == set()
     assert run.error is None
     assert files_at(tmp_path) == files
 
 
-def test_verify_then_mirror_heals(tmp_path: Path) -> None:
-    """What is bad is fetched again and put in its place, the root tileset among it."""
+def test_mirror_repairs_after_verify(tmp_path: Path) -> None:
+    """Bad files, the root tileset included, are fetched again and put in place."""
     with Simulator() as sim:
         files = sim.offer_export()
         mirror(sim, tmp_path)
@@ -285,16 +285,14 @@ def test_verify_then_mirror_heals(tmp_path: Path) -> None:
         assert verify(tmp_path).exit_code == 10
         sim.clear_requests()
         run = mirror(sim, tmp_path)
-        assert asked(sim) == {"tiles/003.glb", "tileset.json"}
+        assert fetched_names(sim) == {"tiles/003.glb", "tileset.json"}
     assert run.error is None
     assert files_at(tmp_path) == files
     assert verify(tmp_path).error is None
 
 
-def test_verify_finds_what_waits_for_its_place(tmp_path: Path) -> None:
-    """Files that came in again and could not come to their places are not where viewers look: that is no whole copy,
-    until what was in their way is gone.
-    """
+def test_verify_finds_staged_files(tmp_path: Path) -> None:
+    """Files that were fetched again but could not be put in place are a finding. Viewers do not find them there."""
     with Simulator() as sim:
         sim.offer_export()
         mirror(sim, tmp_path / "d")
@@ -310,8 +308,8 @@ def test_verify_finds_what_waits_for_its_place(tmp_path: Path) -> None:
     assert verify(tmp_path / "d").error is None
 
 
-def test_state_elsewhere(tmp_path: Path) -> None:
-    """With its state in another place the folder holds the container's files and nothing else at all."""
+def test_separate_state_folder(tmp_path: Path) -> None:
+    """With a separate state folder, the destination holds only the files of the container."""
     dest, state = tmp_path / "d", tmp_path / "s"
     with Simulator() as sim:
         files = sim.offer_export()
@@ -324,8 +322,8 @@ def test_state_elsewhere(tmp_path: Path) -> None:
     assert verify(dest, state_dir=state).error is None
 
 
-def test_a_walk(tmp_path: Path) -> None:
-    """Walked, renewed and laid out as a listed export is."""
+def test_walk(tmp_path: Path) -> None:
+    """A walked export is updated and laid out like a listed one."""
     with Simulator() as sim:
         files = {name: data for name, data in export(8).items() if data}
         sim.offer_export(files)
@@ -336,8 +334,8 @@ def test_a_walk(tmp_path: Path) -> None:
     assert files_at(tmp_path) == files | {"tiles/003.glb": glb(b"new")}
 
 
-def test_one_version_is_held(tmp_path: Path) -> None:
-    """There is no way back: rollback says so, and the versions are one."""
+def test_only_one_version_is_held(tmp_path: Path) -> None:
+    """There is one version, and a rollback is refused."""
     with Simulator() as sim:
         sim.offer_export()
         mirror(sim, tmp_path)
@@ -350,11 +348,11 @@ def test_one_version_is_held(tmp_path: Path) -> None:
     assert (only.version.name, only.is_current, only.shared_bytes) == (OTHER, True, 0)
 
 
-# --- the plan ---
+# --- dry run ---
 
 
-def test_the_plan_tells_deletions(tmp_path: Path) -> None:
-    """A dry run names what would go, with its bytes and why, and what a guard would say; and does nothing."""
+def test_dry_run_lists_deletions(tmp_path: Path) -> None:
+    """A dry run names deletions with bytes and reason, and the guard; it changes nothing."""
     with Simulator() as sim:
         files = sim.offer_export(export(12))
         mirror(sim, tmp_path)
@@ -362,24 +360,24 @@ def test_the_plan_tells_deletions(tmp_path: Path) -> None:
         before = read_tree(tmp_path)
         plan = sim.dry_run(tmp_path, layout=Layout.FLAT, delete=DeleteLimit(2))
         assert read_tree(tmp_path) == before
-        told = {event.name: event for event in plan.events_of(Planned)}
-        assert {name for name, event in told.items() if event.action == "delete"} == files.keys() - export(9).keys()
-        assert told["tiles/010.glb"].bytes == len(files["tiles/010.glb"])
-        assert told["tiles/003.glb"].action == "fetch"
-        assert told["tiles/001.glb"].action == "reuse"
+        planned = {event.name: event for event in plan.events_of(Planned)}
+        assert {name for name, event in planned.items() if event.action == "delete"} == files.keys() - export(9).keys()
+        assert planned["tiles/010.glb"].bytes == len(files["tiles/010.glb"])
+        assert planned["tiles/003.glb"].action == "fetch"
+        assert planned["tiles/001.glb"].action == "reuse"
         assert any("would stop" in event.message for event in plan.events_of(Warned))
         assert plan.stats.deleted == 3
         real = mirror(sim, tmp_path, delete=DeleteLimit(3))
     assert (real.stats.fetched, real.stats.reused, real.stats.deleted) == (plan.stats.fetched, plan.stats.reused, 3)
 
 
-# --- order, and kills ---
+# --- order and kills ---
 
 
-def test_each_file_comes_behind_what_it_asks_for(tmp_path: Path) -> None:
-    """Contents, then subtrees, then tilesets, the deepest first, the root last, whatever their names are."""
-    shelf = CatalogFixture(tmp_path)
-    shelf.put_all(
+def test_dependencies_come_first(tmp_path: Path) -> None:
+    """Contents come first, then subtrees, then tilesets, the deepest first, and the root last."""
+    fixture = CatalogFixture(tmp_path)
+    fixture.put_all(
         {
             "tileset.json": tileset("z/tileset.json", "a.json"),
             "z/tileset.json": tileset("../m.json", "b.glb"),
@@ -391,33 +389,33 @@ def test_each_file_comes_behind_what_it_asks_for(tmp_path: Path) -> None:
             "noise.bin": b"noise",
         }
     )
-    order = list(list_dependencies_first(shelf.version, shelf.catalog))
+    order = list(list_dependencies_first(fixture.version, fixture.catalog))
     assert len(order) == 8
     place = {name: number for number, name in enumerate(order)}
     assert order[-1] == "tileset.json"
-    for source, target, _ in shelf.all_references():
+    for source, target, _ in fixture.all_references():
         assert place[target] < place[source], (source, target)
 
 
 @samples.requires_samples
 @pytest.mark.parametrize("name", ["SparseImplicitQuadtree", "TilesetWithExternalResources", "CompositeOfComposite"])
 def test_real_tilesets_are_laid_out_in_order(tmp_path: Path, name: str) -> None:
-    """No real file is in place before what it asks for."""
-    shelf = CatalogFixture(tmp_path)
-    shelf.put_all(read_tree(samples.sample_folder(name)))
-    shelf.count_completeness()
-    place = {each: number for number, each in enumerate(list_dependencies_first(shelf.version, shelf.catalog))}
-    asks = [(source, target) for source, target, _ in shelf.all_references() if {source, target} <= place.keys()]
+    """No real file is in place before the files that it refers to."""
+    fixture = CatalogFixture(tmp_path)
+    fixture.put_all(read_tree(samples.sample_folder(name)))
+    fixture.count_completeness()
+    place = {each: number for number, each in enumerate(list_dependencies_first(fixture.version, fixture.catalog))}
+    asks = [(source, target) for source, target, _ in fixture.all_references() if {source, target} <= place.keys()]
     assert asks
     assert [ask for ask in asks if place[ask[1]] > place[ask[0]] and not ask[1].endswith(".subtree")] == []
 
 
 STEPS = 28
-"""Renames, links that go, and writes of the catalog between a finished version and the end of its run, at least."""
+"""Minimum number of renames, unlinks and catalog writes between a finished version and the end of its run."""
 
 
 def kill_at_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process ends before the nth of them."""
+    """Kill the process before the nth step."""
     life = CrashAfterCalls(step)
 
     def begin(self: FlatLayout, *args: Any) -> None:
@@ -433,12 +431,10 @@ def kill_at_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("then", ["same", "next", "back", "lost"])
 @pytest.mark.parametrize("step", range(1, STEPS + 1, 2))
-def test_a_run_killed_between_two_renames_ends_right(
+def test_run_after_a_kill_between_renames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, then: str
 ) -> None:
-    """Killed anywhere while it is laid out, the next run ends right: with the same export, with the next one, with the
-    one before, because the service deleted the new one, or with the catalog lost.
-    """
+    """After a kill at any step of the move, the next run ends right. It may mirror the same export or the next one."""
     dest = tmp_path / "d"
     with Simulator() as sim:
         files = sim.offer_export(export(10) | {"gone/a.glb": glb(b"a")})
@@ -467,8 +463,8 @@ def test_a_run_killed_between_two_renames_ends_right(
     assert not list((dest / ".tilesync/staged").glob("*"))
 
 
-def test_a_broken_export_leaves_the_old_one(tmp_path: Path) -> None:
-    """Files that fail are exit 3, and nothing of the new export is in place."""
+def test_failed_export_leaves_the_old_one(tmp_path: Path) -> None:
+    """Failed files are exit 3, and nothing of the new export is in place."""
     with Simulator() as sim:
         files = sim.offer_export()
         mirror(sim, tmp_path)
@@ -482,8 +478,8 @@ def test_a_broken_export_leaves_the_old_one(tmp_path: Path) -> None:
     assert files_at(tmp_path) == export(seed=7)
 
 
-def test_a_folder_in_the_way_is_an_error_before_anything_moves(tmp_path: Path) -> None:
-    """Someone's folder where the container has a file stays, with all that is in it, and the old export too."""
+def test_folder_in_the_way_is_an_error_before_any_move(tmp_path: Path) -> None:
+    """A folder of someone else at the name of a file stays, with its content, and so does the old export."""
     with Simulator() as sim:
         files = sim.offer_export()
         mirror(sim, tmp_path)
@@ -500,8 +496,8 @@ def test_a_folder_in_the_way_is_an_error_before_anything_moves(tmp_path: Path) -
     assert files_at(tmp_path).items() >= (export(seed=7) | {"mine": glb(b"mine")}).items()
 
 
-def test_what_goes_to_the_trash_for_others_is_said(tmp_path: Path) -> None:
-    """A strange file at a mirrored name is told by its name when it is replaced; one of tilesync's own is not."""
+def test_foreign_file_in_the_trash_is_reported(tmp_path: Path) -> None:
+    """A replaced file of someone else is reported by name; a file of tilesync is not."""
     with Simulator() as sim:
         (tmp_path / ".tilesync").mkdir()
         (tmp_path / "tiles").mkdir()
@@ -513,8 +509,8 @@ def test_what_goes_to_the_trash_for_others_is_said(tmp_path: Path) -> None:
         assert mirror(sim, tmp_path).events_of(Warned) == []
 
 
-def test_a_copied_destination_is_still_tilesync_s(tmp_path: Path) -> None:
-    """With new inodes and mtimes the bytes tell whose a file is: replaced quietly, deleted on request."""
+def test_copied_destination_still_belongs_to_tilesync(tmp_path: Path) -> None:
+    """With new inodes and mtimes, the bytes show that a file is unmodified."""
     with Simulator() as sim:
         sim.offer_export(export(12) | {"d": glb(b"d"), "gone/a.glb": glb(b"a")})
         mirror(sim, tmp_path / "old")
@@ -542,8 +538,8 @@ def put_link_within_folder(dest: Path) -> None:
 
 
 @pytest.mark.parametrize("obstruct", [put_file_for_folder, put_link_for_folder, put_link_within_folder])
-def test_nothing_moves_where_something_else_is_in_the_way(tmp_path: Path, obstruct: Callable[[Path], None]) -> None:
-    """Whatever of someone's stands in the place of a file, or of a folder of it: the old export stays whole."""
+def test_nothing_moves_if_something_is_in_the_way(tmp_path: Path, obstruct: Callable[[Path], None]) -> None:
+    """If anything foreign blocks a file or folder, the old export stays complete."""
     dest = tmp_path / "d"
     with Simulator() as sim:
         files = sim.offer_export(export(6))
@@ -557,8 +553,8 @@ def test_nothing_moves_where_something_else_is_in_the_way(tmp_path: Path, obstru
     assert not (tmp_path / "elsewhere/q.glb").exists()
 
 
-def test_empty_folders_give_way(tmp_path: Path) -> None:
-    """A folder in which there is nothing, however deep, is no one's."""
+def test_empty_folders_are_replaced(tmp_path: Path) -> None:
+    """Folders without any file, however deep, are removed."""
     with Simulator() as sim:
         sim.offer_export(export(6))
         mirror(sim, tmp_path)
@@ -568,21 +564,21 @@ def test_empty_folders_give_way(tmp_path: Path) -> None:
     assert (tmp_path / "x").is_file()
 
 
-def test_a_fresh_state_dir_takes_over_what_is_in_the_folder(tmp_path: Path) -> None:
-    """A state elsewhere that is new, or was lost, finds the manifest beside the files; plan and run agree."""
+def test_new_state_folder_finds_existing_files(tmp_path: Path) -> None:
+    """A new or lost separate state folder is rebuilt from the manifest in the destination. Dry run and run agree."""
     with Simulator() as sim:
         files = sim.offer_export()
         mirror(sim, tmp_path / "d")
         sim.clear_requests()
         plan = sim.dry_run(tmp_path / "d", layout=Layout.FLAT, state_dir=tmp_path / "s")
         run = mirror(sim, tmp_path / "d", state_dir=tmp_path / "s")
-        assert asked(sim) == set()
+        assert fetched_names(sim) == set()
     assert (plan.exit_code, run.exit_code) == (0, 0)
     assert files_at(tmp_path / "d") == files
 
 
-def test_a_state_dir_by_a_detour_is_refused_too(tmp_path: Path) -> None:
-    """The state cannot lie among the files, however its path is written."""
+def test_state_folder_inside_the_destination_is_refused(tmp_path: Path) -> None:
+    """The state folder cannot be among the files, however its path is written."""
     with Simulator() as sim:
         sim.offer_export()
         (tmp_path / "d").mkdir()

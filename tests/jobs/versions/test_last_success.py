@@ -1,4 +1,4 @@
-"""`checked.json`: when a run last ended well, for monitors."""
+"""Last success: `checked.json`, for monitors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LONG_AGO = "2026-01-01T00:00:00Z"
 
 
 def make_old(path: Path) -> dict[str, Any]:
-    """Make what it says old; what it said."""
-    said: dict[str, Any] = json.loads(path.read_text())
-    path.write_text(json.dumps({**said, "checked": LONG_AGO}))
-    return said
+    """Set the time in the file to a past one; return the old content."""
+    document: dict[str, Any] = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "checked": LONG_AGO}))
+    return document
 
 
 def checked(path: Path) -> str:
@@ -33,20 +33,20 @@ def checked(path: Path) -> str:
 
 
 @pytest.mark.parametrize("how", [{}, {"publish": False}, {"all_exports": True}, {"layout": Layout.FLAT}])
-def test_each_good_night_is_told(tmp_path: Path, how: dict[str, Any]) -> None:
-    """The first night and a quiet one state when they were, and of what; nothing that viewers ask for is touched."""
+def test_each_successful_run_is_recorded(tmp_path: Path, how: dict[str, Any]) -> None:
+    """A first run and an unchanged one record time and version; no file for viewers changes."""
     place = tmp_path / ".tilesync/checked.json" if "layout" in how else tmp_path / "checked.json"
     with Simulator() as sim:
         sim.offer_export()
         assert sim.mirror(tmp_path, **how).error is None
-        said = make_old(place)
-        assert said == {
-            "checked": said["checked"],
+        document = make_old(place)
+        assert document == {
+            "checked": document["checked"],
             "owner": IMODEL,
             "version": EXPORT,
             "export": EXPORT,
             "imodel": IMODEL,
-            "changeset": said["changeset"],
+            "changeset": document["changeset"],
         }
         leading = [path for path in (tmp_path / "tileset.json", tmp_path / "latest.json") if path.exists()]
         before = [os.stat(path).st_ino for path in leading]
@@ -55,8 +55,8 @@ def test_each_good_night_is_told(tmp_path: Path, how: dict[str, Any]) -> None:
     assert [os.stat(path).st_ino for path in leading] == before
 
 
-def test_a_night_with_a_pinned_pointer_is_told(tmp_path: Path) -> None:
-    """The pointer stays where it is pinned; that SOURCE was looked at is told all the same, with what is held."""
+def test_run_with_a_pinned_pointer_is_recorded(tmp_path: Path) -> None:
+    """A run with a pinned pointer records its success too, with the version that is stored."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -71,8 +71,8 @@ def test_a_night_with_a_pinned_pointer_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("all_exports", [False, True])
-def test_a_night_that_failed_is_not_told(tmp_path: Path, all_exports: bool) -> None:
-    """Neither files that failed, nor a service that cannot be asked, nor a plan or a rollback, count as a look."""
+def test_failed_run_is_not_recorded(tmp_path: Path, all_exports: bool) -> None:
+    """Failed files, an unreachable service, a dry run and a rollback record nothing."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -88,8 +88,8 @@ def test_a_night_that_failed_is_not_told(tmp_path: Path, all_exports: bool) -> N
     assert checked(tmp_path / "checked.json") == LONG_AGO
 
 
-def test_what_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
-    """A folder in its place: the mirror is whole, so the run ends well, and warns that the file tells of another."""
+def test_unwritable_file_is_a_warning(tmp_path: Path) -> None:
+    """If the file cannot be written, the run succeeds with a warning."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -102,8 +102,8 @@ def test_what_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     ]
 
 
-def test_a_store_is_told_with_one_request(away: AzureFixture, sim: Simulator) -> None:
-    """One PUT a night, never cached, beside what viewers ask for."""
+def test_object_store_needs_one_request(away: AzureFixture, sim: Simulator) -> None:
+    """A store needs one PUT per run, with caching disabled."""
     sim.offer_export(export(3))
     assert away.mirror(sim).exit_code == 0
     first = away.read_json("checked.json")["checked"]

@@ -1,4 +1,4 @@
-"""What a destination holds, and what the service deletes before it is held."""
+"""Listing of versions, and exports that the service deletes next."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def holdings(dest: Path) -> list[ListedVersion]:
     return wiring.list_versions(Target(dest), JobOutcome())[0]
 
 
-def test_versions_are_told_newest_first(dest: Path) -> None:
-    """What each is, what it shares, which one is current; each number is that of the files on the disk."""
+def test_versions_are_listed_newest_first(dest: Path) -> None:
+    """Each version is listed with state, shared bytes and pointer; numbers match the files on disk."""
     new, old = holdings(dest)
     files = read_tree(dest / "versions" / OTHER)
     assert (new.version.name, old.version.name) == (OTHER, EXPORT)
@@ -48,16 +48,16 @@ def test_versions_are_told_newest_first(dest: Path) -> None:
     assert (new.is_current, old.is_current, new.is_pinned, old.is_pinned) == (False, True, False, True)
 
 
-def test_without_a_state_what_is_shared_is_not_known(dest: Path) -> None:
-    """The manifests tell the rest, also where nothing can be written; nothing is made."""
+def test_shared_bytes_are_unknown_without_state(dest: Path) -> None:
+    """Without a state folder the manifests give the rest, read-only; nothing is created."""
     shutil.rmtree(dest / ".tilesync")
     new, old = holdings(dest)
     assert (new.version.name, new.shared_bytes, old.shared_bytes) == (OTHER, None, None)
     assert not (dest / ".tilesync").exists()
 
 
-def test_what_is_damaged_or_unfinished_is_said(dest: Path) -> None:
-    """A version that verify found bad, and one that is on its way in."""
+def test_damaged_and_unfinished_versions_are_marked(dest: Path) -> None:
+    """A version that verify found bad, and an unfinished one, are marked."""
     (dest / "versions" / EXPORT / "tiles/003.glb").unlink()
     verify(dest, every=True)
     with Simulator() as sim:
@@ -71,16 +71,16 @@ def test_what_is_damaged_or_unfinished_is_said(dest: Path) -> None:
     ]
 
 
-def test_a_manifest_that_cannot_be_read_is_a_warning(dest: Path) -> None:
-    """The others are told all the same."""
+def test_unreadable_manifest_is_a_warning(dest: Path) -> None:
+    """An unreadable manifest is a warning, and the other versions are listed."""
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text("torn")
     run = JobOutcome()
     assert [each.version.name for each in wiring.list_versions(Target(dest), run)[0]] == [OTHER]
     assert EXPORT in run.events_of(Warned)[0].message
 
 
-def test_sha256sums_are_what_sha256sum_reads(dest: Path) -> None:
-    """The lines of a version prove its folder by coreutils alone, odd names included; a rotten file is found."""
+def test_sha256sums_work_with_coreutils(dest: Path) -> None:
+    """`sha256sum -c` accepts the lines, with odd names too, and finds a damaged file."""
     lines = list(wiring.sha256sums(Target(dest), EXPORT[:4], JobOutcome()))
     folder = dest / "versions" / EXPORT
     assert len(lines) == len(read_tree(folder))
@@ -103,7 +103,7 @@ def test_sha256sums_are_what_sha256sum_reads(dest: Path) -> None:
 
 
 def rows(*days: int) -> list[Export]:
-    """Exports of those days, newest first; that of day 1 is EXPORT, of day 2 OTHER."""
+    """Return exports of these days, newest first; that of day 1 is EXPORT, that of day 2 OTHER."""
     ids = {1: EXPORT, 2: OTHER}
     return [
         Export(ids.get(day, f"export{day}"), "Complete", imodel="i", modified=f"2026-03-0{day}T08:30:00Z")
@@ -111,8 +111,8 @@ def rows(*days: int) -> list[Export]:
     ]
 
 
-def test_how_an_export_is_held(dest: Path) -> None:
-    """Held as it is now, as it was before it was changed, damaged, or not at all."""
+def test_classify_export(dest: Path) -> None:
+    """An export is held, held in an older state, damaged, or not held."""
     new, old, strange = rows(2, 1, 7)
     there = holdings(dest)
     assert (classify_export(new, there), classify_export(old, there), classify_export(strange, there)) == (
@@ -126,8 +126,8 @@ def test_how_an_export_is_held(dest: Path) -> None:
     assert classify_export(old, holdings(dest)) == "damaged"
 
 
-def test_what_goes_next_and_is_not_held_is_warned_of(dest: Path) -> None:
-    """With five exports the oldest is warned of when it is not held, and only then."""
+def test_endangered_export_is_described(dest: Path) -> None:
+    """With five exports, the oldest is described if it is not held, and only then."""
     there = holdings(dest)
     assert list(describe_endangered(rows(5, 4, 3, 2, 1), there)) == []
     (sentence,) = describe_endangered(rows(7, 6, 5, 4, 3), there)

@@ -1,4 +1,4 @@
-"""Files that vanish: under a run, and from a version that was published long ago."""
+"""Presence: files that vanish during a run, and from a published version."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ LAST = "tiles/000.glb"
 
 
 def delete_file(path: Path) -> None:
-    """A file is deleted."""
+    """Delete a file."""
     path.unlink()
 
 
 def empty_file(path: Path) -> None:
-    """A file has no bytes any more."""
+    """Truncate a file to no bytes."""
     path.write_bytes(b"")
 
 
 def change_bytes(path: Path) -> None:
-    """A file has other bytes, as many."""
+    """Change the bytes of a file, with the same size."""
     path.write_bytes(bytes(len(path.read_bytes())))
 
 
 def replace_with_folder(path: Path) -> None:
-    """A folder stands in the place of a file."""
+    """Replace a file with a folder."""
     path.unlink()
     path.mkdir()
 
@@ -52,7 +52,7 @@ HARMS = [delete_file, empty_file, change_bytes]
 
 
 def harm_others(folder: Path, files: dict[str, bytes], harm: Callable[[Path], None]) -> Callable[[], None]:
-    """Wait until all but one file lie in a folder, then harm the tiles among them."""
+    """Wait until all but one file are in a folder, then damage the tiles among them."""
 
     def do() -> None:
         until = time.monotonic() + 20
@@ -65,12 +65,12 @@ def harm_others(folder: Path, files: dict[str, bytes], harm: Callable[[Path], No
     return do
 
 
-# --- under a run ---
+# --- during a run ---
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_what_vanishes_under_a_run_is_fetched_again(tmp_path: Path, harm: Callable[[Path], None]) -> None:
-    """Placed files that are deleted, emptied or changed while the run goes on are fetched again before it publishes."""
+def test_file_lost_during_a_run_is_fetched_again(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    """Files that are deleted, emptied or changed during a run are fetched again before publication."""
     with Simulator() as sim:
         files = sim.offer_export(export(20))
         sim.run_before_request(1, is_blob_named(LAST), harm_others(tmp_path / "versions" / EXPORT, files, harm))
@@ -95,8 +95,8 @@ def test_what_vanishes_under_a_run_is_fetched_again(tmp_path: Path, harm: Callab
     ],
     ids=["walk", "flat", "flat-delete", "decoded"],
 )
-def test_every_way_of_running_looks_before_it_publishes(tmp_path: Path, how: dict[str, object]) -> None:
-    """By walk, in the flat layout and unpacked, too, what vanishes under the run is there in the end."""
+def test_every_mode_checks_before_publication(tmp_path: Path, how: dict[str, object]) -> None:
+    """A walk, the flat layout and unpacked content also restore files lost during the run."""
     with Simulator() as sim:
         files = sim.offer_export(export(20))
         files.pop("data/empty") if how.get("inventory") else None
@@ -108,8 +108,8 @@ def test_every_way_of_running_looks_before_it_publishes(tmp_path: Path, how: dic
     assert {name: there.get(name) for name in files} == files
 
 
-def test_what_vanishes_again_and_again_is_not_published(tmp_path: Path) -> None:
-    """Exit 3 and a sentence that says so; the next run, undisturbed, fetches what is lost and publishes."""
+def test_files_lost_repeatedly_are_not_published(tmp_path: Path) -> None:
+    """If files vanish again and again, the run exits with 3; the next undisturbed run publishes."""
     with Simulator() as sim:
         files = sim.offer_export(export(20))
         folder = tmp_path / "versions" / EXPORT
@@ -130,12 +130,12 @@ def test_what_vanishes_again_and_again_is_not_published(tmp_path: Path) -> None:
     assert read_tree(folder) == files
 
 
-# --- in a night with nothing to do ---
+# --- in a run without changes ---
 
 
 @pytest.mark.parametrize("harm", [*HARMS, replace_with_folder])
-def test_an_unchanged_night_heals_what_was_harmed(tmp_path: Path, harm: Callable[[Path], None]) -> None:
-    """A tile of a published version that was deleted, emptied or changed is fetched again by the next run."""
+def test_unchanged_run_repairs_damage(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    """A tile of a published version that was deleted, emptied or changed is fetched by the next run."""
     with Simulator() as sim:
         files = sim.offer_export(export(20))
         assert sim.mirror(tmp_path).exit_code == 0
@@ -157,8 +157,8 @@ def test_an_unchanged_night_heals_what_was_harmed(tmp_path: Path, harm: Callable
     assert calm.events_of(VersionChosen)[0].state == "held"
 
 
-def test_a_night_of_an_export_that_was_exported_again_looks_too(tmp_path: Path) -> None:
-    """The service calls it modified, its listing is the same: it is held, but for the file that was deleted."""
+def test_run_of_a_repeated_export_checks_too(tmp_path: Path) -> None:
+    """If the service exported again with the same listing, only the deleted file is fetched."""
     with Simulator() as sim:
         files = sim.offer_export(export(20))
         assert sim.mirror(tmp_path).exit_code == 0
@@ -171,8 +171,8 @@ def test_a_night_of_an_export_that_was_exported_again_looks_too(tmp_path: Path) 
     assert os.listdir(tmp_path / "versions") == [EXPORT]
 
 
-def test_a_copied_destination_is_read_not_fetched(tmp_path: Path) -> None:
-    """Files with other mtimes and the right bytes are whole: they are read once, and known by their new look."""
+def test_copied_destination_is_read_not_fetched(tmp_path: Path) -> None:
+    """Files with other mtimes and the right bytes are read once, then known by their new stamps."""
     with Simulator() as sim:
         files = sim.offer_export(export(20))
         assert sim.mirror(tmp_path / "a").exit_code == 0
@@ -183,69 +183,69 @@ def test_a_copied_destination_is_read_not_fetched(tmp_path: Path) -> None:
     assert (run.exit_code, run.stats.kept, run.stats.presence_checked) == (0, len(files), len(files))
 
 
-# --- as far as there is time ---
+# --- limited time ---
 
 
 class RepeatedChecks:
-    """A version of many files that is looked at night after night, each time as long as one glance takes."""
+    """A version with many files that is checked in many runs, each with little time."""
 
     def __init__(self, folder: Path, files: int) -> None:
-        self.shelf = CatalogFixture(folder)
-        self.shelf.put_all({f"tiles/{number:04d}.bin": b"%d" % number for number in range(files)})
-        self.version = replace(self.shelf.version, files=files)
+        self.fixture = CatalogFixture(folder)
+        self.fixture.put_all({f"tiles/{number:04d}.bin": b"%d" % number for number in range(files)})
+        self.version = replace(self.fixture.version, files=files)
         self.clock = FakeClock()
 
-    def look(self, span: timedelta = timedelta(0)) -> PresenceResult:
-        """One night."""
-        return PresenceCheck(self.shelf.catalog, self.shelf.files, self.clock, max_time=span).check_next_files(
+    def check(self, span: timedelta = timedelta(0)) -> PresenceResult:
+        """Run one check."""
+        return PresenceCheck(self.fixture.catalog, self.fixture.files, self.clock, max_time=span).check_next_files(
             self.version
         )
 
     def path(self, number: int) -> Path:
-        """Where a file lies."""
-        return self.shelf.root / "versions" / self.shelf.version.name / f"tiles/{number:04d}.bin"
+        """Return the path of a file."""
+        return self.fixture.root / "versions" / self.fixture.version.name / f"tiles/{number:04d}.bin"
 
 
-def test_a_look_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
-    """However short the time, some nights look at all files, and then begin anew."""
-    nights = RepeatedChecks(tmp_path, 2 * FILES_PER_PRESENCE_PAGE + 88)
-    counts = [nights.look().files for _ in range(3)]
+def test_check_continues_where_the_last_one_stopped(tmp_path: Path) -> None:
+    """However short the time, several runs check all files, then start over."""
+    checks = RepeatedChecks(tmp_path, 2 * FILES_PER_PRESENCE_PAGE + 88)
+    counts = [checks.check().files for _ in range(3)]
     assert counts == [FILES_PER_PRESENCE_PAGE, FILES_PER_PRESENCE_PAGE, 88]
-    assert nights.look() == PresenceResult(FILES_PER_PRESENCE_PAGE, is_sound=True)
-    assert nights.look(timedelta(seconds=2)) == PresenceResult(FILES_PER_PRESENCE_PAGE + 88, is_sound=True)
-    assert nights.look(timedelta(seconds=2)) == PresenceResult(2 * FILES_PER_PRESENCE_PAGE + 88, is_sound=True)
+    assert checks.check() == PresenceResult(FILES_PER_PRESENCE_PAGE, is_sound=True)
+    assert checks.check(timedelta(seconds=2)) == PresenceResult(FILES_PER_PRESENCE_PAGE + 88, is_sound=True)
+    assert checks.check(timedelta(seconds=2)) == PresenceResult(2 * FILES_PER_PRESENCE_PAGE + 88, is_sound=True)
 
 
 def test_a_lost_file_is_found_when_its_turn_comes(tmp_path: Path) -> None:
-    """Not before, and never overlooked; the next look begins at the start."""
-    nights = RepeatedChecks(tmp_path, 2 * FILES_PER_PRESENCE_PAGE)
-    nights.path(FILES_PER_PRESENCE_PAGE + 3).unlink()
-    assert nights.look() == PresenceResult(FILES_PER_PRESENCE_PAGE, is_sound=True)
-    assert not nights.look().is_sound
-    nights.path(FILES_PER_PRESENCE_PAGE + 3).touch()
-    assert not nights.look(timedelta(seconds=2)).is_sound
-    assert nights.shelf.catalog.get_value(PROGRESS_KEY.format(nights.shelf.version.name)) == ""
+    """A lost file is found when the check reaches it, and the next check starts over."""
+    checks = RepeatedChecks(tmp_path, 2 * FILES_PER_PRESENCE_PAGE)
+    checks.path(FILES_PER_PRESENCE_PAGE + 3).unlink()
+    assert checks.check() == PresenceResult(FILES_PER_PRESENCE_PAGE, is_sound=True)
+    assert not checks.check().is_sound
+    checks.path(FILES_PER_PRESENCE_PAGE + 3).touch()
+    assert not checks.check(timedelta(seconds=2)).is_sound
+    assert checks.fixture.catalog.get_value(PROGRESS_KEY.format(checks.fixture.version.name)) == ""
 
 
-def test_reading_is_bounded_too(tmp_path: Path) -> None:
-    """Where all files look changed, a night reads a few of them, and the next nights the others."""
-    nights = RepeatedChecks(tmp_path, 5)
+def test_reading_is_limited_too(tmp_path: Path) -> None:
+    """If all stamps changed, each run reads a few files only."""
+    checks = RepeatedChecks(tmp_path, 5)
     for number in range(5):
-        os.utime(nights.path(number), (1, 1))
-    assert [nights.look() for _ in range(5)] == [PresenceResult(1, is_sound=True)] * 4 + [
+        os.utime(checks.path(number), (1, 1))
+    assert [checks.check() for _ in range(5)] == [PresenceResult(1, is_sound=True)] * 4 + [
         PresenceResult(5, is_sound=True)
     ]
 
 
-def test_a_look_that_ends_with_too_few_is_unsound(tmp_path: Path) -> None:
-    """A file that the catalog does not hold any more, though the version has it, shows in the count."""
-    nights = RepeatedChecks(tmp_path, 5)
-    nights.shelf.catalog.mark_wanted(nights.shelf.version, ["tiles/0003.bin"])
-    assert nights.look() == PresenceResult(4, is_sound=False)
+def test_check_with_too_few_files_is_not_sound(tmp_path: Path) -> None:
+    """A file that the catalog lost, although the version has it, shows in the count."""
+    checks = RepeatedChecks(tmp_path, 5)
+    checks.fixture.catalog.mark_wanted(checks.fixture.version, ["tiles/0003.bin"])
+    assert checks.check() == PresenceResult(4, is_sound=False)
 
 
-def test_the_listing_is_not_asked_for_in_such_a_night(tmp_path: Path) -> None:
-    """A night with nothing to do makes one request to the API, and none to the container."""
+def test_unchanged_run_does_not_list(tmp_path: Path) -> None:
+    """An unchanged run makes one request to the API, and none to the container."""
     with Simulator() as sim:
         sim.offer_export(export(20))
         assert sim.mirror(tmp_path).exit_code == 0

@@ -1,4 +1,4 @@
-"""Publishing: only what is whole, complete by meaning, and not suspiciously small becomes the current version."""
+"""Publication: only a complete, sound version of a plausible size becomes the current one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tilesync.model import Completeness
 
 
 def textured(uri: str) -> bytes:
-    """A GLB whose image lies beside it."""
-    said = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": uri}]}).encode()
-    said += b" " * (-len(said) % 4)
-    return struct.pack("<4sIIII", b"glTF", 2, 20 + len(said), len(said), 0x4E4F534A) + said
+    """Return a GLB whose image is a separate file."""
+    document = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": uri}]}).encode()
+    document += b" " * (-len(document) % 4)
+    return struct.pack("<4sIIII", b"glTF", 2, 20 + len(document), len(document), 0x4E4F534A) + document
 
 
-def test_what_is_asked_for_and_not_listed_stops_publishing(tmp_path: Path) -> None:
-    """Exit 3: each missing name with who asks for it, in tilesets and in GLBs; what arrived is kept."""
+def test_missing_references_stop_publication(tmp_path: Path) -> None:
+    """Exit 3: each missing name with its referrer, in tilesets and in GLBs; stored files are kept."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": tileset("a.glb", "sub/b.glb", "gone.glb"), "a.glb": glb(b"a"),
                   "sub/b.glb": textured("../textures/wall.png")})  # fmt: skip
@@ -47,8 +47,8 @@ def test_what_is_asked_for_and_not_listed_stops_publishing(tmp_path: Path) -> No
     assert (again.stats.fetched, again.stats.kept) == (2, 3)
 
 
-def test_missing_files_are_allowed_on_request(tmp_path: Path) -> None:
-    """Published, recorded in the manifest and in the counts; an unchanged night and an audit say so again, exit 0."""
+def test_allow_missing_publishes(tmp_path: Path) -> None:
+    """Missing files are in manifest and counts; an unchanged run and an audit report them, with exit 0."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": tileset("a.glb", "gone.glb"), "a.glb": glb(b"a"), "orphan.txt": b"x"})
         run = sim.mirror(tmp_path, allow_missing=True)
@@ -68,8 +68,8 @@ def test_missing_files_are_allowed_on_request(tmp_path: Path) -> None:
     assert any("gone.glb" in warning.message for warning in audit.events_of(Warned))
 
 
-def test_what_was_missing_from_the_start_does_not_hinder_healing(tmp_path: Path) -> None:
-    """A version that was published with a missing file is healed without being asked again to allow it."""
+def test_known_missing_file_does_not_prevent_repair(tmp_path: Path) -> None:
+    """A version published with a missing file is repaired without --allow-missing."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": tileset("a.glb", "gone.glb"), "a.glb": glb(b"a")})
         assert sim.mirror(tmp_path, allow_missing=True).error is None
@@ -81,8 +81,8 @@ def test_what_was_missing_from_the_start_does_not_hinder_healing(tmp_path: Path)
     assert verify(tmp_path).error is None
 
 
-def test_what_nothing_asks_for_is_mirrored_and_counted(tmp_path: Path) -> None:
-    """Orphans, and what only orphans ask for: part of the copy, no error."""
+def test_orphans_are_mirrored_and_counted(tmp_path: Path) -> None:
+    """Orphans, and files that only orphans refer to, are copied and are no error."""
     with Simulator() as sim:
         files = sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": glb(b"a"),
                           "old/tileset.json": tileset("b.glb", "never.glb"), "old/b.glb": glb(b"b")})  # fmt: skip
@@ -103,7 +103,7 @@ def test_the_counts_add_up(tmp_path: Path) -> None:
 
 
 def test_references_survive_an_interruption(tmp_path: Path) -> None:
-    """What the files of a first run ask for counts in the second, which reads none of them again."""
+    """References from a first run count in the second, which does not read those files again."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": tileset("a.glb", "b.glb", "gone.glb"), "a.glb": textured("a.png"),
                   "b.glb": glb(b"b"), "a.png": b"\x89PNG"})  # fmt: skip
@@ -117,8 +117,8 @@ def test_references_survive_an_interruption(tmp_path: Path) -> None:
     assert run.stats.completeness == Completeness(referenced=5, missing=1)
 
 
-def test_references_survive_the_loss_of_the_catalog(tmp_path: Path) -> None:
-    """Told again by the bytes: the healing of an adopted version knows what its files ask for."""
+def test_references_survive_loss_of_the_catalog(tmp_path: Path) -> None:
+    """References are read from the files again, so a rebuilt version can be repaired."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": tileset("a.glb", "b.glb"), "a.glb": textured("a.png"), "b.glb": glb(b"b"),
                   "a.png": b"\x89PNG"})  # fmt: skip
@@ -131,8 +131,8 @@ def test_references_survive_the_loss_of_the_catalog(tmp_path: Path) -> None:
     assert run.stats.completeness == Completeness(referenced=4)
 
 
-def test_the_audit_names_who_asks(tmp_path: Path) -> None:
-    """A file that is gone or wrong is told with a tileset, or GLB, that asks for it."""
+def test_audit_names_a_referrer(tmp_path: Path) -> None:
+    """A missing or damaged file is reported with a tileset or GLB that refers to it."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": tileset("sub/tileset.json"), "sub/tileset.json": tileset("a.glb", "b.glb"),
                   "sub/a.glb": textured("a.png"), "sub/a.png": b"\x89PNG", "sub/b.glb": glb(b"b")})  # fmt: skip
@@ -148,8 +148,8 @@ def test_the_audit_names_who_asks(tmp_path: Path) -> None:
     ]
 
 
-def test_the_audit_finds_what_the_manifest_hides(tmp_path: Path) -> None:
-    """A manifest that no longer lists a file proves its own files, and the tilesets still ask for the other."""
+def test_audit_finds_a_file_missing_in_the_manifest(tmp_path: Path) -> None:
+    """If the manifest lacks a file, the tilesets still refer to it, and the audit reports it."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": tileset("a.glb", "b.glb"), "a.glb": glb(b"a"), "b.glb": glb(b"b")})
         assert sim.mirror(tmp_path).error is None
@@ -164,7 +164,7 @@ def test_the_audit_finds_what_the_manifest_hides(tmp_path: Path) -> None:
 
 
 def test_trailing_bytes_and_unknown_contents_are_warnings(tmp_path: Path) -> None:
-    """Bytes behind a GLB, an empty content, one of no known format: published, with a warning for each kind."""
+    """Bytes after a GLB, an empty content and an unknown format are published, with one warning per problem."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": tileset("a.glb", "empty.b3dm", "odd.xyz"), "a.glb": glb(b"a") + b"\0\0\0\0",
                   "empty.b3dm": b"", "odd.xyz": b"<xyz>"})  # fmt: skip
@@ -188,8 +188,8 @@ def test_trailing_bytes_and_unknown_contents_are_warnings(tmp_path: Path) -> Non
         ("a.subtree", struct.pack("<4sIQQ", b"subt", 1, 200, 0)),
     ],
 )
-def test_a_truncated_file_fails(tmp_path: Path, name: str, data: bytes) -> None:
-    """Cut off by its own header, or no glTF where the name says so: exit 3, also with the MD5 right."""
+def test_truncated_file_fails(tmp_path: Path, name: str, data: bytes) -> None:
+    """A file cut off by its own header, or no glTF despite its name: exit 3, even if the MD5 matches."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": tileset(name), name: data})
         run = sim.mirror(tmp_path)
@@ -197,8 +197,8 @@ def test_a_truncated_file_fails(tmp_path: Path, name: str, data: bytes) -> None:
     assert [failed.error for failed in run.events_of(FileFailed)] == ["BlobDamaged"]
 
 
-def test_the_pointer_keeps_every_byte_but_the_prefixes(tmp_path: Path) -> None:
-    """Spelling of numbers, order and spaces of the root document stand as the exporter wrote them."""
+def test_pointer_changes_only_the_uris(tmp_path: Path) -> None:
+    """Number format, order and spaces of the root document stay as the exporter wrote them."""
     root = (
         b'{ "asset" : {"version":"1.1"},\n "geometricError": 1.500e+02, "schemaUri":"s.json",'
         b'\t"root":{"transform":[1.0,0,-0.0,1E3],"content":{"uri":"a.glb"}} , "extras":{"uri":"mine"}}'
@@ -214,8 +214,8 @@ def test_the_pointer_keeps_every_byte_but_the_prefixes(tmp_path: Path) -> None:
     assert hashlib.sha256((tmp_path / "versions" / EXPORT / "tileset.json").read_bytes()).digest()
 
 
-def test_a_root_that_is_no_tileset_is_not_published(tmp_path: Path) -> None:
-    """JSON without a root tile: said, and exit 3."""
+def test_root_without_a_tile_is_not_published(tmp_path: Path) -> None:
+    """JSON without a root tile is reported, with exit 3."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": b'{"asset": {"version": "1.1"}}'})
         run = sim.mirror(tmp_path)
@@ -223,8 +223,8 @@ def test_a_root_that_is_no_tileset_is_not_published(tmp_path: Path) -> None:
     assert not (tmp_path / "tileset.json").exists()
 
 
-def test_a_plan_tells_no_completeness(tmp_path: Path) -> None:
-    """--dry-run fetches nothing, so it counts nothing of what files ask for."""
+def test_dry_run_has_no_completeness(tmp_path: Path) -> None:
+    """A dry run fetches nothing, so it counts no references."""
     with Simulator() as sim:
         sim.offer_export(export())
         run = sim.dry_run(tmp_path / "dest")

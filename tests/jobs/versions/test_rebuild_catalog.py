@@ -1,4 +1,4 @@
-"""A catalog that was lost: told again by manifests and bytes, without the network where possible."""
+"""A lost catalog: rebuilt from manifests and files, without the network if possible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def delete_catalog(dest: Path) -> None:
 
 
 def test_nothing_is_fetched_again(tmp_path: Path) -> None:
-    """The catalog was deleted: the next night reads what is held and makes one request, to the API."""
+    """After the loss of the catalog, the next run reads the stored files and makes one request, to the API."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
@@ -37,7 +37,7 @@ def test_nothing_is_fetched_again(tmp_path: Path) -> None:
 
 
 def test_the_whole_state_folder_may_be_lost(tmp_path: Path) -> None:
-    """Without .tilesync altogether it is the same."""
+    """The result is the same without the whole state folder."""
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
@@ -47,8 +47,8 @@ def test_the_whole_state_folder_may_be_lost(tmp_path: Path) -> None:
         assert len(sim.requests) == 1
 
 
-def test_what_was_damaged_meanwhile_is_healed(tmp_path: Path) -> None:
-    """A file changed while there was no catalog: found by its SHA-256, fetched again, alone."""
+def test_damage_without_a_catalog_is_repaired(tmp_path: Path) -> None:
+    """A file changed while there was no catalog is found by its SHA-256, and only that is fetched."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
@@ -62,8 +62,8 @@ def test_what_was_damaged_meanwhile_is_healed(tmp_path: Path) -> None:
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
-def test_all_versions_are_taken_over(tmp_path: Path) -> None:
-    """Two versions held: both are known again, the current one stays current, and a third gets a name of its own."""
+def test_all_versions_are_rebuilt(tmp_path: Path) -> None:
+    """Both versions are known again, the current one stays current, and a third gets a new name."""
     with Simulator() as sim:
         first = sim.offer_export()
         sim.mirror(tmp_path)
@@ -83,8 +83,8 @@ def test_all_versions_are_taken_over(tmp_path: Path) -> None:
     assert read_tree(tmp_path / "versions" / f"{OTHER}-2") == third
 
 
-def test_an_unfinished_version_is_salvaged(tmp_path: Path) -> None:
-    """No manifest yet and no catalog: files that lie there with the listed MD5 are kept, the rest is fetched."""
+def test_unfinished_version_is_reused(tmp_path: Path) -> None:
+    """Without manifest and catalog, files with the listed MD5 are kept, and the others are fetched."""
     with Simulator() as sim:
         files = sim.offer_export()
         dead = sim.add_fault(is_blob, error_response(403, "AuthorizationFailure"), times=None, skip=9)
@@ -99,8 +99,8 @@ def test_an_unfinished_version_is_salvaged(tmp_path: Path) -> None:
     assert (run.stats.fetched, run.stats.kept) == (len(files) - 9, 9)
 
 
-def test_a_manifest_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
-    """A damaged manifest of an older version: a warning, its files untouched, the run goes on."""
+def test_unreadable_manifest_is_reported(tmp_path: Path) -> None:
+    """A damaged manifest of an older version is a warning; its files stay, and the run goes on."""
     with Simulator() as sim:
         first = sim.offer_export()
         sim.mirror(tmp_path)
@@ -114,8 +114,8 @@ def test_a_manifest_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     assert read_tree(tmp_path / "versions" / OTHER) == second
 
 
-def test_a_damaged_catalog_says_what_to_do(tmp_path: Path) -> None:
-    """A catalog that is no database: exit 8, the hint says that deleting it loses nothing, and it does not."""
+def test_damaged_catalog_has_a_hint(tmp_path: Path) -> None:
+    """A catalog that is no database: exit 8, and the hint to delete it is right: nothing is lost."""
     with Simulator() as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)

@@ -1,4 +1,4 @@
-"""Pointing back, the pin that comes with it, and forward again."""
+"""Rollback to an older version, its pin, and the way forward again."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def dest(tmp_path: Path) -> Path:
     return mirror_each(tmp_path, EXPORT, OTHER)
 
 
-def test_back_to_the_one_before(dest: Path) -> None:
-    """Without a name the pointer goes to the version before the current one, and is pinned there."""
+def test_roll_back_to_the_version_before(dest: Path) -> None:
+    """Without a name the pointer moves to the version before the current one, and is pinned there."""
     run = rollback(dest)
     assert run.error is None
     assert [event.version for event in run.events_of(VersionPublished)] == [EXPORT]
@@ -38,7 +38,7 @@ def test_back_to_the_one_before(dest: Path) -> None:
 
 
 def test_later_runs_mirror_and_leave_the_pointer(dest: Path) -> None:
-    """While it is pinned, new exports are held and not published, which is said; released, the pointer follows."""
+    """While the pointer is pinned, new exports are stored but not published; without the pin, it follows again."""
     rollback(dest)
     with Simulator() as sim:
         offer_exports(sim, EXPORT, OTHER, THIRD)
@@ -56,7 +56,7 @@ def test_later_runs_mirror_and_leave_the_pointer(dest: Path) -> None:
 
 
 def test_names_may_be_shortened(dest: Path) -> None:
-    """The first letters of a version are enough when they are those of one; else nothing moves."""
+    """A unique prefix of a version name is enough; with any other, nothing moves."""
     assert rollback(dest, "aaaa").error is None
     assert read_latest(dest)["version"] == EXPORT
     for name in ("x", "", "aaaa-"):
@@ -65,8 +65,8 @@ def test_names_may_be_shortened(dest: Path) -> None:
     assert read_latest(dest)["version"] == EXPORT
 
 
-def test_a_version_that_lost_files_is_not_pointed_at(dest: Path) -> None:
-    """The pointer stays where it is, and how the version is healed is said."""
+def test_damaged_version_is_refused(dest: Path) -> None:
+    """The pointer stays, and the hint says how to repair the version."""
     (dest / "versions" / EXPORT / "tiles/001.glb").unlink()
     run = rollback(dest, EXPORT)
     assert run.exit_code == 10
@@ -75,8 +75,8 @@ def test_a_version_that_lost_files_is_not_pointed_at(dest: Path) -> None:
     assert read_latest(dest)["version"] == OTHER
 
 
-def test_a_pin_outlives_the_catalog(dest: Path) -> None:
-    """The state can be deleted: the pin stands in latest.json too."""
+def test_pin_survives_loss_of_the_catalog(dest: Path) -> None:
+    """The pin is in `latest.json` too, so it survives the loss of the state folder."""
     rollback(dest)
     shutil.rmtree(dest / ".tilesync")
     with Simulator() as sim:
@@ -85,8 +85,8 @@ def test_a_pin_outlives_the_catalog(dest: Path) -> None:
     assert read_latest(dest)["version"] == EXPORT
 
 
-def test_a_pinned_version_never_retires(dest: Path) -> None:
-    """Whatever retention says, what the pointer names stays."""
+def test_pinned_version_never_retires(dest: Path) -> None:
+    """Retention never retires the version that the pointer names."""
     rollback(dest)
     with Simulator() as sim:
         offer_exports(sim, EXPORT, OTHER, THIRD)
@@ -96,8 +96,8 @@ def test_a_pinned_version_never_retires(dest: Path) -> None:
     assert verify(dest).error is None
 
 
-def test_a_kill_between_the_pin_and_the_pointer(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pin is known first: the next run carries the pointer there."""
+def test_kill_between_pin_and_pointer(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a kill between the pin and the move, the next run moves the pointer."""
 
     def kill(self: LocalPublication, version: Version, pointer: object, latest: object) -> None:
         raise SimulatedCrash
@@ -113,8 +113,8 @@ def test_a_kill_between_the_pin_and_the_pointer(dest: Path, monkeypatch: pytest.
     assert read_latest(dest)["version"] == EXPORT
 
 
-def test_where_nothing_is_held(tmp_path: Path) -> None:
-    """An empty or missing folder is an error of the destination, and is not made."""
+def test_empty_destination_is_an_error(tmp_path: Path) -> None:
+    """An empty or missing folder is an error, and is not created."""
     assert rollback(tmp_path / "missing").exit_code == 8
     assert not (tmp_path / "missing").exists()
     assert rollback(tmp_path).exit_code == 8

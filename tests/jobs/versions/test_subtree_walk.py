@@ -1,4 +1,4 @@
-"""What implicit tilesets ask for, followed through the files that are held."""
+"""Subtree walk: implicit tilesets, followed through the stored files."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ GLB = glb(b"x")
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> CatalogFixture:
+def fixture(tmp_path: Path) -> CatalogFixture:
     return CatalogFixture(tmp_path)
 
 
 def implicit_tile(*, levels: int, subtrees: str, content: str, available: int = 9) -> dict[str, Any]:
-    said = {"subdivisionScheme": "QUADTREE", "subtreeLevels": levels, "availableLevels": available}
+    subtree_json = {"subdivisionScheme": "QUADTREE", "subtreeLevels": levels, "availableLevels": available}
     return {
         "boundingVolume": BOX,
         "geometricError": 1,
         "content": {"uri": content},
-        "implicitTiling": {**said, "subtrees": {"uri": subtrees}},
+        "implicitTiling": {**subtree_json, "subtrees": {"uri": subtrees}},
     }
 
 
@@ -55,50 +55,50 @@ def implicit(
     content: str = CONTENTS,
     **also: Any,
 ) -> bytes:
-    """A tileset whose children are implicit root tiles."""
+    """Return a tileset whose children are implicit root tiles."""
     tiles = [*more] or [implicit_tile(levels=levels, available=available, subtrees=subtrees, content=content)]
     root = {"boundingVolume": BOX, "geometricError": 9, "refine": "ADD", "children": tiles}
     return json.dumps({"asset": {"version": "1.1"}, "geometricError": 9, "root": root, **also}).encode()
 
 
 def subtree(*, content: dict[str, int] = ALL, children: dict[str, int] = NONE, **more: Any) -> bytes:
-    """A subtree of which all tiles are available."""
-    said = {"tileAvailability": ALL, "contentAvailability": [content], "childSubtreeAvailability": children}
-    return json.dumps({**said, **more}).encode()
+    """Return a subtree whose tiles are all available."""
+    subtree_json = {"tileAvailability": ALL, "contentAvailability": [content], "childSubtreeAvailability": children}
+    return json.dumps({**subtree_json, **more}).encode()
 
 
-def make_binary_subtree(said: dict[str, Any], data: bytes = b"") -> bytes:
-    """A binary subtree with `data` in its buffer."""
-    text = json.dumps(said).encode()
+def make_binary_subtree(subtree_json: dict[str, Any], data: bytes = b"") -> bytes:
+    """Return a binary subtree with `data` in its buffer."""
+    text = json.dumps(subtree_json).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<4sIQQ", b"subt", 1, len(text), len(data)) + text + data
 
 
 def make_subtree_with_children(bits: int, *, content: dict[str, int] = ALL) -> bytes:
-    """A binary subtree of one level with some of its four children."""
-    said = {
+    """Return a binary subtree of one level with some of its four children."""
+    subtree_json = {
         "buffers": [{"byteLength": 8}],
         "bufferViews": [{"buffer": 0, "byteOffset": 0, "byteLength": 1}],
         "tileAvailability": ALL,
         "contentAvailability": [content],
         "childSubtreeAvailability": {"bitstream": 0},
     }
-    return make_binary_subtree(said, bytes([bits]) + bytes(7))
+    return make_binary_subtree(subtree_json, bytes([bits]) + bytes(7))
 
 
 def make_subtree_with_buffer(uri: str) -> bytes:
-    """A subtree of one level whose children stand in a file of their own."""
+    """Return a subtree of one level whose child availability is in a separate file."""
     views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
     return subtree(children={"bitstream": 0}, buffers=[{"uri": uri, "byteLength": 1}], bufferViews=views)
 
 
 def make_named_subtree(*texts: str, levels: int = 1) -> bytes:
-    """A subtree without children whose contents have a CONTENT_URI, by the property `u` of the class `k`."""
+    """Return a subtree without children whose contents have a CONTENT_URI, in property `u` of class `k`."""
     offsets = [len("".join(texts[:row]).encode()) for row in range(len(texts) + 1)]
     column, values = struct.pack(f"<{len(offsets)}I", *offsets), "".join(texts).encode()
     data = column + values
     views = [(0, len(column)), (len(column), len(values))]
-    said = {
+    subtree_json = {
         "buffers": [{"byteLength": len(data)}],
         "bufferViews": [{"buffer": 0, "byteOffset": start, "byteLength": size} for start, size in views],
         "tileAvailability": ALL,
@@ -107,7 +107,7 @@ def make_named_subtree(*texts: str, levels: int = 1) -> bytes:
         "propertyTables": [{"class": "k", "count": len(texts), "properties": {"u": {"values": 1, "stringOffsets": 0}}}],
         "contentMetadata": [0],
     }
-    return make_binary_subtree(said, data + bytes(-len(data) % 8))
+    return make_binary_subtree(subtree_json, data + bytes(-len(data) % 8))
 
 
 SCHEMA = json.dumps(
@@ -115,22 +115,24 @@ SCHEMA = json.dumps(
 ).encode()
 
 
-def advance_walk(shelf: CatalogFixture, **how: bool) -> set[str]:
-    return SubtreeWalk(shelf.version, shelf.catalog, shelf.files).advance(**how)
+def advance_walk(fixture: CatalogFixture, **options: bool) -> set[str]:
+    return SubtreeWalk(fixture.version, fixture.catalog, fixture.files).advance(**options)
 
 
-def contents(shelf: CatalogFixture) -> set[str]:
-    """Every content that a subtree asks for."""
+def contents(fixture: CatalogFixture) -> set[str]:
+    """Return every content that a subtree refers to."""
     return {
-        target for source, target, role in shelf.all_references() if role == Role.CONTENT and source.endswith("subtree")
+        target
+        for source, target, role in fixture.all_references()
+        if role == Role.CONTENT and source.endswith("subtree")
     }
 
 
-def problems(shelf: CatalogFixture) -> list[tuple[str, str]]:
-    return [(name, remark.problem) for name, remark in shelf.remarks()]
+def problems(fixture: CatalogFixture) -> list[tuple[str, str]]:
+    return [(name, remark.problem) for name, remark in fixture.remarks()]
 
 
-# --- real tilesets --------------------------------------------------------------------------------------------------
+# --- real tilesets ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -143,38 +145,43 @@ def problems(shelf: CatalogFixture) -> list[tuple[str, str]]:
     ],
 )
 def test_real_tilesets(tmp_path: Path, sample: str, entry: str, files: int, missing: set[str]) -> None:
-    """What a real tileset asks for is what lies in its folder, file for file, and only empty ones are remarked."""
+    """The references of a real tileset are its files, one for one, and only empty files are reported."""
     found = read_tree(samples.sample_folder(sample))
     found["tileset.json"] = found.pop(entry)
-    shelf = CatalogFixture(tmp_path, catalog=tmp_path / "catalog.sqlite3")
-    shelf.put_all(found)
+    fixture = CatalogFixture(tmp_path, catalog=tmp_path / "catalog.sqlite3")
+    fixture.put_all(found)
     assert len(found) == files
-    assert shelf.count_completeness() == Completeness(files + len(missing), len(missing))
-    assert shelf.missing() == missing
+    assert fixture.count_completeness() == Completeness(files + len(missing), len(missing))
+    assert fixture.missing() == missing
     hollow = {name for name, data in found.items() if not data}
-    assert {(name, remark.problem) for name, remark in shelf.remarks()} == {(name, "empty content") for name in hollow}
+    assert {(name, remark.problem) for name, remark in fixture.remarks()} == {
+        (name, "empty content") for name in hollow
+    }
 
 
 @pytest.mark.parametrize("sample", ["SparseImplicitOctree", "SparseImplicitQuadtree"])
 def test_each_file_of_a_real_tileset_is_missed(tmp_path: Path, sample: str) -> None:
-    """Whichever file is not there, it is missing; what only it asks for is an orphan, and nothing else is."""
+    """Any absent file is missing; files that only it refers to are orphans."""
     files = read_tree(samples.sample_folder(sample))
     for number, lost in enumerate(sorted(files)[::4]):
         if lost == "tileset.json":
             continue
-        shelf = CatalogFixture(tmp_path / str(number))
-        shelf.put_all({name: data for name, data in files.items() if name != lost})
-        found = shelf.count_completeness()
-        assert shelf.missing() == {lost}
+        fixture = CatalogFixture(tmp_path / str(number))
+        fixture.put_all({name: data for name, data in files.items() if name != lost})
+        found = fixture.count_completeness()
+        assert fixture.missing() == {lost}
         assert found.referenced - 1 + found.orphans == len(files) - 1
         assert bool(found.orphans) <= lost.endswith(".subtree")
 
 
-# --- in whatever order files come -----------------------------------------------------------------------------------
+# --- files in any order ----------------------------------------------------------------------------------------------
 
 
 def make_two_tilesets() -> dict[str, bytes]:
-    """Two implicit tilesets: one with a schema elsewhere, one of three levels with a buffer that two subtrees share."""
+    """Return two implicit tilesets.
+
+    One has an external schema, one has three levels and a buffer that two subtrees share.
+    """
     return {
         "tileset.json": tileset("a/tileset.json", "b/tileset.json"),
         "a/tileset.json": implicit(schemaUri="../schema.json"),
@@ -194,7 +201,7 @@ def make_two_tilesets() -> dict[str, bytes]:
     }
 
 
-ASKED_FOR = {
+REFERENCED = {
     ("a/tileset.json", "a/s/0/0/0.subtree", "subtree"),
     ("a/tileset.json", "schema.json", "schema"),
     ("a/s/0/0/0.subtree", "a/named.glb", "content"),
@@ -213,245 +220,249 @@ ASKED_FOR = {
 }
 
 
-def test_everything_at_once(shelf: CatalogFixture) -> None:
-    """Of files that are all there every reference is found, and those that ask for more by following are told."""
-    shelf.put_all(make_two_tilesets())
-    asking = {source for source, _, role in ASKED_FOR if role in {"subtree", "content"}} - {"tileset.json"}
-    assert advance_walk(shelf) == asking
-    assert shelf.all_references() == ASKED_FOR
-    assert shelf.count_completeness() == Completeness(referenced=len(make_two_tilesets()))
+def test_everything_at_once(fixture: CatalogFixture) -> None:
+    """If all files are there, every reference is found, and the files with new references are returned."""
+    fixture.put_all(make_two_tilesets())
+    asking = {source for source, _, role in REFERENCED if role in {"subtree", "content"}} - {"tileset.json"}
+    assert advance_walk(fixture) == asking
+    assert fixture.all_references() == REFERENCED
+    assert fixture.count_completeness() == Completeness(referenced=len(make_two_tilesets()))
 
 
 @settings(max_examples=60)
 @given(st.permutations(sorted(make_two_tilesets())), st.sets(st.integers(0, len(make_two_tilesets()))), st.booleans())
 def test_any_order_gives_the_same_closure(names: list[str], stops: set[int], restart: bool) -> None:
-    """Files may come in any order, in any steps, with restarts: what is asked for in the end is the same."""
+    """Files may arrive in any order and steps, with restarts: the references in the end are the same."""
     files = make_two_tilesets()
     with tempfile.TemporaryDirectory() as folder:
-        shelf = CatalogFixture(Path(folder))
-        following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+        fixture = CatalogFixture(Path(folder))
+        following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
         grown = set[str]()
         for number, name in enumerate(names):
-            shelf.put(name, files[name])
+            fixture.put(name, files[name])
             if number in stops:
                 if restart:
-                    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+                    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
                 grown |= following.advance()
-                assert shelf.all_references() <= ASKED_FOR
+                assert fixture.all_references() <= REFERENCED
         grown |= following.advance()
-        assert shelf.all_references() == ASKED_FOR
+        assert fixture.all_references() == REFERENCED
         assert "b/s/1/0/1.subtree" in grown
-        assert shelf.count_completeness() == Completeness(referenced=len(files))
-        assert shelf.all_references() == ASKED_FOR
-        shelf.catalog.close()
+        assert fixture.count_completeness() == Completeness(referenced=len(files))
+        assert fixture.all_references() == REFERENCED
+        fixture.catalog.close()
 
 
 @settings(max_examples=40)
 @given(st.permutations(sorted(make_two_tilesets())), st.integers(1, len(make_two_tilesets())))
 def test_a_walk_ends_with_the_same_closure(names: list[str], batch: int) -> None:
-    """Fetching only what is asked for, so many at a time, finds every file, each once."""
+    """Fetching only referenced files, in batches, finds every file once."""
     files = make_two_tilesets()
     with tempfile.TemporaryDirectory() as folder:
-        shelf = CatalogFixture(Path(folder))
+        fixture = CatalogFixture(Path(folder))
         following, fetched, wanted = (
-            SubtreeWalk(shelf.version, shelf.catalog, shelf.files),
+            SubtreeWalk(fixture.version, fixture.catalog, fixture.files),
             list[str](),
             {"tileset.json"},
         )
         while wanted:
             for name in sorted(wanted, key=names.index)[:batch]:
-                shelf.put(name, files[name])
+                fixture.put(name, files[name])
                 fetched.append(name)
             following.advance()
-            wanted = {"tileset.json"} | {target for _, target, _ in shelf.all_references()}
+            wanted = {"tileset.json"} | {target for _, target, _ in fixture.all_references()}
             wanted -= set(fetched)
         assert sorted(fetched) == sorted(files)
-        shelf.catalog.close()
+        fixture.catalog.close()
 
 
-def test_growing_again_finds_nothing_new(shelf: CatalogFixture) -> None:
-    """What was followed is not followed again by the same one, and following anew leaves it as it was."""
-    shelf.put_all(make_two_tilesets())
-    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+def test_advancing_again_finds_nothing_new(fixture: CatalogFixture) -> None:
+    """A walk follows nothing twice, and a new walk gives the same result."""
+    fixture.put_all(make_two_tilesets())
+    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
     assert following.advance()
     assert following.advance() == set()
     assert following.advance(is_final=True) == set()
-    assert advance_walk(shelf, is_final=True)
-    assert shelf.all_references() == ASKED_FOR
+    assert advance_walk(fixture, is_final=True)
+    assert fixture.all_references() == REFERENCED
 
 
-def test_two_roots_may_share_their_subtrees(shelf: CatalogFixture) -> None:
-    """Two implicit tiles of one tileset with the same subtrees and other contents ask for the contents of both."""
+def test_two_roots_may_share_their_subtrees(fixture: CatalogFixture) -> None:
+    """Two implicit tiles with the same subtrees and other contents refer to the contents of both."""
     roots = [implicit_tile(levels=1, subtrees=SUBTREES, content=f"{n}/{{level}}-{{x}}-{{y}}.glb") for n in "ab"]
-    shelf.put_all(
+    fixture.put_all(
         {
             "tileset.json": implicit(*roots),
             "s/0/0/0.subtree": make_subtree_with_children(1),
             "s/1/0/0.subtree": subtree(),
         }
     )
-    shelf.count_completeness()
-    assert shelf.missing() == {"a/0-0-0.glb", "a/1-0-0.glb", "b/0-0-0.glb", "b/1-0-0.glb"}
-    assert problems(shelf) == []
+    fixture.count_completeness()
+    assert fixture.missing() == {"a/0-0-0.glb", "a/1-0-0.glb", "b/0-0-0.glb", "b/1-0-0.glb"}
+    assert problems(fixture) == []
 
 
-def test_a_disk_that_folds_case(shelf: CatalogFixture) -> None:
-    """On a disk that folds case subtrees are found however they are spelled, and missing ones named as asked for."""
-    shelf.catalog.set_case_insensitive(is_case_insensitive=True)
-    shelf.put_all(
+def test_case_insensitive_disk(fixture: CatalogFixture) -> None:
+    """On a case-insensitive disk, subtrees are found in any spelling, and missing ones are named as referenced."""
+    fixture.catalog.set_case_insensitive(is_case_insensitive=True)
+    fixture.put_all(
         {
             "tileset.json": implicit(subtrees=f"S{SUBTREES}", content=f"C{CONTENTS[1:]}"),
             "SS/0/0/0.subtree": make_subtree_with_children(0b11),
         }
     )
-    shelf.put("SS/1/0/0.subtree", subtree(content=NONE))
+    fixture.put("SS/1/0/0.subtree", subtree(content=NONE))
     for spelled in ("Ss/0/0/0.subtree", "Ss/1/0/0.subtree"):  # such a disk has them under these names, too
-        shelf.write(spelled, (shelf.root / "versions/e1" / spelled.replace("Ss", "SS")).read_bytes())
-    assert shelf.count_completeness() == Completeness(referenced=5, missing=2)
-    assert shelf.missing() == {"Ss/1/1/0.subtree", "C/0/0/0.glb"}
+        fixture.write(spelled, (fixture.root / "versions/e1" / spelled.replace("Ss", "SS")).read_bytes())
+    assert fixture.count_completeness() == Completeness(referenced=5, missing=2)
+    assert fixture.missing() == {"Ss/1/1/0.subtree", "C/0/0/0.glb"}
 
 
-# --- schema ---------------------------------------------------------------------------------------------------------
+# --- schema ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_schema_is_awaited(shelf: CatalogFixture) -> None:
-    """As long as the schema is not there nothing is followed, since it may rename contents; then it is."""
-    shelf.put_all(
+def test_walk_waits_for_the_schema(fixture: CatalogFixture) -> None:
+    """Nothing is followed before the schema is stored, since it may rename contents."""
+    fixture.put_all(
         {"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
-    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
     assert following.advance() == set()
-    assert contents(shelf) == set()
-    shelf.put("schema.json", SCHEMA)
+    assert contents(fixture) == set()
+    fixture.put("schema.json", SCHEMA)
     assert following.advance() == {"tileset.json", "s/0/0/0.subtree"}
-    assert contents(shelf) == {"other.glb"}
+    assert contents(fixture) == {"other.glb"}
 
 
-def test_a_schema_inside_counts_too(shelf: CatalogFixture) -> None:
-    """A schema within the tileset renames contents as one elsewhere does."""
-    shelf.put_all(
+def test_embedded_schema_counts_too(fixture: CatalogFixture) -> None:
+    """An embedded schema renames contents like an external one."""
+    fixture.put_all(
         {"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
-    advance_walk(shelf)
-    assert contents(shelf) == {"other.glb"}
+    advance_walk(fixture)
+    assert contents(fixture) == {"other.glb"}
 
 
-def test_who_reads_the_pointer_is_warned_of_content_uris(shelf: CatalogFixture) -> None:
-    """The pointer cannot lead to what subtrees name themselves, relative to the tileset that they belong to."""
-    shelf.put_all(
+def test_content_uris_give_a_warning_about_the_pointer(fixture: CatalogFixture) -> None:
+    """The pointer cannot rebase names in subtrees, which are relative to their tileset."""
+    fixture.put_all(
         {"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
-    advance_walk(shelf)
-    assert problems(shelf) == [("tileset.json", "pointer")]
-    shelf.put("tileset.json", implicit())
-    advance_walk(shelf)
-    assert problems(shelf) == []
+    advance_walk(fixture)
+    assert problems(fixture) == [("tileset.json", "pointer")]
+    fixture.put("tileset.json", implicit())
+    advance_walk(fixture)
+    assert problems(fixture) == []
 
 
-def test_a_schema_that_never_comes_says_nothing(shelf: CatalogFixture) -> None:
-    """At the end a missing schema is missing, and the templates hold; when it comes after all, they hold no more."""
-    shelf.put_all(
+def test_missing_schema_counts_as_empty(fixture: CatalogFixture) -> None:
+    """In the end a missing schema is missing and the templates hold; if it arrives later, it takes effect."""
+    fixture.put_all(
         {"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
-    assert shelf.count_completeness() == Completeness(referenced=4, missing=2)
-    assert shelf.missing() == {"schema.json", "c/0/0/0.glb"}
-    shelf.put_all({"schema.json": SCHEMA, "other.glb": GLB})
-    assert shelf.count_completeness() == Completeness(referenced=4)
+    assert fixture.count_completeness() == Completeness(referenced=4, missing=2)
+    assert fixture.missing() == {"schema.json", "c/0/0/0.glb"}
+    fixture.put_all({"schema.json": SCHEMA, "other.glb": GLB})
+    assert fixture.count_completeness() == Completeness(referenced=4)
 
 
-def test_a_broken_schema_counts_as_missing(shelf: CatalogFixture) -> None:
-    """A schema that cannot be read is remarked and counts as missing, until it can."""
-    shelf.put_all({"tileset.json": implicit(schemaUri="schema"), "s/0/0/0.subtree": make_named_subtree("other.glb")})
-    shelf.put_unread("schema", SCHEMA[:-1])
-    shelf.put_all({"c/0/0/0.glb": GLB, "other.glb": GLB})
-    assert shelf.count_completeness() == Completeness(referenced=5, missing=1, orphans=1)
-    ((name, asker, _),) = shelf.catalog.references.list_missing(shelf.version)
+def test_broken_schema_counts_as_missing(fixture: CatalogFixture) -> None:
+    """A schema that cannot be read is reported and counts as missing, until it is repaired."""
+    fixture.put_all({"tileset.json": implicit(schemaUri="schema"), "s/0/0/0.subtree": make_named_subtree("other.glb")})
+    fixture.put_unread("schema", SCHEMA[:-1])
+    fixture.put_all({"c/0/0/0.glb": GLB, "other.glb": GLB})
+    assert fixture.count_completeness() == Completeness(referenced=5, missing=1, orphans=1)
+    ((name, asker, _),) = fixture.catalog.references.list_missing(fixture.version)
     assert (name[:8], asker) == ("schema: ", "schema")
-    shelf.put("schema", SCHEMA)
-    assert shelf.count_completeness() == Completeness(referenced=4, orphans=1)
+    fixture.put("schema", SCHEMA)
+    assert fixture.count_completeness() == Completeness(referenced=4, orphans=1)
 
 
-# --- buffers --------------------------------------------------------------------------------------------------------
+# --- buffers ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_buffer_is_awaited(shelf: CatalogFixture) -> None:
-    """A subtree waits for the buffer that it needs; at the end the buffer is missing, and nothing else is."""
-    shelf.put_all(
+def test_subtree_waits_for_its_buffer(fixture: CatalogFixture) -> None:
+    """A subtree waits for its buffer; in the end only the buffer is missing."""
+    fixture.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin"), "c/0/0/0.glb": GLB}
     )
-    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
     assert following.advance() == {"tileset.json"}
-    assert shelf.count_completeness() == Completeness(referenced=3, missing=1, orphans=1)
-    assert shelf.missing() == {"s/0/0/b.bin"}
-    shelf.put("s/0/0/b.bin", b"\x08")
+    assert fixture.count_completeness() == Completeness(referenced=3, missing=1, orphans=1)
+    assert fixture.missing() == {"s/0/0/b.bin"}
+    fixture.put("s/0/0/b.bin", b"\x08")
     assert following.advance() == {"s/0/0/0.subtree"}
-    assert shelf.count_completeness() == Completeness(referenced=5, missing=1)
-    assert shelf.missing() == {"s/1/1/1.subtree"}
+    assert fixture.count_completeness() == Completeness(referenced=5, missing=1)
+    assert fixture.missing() == {"s/1/1/1.subtree"}
 
 
-def test_a_buffer_that_is_mended_is_read_anew(shelf: CatalogFixture) -> None:
-    """A subtree that could not be read for its buffer counts as missing only as long as that buffer is broken."""
-    shelf.put_all(
+def test_repaired_buffer_is_read_again(fixture: CatalogFixture) -> None:
+    """A subtree with a broken buffer counts as missing only until the buffer is repaired."""
+    fixture.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin"), "c/0/0/0.glb": GLB}
     )
-    shelf.put("s/0/0/b.bin", b"")
-    assert shelf.count_completeness().missing == 1
-    shelf.put("s/0/0/b.bin", b"\x00")
-    assert shelf.count_completeness() == Completeness(referenced=4)
-    assert shelf.remarks() == []
+    fixture.put("s/0/0/b.bin", b"")
+    assert fixture.count_completeness().missing == 1
+    fixture.put("s/0/0/b.bin", b"\x00")
+    assert fixture.count_completeness() == Completeness(referenced=4)
+    assert fixture.remarks() == []
 
 
-def test_buffers_from_elsewhere_cannot_be_read(shelf: CatalogFixture) -> None:
-    """A subtree that needs what lies in another container is unreadable."""
-    shelf.put_all(
+def test_buffer_in_another_container_is_unreadable(fixture: CatalogFixture) -> None:
+    """A subtree whose buffer is in another container is unreadable."""
+    fixture.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("https://elsewhere.org/b.bin")}
     )
-    found = shelf.count_completeness()
+    found = fixture.count_completeness()
     assert (found.missing, found.unfollowed) == (1, 1)
-    assert shelf.missing() == {"s/0/0/0.subtree: its buffer https://elsewhere.org/b.bin leads elsewhere"}
+    assert fixture.missing() == {"s/0/0/0.subtree: its buffer https://elsewhere.org/b.bin is outside the container"}
 
 
-def test_names_of_buffers_are_shown_safely(shelf: CatalogFixture) -> None:
-    """What stands in a subtree goes into sentences as it may be shown and written, without what may be secret."""
-    shelf.put_all(
+def test_names_of_buffers_are_shown_safely(fixture: CatalogFixture) -> None:
+    """Messages show names from a subtree without control characters and secrets."""
+    fixture.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("\ud800\n\x1b.bin?sig=SECRET")}
     )
-    assert shelf.count_completeness().missing == 2
-    assert shelf.missing() == {
+    assert fixture.count_completeness().missing == 2
+    assert fixture.missing() == {
         "\ufffd\ufffd\ufffd.bin is not UTF-8",
-        "s/0/0/0.subtree: its buffer \ufffd\ufffd\ufffd.bin leads elsewhere",
+        "s/0/0/0.subtree: its buffer \ufffd\ufffd\ufffd.bin is outside the container",
     }
 
 
 @pytest.mark.parametrize("most", [0, 1])
-def test_what_is_read_is_bounded(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    """A subtree, or buffers, larger than may be read whole make it unreadable; at the bound they are read."""
-    said = make_subtree_with_buffer("b.bin")
-    monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", len(said) - 1 + most)
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": said, "c/0/0/0.glb": GLB, "s/0/0/b.bin": b"\0"})
-    assert shelf.count_completeness().missing == 1 - most
-    shelf.put("s/0/0/b.bin", bytes(len(said) + most))
-    assert shelf.count_completeness().missing == 1
+def test_subtree_size_is_limited(fixture: CatalogFixture, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """A subtree or buffers above the limit are unreadable; at the limit they are read."""
+    subtree_json = make_subtree_with_buffer("b.bin")
+    monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", len(subtree_json) - 1 + most)
+    fixture.put_all(
+        {"tileset.json": implicit(), "s/0/0/0.subtree": subtree_json, "c/0/0/0.glb": GLB, "s/0/0/b.bin": b"\0"}
+    )
+    assert fixture.count_completeness().missing == 1 - most
+    fixture.put("s/0/0/b.bin", bytes(len(subtree_json) + most))
+    assert fixture.count_completeness().missing == 1
 
 
-def test_buffers_are_bounded_together(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many buffers that are each small enough may be too much together."""
+def test_total_buffer_size_is_limited(fixture: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many small buffers together may exceed the limit."""
     buffers = [{"uri": f"{number}.bin", "byteLength": 1} for number in range(3)]
     views = [{"buffer": number, "byteOffset": 0, "byteLength": 1} for number in range(3)]
     tiles, content, children = ({"bitstream": number} for number in range(3))
-    said = subtree(content=content, children=children, tileAvailability=tiles, buffers=buffers, bufferViews=views)
+    subtree_json = subtree(
+        content=content, children=children, tileAvailability=tiles, buffers=buffers, bufferViews=views
+    )
     files = {f"s/0/0/{number}.bin": b"\1" + bytes(599) for number in range(3)}
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": said, "c/0/0/0.glb": GLB, **files})
-    shelf.put("s/1/0/0.subtree", subtree(content=NONE))
-    assert len(said) < 1799
+    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": subtree_json, "c/0/0/0.glb": GLB, **files})
+    fixture.put("s/1/0/0.subtree", subtree(content=NONE))
+    assert len(subtree_json) < 1799
     monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", 1800)
-    assert shelf.count_completeness() == Completeness(referenced=7)
+    assert fixture.count_completeness() == Completeness(referenced=7)
     monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", 1799)
-    assert shelf.count_completeness().missing == 1
-    assert shelf.missing() == {"s/0/0/0.subtree: its buffers have more than 1,799 bytes"}
+    assert fixture.count_completeness().missing == 1
+    assert fixture.missing() == {"s/0/0/0.subtree: its buffers have more than 1,799 bytes"}
 
 
-# --- what cannot be followed ----------------------------------------------------------------------------------------
+# --- limits and errors -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -467,52 +478,54 @@ def test_buffers_are_bounded_together(shelf: CatalogFixture, monkeypatch: pytest
         (b"[" * 100_000, "not a readable subtree"),
     ],
 )
-def test_an_unreadable_subtree_counts_as_missing(shelf: CatalogFixture, data: bytes, reason: str) -> None:
-    """A subtree that says nothing that can be read is one missing file, with the reason; when it is mended, none."""
-    shelf.put_all({"tileset.json": implicit(), "c/0/0/0.glb": GLB})
-    shelf.put_unread("s/0/0/0.subtree", data)
-    assert shelf.count_completeness() == Completeness(referenced=3, missing=1, orphans=1)
-    ((sentence, asker, role),) = shelf.catalog.references.list_missing(shelf.version)
+def test_unreadable_subtree_counts_as_missing(fixture: CatalogFixture, data: bytes, reason: str) -> None:
+    """An unreadable subtree is one missing file, with the reason, until it is repaired."""
+    fixture.put_all({"tileset.json": implicit(), "c/0/0/0.glb": GLB})
+    fixture.put_unread("s/0/0/0.subtree", data)
+    assert fixture.count_completeness() == Completeness(referenced=3, missing=1, orphans=1)
+    ((sentence, asker, role),) = fixture.catalog.references.list_missing(fixture.version)
     assert (asker, role) == ("s/0/0/0.subtree", "")
     assert sentence.startswith("s/0/0/0.subtree: ")
     assert reason in sentence
-    shelf.put("s/0/0/0.subtree", subtree())
-    assert shelf.count_completeness() == Completeness(referenced=3)
+    fixture.put("s/0/0/0.subtree", subtree())
+    assert fixture.count_completeness() == Completeness(referenced=3)
 
 
-def test_a_subtree_that_claims_too_much_is_unreadable(shelf: CatalogFixture) -> None:
+def test_subtree_with_too_many_tiles_is_unreadable(fixture: CatalogFixture) -> None:
     """2^40 tiles are refused at once."""
-    shelf.put_all({"tileset.json": implicit(levels=21), "s/0/0/0.subtree": subtree()})
+    fixture.put_all({"tileset.json": implicit(levels=21), "s/0/0/0.subtree": subtree()})
     started = time.perf_counter()
-    assert shelf.count_completeness().missing == 1
+    assert fixture.count_completeness().missing == 1
     assert time.perf_counter() - started < 2
-    assert "1466015503701 tiles" in shelf.missing().pop()
+    assert "1466015503701 tiles" in fixture.missing().pop()
 
 
-def test_a_subtree_that_is_gone_from_the_disk_is_unreadable(shelf: CatalogFixture) -> None:
-    """A subtree that someone removed behind our back counts as missing; it does not end the run."""
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": subtree()})
-    (shelf.root / "versions/e1/s/0/0/0.subtree").unlink()
-    assert shelf.count_completeness().missing == 1
+def test_deleted_subtree_counts_as_missing(fixture: CatalogFixture) -> None:
+    """A subtree that someone deleted counts as missing, and does not end the run."""
+    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": subtree()})
+    (fixture.root / "versions/e1/s/0/0/0.subtree").unlink()
+    assert fixture.count_completeness().missing == 1
 
 
-def test_broken_names_of_contents_are_unreadable(shelf: CatalogFixture) -> None:
-    """A CONTENT_URI that is no UTF-8 makes the subtree unreadable, however many could be read before it."""
+def test_invalid_content_uri_is_unreadable(fixture: CatalogFixture) -> None:
+    """A CONTENT_URI that is not UTF-8 makes the subtree unreadable, even if others were read before."""
     broken = make_named_subtree("a.glb", "ä", levels=2).replace("ä".encode(), b"\xc3\x28")
-    shelf.put_all({"tileset.json": implicit(levels=2, schema=json.loads(SCHEMA)), "s/0/0/0.subtree": broken})
-    assert shelf.count_completeness().missing == 1
-    assert "CONTENT_URI" in shelf.missing().pop()
+    fixture.put_all({"tileset.json": implicit(levels=2, schema=json.loads(SCHEMA)), "s/0/0/0.subtree": broken})
+    assert fixture.count_completeness().missing == 1
+    assert "CONTENT_URI" in fixture.missing().pop()
 
 
-def test_a_template_without_variables_ends(shelf: CatalogFixture) -> None:
-    """A template that names one file for all tiles is remarked; the file is followed for each available one."""
-    shelf.put_all({"tileset.json": implicit(subtrees="one.subtree", available=3), "one.subtree": subtree(children=ALL)})
-    shelf.put("c/0/0/0.glb", GLB)
-    assert shelf.count_completeness() == Completeness(referenced=2 + 21, missing=20)
-    assert {name for name in shelf.missing() if name.startswith("c/2/")} == {
+def test_template_without_variables_ends(fixture: CatalogFixture) -> None:
+    """A template with one name for all tiles is reported; its file is followed for each available tile."""
+    fixture.put_all(
+        {"tileset.json": implicit(subtrees="one.subtree", available=3), "one.subtree": subtree(children=ALL)}
+    )
+    fixture.put("c/0/0/0.glb", GLB)
+    assert fixture.count_completeness() == Completeness(referenced=2 + 21, missing=20)
+    assert {name for name in fixture.missing() if name.startswith("c/2/")} == {
         f"c/2/{x}/{y}.glb" for x in range(4) for y in range(4)
     }
-    assert set(problems(shelf)) == {
+    assert set(problems(fixture)) == {
         ("one.subtree", "cycle"), ("one.subtree", "availability"), ("tileset.json", "template")
     }  # fmt: skip
 
@@ -521,109 +534,109 @@ def test_a_template_without_variables_ends(shelf: CatalogFixture) -> None:
     ("template", "cells"),
     [("{level}.subtree", 1 + 4 + 16), ("{x}.subtree", 1 + 4 + 12 + 24), ("s/{x}/{y}", 1 + 2 + 3 + 3)],
 )
-def test_a_subtree_is_followed_for_each_tile_that_it_serves(shelf: CatalogFixture, template: str, cells: int) -> None:
-    """Whatever a template of subtrees lacks, the contents of each tile that is reached by it are asked for."""
-    shelf.put("tileset.json", implicit(subtrees=template, available=4))
+def test_a_subtree_is_followed_for_each_tile_that_it_serves(fixture: CatalogFixture, template: str, cells: int) -> None:
+    """If a template lacks a variable, the contents of each tile reached through it are found."""
+    fixture.put("tileset.json", implicit(subtrees=template, available=4))
     for number in range(3):
-        shelf.put(template.format(level=number, x=number, y=0), subtree(children=ALL))
-    shelf.count_completeness()
-    assert ("tileset.json", "template") in problems(shelf)
-    assert len([name for name in shelf.missing() if name.startswith("c/")]) == cells
+        fixture.put(template.format(level=number, x=number, y=0), subtree(children=ALL))
+    fixture.count_completeness()
+    assert ("tileset.json", "template") in problems(fixture)
+    assert len([name for name in fixture.missing() if name.startswith("c/")]) == cells
 
 
-def test_an_octree_whose_template_lacks_z(shelf: CatalogFixture) -> None:
-    """Each of the tiles above one another gets its own contents from the subtree that they share."""
+def test_octree_template_without_z(fixture: CatalogFixture) -> None:
+    """Tiles above one another share a subtree, and each gets its own contents."""
     tile = implicit_tile(levels=1, subtrees="s/{level}/{x}/{y}", content="c/{level}/{x}/{y}/{z}", available=2)
     tile["implicitTiling"]["subdivisionScheme"] = "OCTREE"
-    shelf.put_all({"tileset.json": implicit(tile), "s/0/0/0": subtree(children=ALL)})
-    shelf.put_all({f"s/1/{x}/{y}": subtree() for x in (0, 1) for y in (0, 1)})
-    assert shelf.count_completeness() == Completeness(referenced=2 + 4 + 9, missing=9)
-    assert "c/1/1/1/1" in shelf.missing()
+    fixture.put_all({"tileset.json": implicit(tile), "s/0/0/0": subtree(children=ALL)})
+    fixture.put_all({f"s/1/{x}/{y}": subtree() for x in (0, 1) for y in (0, 1)})
+    assert fixture.count_completeness() == Completeness(referenced=2 + 4 + 9, missing=9)
+    assert "c/1/1/1/1" in fixture.missing()
 
 
-def test_a_file_that_serves_more_tiles_than_anybody_asks_for_is_unreadable(shelf: CatalogFixture) -> None:
-    """A tree of 30 levels in a few bytes: not all of what it asks for is known, which is said, and settling ends."""
-    shelf.put_all({"tileset.json": implicit(subtrees="{x}.subtree", content="c", available=30), "c": GLB})
-    shelf.put_all({f"{x}.subtree": subtree(children=ALL) for x in range(2)})
+def test_subtree_for_too_many_tiles_is_unreadable(fixture: CatalogFixture) -> None:
+    """A tree of 30 levels in a few bytes is reported as not fully known, and the walk ends."""
+    fixture.put_all({"tileset.json": implicit(subtrees="{x}.subtree", content="c", available=30), "c": GLB})
+    fixture.put_all({f"{x}.subtree": subtree(children=ALL) for x in range(2)})
     started = time.process_time()
-    assert shelf.count_completeness().missing > 1
+    assert fixture.count_completeness().missing > 1
     assert time.process_time() - started < 15
-    assert any("serves too many tiles" in name for name in shelf.missing())
+    assert any("serves too many tiles" in name for name in fixture.missing())
 
 
 @pytest.mark.parametrize("children", [NONE, ALL])
-def test_what_is_announced_and_not_there_is_given_up(shelf: CatalogFixture, children: dict[str, int]) -> None:
-    """Half a kilobyte that announces a million files is followed as far as it takes to see that they are not there."""
-    shelf.put("tileset.json", implicit(levels=10, available=20))
-    shelf.put("s/0/0/0.subtree", subtree(children=children))
+def test_absent_announced_files_end_the_walk(fixture: CatalogFixture, children: dict[str, int]) -> None:
+    """Half a kilobyte that announces a million files is followed only until it is clear that they are absent."""
+    fixture.put("tileset.json", implicit(levels=10, available=20))
+    fixture.put("s/0/0/0.subtree", subtree(children=children))
     tracemalloc.start()
     started = time.perf_counter()
-    found = shelf.count_completeness()
+    found = fixture.count_completeness()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert module.FIRST_CHECKPOINT_FILES <= found.missing < 2 * module.FIRST_CHECKPOINT_FILES
-    assert any("given up" in name for name in shelf.missing())
+    assert any("not followed further" in name for name in fixture.missing())
     assert (most < 60 << 20, time.perf_counter() - started < 30) == (True, True)
 
 
-def test_what_is_left_out_is_not_given_up(shelf: CatalogFixture) -> None:
-    """Contents that the globs leave out are not looked for, so they say nothing of those behind them."""
-    shelf.version = replace(shelf.version, globs=Globs(exclude=("c/**",)))
-    shelf.put("tileset.json", implicit(levels=8, available=8))
-    shelf.put("s/0/0/0.subtree", subtree())
-    assert shelf.count_completeness() == Completeness(referenced=2 + 21_845)
+def test_excluded_files_do_not_end_the_walk(fixture: CatalogFixture) -> None:
+    """Contents that the globs exclude are not checked, so they do not end the walk."""
+    fixture.version = replace(fixture.version, globs=Globs(exclude=("c/**",)))
+    fixture.put("tileset.json", implicit(levels=8, available=8))
+    fixture.put("s/0/0/0.subtree", subtree())
+    assert fixture.count_completeness() == Completeness(referenced=2 + 21_845)
 
 
-def test_growing_pauses_until_it_is_known_what_is_there(shelf: CatalogFixture) -> None:
-    """Of many contents the first are asked for, and the others once those are there: a walk finds them all."""
-    shelf.put("tileset.json", implicit(levels=8, available=8))
-    shelf.put("s/0/0/0.subtree", subtree())
-    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+def test_walk_pauses_until_announced_files_are_there(fixture: CatalogFixture) -> None:
+    """Of many contents the first are announced, the others once those are there: a walk finds all."""
+    fixture.put("tileset.json", implicit(levels=8, available=8))
+    fixture.put("s/0/0/0.subtree", subtree())
+    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
     assert following.advance() == {"tileset.json", "s/0/0/0.subtree"}
-    first = len(shelf.references_from("s/0/0/0.subtree"))
+    first = len(fixture.references_from("s/0/0/0.subtree"))
     assert module.FIRST_CHECKPOINT_FILES <= first < 21_845
     assert following.advance() == set()
-    for name in shelf.references_from("s/0/0/0.subtree"):
-        shelf.put_unread(name, GLB)
+    for name in fixture.references_from("s/0/0/0.subtree"):
+        fixture.put_unread(name, GLB)
     assert following.advance(is_final=True) == {"s/0/0/0.subtree"}
-    assert len(shelf.references_from("s/0/0/0.subtree")) == 21_845
+    assert len(fixture.references_from("s/0/0/0.subtree")) == 21_845
 
 
-def test_children_of_one_name_cost_little(shelf: CatalogFixture) -> None:
-    """A quarter million children that are one file are that file, asked for once."""
-    shelf.put("tileset.json", implicit(levels=9, available=40, subtrees="{level}.subtree"))
-    shelf.put_all({"0.subtree": subtree(content=NONE, children=ALL), "9.subtree": subtree(content=NONE)})
+def test_children_of_one_name_cost_little(fixture: CatalogFixture) -> None:
+    """A quarter million children with one name are one file, referenced once."""
+    fixture.put("tileset.json", implicit(levels=9, available=40, subtrees="{level}.subtree"))
+    fixture.put_all({"0.subtree": subtree(content=NONE, children=ALL), "9.subtree": subtree(content=NONE)})
     started = time.perf_counter()
-    assert shelf.count_completeness() == Completeness(referenced=3)
+    assert fixture.count_completeness() == Completeness(referenced=3)
     assert time.perf_counter() - started < 20
 
 
-def test_a_subtree_that_asks_for_too_much_is_unreadable(shelf: CatalogFixture) -> None:
-    """A few bytes that announce 2^24 children are refused, in no time and no room, and nothing of them is told."""
-    shelf.put("tileset.json", implicit(levels=12, available=40))
-    shelf.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
+def test_subtree_with_too_many_children_is_unreadable(fixture: CatalogFixture) -> None:
+    """A few bytes that announce 2^24 children are refused fast, with little memory and no references."""
+    fixture.put("tileset.json", implicit(levels=12, available=40))
+    fixture.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
     started = time.perf_counter()
-    assert shelf.count_completeness() == Completeness(referenced=3, missing=1)
+    assert fixture.count_completeness() == Completeness(referenced=3, missing=1)
     assert time.perf_counter() - started < 10
-    assert shelf.missing() == {"s/0/0/0.subtree: it asks for more than 1,048,576 child subtrees"}
-    assert len(shelf.all_references()) == 1
+    assert fixture.missing() == {"s/0/0/0.subtree: it announces more than 1,048,576 child subtrees"}
+    assert len(fixture.all_references()) == 1
 
 
 @pytest.mark.parametrize(("key", "number"), [("MAX_CHILD_SUBTREES", 16), ("MAX_CONTENTS_PER_SUBTREE", 5)])
-def test_bounds_are_sharp(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch, key: str, number: int) -> None:
-    """Exactly as many children and contents as may be are followed, one more is too much."""
-    shelf.put_all({"tileset.json": implicit(levels=2), "s/0/0/0.subtree": subtree(children=ALL)})
+def test_limits_are_exact(fixture: CatalogFixture, monkeypatch: pytest.MonkeyPatch, key: str, number: int) -> None:
+    """As many children and contents as the limit are followed, and one more is too many."""
+    fixture.put_all({"tileset.json": implicit(levels=2), "s/0/0/0.subtree": subtree(children=ALL)})
     monkeypatch.setattr(module, key, number)
-    assert shelf.count_completeness() == Completeness(referenced=2 + 16 + 5, missing=16 + 5)
+    assert fixture.count_completeness() == Completeness(referenced=2 + 16 + 5, missing=16 + 5)
     monkeypatch.setattr(module, key, number - 1)
-    assert shelf.count_completeness() == Completeness(referenced=3, missing=1)
+    assert fixture.count_completeness() == Completeness(referenced=3, missing=1)
 
 
-def test_children_that_are_not_held_cost_little(shelf: CatalogFixture) -> None:
-    """Many children that are not there take neither much memory nor much time, now or when one grows again."""
-    shelf.put("tileset.json", implicit(levels=6))
-    shelf.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
-    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+def test_missing_children_cost_little(fixture: CatalogFixture) -> None:
+    """Many missing children take little memory and time, also when the walk advances again."""
+    fixture.put("tileset.json", implicit(levels=6))
+    fixture.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
+    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     following.advance()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
@@ -634,30 +647,30 @@ def test_children_that_are_not_held_cost_little(shelf: CatalogFixture) -> None:
     tracemalloc.stop()
     assert most < 10 << 20
     assert time.perf_counter() - started < 20
-    shelf.put("s/6/63/63.subtree", subtree())
+    fixture.put("s/6/63/63.subtree", subtree())
     assert following.advance() == {"s/6/63/63.subtree"}
 
 
-# --- remarks --------------------------------------------------------------------------------------------------------
+# --- diagnostics -----------------------------------------------------------------------------------------------------
 
 
-def test_the_available_levels_end_nothing(shelf: CatalogFixture) -> None:
-    """Subtrees below the available levels are asked for, as viewers do, and it is remarked."""
-    shelf.put_all(
+def test_available_levels_do_not_end_the_walk(fixture: CatalogFixture) -> None:
+    """Subtrees below the available levels are followed, as viewers do, and reported."""
+    fixture.put_all(
         {"tileset.json": implicit(available=1), "s/0/0/0.subtree": make_subtree_with_children(1), "c/0/0/0.glb": GLB}
     )
-    shelf.put_all({"s/1/0/0.subtree": subtree(), "c/1/0/0.glb": GLB})
-    assert shelf.count_completeness() == Completeness(referenced=5)
-    assert problems(shelf) == [("s/0/0/0.subtree", "availability"), ("s/1/0/0.subtree", "availability")]
+    fixture.put_all({"s/1/0/0.subtree": subtree(), "c/1/0/0.glb": GLB})
+    assert fixture.count_completeness() == Completeness(referenced=5)
+    assert problems(fixture) == [("s/0/0/0.subtree", "availability"), ("s/1/0/0.subtree", "availability")]
 
 
-def test_what_the_availability_gets_wrong_is_remarked(shelf: CatalogFixture) -> None:
-    """What a subtree says and must not is remarked with its file, and no error."""
+def test_wrong_availability_is_reported(fixture: CatalogFixture) -> None:
+    """An invalid availability is reported with its file, and is no error."""
     wrong = subtree(tileAvailability={"constant": 1, "availableCount": 7})
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": wrong, "c/0/0/0.glb": GLB})
-    assert shelf.count_completeness() == Completeness(referenced=3)
+    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": wrong, "c/0/0/0.glb": GLB})
+    assert fixture.count_completeness() == Completeness(referenced=3)
     sentence = "availableCount of tileAvailability is 7, 1 are available"
-    assert shelf.remarks() == [("s/0/0/0.subtree", Diagnostic("availability", sentence))]
+    assert fixture.remarks() == [("s/0/0/0.subtree", Diagnostic("availability", sentence))]
 
 
 @pytest.mark.parametrize(
@@ -667,65 +680,69 @@ def test_what_the_availability_gets_wrong_is_remarked(shelf: CatalogFixture) -> 
         ("../../{level}/{x}/{y}.subtree", Completeness(referenced=1, unfollowed=1)),
         ("con/{level}/{x}/{y}.subtree", Completeness(referenced=2, missing=1)),
         (f"{HOME}/s/{{level}}/{{x}}/{{y}}.subtree", Completeness(referenced=3, missing=1, unfollowed=1)),
-        ("a.3tz/{level}/{x}/{y}.subtree", Completeness(referenced=2, missing=0, unfollowed=1)),  # it is not walked
+        (
+            "a.3tz/{level}/{x}/{y}.subtree",
+            Completeness(referenced=2, missing=0, unfollowed=1),
+        ),  # archives are not walked
     ],
 )
-def test_where_templates_may_lead(shelf: CatalogFixture, template: str, found: Completeness) -> None:
-    """Templates are URIs like others: what leads out is not followed, what no folder can hold is missing, what lies in
-    an archive is the archive.
+def test_template_targets(fixture: CatalogFixture, template: str, found: Completeness) -> None:
+    """Templates are URIs like others.
+
+    External targets are not followed, unsafe ones are missing, and archives are not walked.
     """
-    shelf.put_all({"tileset.json": implicit(subtrees=template)})
-    shelf.put_all({"s/0/0/0.subtree": subtree(), "a.3tz": b"PK\x03\x04"})
-    settled = shelf.count_completeness()
+    fixture.put_all({"tileset.json": implicit(subtrees=template)})
+    fixture.put_all({"s/0/0/0.subtree": subtree(), "a.3tz": b"PK\x03\x04"})
+    settled = fixture.count_completeness()
     assert (settled.referenced, settled.missing) == (found.referenced, found.missing)
     assert settled.unfollowed == found.unfollowed
 
 
-def test_templates_are_resolved_anew(shelf: CatalogFixture) -> None:
-    """A template that led elsewhere, as long as the container's address was not known, is followed once it is."""
-    known, shelf.version = shelf.version, replace(shelf.version, container_url="")
-    shelf.put_all({"tileset.json": implicit(subtrees=f"{HOME}/{SUBTREES}"), "s/0/0/0.subtree": subtree(content=NONE)})
-    assert shelf.count_completeness() == Completeness(referenced=1, orphans=1, unfollowed=1)
-    shelf.version = known
-    assert shelf.count_completeness() == Completeness(referenced=2, unfollowed=1)
+def test_templates_are_resolved_again(fixture: CatalogFixture) -> None:
+    """A template with an absolute URI is followed once the address of the container is known."""
+    known, fixture.version = fixture.version, replace(fixture.version, container_url="")
+    fixture.put_all({"tileset.json": implicit(subtrees=f"{HOME}/{SUBTREES}"), "s/0/0/0.subtree": subtree(content=NONE)})
+    assert fixture.count_completeness() == Completeness(referenced=1, orphans=1, unfollowed=1)
+    fixture.version = known
+    assert fixture.count_completeness() == Completeness(referenced=2, unfollowed=1)
 
 
-def test_what_a_changed_tileset_no_longer_asks_for(shelf: CatalogFixture) -> None:
-    """When the templates of a tileset change, its subtrees, which do not, ask for what the new ones say, and only."""
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_children(0), "c/0/0/0.glb": GLB})
-    assert shelf.count_completeness() == Completeness(referenced=3)
-    shelf.put_all({"tileset.json": implicit(content="d/{level}/{x}/{y}.glb"), "d/0/0/0.glb": GLB})
-    assert shelf.count_completeness() == Completeness(referenced=3, orphans=1)
-    assert contents(shelf) == {"d/0/0/0.glb"}
+def test_changed_templates_replace_references(fixture: CatalogFixture) -> None:
+    """If the templates of a tileset change, its unchanged subtrees refer to the new names only."""
+    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_children(0), "c/0/0/0.glb": GLB})
+    assert fixture.count_completeness() == Completeness(referenced=3)
+    fixture.put_all({"tileset.json": implicit(content="d/{level}/{x}/{y}.glb"), "d/0/0/0.glb": GLB})
+    assert fixture.count_completeness() == Completeness(referenced=3, orphans=1)
+    assert contents(fixture) == {"d/0/0/0.glb"}
 
 
-def test_what_a_subtree_says_itself_stays(shelf: CatalogFixture) -> None:
-    """Following anew voids what following said, never what the bytes of the subtree said when they passed."""
-    shelf.put_all(
+def test_own_references_of_a_subtree_stay(fixture: CatalogFixture) -> None:
+    """A new walk clears references of earlier walks, never those read from the file itself."""
+    fixture.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin?x=1"), "s/0/0/b.bin": b"\0"}
     )
-    shelf.put("c/0/0/0.glb", GLB)
+    fixture.put("c/0/0/0.glb", GLB)
     for _ in range(3):
-        assert shelf.count_completeness() == Completeness(referenced=4)
-        assert problems(shelf) == [("s/0/0/0.subtree", "query")]
+        assert fixture.count_completeness() == Completeness(referenced=4)
+        assert problems(fixture) == [("s/0/0/0.subtree", "query")]
 
 
-def test_many_contents_are_told_in_portions(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a subtree asks for goes to the catalog in portions, and all of it arrives."""
+def test_many_contents_are_saved_in_parts(fixture: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The references of a subtree go to the catalog in parts, and none is lost."""
     monkeypatch.setattr(module, "MAX_REFERENCES_IN_MEMORY", 7)
     portions: list[int] = []
-    told = shelf.catalog.references.add
+    original_add = fixture.catalog.references.add
 
-    def noted(version: Any, source: str, reading: Any, **how: bool) -> None:
-        portions.append(len(reading.references))
-        told(version, source, reading, **how)
+    def counting_add(version: Any, source: str, content: Any, **options: bool) -> None:
+        portions.append(len(content.references))
+        original_add(version, source, content, **options)
 
-    monkeypatch.setattr(shelf.catalog.references, "add", noted)
-    shelf.put_all({"tileset.json": implicit(levels=3), "s/0/0/0.subtree": subtree(children=ALL)})
-    advance_walk(shelf)
+    monkeypatch.setattr(fixture.catalog.references, "add", counting_add)
+    fixture.put_all({"tileset.json": implicit(levels=3), "s/0/0/0.subtree": subtree(children=ALL)})
+    advance_walk(fixture)
     assert max(portions) == 7
-    assert shelf.references_from("s/0/0/0.subtree") == fill_names(CONTENTS, range(3))
-    assert shelf.references_from("s/0/0/0.subtree", Role.SUBTREE) == fill_names(SUBTREES, [3])
+    assert fixture.references_from("s/0/0/0.subtree") == fill_names(CONTENTS, range(3))
+    assert fixture.references_from("s/0/0/0.subtree", Role.SUBTREE) == fill_names(SUBTREES, [3])
 
 
 def fill_names(template: str, levels: Iterable[int]) -> set[str]:

@@ -31,4 +31,8 @@ class WindowsNameWarner:
         self._has_warned, examples, count = True, list(self._found)[:MAX_NAMES_SHOWN], len(self._found)
         shown = ", ".join([*map(quote_name, examples), *(["…"] if count > MAX_NAMES_SHOWN else [])])
         what = f"{format_count(count, 'name')} that Windows cannot hold: {shown}"
-        observe(Warned(f"{what}; held here, and lost where this copy goes to Windows ({make_exclude_hint(examples)})"))
+        observe(
+            Warned(
+                f"{what}; they are stored here, but a copy to Windows would lose them ({make_exclude_hint(examples)})"
+            )
+        )

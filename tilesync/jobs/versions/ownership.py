@@ -140,9 +140,9 @@ def find_owner(publication: ReadOnlyPublication) -> str:
     latest = publication.latest() or {}
     if owner := read_owner({"owner": latest.get("imodel")}):
         return owner
-    held = {version.name: version for version in _list_finished(publication)}
-    newest = sorted(held.values(), key=lambda version: version.published_at or "")[-1:]
-    named = held.get(str(latest.get("version")))
+    finished = {version.name: version for version in _list_finished(publication)}
+    newest = sorted(finished.values(), key=lambda version: version.published_at or "")[-1:]
+    named = finished.get(str(latest.get("version")))
     return next((_get_version_owner(version) for version in ([named] if named is not None else newest)), "")
 
 

@@ -130,8 +130,8 @@ class Publisher:
     def _release_unusable(self, version: Version, defects: Collection[str]) -> list[DamagedFile]:
         """Report the damaged files that something refers to, and return those that are errors.
 
-        Those count as not stored any more, so that the next run fetches them again. A version that was published
-        before may have been published with --allow-missing, so its damaged files are no errors.
+        Errors count as not stored any more, so that the next run fetches them again. A version that was published
+        before may have used --allow-missing, so its damaged files are errors only if the scene depends on them.
         """
         failed, tolerates = list[DamagedFile](), self._allow_missing or version.published_at is not None
         for each in list_unusable(version, self._catalog):
