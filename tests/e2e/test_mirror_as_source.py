@@ -453,7 +453,7 @@ def test_what_only_the_service_can_be_asked_is_refused(source: Path, tmp_path: P
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     """A missing path is a usage error; a text that may be a link is not repeated."""
-    assert "no folder" in run_copy("./nowhere", tmp_path / "d", exit_code=2)["message"]
+    assert "does not exist" in run_copy("./nowhere", tmp_path / "d", exit_code=2)["message"]
     for secret in ("host/container?sig=secret", "./a?sig=secret", "a/b&sig=secret"):
         assert "secret" not in str(run_copy(secret, tmp_path / "d", exit_code=2))
     assert not (tmp_path / "d").exists()

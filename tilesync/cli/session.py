@@ -201,7 +201,7 @@ class Session:
                 self._end_run(self._build_failed_line(error_for_signal(number)))
                 os._exit(128 + number)
             received.append(number)
-            self._progress.print_line("stopping; send the signal again to stop at once")
+            self._progress.print_line("stopping; send the signal once more to stop at once")
             work_task.cancel()
 
         with _handle_signals(stop):
