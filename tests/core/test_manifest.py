@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilesync import __version__
-from tilesync.core.manifest import format_timestamp, make_header, make_line, read_header, read_line
+from tilesync.core.manifest import format_timestamp, is_known_defect, make_header, make_line, read_header, read_line
 from tilesync.model import EVERYTHING, Blob, Completeness, Content, Globs, Inventory, StoredFile, UnpackedFile, Version
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -235,3 +235,11 @@ def test_defects_are_listed_only_if_there_are_any() -> None:
     document = make_header(VERSION, damaged=["a.glb"], elsewhere=["a.json: x leads back"])
     assert (document["damaged_names"], document["elsewhere"]) == (["a.glb"], ["a.json: x leads back"])
     assert read_header(document, name=VERSION.name) == read_header(plain, name=VERSION.name)
+
+
+def test_known_defects_are_told_by_their_file() -> None:
+    """A release that describes a defect in other words still knows it; another file with one is new."""
+    known = {"a.json: leads viewers elsewhere", "missing.glb"}
+    assert is_known_defect("a.json", "a.json: refers to another host", known)
+    assert not is_known_defect("b.json", "b.json: leads viewers elsewhere", known)
+    assert not is_known_defect("a", "a: refers to another host", known)

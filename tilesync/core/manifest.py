@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -149,6 +149,14 @@ def read_header(document: Mapping[str, Any], *, name: str) -> Version:
             **{each.name: read_count(document.get(each.name, 0)) for each in fields(Completeness)}
         ),
     )
+
+
+def is_known_defect(subject: str, message: str, defects: Collection[str]) -> bool:
+    """Return whether a defect of a file is among the known ones, in whatever words a release described it.
+
+    `message` is `subject`, a colon and a sentence.
+    """
+    return message in defects or any(each.startswith(f"{subject}: ") for each in defects)
 
 
 def read_defects(header_line: Mapping[str, Any]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from tilesync.core.manifest import read_defects, read_header, read_line
+from tilesync.core.manifest import is_known_defect, read_defects, read_header, read_line
 from tilesync.core.wording import format_count
 from tilesync.errors import BlobDamaged, DestinationError, Incomplete, Unreadable, VerifyFailed
 from tilesync.events import Finding, Warned
@@ -300,7 +300,11 @@ class _VersionAudit:
                     Finding(damaged_file.name, "content", f"is damaged: {damaged_file.reason}", damaged_file.referrer)
                 )
         for unmet in list_unmet(version, self._scratch):
-            if (unmet.name or unmet.message) in known_defects:
+            if (
+                unmet.name in known_defects
+                if unmet.name
+                else is_known_defect(unmet.subject, unmet.message, known_defects)
+            ):
                 self._observe(Warned(f"missing since it was published: {unmet.message}"))
             elif unmet.name is None:
                 self._add_finding(Finding(unmet.referrer, "reference", unmet.message))

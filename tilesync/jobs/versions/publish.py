@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from tilesync.core import sidecar as notes
-from tilesync.core.manifest import format_timestamp, make_header, make_line
+from tilesync.core.manifest import format_timestamp, is_known_defect, make_header, make_line
 from tilesync.core.sidecar import SidecarEntry
 from tilesync.core.wording import format_count, format_file_count
 from tilesync.errors import Incomplete
@@ -93,7 +93,8 @@ class Publisher:
         missing_count = unreadable_count = 0
         first_message, includes_empty = "", False
         for each in list_unmet(version, self._catalog):
-            allowed = self._allow_missing or has_known_gaps or (each.name or each.message) in defects
+            known = each.name in defects if each.name else is_known_defect(each.subject, each.message, defects)
+            allowed = self._allow_missing or has_known_gaps or known
             if each.name is None and each.subject in damaged_names:
                 continue  # already reported as damaged, so its references cannot be followed
             if allowed:
@@ -122,7 +123,7 @@ class Publisher:
             return 0
         failed = 0
         for name, where in self._catalog.references.list_leading_elsewhere(version):
-            if (message := f"{name}: {where}") not in defects:
+            if not is_known_defect(name, message := f"{name}: {where}", defects):
                 self._run.observe(FileFailed(name, "LeadsAway", message))
                 failed += 1
         return failed
