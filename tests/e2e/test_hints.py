@@ -114,7 +114,7 @@ SERVICE_CASES = [
     HintCase(is_api, 500, "", "Unavailable", "kept failing", RUN_LATER_HINT),
     HintCase(is_api, 503, "", "Unavailable", "kept failing", RUN_LATER_HINT),
     HintCase(
-        everything, 403, "AuthenticationFailed", "NotAuthorised", "also through a fresh link", "that rewrites URLs"
+        everything, 403, "AuthenticationFailed", "NotAuthorised", "also through a fresh link", "rewrite their URLs"
     ),
     HintCase(everything, 403, "AccountIsDisabled", "NotAuthorised", "also through a fresh link", "only its owner"),
     HintCase(
