@@ -633,7 +633,7 @@ def test_absolute_uris_into_the_container_are_refused(inventory: Inventory, tmp_
         (failure,) = run.events_of(FileFailed)
         assert (failure.name, failure.error) == ("tileset.json", "LeadsAway")
         assert failure.message.startswith(
-            f"tileset.json: {len(uris)} URIs lead elsewhere: the first, {uris[0]} leads back"
+            f"tileset.json: {len(uris)} URIs lead elsewhere: the first, {uris[0]} points back"
         )
         assert len([remark for remark in run.events_of(DiagnosticReported) if remark.problem == "absolute URL"]) == 1
         assert not (tmp_path / "tileset.json").exists()

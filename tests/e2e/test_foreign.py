@@ -280,7 +280,7 @@ def test_no_home_for_the_state(bucket_server: BucketServer) -> None:
     place, server = f"s3://{bucket_server.new_bucket()}/there", {"TILESYNC_ENDPOINT_URL": bucket_server.url}
     done = run_without_home("versions", place, "--json", **ENVIRONMENT, **server)
     assert (done.exit_code, done.last_line["error"]) == (2, "UsageError"), done.stderr
-    assert "no home folder for the state" in done.last_line["message"]
+    assert "this user has no home folder" in done.last_line["message"]
     assert "--state-dir" in done.last_line["hint"]
     assert not Path("~").exists()
 

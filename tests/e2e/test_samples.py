@@ -143,5 +143,5 @@ def test_what_is_known_of_the_imperfect_ones_is_said(tmp_path: Path) -> None:
     assert [remark.name for remark in told[CYCLIC] if remark.problem == "cycle"] == ["tilesetWithCycleA.json"]
     (missing,) = [remark for remark in told[INCOMPLETE] if remark.problem == "missing"]
     assert missing.name == "content/1/1/0.b3dm"
-    assert "subtrees/1.1/0.0.0.json asks for it" in missing.message
+    assert "subtrees/1.1/0.0.0.json refers to it" in missing.message
     assert len([remark for remark in told[EMPTY] if remark.problem == "empty content"]) == 21

@@ -56,7 +56,7 @@ class Target:
         root = default_state_root()
         if root is None:
             raise UsageError(
-                "no folder is settings for the state of the destination: this user has no home folder",
+                "no folder is set for the state of the destination: this user has no home folder",
                 hint=_NO_HOME_HINT,
             )
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.location))[:80].strip("-")

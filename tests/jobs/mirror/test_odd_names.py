@@ -79,7 +79,7 @@ def test_a_file_and_a_folder_of_one_name(tmp_path: Path, inventory: Inventory, o
             run = job(tmp_path, inventory=inventory)
             assert isinstance(run.error, UnsafeName), run.error
             message = f"{run.error} {run.error.hint}"
-            assert "both a file and a folder: tiles/0, beside tiles/0/1" in message
+            assert "both a file and a folder: tiles/0, and tiles/0/1" in message
             assert "--exclude tiles/0," in message
             assert "move it away" not in message
         for number, glob in enumerate(("tiles/0", "tiles/0/**")):

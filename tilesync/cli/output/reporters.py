@@ -146,7 +146,7 @@ class MessagePrinter:
 
     @print_event.register
     def _(self, event: Finding) -> None:
-        referrer = f"; {event.asked_by} asks for it" if event.asked_by else ""
+        referrer = f"; {event.asked_by} refers to it" if event.asked_by else ""
         self._print_limited(f"{event.problem}: {event.name} {event.message}{referrer}")
 
     @print_event.register
