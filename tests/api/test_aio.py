@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,8 @@ import tilesync as ts
 from tests.support.builders import IMODEL, export, read_tree
 from tests.support.faults import error_response, is_api, is_blob, is_blob_named, wait_for
 from tests.support.simulator import EXPORT, Simulator, run_program
-from tilesync.events import Event, VersionPublished
+from tilesync.api.aio import Call
+from tilesync.events import Event, VersionPublished, Warned
 
 CHANGING = {"seconds", "started", "finished", "host"}
 """Fields of the last line that differ from run to run."""
@@ -230,6 +232,54 @@ def test_a_blocking_call_below_a_running_loop(sim: Simulator, tmp_path: Path) ->
         return ts.mirror(IMODEL, tmp_path / "d", **service(sim))
 
     assert asyncio.run(cell()).published
+
+
+INTERRUPTED = """
+import asyncio, os, signal, sys, threading
+import tilesync as ts
+
+async def cell():
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    ts.mirror(sys.argv[1], sys.argv[2], auth=ts.Token(sys.argv[4]), api_url=sys.argv[3])
+
+loop = asyncio.new_event_loop()
+try:
+    loop.run_until_complete(cell())
+except KeyboardInterrupt:
+    print("interrupted", [t.name for t in threading.enumerate() if t.name.startswith("tilesync")])
+"""
+
+
+def test_an_interrupt_below_a_running_loop_ends_the_run(sim: Simulator, tmp_path: Path) -> None:
+    """Ctrl-C in a notebook cancels the run, and the destination is free again."""
+    files = sim.offer_export()
+    gate = threading.Event()
+    sim.add_fault(is_blob, wait_for(gate, at_most=60), times=None)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, IMODEL, str(tmp_path / "d"), sim.url, sim.token],
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    gate.set()
+    sim.faults.clear()
+    assert (done.returncode, done.stdout) == (0, "interrupted []\n"), done.stderr
+    assert ts.mirror(IMODEL, tmp_path / "d", **service(sim)).stats.verified == len(files)
+
+
+def test_listeners_get_one_event_at_a_time() -> None:
+    """Events come from many threads; a listener never runs twice at once."""
+    inside, overlaps = [0], list[int]()
+
+    def listener(event: Event) -> None:
+        inside[0] += 1
+        time.sleep(0.001)
+        overlaps.append(inside[0])
+        inside[0] -= 1
+
+    call = Call(None, listener, None, None)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: call.observe(Warned(str(number))), range(64)))
+    assert overlaps == [1] * 64
+    assert len(call.monitor.warnings) == 64
 
 
 def test_on_publish_gets_the_report(sim: Simulator, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.support.builders import IMODEL, export, make_stored_blobs
 from tests.support.faults import Effect, Fault, RequestMatcher, blob_name, call_before, is_blob, is_listing
 from tilesync.app import commands as wiring
 from tilesync.app import service as services
-from tilesync.app.requests import Target
+from tilesync.app.requests import MirrorRequest, Target
 from tilesync.azure.sas import parse_sas_link
 from tilesync.demo.fake_service import FakeRequest, FakeResponse, FakeService, StoredBlob
 from tilesync.errors import TilesyncError
@@ -165,7 +165,7 @@ class Simulator(FakeService):
 
     # --- runs ---
 
-    def mirror_request(self, dest: Path, **changes: Any) -> wiring.MirrorRequest:
+    def mirror_request(self, dest: Path, **changes: Any) -> MirrorRequest:
         """Make the request of `tilesync mirror`."""
         service = services.Service(
             self.url,
@@ -176,7 +176,7 @@ class Simulator(FakeService):
         if link := changes.pop("link", None):
             changes["link"] = link if isinstance(link, SasUrl) else parse_sas_link(link)
         defaults = {"wait": timedelta(seconds=5), "poll": timedelta(milliseconds=50)}
-        return wiring.MirrorRequest(service=service, selector=selector, destination=dest, **{**defaults, **changes})
+        return MirrorRequest(service=service, selector=selector, destination=dest, **{**defaults, **changes})
 
     def mirror(self, dest: Path, **changes: Any) -> JobOutcome:
         """Run the mirror job over real sockets; return its result."""
@@ -193,7 +193,7 @@ class Simulator(FakeService):
             env={"TILESYNC_API_URL": self.url, "TILESYNC_TOKEN": self.token, **(env or {})},
         )
 
-    def _run_job(self, job: Any, request: wiring.MirrorRequest) -> JobOutcome:
+    def _run_job(self, job: Any, request: MirrorRequest) -> JobOutcome:
         run = JobOutcome()
 
         async def work() -> None:

@@ -8,15 +8,15 @@ the `result` of an error has the counts up to that point. Messages use the optio
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
-
-from typing_extensions import Unpack
+from typing import Any, TypeVar, Unpack
 
 from tilesync.api.auth import Auth
 from tilesync.api.inputs import (
+    DEFAULT_POLL,
     DEFAULT_RETRY_FOR,
     Dest,
     Source,
@@ -45,7 +45,6 @@ from tilesync.api.results import (
 )
 from tilesync.api.rows import make_export_info, make_version_info
 from tilesync.api.target_names import redact_dest, redact_source
-from tilesync.app.destinations import STORE_THREADS
 from tilesync.errors import TilesyncError, VerifyFailed
 from tilesync.events import CheckCompleted, Event, Finding, Planned
 from tilesync.model import Export, Secret
@@ -69,27 +68,31 @@ class Call:
             self.monitor.source = redact_source(source if isinstance(source, str) else _display_text(source))
         if self.monitor.dest is None and dest is not None:
             self.monitor.dest = redact_dest(_display_text(dest))
-        self._on_event = on_event
-        self._listeners: list[OnEvent] = []
+        self._listeners = [] if on_event is None else [on_event]
+        self._lock = threading.RLock()
 
     def listen(self, listener: OnEvent) -> None:
         """Add a listener, which is called with each event."""
         self._listeners.append(listener)
 
     def observe(self, event: Event) -> None:
-        """Record an event and pass it to all listeners."""
-        event = self.monitor.record(event)
-        for listener in self._listeners:
-            listener(event)
-        if self._on_event is not None:
-            self._on_event(event)
+        """Record an event and pass it to all listeners, from any thread but one event at a time."""
+        with self._lock:
+            event = self.monitor.record(event)
+            for listener in self._listeners:
+                listener(event)
+
+    @contextmanager
+    def run(self, kind: type[R], fields: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
+        """Run the block with threads of its own; attach the result so far to an error."""
+        with self.attach_result(kind, fields), own_thread_pool():
+            yield
 
     @contextmanager
     def attach_result(self, kind: type[R], fields: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
-        """Run the block in its own thread pool; attach the result so far, without secrets, to an error."""
+        """Attach the result so far to an error, and remove secrets from its message."""
         try:
-            with own_thread_pool(STORE_THREADS):
-                yield
+            yield
         except TilesyncError as error:
             error.result = self.monitor.result(kind, self.monitor.mask(error), **fields())
             raise
@@ -116,7 +119,7 @@ async def mirror(
     from tilesync.app import commands
 
     call = Call(monitor, on_event, source, dest)
-    with call.attach_result(MirrorResult, call.monitor.mirror_fields):
+    with call.run(MirrorResult, call.monitor.mirror_fields):
         request = create_mirror_request(source, dest, options)
         call.monitor.source = display_source(request, call.monitor.source)
         hook = _make_hook(call.monitor, on_publish) if on_publish is not None else None
@@ -155,7 +158,7 @@ async def plan(
     if keep_actions:
         call.listen(lambda event: actions.append(event) if isinstance(event, Planned) else None)
         options = {**options, "every_file": True}
-    with call.attach_result(PlanResult, call.monitor.mirror_fields):
+    with call.run(PlanResult, call.monitor.mirror_fields):
         request = create_mirror_request(source, dest, options)
         call.monitor.source = display_source(request, call.monitor.source)
         await commands.mirror_dry_run(request, call.observe, call.monitor.stats)
@@ -185,7 +188,7 @@ async def verify(
     def fields() -> dict[str, Any]:
         return {"findings": tuple(each for each in call.monitor.failures if isinstance(each, Finding))}
 
-    with call.attach_result(AuditResult, fields):
+    with call.run(AuditResult, fields):
         target = create_target(dest, options, retry_for=retry_for)
         try:
             await commands.verify(target, call.observe, call.monitor.stats, quick=quick, all_versions=all_versions)
@@ -214,7 +217,7 @@ async def rollback(
     from tilesync.app import commands
 
     call = Call(monitor, on_event, None, dest)
-    with call.attach_result(RollbackResult):
+    with call.run(RollbackResult):
         target = create_target(
             dest,
             options,
@@ -241,7 +244,7 @@ async def versions(
     from tilesync.runtime.threads import run_in_thread
 
     call = Call(monitor, on_event, None, dest)
-    with call.attach_result(VersionsResult):
+    with call.run(VersionsResult):
         target = create_target(dest, options, retry_for=retry_for)
         rows, status = await run_in_thread(commands.list_versions, target, call.observe, retired=retired)
     call.monitor.owner = status.owner
@@ -269,7 +272,7 @@ async def exports(
 
     call = Call(monitor, on_event, imodel, held_in)
     rows: list[Export] = []
-    with call.attach_result(ExportsResult):
+    with call.run(ExportsResult):
         imodel_id = parse_imodel_id(imodel) if imodel else None
         await commands.list_exports(create_service(options), imodel_id, call.observe, rows.append)
         listed: list[ListedVersion] | None = None
@@ -302,20 +305,21 @@ async def viewer_link(
     from tilesync.runtime.threads import run_in_thread
 
     call = Call(monitor, on_event, what, None)
-    with call.attach_result(ViewerLinkResult):
+    selection = selection or {}
+    with call.run(ViewerLinkResult):
         location = find_viewer_location(what, store or {})
         if location is not None:
             target = create_target(location, store or {}, retry_for=options.get("retry_for", DEFAULT_RETRY_FOR))
             url, expires = await run_in_thread(sign_viewer_url, target, life)
         else:
-            selector = create_selector(str(what), selection or {})
+            selector = create_selector(str(what), selection)
             url, expires = await commands.viewer_link(
                 create_service(options),
                 selector,
                 call.observe,
-                cdn=(selection or {}).get("cdn", False),
-                wait=(selection or {}).get("wait", timedelta()),
-                poll=(selection or {}).get("poll", timedelta(seconds=15)),
+                cdn=selection.get("cdn", False),
+                wait=selection.get("wait", timedelta()),
+                poll=selection.get("poll", DEFAULT_POLL),
             )
     return call.monitor.result(ViewerLinkResult, url=url, expires=expires)
 
@@ -344,7 +348,7 @@ async def doctor(
     checks: list[CheckCompleted] = []
     call.listen(lambda event: checks.append(event) if isinstance(event, CheckCompleted) else None)
     failed: TilesyncError | None = None
-    with call.attach_result(DoctorResult):
+    with call.run(DoctorResult):
         if dest is not None:
             request = create_hosting_request(dest, options, public_url=public_url, origin=origin, retry_for=retry_for)
             checks_run = check_hosting(request, call.observe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -38,7 +38,9 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         return outcome.result()
     except KeyboardInterrupt:
-        if started.done():
+        begun: list[Future[Any]] = [started, outcome]
+        wait(begun, return_when=FIRST_COMPLETED)  # the thread may not have come to its task yet
+        if not outcome.done():
             loop, task = started.result()
             loop.call_soon_threadsafe(task.cancel)
         raise
@@ -47,9 +49,7 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def _run(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    factory = (
-        loop_factory() or asyncio.new_event_loop
-    )  # explicit, so that the current loop of the thread is not replaced
+    factory = loop_factory() or asyncio.new_event_loop  # explicit: the current loop of the thread is not replaced
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(make())
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from tilesync.api.auth import create_identity
 from tilesync.api.options import MirrorOptions, SelectionOptions, ServiceOptions, StoreAccessOptions
-from tilesync.app.commands import MirrorRequest
 from tilesync.app.locations import parse_location as parse_location
-from tilesync.app.requests import Location, StoreOptions, Target
+from tilesync.app.requests import Location, MirrorRequest, StoreOptions, Target
 from tilesync.app.requests import default_state_root as default_state_root
 from tilesync.app.service import API_URL, Service
 from tilesync.azure.sas import parse_sas_link

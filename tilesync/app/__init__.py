@@ -3,8 +3,9 @@
 commands       one function per command: mirror, dry run, verify, rollback, versions, exports, viewer link
 destinations   open a destination for a run, a plan, reading or an audit
 locations      parse az://, https:// and s3:// locations
-requests       `Target` and `StoreOptions`: location, endpoint, state folder and SAS token of a destination
+requests       `MirrorRequest`, `Target` and `StoreOptions`: what a command is asked for, fully resolved
 service        Mesh Export service: identity, HTTP clients, API client
+sources        the resolver that SOURCE needs
 worker_tasks   tasks of worker processes: fetch a batch, verify a batch, warm up
 workers        `ProcessWorkers`: batches sent to the process pool
 """

@@ -5,34 +5,30 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, nullcontext
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from tilesync.app.destinations import (
+    STORE_THREADS,
     open_destination,
     open_destination_for_audit,
     open_destination_for_plan,
     put_target_finder,
     refuse_client,
 )
-from tilesync.app.requests import Location, StoreOptions, Target, container_url
+from tilesync.app.requests import MirrorRequest, Target, container_url
 from tilesync.app.service import Service, make_mesh_exports, open_clients
-from tilesync.azure.sas import parse_sas_link
-from tilesync.core.guards import DeleteLimit
-from tilesync.core.ownership import RequestedOwner
-from tilesync.core.retention import KEEP_ALL_VERSIONS, RetentionPolicy
+from tilesync.app.sources import make_exports_resolver, make_resolver
 from tilesync.core.urls import is_cleartext
-from tilesync.errors import NotAuthorised, TilesyncError, UsageError
+from tilesync.errors import TilesyncError, UsageError
 from tilesync.events import Warned
-from tilesync.model import EVERYTHING, Content, Export, Globs, Inventory, Layout, SasUrl, Selector, Version
+from tilesync.model import Export, Selector, Version
 from tilesync.model.storage import AzureLocation
-from tilesync.protocols import Destination, Observer, SourceResolver
+from tilesync.protocols import Destination, Observer
 from tilesync.runtime.clock import WallClock
+from tilesync.runtime.threads import own_thread_pool
 
 if TYPE_CHECKING:
     from tilesync.jobs.mirror.job import MirrorOptions
@@ -40,11 +36,10 @@ if TYPE_CHECKING:
     from tilesync.jobs.run.context import RunContext
     from tilesync.jobs.run.stats import RunStats
     from tilesync.jobs.versions.listing import ListedVersion
-    from tilesync.jobs.versions.ownership import OwnershipRequest, OwnershipStatus
+    from tilesync.jobs.versions.ownership import OwnershipStatus
     from tilesync.protocols import Workers
     from tilesync.runtime.process_pool import ProcessPool
-    from tilesync.sources.mirror_resolver import MirrorResolver
-    from tilesync.sources.resolvers import ServiceResolver, SourceClients
+    from tilesync.sources.resolvers import SourceClients
     from tilesync.stores.object_store.files import WaitForBandwidth
 
 MAX_WORKERS = 4
@@ -54,87 +49,6 @@ MAX_WORKERS = 4
 def count_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
-class MirrorRequest:
-    """Options of `tilesync mirror`. SOURCE is `link` (a container link) or `source_mirror` (a destination of tilesync);
-    if both are None, the iModel of `selector`.
-    """
-
-    service: Service
-    selector: Selector
-    destination: Location
-    link: SasUrl | None = None
-    link_command: str | None = None
-    cdn: bool = False
-    wait: timedelta = timedelta(minutes=10)
-    poll: timedelta = timedelta(seconds=15)
-    transfers: int | None = None
-    bwlimit: float | None = None
-    state_dir: Path | None = None
-    store_options: StoreOptions = field(default_factory=StoreOptions)
-    every_file: bool = False
-    allow_shrink: bool = False
-    allow_missing: bool = False
-    inventory: Inventory | None = None
-    globs: Globs = EVERYTHING
-    all_exports: bool = False
-    publish: bool = True
-    keep: RetentionPolicy = KEEP_ALL_VERSIONS
-    layout: Layout = Layout.VERSIONED
-    delete: DeleteLimit | None = None
-    server_copy: bool = False
-    source_mirror: Location | None = None
-    content: Content = Content.STORED
-    adopt: bool = False
-    source_store_options: StoreOptions = field(default_factory=StoreOptions)
-
-    @property
-    def target(self) -> Target:
-        """Return DEST with its options."""
-        return Target(self.destination, self.store_options, self.state_dir)
-
-    def ownership(self, observe: Observer) -> OwnershipRequest:
-        """Return the owner of the requested exports, as far as known offline, and whether to adopt DEST."""
-        from tilesync.jobs.versions.ownership import OwnershipRequest
-
-        owner = RequestedOwner("" if self.source_mirror is not None else self.selector.imodel or "")
-        if self.link is not None:
-            owner = RequestedOwner(self.link.base, self.link.container_name)
-        return OwnershipRequest(owner, str(self.destination), observe, self.adopt)
-
-
-def _make_resolver(request: MirrorRequest, clients: SourceClients) -> SourceResolver:
-    """Create the resolver of SOURCE to one export."""
-    from tilesync.sources.resolvers import LinkResolver
-
-    if request.link is None:
-        return _make_exports_resolver(request, clients)
-    refresh = partial(_run_link_command, request.link_command) if request.link_command else None
-    return LinkResolver(request.link, clients, fetch_link=refresh)
-
-
-def _make_exports_resolver(request: MirrorRequest, clients: SourceClients) -> ServiceResolver | MirrorResolver:
-    """Create the resolver of SOURCE to one export or to all; only an iModel and a mirror have several."""
-    return (
-        _make_service_resolver(request, clients)
-        if request.source_mirror is None
-        else _make_mirror_resolver(request.source_mirror, request, clients)
-    )
-
-
-def _make_mirror_resolver(source: Location, request: MirrorRequest, clients: SourceClients) -> MirrorResolver:
-    from tilesync.app.destinations import open_destination_for_reading
-    from tilesync.sources.mirror_resolver import MirrorResolver
-
-    stored = clients.exit_stack.enter_context(
-        open_destination_for_reading(Target(source, request.source_store_options), clients.observe)
-    )
-    throttle = clients.bandwidth.wait_for_bandwidth if clients.bandwidth is not None else None
-    return MirrorResolver(
-        stored.publication, stored.files, request.selector, str(source), clients.observe, throttle=throttle
-    )
 
 
 def _refuse_overlap(request: MirrorRequest) -> None:
@@ -160,27 +74,6 @@ def _refuse_plain_http_copy(request: MirrorRequest) -> None:
             "--server-copy would send the signed link of the export over plain http",
             hint="omit --server-copy, or use https:// for DEST",
         )
-
-
-def _make_service_resolver(request: MirrorRequest, clients: SourceClients) -> ServiceResolver:
-    from tilesync.sources.resolvers import ServiceResolver
-
-    exports = make_mesh_exports(request.service, clients)
-    return ServiceResolver(exports, request.selector, clients, wait=request.wait, poll=request.poll, cdn=request.cdn)
-
-
-async def _run_link_command(command: str) -> SasUrl:
-    """Run the link command and return the container link that it prints. Raises NotAuthorised."""
-    from tilesync.itwin.auth import run_command
-
-    printed = await run_command(command, "--link-command")
-    try:
-        return parse_sas_link(printed, fetched=monotonic())
-    except UsageError as error:
-        raise NotAuthorised(
-            f"the output of --link-command cannot be used: {error}",
-            hint="the command must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else",
-        ) from None
 
 
 def _make_upload_limit(request: MirrorRequest, clients: SourceClients) -> WaitForBandwidth | None:
@@ -216,9 +109,9 @@ async def mirror(
             if request.all_exports:
                 from tilesync.jobs.mirror.all_exports import AllExportsMirror
 
-                await AllExportsMirror(_make_exports_resolver(request, clients), destination, run, options).run()
+                await AllExportsMirror(make_exports_resolver(request, clients), destination, run, options).run()
             else:
-                await MirrorJob(_make_resolver(request, clients), destination, run, options).run()
+                await MirrorJob(make_resolver(request, clients), destination, run, options).run()
         except TilesyncError as error:
             try:
                 await run_publish_hook(destination, hook, error=error)
@@ -247,9 +140,9 @@ async def mirror_dry_run(request: MirrorRequest, observe: Observer, stats: RunSt
             )
             dry_run = DryRun(inputs, _make_run_context(request, clients, stats), _make_mirror_options(request, observe))
             if request.all_exports:
-                await dry_run.run_all(_make_exports_resolver(request, clients))
+                await dry_run.run_all(make_exports_resolver(request, clients))
             else:
-                await dry_run.run(_make_resolver(request, clients))
+                await dry_run.run(make_resolver(request, clients))
 
 
 def _make_mirror_options(request: MirrorRequest, observe: Observer) -> MirrorOptions:
@@ -387,6 +280,7 @@ async def verify(
     from tilesync.stores.local.reader import LocalStoredFiles
 
     with (
+        nullcontext() if isinstance(target.location, Path) else own_thread_pool(STORE_THREADS),
         open_destination_for_audit(target, observe) as destination,
         open_scratch_files() as scratch,
     ):

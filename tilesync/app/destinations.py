@@ -21,7 +21,7 @@ from tilesync.events import Notice, Warned
 from tilesync.model import Layout, SasUrl, Version
 from tilesync.model.storage import AzureLocation, S3Location
 from tilesync.protocols import Admission, Files, Objects, Observer
-from tilesync.runtime.threads import run_in_thread, without_retries
+from tilesync.runtime.threads import own_thread_pool, run_in_thread, without_retries
 
 if TYPE_CHECKING:
     from tilesync.app.workers import FindPutTarget
@@ -70,24 +70,25 @@ async def open_destination(
     from tilesync.stores.object_store.destination import open_objects
 
     _refuse_flat(layout)
-    closing = ExitStack()
-    try:
-        opening_store = _open_objects(target, open_client, observe, create=target.store_options.create_container)
-        objects = await run_in_thread(closing.enter_context, opening_store)
-        common = objects, target.resolve_state_dir(objects.canonical_url), target.store_options.serving, observe
-        lock_and_open = partial(
-            open_objects,
-            *common,
-            create=layout is not None,
-            wait_for_bandwidth=wait_for_bandwidth,
-            admission=admission,
-        )
-        yield await _acquire_lock(lambda: closing.enter_context(lock_and_open()), objects, observe)
-    except asyncio.CancelledError:
-        await without_retries(closing.close)
-        raise
-    finally:
-        await run_in_thread(closing.close)
+    with own_thread_pool(STORE_THREADS):
+        closing = ExitStack()
+        try:
+            opening_store = _open_objects(target, open_client, observe, create=target.store_options.create_container)
+            objects = await run_in_thread(closing.enter_context, opening_store)
+            common = objects, target.resolve_state_dir(objects.canonical_url), target.store_options.serving, observe
+            lock_and_open = partial(
+                open_objects,
+                *common,
+                create=layout is not None,
+                wait_for_bandwidth=wait_for_bandwidth,
+                admission=admission,
+            )
+            yield await _acquire_lock(lambda: closing.enter_context(lock_and_open()), objects, observe)
+        except asyncio.CancelledError:
+            await without_retries(closing.close)
+            raise
+        finally:
+            await run_in_thread(closing.close)
 
 
 async def _acquire_lock(

@@ -10,12 +10,21 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
+from tilesync.app.service import Service
 from tilesync.azure.sas import parse_expiry
+from tilesync.core.guards import DeleteLimit
 from tilesync.core.http_headers import CachePolicy
+from tilesync.core.ownership import RequestedOwner
+from tilesync.core.retention import KEEP_ALL_VERSIONS, RetentionPolicy
 from tilesync.errors import UsageError
-from tilesync.model import SasUrl
+from tilesync.model import EVERYTHING, Content, Globs, Inventory, Layout, SasUrl, Selector
 from tilesync.model.storage import AzureLocation, S3Location
+from tilesync.protocols import Observer
+
+if TYPE_CHECKING:
+    from tilesync.jobs.versions.ownership import OwnershipRequest
 
 Location = Path | AzureLocation | S3Location
 
@@ -118,3 +127,52 @@ def _make_token_link(location: AzureLocation, store_options: StoreOptions, token
     base = f"{account_endpoint(location, store_options)}/{location.container}"
     query = token.lstrip("?")
     return SasUrl(base, query, expires=parse_expiry(query), fetched_at_s=monotonic())
+
+
+@dataclass(frozen=True)
+class MirrorRequest:
+    """Options of `tilesync mirror`. SOURCE is `link` (a container link) or `source_mirror` (a destination of tilesync);
+    if both are None, the iModel of `selector`.
+    """
+
+    service: Service
+    selector: Selector
+    destination: Location
+    link: SasUrl | None = None
+    link_command: str | None = None
+    cdn: bool = False
+    wait: timedelta = timedelta(minutes=10)
+    poll: timedelta = timedelta(seconds=15)
+    transfers: int | None = None
+    bwlimit: float | None = None
+    state_dir: Path | None = None
+    store_options: StoreOptions = field(default_factory=StoreOptions)
+    every_file: bool = False
+    allow_shrink: bool = False
+    allow_missing: bool = False
+    inventory: Inventory | None = None
+    globs: Globs = EVERYTHING
+    all_exports: bool = False
+    publish: bool = True
+    keep: RetentionPolicy = KEEP_ALL_VERSIONS
+    layout: Layout = Layout.VERSIONED
+    delete: DeleteLimit | None = None
+    server_copy: bool = False
+    source_mirror: Location | None = None
+    content: Content = Content.STORED
+    adopt: bool = False
+    source_store_options: StoreOptions = field(default_factory=StoreOptions)
+
+    @property
+    def target(self) -> Target:
+        """Return DEST with its options."""
+        return Target(self.destination, self.store_options, self.state_dir)
+
+    def ownership(self, observe: Observer) -> OwnershipRequest:
+        """Return the owner of the requested exports, as far as known offline, and whether to adopt DEST."""
+        from tilesync.jobs.versions.ownership import OwnershipRequest
+
+        owner = RequestedOwner("" if self.source_mirror is not None else self.selector.imodel or "")
+        if self.link is not None:
+            owner = RequestedOwner(self.link.base, self.link.container_name)
+        return OwnershipRequest(owner, str(self.destination), observe, self.adopt)

@@ -1,0 +1,71 @@
+"""Sources: create the resolver that SOURCE needs: an iModel, a container link, or a mirror of tilesync."""
+
+from __future__ import annotations
+
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from tilesync.app.requests import Location, MirrorRequest, Target
+from tilesync.app.service import make_mesh_exports
+from tilesync.azure.sas import parse_sas_link
+from tilesync.errors import NotAuthorised, UsageError
+from tilesync.model import SasUrl
+from tilesync.protocols import SourceResolver
+
+if TYPE_CHECKING:
+    from tilesync.sources.mirror_resolver import MirrorResolver
+    from tilesync.sources.resolvers import ServiceResolver, SourceClients
+
+
+def make_resolver(request: MirrorRequest, clients: SourceClients) -> SourceResolver:
+    """Create the resolver of SOURCE to one export."""
+    from tilesync.sources.resolvers import LinkResolver
+
+    if request.link is None:
+        return make_exports_resolver(request, clients)
+    refresh = partial(_run_link_command, request.link_command) if request.link_command else None
+    return LinkResolver(request.link, clients, fetch_link=refresh)
+
+
+def make_exports_resolver(request: MirrorRequest, clients: SourceClients) -> ServiceResolver | MirrorResolver:
+    """Create the resolver of SOURCE to one export or to all; only an iModel and a mirror have several."""
+    return (
+        _make_service_resolver(request, clients)
+        if request.source_mirror is None
+        else _make_mirror_resolver(request.source_mirror, request, clients)
+    )
+
+
+def _make_mirror_resolver(source: Location, request: MirrorRequest, clients: SourceClients) -> MirrorResolver:
+    from tilesync.app.destinations import open_destination_for_reading
+    from tilesync.sources.mirror_resolver import MirrorResolver
+
+    stored = clients.exit_stack.enter_context(
+        open_destination_for_reading(Target(source, request.source_store_options), clients.observe)
+    )
+    throttle = clients.bandwidth.wait_for_bandwidth if clients.bandwidth is not None else None
+    return MirrorResolver(
+        stored.publication, stored.files, request.selector, str(source), clients.observe, throttle=throttle
+    )
+
+
+def _make_service_resolver(request: MirrorRequest, clients: SourceClients) -> ServiceResolver:
+    from tilesync.sources.resolvers import ServiceResolver
+
+    exports = make_mesh_exports(request.service, clients)
+    return ServiceResolver(exports, request.selector, clients, wait=request.wait, poll=request.poll, cdn=request.cdn)
+
+
+async def _run_link_command(command: str) -> SasUrl:
+    """Run the link command and return the container link that it prints. Raises NotAuthorised."""
+    from tilesync.itwin.auth import run_command
+
+    printed = await run_command(command, "--link-command")
+    try:
+        return parse_sas_link(printed, fetched=monotonic())
+    except UsageError as error:
+        raise NotAuthorised(
+            f"the output of --link-command cannot be used: {error}",
+            hint="the command must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else",
+        ) from None
