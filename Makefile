@@ -23,7 +23,7 @@ demo: $(VENV)/.test ## see tilesync work: no account needed
 test: $(VENV)/.test azurite viewers ## run the tests; those against Azurite and in a browser where npm can install them
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-fast: $(VENV)/.test ## run the tests that need no peers and wait for nothing: under a minute on two cores
+test-fast: $(VENV)/.test ## run the tests without whole runs, killed processes, browsers and bulk
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not (e2e or kill or scale or browser)'
 
 check: $(VENV)/.check ## judge style, types and layers; changes nothing

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from tilesync.model.storage import AzureLocation, ObjectHeaders, S3Location
 
@@ -49,8 +50,32 @@ class Remedies(Protocol):
         """Return the remedies for the server that calls itself `server`."""
 
 
+class StoreRemedies(ABC):
+    """Hints that all object stores share: each object has its own headers, and nothing in a store is secret."""
+
+    @abstractmethod
+    def content_type(self, name: str, headers: ObjectHeaders) -> str:
+        """Headers of an object."""
+
+    def content_encoding(self, names: Sequence[str], headers: ObjectHeaders) -> str:
+        """Headers of each object."""
+        return self.content_type(names[0], headers)
+
+    def caching(self, name: str, headers: ObjectHeaders) -> str:
+        """Headers of the object."""
+        return self.content_type(name, headers)
+
+    def hide_state(self) -> str:
+        """Empty: nothing in a store is secret."""
+        return ""
+
+    def for_server(self, server: str | None) -> Self:
+        """Unchanged: the store needs the repair, not a server in front of it."""
+        return self
+
+
 @dataclass(frozen=True)
-class AzureRemedies:
+class AzureRemedies(StoreRemedies):
     """Hints for a container of an Azure storage account."""
 
     location: AzureLocation
@@ -88,25 +113,9 @@ class AzureRemedies:
         command += ["--content-cache", headers.cache_control] if headers.cache_control else []
         return f"correct the properties of each such blob:\n{shlex.join(command)}"
 
-    def content_encoding(self, names: Sequence[str], headers: ObjectHeaders) -> str:
-        """Properties of each blob."""
-        return self.content_type(names[0], headers)
-
-    def caching(self, name: str, headers: ObjectHeaders) -> str:
-        """Properties of the blob."""
-        return self.content_type(name, headers)
-
-    def hide_state(self) -> str:
-        """Empty: nothing in a container is secret."""
-        return ""
-
-    def for_server(self, server: str | None) -> Remedies:
-        """Unchanged: the store needs the repair, not a server in front of it."""
-        return self
-
 
 @dataclass(frozen=True)
-class BucketRemedies:
+class BucketRemedies(StoreRemedies):
     """Hints for an S3 bucket; `endpoint`: the address of its service, if it is not Amazon's."""
 
     location: S3Location
@@ -165,22 +174,6 @@ class BucketRemedies:
         command += ["--content-encoding", headers.content_encoding] if headers.content_encoding else []
         command += ["--cache-control", headers.cache_control] if headers.cache_control else []
         return f"correct the metadata of each such object:\n{shlex.join([*command, *self._endpoint_options()])}"
-
-    def content_encoding(self, names: Sequence[str], headers: ObjectHeaders) -> str:
-        """Metadata of each object."""
-        return self.content_type(names[0], headers)
-
-    def caching(self, name: str, headers: ObjectHeaders) -> str:
-        """Metadata of the object."""
-        return self.content_type(name, headers)
-
-    def hide_state(self) -> str:
-        """Empty: nothing in a bucket is secret."""
-        return ""
-
-    def for_server(self, server: str | None) -> Remedies:
-        """Unchanged: the store needs the repair, not a server in front of it."""
-        return self
 
     def _make_command(self, *words: str) -> str:
         verb, *more = words
