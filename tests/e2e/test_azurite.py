@@ -30,7 +30,7 @@ MAX_LOST_WORK_S = 0.25
 """Seconds of work that may be lost by a kill."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def town(azurite: Azurite) -> dict[str, BlobContent]:
     """Fill the container `town` with the demo city and blobs with unusual names or content; never changed."""
     blobs = {name: BlobContent(data, CONTENT_TYPES[name.rpartition(".")[2]]) for name, data in build_city().items()}

@@ -26,7 +26,7 @@ from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, 
 from tests.support.viewer_walk import closure as closure_of
 from tests.support.viewers import CAMERA_PATH, Browser, view_mirror
 from tilesync.api.rows import make_version_info
-from tilesync.app import commands as wiring
+from tilesync.app import commands
 from tilesync.app.requests import Target
 from tilesync.demo.city import build_city
 from tilesync.errors import Incomplete
@@ -120,7 +120,7 @@ def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
     assert verify(tmp_path, quick=True).exit_code == 0
     assert run_sha256sum(tmp_path) == 0
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
-    (told,) = wiring.list_versions(Target(tmp_path), lambda event: None)[0]
+    (told,) = commands.list_versions(Target(tmp_path), lambda event: None)[0]
     assert {"content": "decoded", "bytes": head["bytes"]}.items() <= make_version_info(
         told, OwnershipStatus(None, None)
     ).to_dict().items()
@@ -162,7 +162,7 @@ def test_what_the_container_calls_gzip_is_counted(tmp_path: Path) -> None:
 
 def test_many_small_files_come_unpacked_by_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker processes unpack files, and read them for `verify`."""
-    monkeypatch.setattr(wiring, "count_cores", lambda: 2)
+    monkeypatch.setattr(commands, "count_cores", lambda: 2)
     plain, seen = export(TILES), list[int]()
     files = {name: gzip_bytes(data) if data else data for name, data in plain.items()}
     with Simulator() as sim:

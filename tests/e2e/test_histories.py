@@ -27,7 +27,7 @@ from tests.support.faults import (
     truncate_body,
 )
 from tests.support.simulator import Simulator, read_latest, rollback, verify
-from tilesync.app import commands as wiring
+from tilesync.app import commands
 from tilesync.app.requests import Target
 from tilesync.core.guards import DeleteLimit
 from tilesync.core.retention import RetentionPolicy
@@ -171,7 +171,7 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
     for name, files in expected.items():
         assert read_tree(tmp_path / "versions" / name) == files, name
     assert verify(tmp_path, every=True).error is None
-    held = wiring.list_versions(Target(tmp_path), lambda event: None)[0]
+    held = commands.list_versions(Target(tmp_path), lambda event: None)[0]
     assert {each.version.name for each in held if each.state == "held"} >= expected.keys()
     assert [each.version.name for each in held if each.is_current] == [current]
 

@@ -15,7 +15,7 @@ from tests.support.builders import export, glb, read_tree
 from tests.support.commandline import run_tilesync
 from tests.support.faults import is_blob
 from tests.support.simulator import EXPORT, JobOutcome, Simulator, verify
-from tilesync.app import commands as wiring
+from tilesync.app import commands
 from tilesync.core.retention import RetentionPolicy
 from tilesync.events import Event, Finding, PageListed, VersionChosen
 from tilesync.model import Layout
@@ -87,7 +87,7 @@ def test_a_folder_that_is_swapped_for_a_link_while_files_arrive(
 
 def test_workers_write_nothing_through_a_link(tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers open folders by themselves, and refuse links too."""
-    monkeypatch.setattr(wiring, "count_cores", lambda: 2)
+    monkeypatch.setattr(commands, "count_cores", lambda: 2)
     with Simulator() as sim:
         sim.offer_export(export(TILES))
         sim.run_before_request(
@@ -129,7 +129,7 @@ class OutcomeWithAction(JobOutcome):
 def run_mirror(sim: Simulator, run: OutcomeWithAction, dest: Path, **changes: Any) -> JobOutcome:
     """Run the mirror job with an observer that plants something."""
     request = sim.mirror_request(dest, **changes)
-    run.error = sim._run_job(lambda *_: wiring.mirror(request, run, run.stats), request).error
+    run.error = sim._run_job(lambda *_: commands.mirror(request, run, run.stats), request).error
     return run
 
 

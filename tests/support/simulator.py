@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.support.builders import IMODEL, export, make_stored_blobs
 from tests.support.faults import Effect, Fault, RequestMatcher, blob_name, call_before, is_blob, is_listing
-from tilesync.app import commands as wiring
+from tilesync.app import commands
 from tilesync.app import service as services
 from tilesync.app.requests import MirrorRequest, Target
 from tilesync.azure.sas import parse_sas_link
@@ -180,11 +180,11 @@ class Simulator(FakeService):
 
     def mirror(self, dest: Path, **changes: Any) -> JobOutcome:
         """Run the mirror job over real sockets; return its result."""
-        return self._run_job(wiring.mirror, self.mirror_request(dest, **changes))
+        return self._run_job(commands.mirror, self.mirror_request(dest, **changes))
 
     def dry_run(self, dest: Path, **changes: Any) -> JobOutcome:
         """Run a dry run; return its result."""
-        return self._run_job(wiring.mirror_dry_run, self.mirror_request(dest, every_file=True, **changes))
+        return self._run_job(commands.mirror_dry_run, self.mirror_request(dest, every_file=True, **changes))
 
     def mirror_program(self, dest: object, *options: str, env: Mapping[str, str] | None = None) -> ProgramResult:
         """Run `tilesync mirror` as a program; return its result."""
@@ -234,7 +234,7 @@ def verify(dest: Path, *, quick: bool = False, every: bool = False, state_dir: P
     """Verify a destination; return the result."""
     run = JobOutcome()
     try:
-        asyncio.run(wiring.verify(Target(dest, state_dir=state_dir), run, run.stats, quick=quick, all_versions=every))
+        asyncio.run(commands.verify(Target(dest, state_dir=state_dir), run, run.stats, quick=quick, all_versions=every))
     except TilesyncError as error:
         run.error = error
     return run
@@ -244,7 +244,7 @@ def rollback(dest: Path, name: str | None = None, *, latest: bool = False) -> Jo
     """Roll back the pointer; return the result."""
     run = JobOutcome()
     try:
-        asyncio.run(wiring.rollback(Target(dest), run, name, latest=latest))
+        asyncio.run(commands.rollback(Target(dest), run, name, latest=latest))
     except TilesyncError as error:
         run.error = error
     return run

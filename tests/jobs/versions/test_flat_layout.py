@@ -16,7 +16,7 @@ from tests.support.catalog_fixture import CatalogFixture
 from tests.support.crash_injection import CrashAfterCalls, SimulatedCrash
 from tests.support.faults import blob_name, error_response, is_blob
 from tests.support.simulator import EXPORT, JobOutcome, Simulator, rollback, verify
-from tilesync.app import commands as wiring
+from tilesync.app import commands
 from tilesync.app.requests import Target
 from tilesync.catalog.catalog import SqliteCatalog
 from tilesync.core.guards import DEFAULT_DELETE_LIMIT, DeleteLimit
@@ -344,7 +344,7 @@ def test_only_one_version_is_held(tmp_path: Path) -> None:
     run = rollback(tmp_path)
     assert run.exit_code == 2
     assert "flat" in str(run.error)
-    (only,) = wiring.list_versions(Target(tmp_path), JobOutcome())[0]
+    (only,) = commands.list_versions(Target(tmp_path), JobOutcome())[0]
     assert (only.version.name, only.is_current, only.shared_bytes) == (OTHER, True, 0)
 
 

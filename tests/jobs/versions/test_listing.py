@@ -15,7 +15,7 @@ from tests.support.sequential_exports import FIRST as EXPORT
 from tests.support.sequential_exports import SECOND as OTHER
 from tests.support.sequential_exports import THIRD, mirror_each, offer_exports
 from tests.support.simulator import JobOutcome, Simulator, read_latest, rollback, verify
-from tilesync.app import commands as wiring
+from tilesync.app import commands
 from tilesync.app.requests import Target
 from tilesync.errors import DestinationError, UsageError
 from tilesync.events import Warned
@@ -30,7 +30,7 @@ def dest(tmp_path: Path) -> Path:
 
 
 def holdings(dest: Path) -> list[ListedVersion]:
-    return wiring.list_versions(Target(dest), JobOutcome())[0]
+    return commands.list_versions(Target(dest), JobOutcome())[0]
 
 
 def test_versions_are_listed_newest_first(dest: Path) -> None:
@@ -75,13 +75,13 @@ def test_unreadable_manifest_is_a_warning(dest: Path) -> None:
     """An unreadable manifest is a warning, and the other versions are listed."""
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text("torn")
     run = JobOutcome()
-    assert [each.version.name for each in wiring.list_versions(Target(dest), run)[0]] == [OTHER]
+    assert [each.version.name for each in commands.list_versions(Target(dest), run)[0]] == [OTHER]
     assert EXPORT in run.events_of(Warned)[0].message
 
 
 def test_sha256sums_work_with_coreutils(dest: Path) -> None:
     """`sha256sum -c` accepts the lines, with odd names too, and finds a damaged file."""
-    lines = list(wiring.sha256sums(Target(dest), EXPORT[:4], JobOutcome()))
+    lines = list(commands.sha256sums(Target(dest), EXPORT[:4], JobOutcome()))
     folder = dest / "versions" / EXPORT
     assert len(lines) == len(read_tree(folder))
 
@@ -96,10 +96,10 @@ def test_sha256sums_work_with_coreutils(dest: Path) -> None:
     (folder / "tiles/001.glb").write_bytes(b"rotten")
     assert "tiles/001.glb: FAILED" in check().stdout
     with pytest.raises(UsageError):
-        list(wiring.sha256sums(Target(dest), "zzz", JobOutcome()))
+        list(commands.sha256sums(Target(dest), "zzz", JobOutcome()))
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text("{}\n")
     with pytest.raises(DestinationError):
-        list(wiring.sha256sums(Target(dest), EXPORT, JobOutcome()))
+        list(commands.sha256sums(Target(dest), EXPORT, JobOutcome()))
 
 
 def rows(*days: int) -> list[Export]:
