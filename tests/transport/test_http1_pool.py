@@ -134,9 +134,12 @@ def test_body(with_pool: Run) -> None:
 
 def test_many_bodies_over_few_connections(with_pool: Run) -> None:
     """Every response arrives once, over no more connections than allowed; callers share them."""
+    all_five, complete = threading.Barrier(5), threading.Event()
 
     def handle(request: BaseHTTPRequestHandler) -> None:
-        time.sleep(0.002)
+        if not complete.is_set():  # the first five requests wait for one another
+            all_five.wait(SOON / 2)
+            complete.set()
         answer(request.path.encode() * 400)(request)
 
     async def work(pool: HttpPool) -> list[list[PoolResponse | None]]:
@@ -194,15 +197,16 @@ def test_fewer_connections_are_kept_when_fewer_are_allowed(with_pool: Run) -> No
 
 def test_closed_connections_are_replaced(got: Got) -> None:
     """If each connection serves one request, the allowed number stays in use, and every response arrives."""
+    all_eight = threading.Barrier(8)
 
     def handle(request: BaseHTTPRequestHandler) -> None:
-        time.sleep(0.03)
+        all_eight.wait(SOON / 2)  # every eight requests wait for one another: fewer connections would never answer
         answer(b"x", Connection="close")(request)
         request.close_connection = True
 
     with counting(handle) as (server, _, under_way):
         assert got(*[PoolRequest(server.url(), {}, 1)] * 80, at_once=8) == [b"x"] * 80
-        assert max(under_way[len(under_way) // 2 :]) >= 6
+    assert max(under_way) == 8
 
 
 @pytest.mark.parametrize("reset", [True, False])
