@@ -30,7 +30,7 @@ from tests.support.faults import (
     replace_headers,
     truncate_body,
 )
-from tests.support.simulator import EXPORT, Simulator, verify
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, verify
 from tilesync.app import commands
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import FileStored, Finding
@@ -38,7 +38,6 @@ from tilesync.jobs.versions.file_audit import FileVerifier
 from tilesync.model import FileResult, StoredFile, Version
 from tilesync.runtime import process_pool
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 TILES = 2000
 LATE = 1500
 """Number of requests after which the workers run."""
@@ -117,7 +116,9 @@ def test_workers_start_during_the_first_listing(tmp_path: Path, large: bool) -> 
         assert len(seen) == (2 if large else 0)
         seen.clear()
         sim.faults.clear()
-        sim.offer_export({**files, "tiles/new.glb": glb(b"new")}, export_id=OTHER, stats={"compressedSize": 60_000_000})
+        sim.offer_export(
+            {**files, "tiles/new.glb": glb(b"new")}, export_id=OTHER_EXPORT, stats={"compressedSize": 60_000_000}
+        )
         sim.run_before_request(1, is_blob_named("tiles/new.glb"), lambda: seen.extend(list_worker_pids()))
         run = sim.mirror(tmp_path)
         assert (run.exit_code, run.stats.fetched, seen) == (0, 1, [])

@@ -22,7 +22,7 @@ from tests.app.test_worker_tasks import TILES, record_worker_pids
 from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree, tileset
 from tests.support.commandline import run_tilesync
 from tests.support.faults import blob_name, call_before, is_blob, is_blob_named
-from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, run_program, verify
+from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, read_latest, run_program, verify
 from tests.support.viewer_walk import closure as closure_of
 from tests.support.viewers import CAMERA_PATH, Browser, view_mirror
 from tilesync.api.rows import make_version_info
@@ -35,7 +35,6 @@ from tilesync.jobs.versions.ownership import OwnershipStatus
 from tilesync.model import Content, Inventory, Layout
 from tilesync.stores.local.gunzip import GunzipWriter
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 SECOND = f"{EXPORT}-2"
 BIG, LARGE = "tiles/big.glb", "tiles/large.glb"
 DECODED = ("--content", "decoded")
@@ -141,7 +140,7 @@ def test_a_folder_with_gzip_files_says_what_a_web_server_must_send(tmp_path: Pat
         quiet = run_tilesync("mirror", IMODEL, tmp_path / "again", sim=sim)
         decoded = sim.mirror_program(tmp_path / "decoded", *DECODED)
         assert ("gzip" in quiet.stderr, decoded.last_line["gzip_files"]) == (False, 0)
-        sim.offer_export(plain, export_id=OTHER)
+        sim.offer_export(plain, export_id=OTHER_EXPORT)
         assert sim.mirror_program(tmp_path / "plain").last_line["gzip_files"] == 0
 
 
@@ -361,12 +360,12 @@ def test_a_second_export_shares_what_lies_unpacked(tmp_path: Path, md5: bool) ->
     with Simulator() as sim:
         sim.offer_export(files, md5=md5)
         assert mirror_decoded(sim, tmp_path).exit_code == 0
-        sim.offer_export(more, export_id=OTHER, md5=md5, lastModified="2026-03-02T08:30:00Z")
+        sim.offer_export(more, export_id=OTHER_EXPORT, md5=md5, lastModified="2026-03-02T08:30:00Z")
         run = mirror_decoded(sim, tmp_path)
         assert (run.exit_code, run.stats.fetched) == (0, 1 if md5 else len(files))
-    assert version_files(tmp_path, OTHER) == more_plain
+    assert version_files(tmp_path, OTHER_EXPORT) == more_plain
     for name in gz_names(files):
-        one, other = (os.lstat(tmp_path / "versions" / each / name) for each in (EXPORT, OTHER))
+        one, other = (os.lstat(tmp_path / "versions" / each / name) for each in (EXPORT, OTHER_EXPORT))
         assert one.st_ino == other.st_ino, name
     assert verify(tmp_path, every=True).exit_code == 0
 
@@ -422,7 +421,7 @@ def test_the_flat_layout(tmp_path: Path, before: Content) -> None:
         assert mirror_decoded(sim, tmp_path, layout=Layout.FLAT).exit_code == 0
         assert {name: (tmp_path / name).read_bytes() for name in files} == plain
         assert verify(tmp_path).exit_code == 0
-        sim.offer_export(fewer, export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        sim.offer_export(fewer, export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
         ended = sim.mirror_program(tmp_path, *DECODED, "--layout", "flat", "--delete")
         assert (ended.exit_code, ended.last_line["deleted"]) == (0, 1), ended.stderr
     assert not (tmp_path / "tiles/005.glb").exists()
@@ -451,9 +450,9 @@ def test_all_exports_and_the_plan(tmp_path: Path) -> None:
     other, other_plain = make_gzip_export(9, seed=1)
     with Simulator() as sim:
         sim.offer_export(files)
-        sim.offer_export(other, export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        sim.offer_export(other, export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
         assert sim.mirror_program(tmp_path, "--all-exports", *DECODED).exit_code == 0
-        assert (version_files(tmp_path), version_files(tmp_path, OTHER)) == (plain, other_plain)
+        assert (version_files(tmp_path), version_files(tmp_path, OTHER_EXPORT)) == (plain, other_plain)
         sim.clear_requests()
         assert sim.mirror_program(tmp_path, "--all-exports", *DECODED).exit_code == 0
         assert sim.blob_requests() == []
@@ -463,7 +462,7 @@ def test_all_exports_and_the_plan(tmp_path: Path) -> None:
         assert (stored.exit_code, stored.stats.fetched) == (0, len(gz_names(other)))
         actions = {each.name: each.action for each in stored.events_of(Planned)}
         assert all(actions[name] == "fetch" for name in gz_names(other))
-    assert not (tmp_path / "versions" / f"{OTHER}-2").exists()
+    assert not (tmp_path / "versions" / f"{OTHER_EXPORT}-2").exists()
 
 
 def test_an_object_store_is_told_otherwise(tmp_path: Path) -> None:

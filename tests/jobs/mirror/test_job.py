@@ -36,7 +36,7 @@ from tests.support.faults import (
     truncate_body,
     wait_for,
 )
-from tests.support.simulator import EXPORT, Simulator, read_latest, verify
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest, verify
 from tilesync.demo.fake_service import FakeRequest, StoredBlob
 from tilesync.errors import (
     DestinationBusy,
@@ -64,8 +64,6 @@ from tilesync.stores.local.directory_handles import Entry
 from tilesync.stores.local.fs import replace_file_durably, sync_filesystem, write_whole
 from tilesync.stores.local.publication import LocalPublication
 from tilesync.stores.local.writer import LocalFiles
-
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 
 
 def stored_files(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
@@ -321,26 +319,26 @@ def test_a_second_export_is_a_second_version(tmp_path: Path) -> None:
     with Simulator() as sim:
         first = sim.offer_export()
         sim.mirror(tmp_path)
-        second = sim.offer_export(export(15, seed=2), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        second = sim.offer_export(export(15, seed=2), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
         run = sim.mirror(tmp_path)
     assert run.exit_code == 0
-    assert [e.version for e in run.events_of(VersionPublished)] == [OTHER]
+    assert [e.version for e in run.events_of(VersionPublished)] == [OTHER_EXPORT]
     assert stored_files(tmp_path) == first
-    assert stored_files(tmp_path, OTHER) == second
-    assert read_latest(tmp_path)["version"] == OTHER
-    assert os.readlink(tmp_path / "current") == f"versions/{OTHER}"
-    assert f"versions/{OTHER}/" in (tmp_path / "tileset.json").read_text()
-    assert {p.name for p in (tmp_path / "manifests").iterdir()} == {f"{EXPORT}.jsonl", f"{OTHER}.jsonl"}
+    assert stored_files(tmp_path, OTHER_EXPORT) == second
+    assert read_latest(tmp_path)["version"] == OTHER_EXPORT
+    assert os.readlink(tmp_path / "current") == f"versions/{OTHER_EXPORT}"
+    assert f"versions/{OTHER_EXPORT}/" in (tmp_path / "tileset.json").read_text()
+    assert {p.name for p in (tmp_path / "manifests").iterdir()} == {f"{EXPORT}.jsonl", f"{OTHER_EXPORT}.jsonl"}
 
 
 def test_while_the_newest_is_unfinished_the_older_one_is_mirrored(tmp_path: Path) -> None:
     """The first Complete row counts; the event says that it is not the newest export."""
     with Simulator() as sim:
         files = sim.offer_export()
-        sim.offer_export(export(seed=3), export_id=OTHER, status="InProgress")
+        sim.offer_export(export(seed=3), export_id=OTHER_EXPORT, status="InProgress")
         run = sim.mirror(tmp_path)
     (resolved,) = run.events_of(ExportResolved)
-    assert (resolved.export, resolved.newest, resolved.behind) == (EXPORT, OTHER, True)
+    assert (resolved.export, resolved.newest, resolved.behind) == (EXPORT, OTHER_EXPORT, True)
     assert stored_files(tmp_path) == files
 
 
@@ -461,7 +459,7 @@ def test_another_export_can_be_selected(tmp_path: Path) -> None:
     """--export-id selects an older Complete export, and the newest is named."""
     with Simulator() as sim:
         old = sim.offer_export()
-        sim.offer_export(export(seed=8), export_id=OTHER)
+        sim.offer_export(export(seed=8), export_id=OTHER_EXPORT)
         run = sim.mirror(tmp_path, selector=Selector(imodel=IMODEL, export_type="3dtiles", export_id=EXPORT.upper()))
     assert run.exit_code == 0
     assert stored_files(tmp_path) == old
@@ -689,7 +687,7 @@ def test_an_export_that_always_changes_leaves_the_old_version(tmp_path: Path) ->
         first = sim.offer_export()
         sim.mirror(tmp_path)
         before = (tmp_path / "tileset.json").read_bytes(), (tmp_path / "latest.json").read_bytes()
-        sim.offer_export(export(seed=2), export_id=OTHER)
+        sim.offer_export(export(seed=2), export_id=OTHER_EXPORT)
         sim.add_fault(is_blob, error_response(412, "ConditionNotMet"), times=None)
         run = sim.mirror(tmp_path)
     assert run.exit_code == 7
@@ -724,13 +722,13 @@ def test_an_export_deleted_during_the_run_is_replaced_by_its_successor(tmp_path:
 
         def change() -> None:
             sim.delete()
-            sim.offer_export(second, export_id=OTHER)
+            sim.offer_export(second, export_id=OTHER_EXPORT)
 
         sim.run_before_request(5, is_blob, change)
         run = sim.mirror(tmp_path, transfers=1)
     assert run.exit_code == 0
-    assert stored_files(tmp_path, OTHER) == second
-    assert read_latest(tmp_path)["version"] == OTHER
+    assert stored_files(tmp_path, OTHER_EXPORT) == second
+    assert read_latest(tmp_path)["version"] == OTHER_EXPORT
 
 
 def test_a_bare_link_whose_container_changes_ends_with_7_at_once(tmp_path: Path) -> None:
@@ -904,7 +902,7 @@ def test_a_crash_between_two_steps_of_publishing_is_repaired(
         files = sim.offer_export()
         if second:
             sim.mirror(tmp_path)
-            files = sim.offer_export(export(seed=2), export_id=OTHER)
+            files = sim.offer_export(export(seed=2), export_id=OTHER_EXPORT)
         done = [0]
 
         def stopping(temporary: Entry, final: Entry, data: Iterable[bytes]) -> None:
@@ -926,7 +924,7 @@ def test_a_crash_between_two_steps_of_publishing_is_repaired(
         run = sim.mirror(tmp_path)
         assert run.error is None, run.error
         assert sim.blob_requests() == []
-    version = OTHER if second else EXPORT
+    version = OTHER_EXPORT if second else EXPORT
     assert read_latest(tmp_path)["version"] == version
     assert stored_files(tmp_path, version) == files
     assert os.readlink(tmp_path / "current") == f"versions/{version}"
