@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.test_process_pool import list_worker_pids
 from tests.support.builders import export, glb, md5_base64, read_tree, tileset
 from tests.support.faults import (
     Effect,
@@ -31,6 +30,7 @@ from tests.support.faults import (
     truncate_body,
 )
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, verify
+from tests.support.worker_processes import LATE, TILES, list_worker_pids, record_worker_pids
 from tilesync.app import commands
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import FileStored, Finding
@@ -38,19 +38,10 @@ from tilesync.jobs.versions.file_audit import FileVerifier
 from tilesync.model import FileResult, StoredFile, Version
 from tilesync.runtime import process_pool
 
-TILES = 2000
-LATE = 1500
-"""Number of requests after which the workers run."""
-
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "count_cores", lambda: 2)
-
-
-def record_worker_pids(sim: Simulator, seen: list[int]) -> None:
-    """Record the workers that run when most blobs have been requested."""
-    sim.run_before_request(LATE, is_blob, lambda: seen.extend(list_worker_pids()))
 
 
 def test_workers_transfer_a_large_export(tmp_path: Path) -> None:

@@ -107,9 +107,6 @@ def test_a_run_uses_the_old_link_until_the_new_one_is_valid(tmp_path: Path) -> N
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
-# --- on a clock of the test ---
-
-
 def made(clock: FakeClock, *, life: timedelta = HOUR, starts_in: timedelta | None = None, n: int = 0) -> SasUrl:
     end = f"{clock.now() + life:%Y-%m-%dT%H:%M:%SZ}"
     begin = "" if starts_in is None else f"&st={clock.now() + starts_in:%Y-%m-%dT%H:%M:%SZ}"

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.support.builders import IMODEL, export, glb, make_stored_blobs
+from tests.support.builders import IMODEL, export, glb, make_stored_blobs, read_tree
 from tests.support.faults import Effect, Fault, RequestMatcher, blob_name, call_before, is_blob, is_listing
 from tilesync.app import commands
 from tilesync.app import service as services
@@ -255,6 +255,11 @@ def rollback(dest: Path, name: str | None = None, *, latest: bool = False) -> Jo
     except TilesyncError as error:
         run.error = error
     return run
+
+
+def read_version(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
+    """Read the files of a version."""
+    return read_tree(dest / "versions" / version)
 
 
 def read_latest(dest: Path) -> dict[str, Any]:

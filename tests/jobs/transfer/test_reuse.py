@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import IMODEL, export, glb, read_tree, tileset
+from tests.support.builders import IMODEL, export, glb, read_tree, referenced_export, tileset
 from tests.support.faults import blob_name, error_response, is_blob
 from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, read_latest, verify
 from tilesync.core import manifest
@@ -21,10 +21,6 @@ from tilesync.model import Blob, Inventory, StoredFile, Version
 from tilesync.stores.local.writer import LocalFiles
 
 INVENTORIES = pytest.mark.parametrize("inventory", list(Inventory))
-
-
-def walkable(tiles: int = 8) -> dict[str, bytes]:
-    return {name: data for name, data in export(tiles).items() if data}
 
 
 def inode(dest: Path, name: str, version: str = EXPORT) -> int:
@@ -125,7 +121,7 @@ def test_absolute_urls_are_parsed_again_in_another_container(tmp_path: Path, inv
 def test_implicit_tilings_and_contents_with_textures_are_shared_whole(tmp_path: Path, inventory: Inventory) -> None:
     """References of shared files are the same as after a fetch, with each inventory."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         first = sim.mirror(tmp_path, inventory=inventory)
         sim.offer_export(files, export_id=OTHER_EXPORT)
         run = sim.mirror(tmp_path, inventory=inventory)
