@@ -4,6 +4,7 @@ import ast
 import functools
 import graphlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import tilesync
 
 PACKAGE = Path(tilesync.__file__).parent
 TESTS = Path(__file__).parent
+PROJECT = TESTS.parent
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 """All modules but the outermost, which gives the public names of all rooms."""
 
@@ -222,6 +224,17 @@ def test_every_test_says_what_must_hold() -> None:
                 if said is None or not said.endswith("."):
                     missing.append(f"{path.relative_to(TESTS)}:{node.lineno} {node.name}")
     assert missing == []
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_pages_name_files_that_exist(page: str) -> None:
+    """Each path that a page for developers names exists, and the tree has a row for each room."""
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:tilesync|tests|scripts|docs)/[^` ]*)`|\]\(([^)#:]+)", text)
+    assert [path for pair in paths for path in pair if path and not (PROJECT / path).exists()] == []
+    if page == "ARCHITECTURE.md":
+        tree = text[text.index("## The tree") : text.index("## Four walks")]
+        assert [each for layer in LAYERS[1:-1] for each in layer if f"`tilesync/{each}" not in tree] == []
 
 
 def test_no_state_at_module_level() -> None:

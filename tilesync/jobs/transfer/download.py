@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from tilesync.catalog.references import ReferenceIndex
 from tilesync.core.backoff import RetryBudget, has_stalled
 from tilesync.errors import BlobDamaged, BlobUnreachable, RangeRefused, Transient
 from tilesync.events import Retried
@@ -12,7 +13,7 @@ from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.run.retry import Retrying
 from tilesync.jobs.versions.file_check import MAX_REFERENCES_IN_MEMORY, CheckedFile
 from tilesync.model import UNKNOWN_SIZE, Blob, Digests, Version
-from tilesync.protocols import Body, Draft, Files, ReferenceIndex, Source
+from tilesync.protocols import Body, Draft, Files, Source
 from tilesync.runtime.threads import run_in_thread
 from tilesync.tiles.validator import ContentCheck
 

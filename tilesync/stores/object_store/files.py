@@ -8,17 +8,20 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from threading import RLock
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tilesync.core.http_headers import HEAD_BYTES, CachePolicy
 from tilesync.core.safe_names import are_all_safe, find_universal_problem, raise_if_unsafe
 from tilesync.errors import DestinationError
 from tilesync.model import Blob, Digests, FileStamp, SasUrl, StoredFile, Version
 from tilesync.model.storage import CopySource, ObjectInfo
-from tilesync.protocols import Catalog, Objects, PresencePage, Upload
+from tilesync.protocols import Objects, PresencePage, Upload
 from tilesync.runtime.threads import map_in_threads
 from tilesync.stores.local.fs import ThreadBatcher
 from tilesync.stores.object_store.listing_cache import ListingCache, has_same_md5, hash_etag, is_unchanged
+
+if TYPE_CHECKING:
+    from tilesync.catalog.catalog import Catalog
 
 VERSIONS_PREFIX = "versions/"
 
