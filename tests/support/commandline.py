@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tilesync.demo.fake_service import FakeService
+from tilesync.demo.fake_service import FakeBackend
 
 RUN_FIELDS = {"started", "finished", "source", "dest", "host", "tilesync"}
 FINISHED_FIELDS = RUN_FIELDS | {
@@ -73,7 +73,7 @@ class CommandResult:
         return {name: line["result"] for name, line in self.checks.items() if line["result"] != "ok"}
 
 
-def make_environment(sim: FakeService | None = None, **more: str) -> dict[str, str]:
+def make_environment(sim: FakeBackend | None = None, **more: str) -> dict[str, str]:
     """Return a minimal environment, as cron has it, with the address of a simulator and a token for it."""
     names = ("PATH", "HOME", "PYTHONPATH", "VIRTUAL_ENV")
     inherited = {name: os.environ[name] for name in names if name in os.environ}
@@ -82,7 +82,7 @@ def make_environment(sim: FakeService | None = None, **more: str) -> dict[str, s
 
 
 def run_tilesync(
-    *arguments: object, sim: FakeService | None = None, stdin: str = "", cwd: str | Path | None = None, **more: str
+    *arguments: object, sim: FakeBackend | None = None, stdin: str = "", cwd: str | Path | None = None, **more: str
 ) -> CommandResult:
     """Run tilesync with these arguments; `more` is added to its environment."""
     done = subprocess.run(
@@ -99,7 +99,7 @@ def run_tilesync(
     return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
-def start_tilesync(*arguments: object, sim: FakeService | None = None, **more: str) -> subprocess.Popen[str]:
+def start_tilesync(*arguments: object, sim: FakeBackend | None = None, **more: str) -> subprocess.Popen[str]:
     """Start tilesync with pipes for its output; `more` is added to its environment."""
     return subprocess.Popen(
         [sys.executable, "-m", "tilesync", *map(str, arguments)],

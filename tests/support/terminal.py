@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.commandline import make_environment
-from tilesync.demo.fake_service import FakeService
+from tilesync.demo.fake_service import FakeBackend
 
 fcntl, pty, termios = (
     pytest.importorskip(name, reason="this system has no pseudo-terminals") for name in ("fcntl", "pty", "termios")
@@ -26,7 +26,7 @@ def resize(terminal: int, rows: int, columns: int) -> None:
 
 def run_in_terminal(
     *arguments: object,
-    sim: FakeService,
+    sim: FakeBackend,
     size: tuple[int, int] = (24, 100),
     on_output: Callable[[int, bytes], None] = lambda terminal, output: None,
     **more: str,

@@ -15,16 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.builders import IMODEL, export, glb, read_tree
-from tests.support.faults import (
-    RequestMatcher,
-    error_response,
-    is_blob,
-    is_listing,
-)
+from tests.support.faults import error_response, is_blob, is_listing
 from tests.support.sequential_exports import CHANGED_FILE, FIRST, FOURTH, SECOND, THIRD, mirror_each, offer_exports
 from tests.support.simulator import EXPORT, JobOutcome, Simulator, verify
 from tilesync.core.guards import DeleteLimit
 from tilesync.core.retention import RetentionPolicy
+from tilesync.demo.faults import RequestMatcher
 from tilesync.events import (
     Planned,
     VersionChosen,

@@ -32,7 +32,7 @@ from tests.support.faults import (
     wait_for,
 )
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest, read_version, verify
-from tilesync.demo.fake_service import FakeRequest
+from tilesync.demo.loopback_server import FakeRequest
 from tilesync.errors import (
     DestinationBusy,
     DestinationError,

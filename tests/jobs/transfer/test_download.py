@@ -28,7 +28,7 @@ from tests.support.faults import (
 )
 from tests.support.simulator import EXPORT, Simulator, read_version
 from tilesync.core import backoff
-from tilesync.demo.fake_service import FakeRequest, FakeResponse
+from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 from tilesync.errors import (
     DiskFull,
     Incomplete,
