@@ -25,7 +25,8 @@ from tests.support.faults import (
 )
 from tests.support.simulator import EXPORT, JobOutcome, Simulator
 from tilesync.azure.sas import parse_sas_link
-from tilesync.demo.fake_service import FakeResponse, StoredBlob
+from tilesync.demo.fake_service import StoredBlob
+from tilesync.demo.loopback_server import FakeResponse
 from tilesync.errors import (
     BlobError,
     BlobMissing,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from tilesync.checks import response_rules
-from tilesync.checks.protocols import BrowserClient
 from tilesync.checks.remedies import Remedies
 from tilesync.checks.response_rules import SampleFile, SampleResponses, ViewerPage
 from tilesync.checks.result import CheckResult, CheckStatus
@@ -21,6 +20,9 @@ from tilesync.model import POINTER, StoredFile, Version
 from tilesync.model.storage import HttpResponse
 from tilesync.protocols import ReadOnlyPublication, StoredFiles
 from tilesync.runtime.threads import run_in_thread
+
+if TYPE_CHECKING:
+    from tilesync.checks.browser_client import BrowserClient
 
 MAX_SAMPLED_KINDS = 8
 """Maximum number of kinds of files to request, besides the file whose name must be percent-encoded."""

@@ -11,8 +11,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.foreign_json import MAX_DOCUMENT_BYTES, parse_json, read_mapping
 from tilesync.core.http_headers import CachePolicy
 from tilesync.core.manifest import read_latest
@@ -31,7 +32,8 @@ from tilesync.model.storage import ObjectHeaders, ObjectInfo
 from tilesync.protocols import Objects, ObjectStream
 from tilesync.runtime.threads import map_in_threads
 from tilesync.stores.base import DefaultLayoutMixin
-from tilesync.stores.object_store.files import OBJECTS_PER_DELETE, VERSIONS_PREFIX, LockGuard
+from tilesync.stores.object_store.files import OBJECTS_PER_DELETE, VERSIONS_PREFIX
+from tilesync.stores.object_store.lock import LeaseRenewer
 from tilesync.stores.status_files import CHECKED_FILE, encode_document, parse_document
 
 MANIFESTS_PREFIX = "manifests/"
@@ -50,22 +52,12 @@ _STATUS_HEADERS = ObjectHeaders("application/json", None, "no-cache")
 """Headers of documents that no viewer requests: no cache may serve an old copy."""
 
 
-class KeyValue(Protocol):
-    """Values that are kept between runs."""
-
-    def set_value(self, key: str, value: str) -> None:
-        """Store a value."""
-
-    def get_value(self, key: str) -> str | None:
-        """Return a stored value, or None."""
-
-
 class ReadOnlyObjectPublication:
     """Manifests, pointer, `latest.json` and status documents, read only."""
 
-    def __init__(self, objects: Objects, key_value: KeyValue | None = None) -> None:
+    def __init__(self, objects: Objects, catalog: Catalog | None = None) -> None:
         self._objects = objects
-        self._key_value = key_value
+        self._catalog = catalog
         self._latest: Mapping[str, Any] | None = None
         self._knows_latest = False
         self._latest_etag = ""
@@ -194,7 +186,7 @@ class ReadOnlyObjectPublication:
         found = self._objects.find(POINTER)
         if found is None:
             return None
-        remembered = (self._key_value.get_value(_POINTER_SEEN_KEY) if self._key_value else None) or ""
+        remembered = (self._catalog.get_value(_POINTER_SEEN_KEY) if self._catalog else None) or ""
         etag, _, digest = remembered.rpartition(" ")
         if etag and etag == found.etag:
             return digest
@@ -208,8 +200,8 @@ class ReadOnlyObjectPublication:
         return sha256.hexdigest()
 
     def _remember_pointer(self, etag: str, digest: str) -> None:
-        if self._key_value is not None:
-            self._key_value.set_value(_POINTER_SEEN_KEY, f"{etag} {digest}")
+        if self._catalog is not None:
+            self._catalog.set_value(_POINTER_SEEN_KEY, f"{etag} {digest}")
 
     def points_at(self, version: Version, pointer_sha256: str) -> bool:
         """Return whether the pointer and `latest.json` name `version`, and its manifest exists."""
@@ -231,8 +223,8 @@ class ReadOnlyObjectPublication:
 class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
     """Manifests, pointer, `latest.json` and status documents, read and written. `guard` renews the lock first."""
 
-    def __init__(self, objects: Objects, key_value: KeyValue, cache_policy: CachePolicy, guard: LockGuard) -> None:
-        super().__init__(objects, key_value)
+    def __init__(self, objects: Objects, catalog: Catalog, cache_policy: CachePolicy, guard: LeaseRenewer) -> None:
+        super().__init__(objects, catalog)
         self._cache_policy = cache_policy
         self._guard = guard
 
