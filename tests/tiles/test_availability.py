@@ -189,7 +189,7 @@ def test_problems_are_counted(case: tuple[AvailabilityOracle, bytes, dict[str, b
     assert (f"{orphans} tiles are available, but not the tiles above them" in problems) == bool(orphans)
     for number in range(len(oracle.content_bits)):
         lost = oracle.lost_contents(number)
-        assert (f"{lost} of contents {number} belong to tiles that are not available" in problems) == bool(lost)
+        assert (f"content {number} is available for {lost} tiles that are not available" in problems) == bool(lost)
     deep = sum(
         oracle.tiles[index] and oracle.at.level + level >= oracle.spec.available_levels
         for index, level, *_ in oracle.locals()
@@ -249,7 +249,7 @@ def test_availability_without_template_is_a_problem() -> None:
     """Available contents without a template are a problem and are not followed."""
     found = expand(as_json(EVERYTHING | {"contentAvailability": [ALL, ALL, NONE]}), make_tiling(1))
     assert list(found.contents) == ["c0/0/0/0.glb"]
-    assert found.problems == ("contents 1 are available, but the tileset has no template for them",)
+    assert found.problems == ("content 1 is available, but has no template in the tileset",)
 
 
 def test_a_wrong_count_is_a_problem() -> None:
