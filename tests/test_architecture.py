@@ -4,6 +4,7 @@ import ast
 import functools
 import graphlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import tilesync
 
 PACKAGE = Path(tilesync.__file__).parent
 TESTS = Path(__file__).parent
+PROJECT = TESTS.parent
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 """All modules but the outermost, which gives the public names of all rooms."""
 
@@ -57,6 +59,40 @@ IMPURE = {
     "tempfile",
     "subprocess",
 }
+
+PROTOCOLS = {
+    "Admission": "decided by the jobs, asked by the stores, which must not import them",
+    "BlobRequest": "callable with keyword arguments",
+    "Body": "a blob of a container, and a file of a mirror",
+    "Clock": "tests set the time",
+    "Destination": "local, and object store",
+    "Draft": "local, and object store",
+    "EachExport": "callable with a keyword argument",
+    "ExportsResolver": "the service, and a mirror",
+    "Files": "local, and object store",
+    "Lease": "Azure, and S3",
+    "LeaseRequest": "callable with keyword arguments",
+    "Link": "tests count renewals",
+    "Objects": "Azure, and S3",
+    "PoolCallbacks": "fulfilled by the pool, which imports its connections",
+    "Publication": "local, and object store",
+    "PutBody": "callable with a keyword argument",
+    "PutRequest": "callable with keyword arguments",
+    "ReadOnlyPublication": "local, and object store",
+    "Remedies": "Azure, S3, and web servers",
+    "RunInThread": "callable whose result has the type of its argument",
+    "ScanHandler": "parse a document, and rewrite its URIs",
+    "Source": "a container, and a mirror",
+    "SourceResolver": "the service, a link, and a mirror",
+    "StoredFiles": "local, and object store",
+    "TokenProvider": "a token, and a share key",
+    "Upload": "Azure, and S3",
+    "WorkerTask": "fetch, verify, and warm up",
+    "Workers": "assembled by the app, called by the jobs, which must not import it",
+}
+"""Why each Protocol is not the class that fulfils it: two classes of the product or a fake of the tests do, a layer or
+an import circle forbids it, or `Callable` cannot state the arguments.
+"""
 
 PAID_LATER = {"httpx", "pyreqwest", "azure", "sqlite3", "tqdm", "aiofiles", "filelock", "certifi", "asyncio"}
 
@@ -178,6 +214,17 @@ def test_the_command_line_is_light() -> None:
     assert not PAID_LATER & set(json.loads(result.stdout))
 
 
+def test_every_protocol_has_its_reason() -> None:
+    """There is no Protocol but those listed above, and each of these exists."""
+    found = {
+        node.name
+        for path in SOURCES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ClassDef) and any("Protocol" in ast.unparse(base) for base in node.bases)
+    }
+    assert found == PROTOCOLS.keys()
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_files_are_of_a_size(path: Path) -> None:
     """No file is longer than 400 lines."""
@@ -222,6 +269,17 @@ def test_every_test_says_what_must_hold() -> None:
                 if said is None or not said.endswith("."):
                     missing.append(f"{path.relative_to(TESTS)}:{node.lineno} {node.name}")
     assert missing == []
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_pages_name_files_that_exist(page: str) -> None:
+    """Each path that a page for developers names exists, and the tree has a row for each room."""
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:tilesync|tests|scripts|docs)/[^` ]*)`|\]\(([^)#:]+)", text)
+    assert [path for pair in paths for path in pair if path and not (PROJECT / path).exists()] == []
+    if page == "ARCHITECTURE.md":
+        tree = text[text.index("## The tree") : text.index("## Four walks")]
+        assert [each for layer in LAYERS[1:-1] for each in layer if f"`tilesync/{each}" not in tree] == []
 
 
 def test_no_state_at_module_level() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.catalog.schema import SCHEMA_VERSIONS
 from tilesync.catalog.sqlite import read_schema_version
 from tilesync.core.ownership import RESERVED_NAMES, find_foreign_entries, find_reserved_names, is_export_id, join_names
@@ -141,7 +141,7 @@ class DestinationFolder:
         other_root = None
         with (
             suppress(DestinationError),
-            closing(SqliteCatalog(path, read_only=True)) as catalog,
+            closing(Catalog(path, read_only=True)) as catalog,
         ):  # a damaged catalog is reported when it is opened for use
             other_root = catalog.get_value(DESTINATION_KEY)
         if other_root and other_root != os.path.realpath(self.root) and os.path.isdir(other_root):
@@ -159,7 +159,7 @@ class DestinationFolder:
         return (SafePathResolver(self.root),)
 
     def open_publication(
-        self, layout: Layout, resolvers: Sequence[SafePathResolver] | None = None, catalog: SqliteCatalog | None = None
+        self, layout: Layout, resolvers: Sequence[SafePathResolver] | None = None, catalog: Catalog | None = None
     ) -> LocalPublication:
         """Open the publication. Without a catalog it is for reading only."""
         if layout is Layout.FLAT:
@@ -182,7 +182,7 @@ class LocalDestination:
 
     is_shared = False
 
-    def __init__(self, folder: DestinationFolder, layout: Layout, catalog: SqliteCatalog) -> None:
+    def __init__(self, folder: DestinationFolder, layout: Layout, catalog: Catalog) -> None:
         self.root = folder.root
         self.layout = layout
         self.catalog = catalog
@@ -217,7 +217,7 @@ class ReadOnlyDestination:
 
     files: LocalStoredFiles
     publication: LocalPublication
-    catalog: SqliteCatalog | None
+    catalog: Catalog | None
     check_names: Callable[[Iterable[str]], None]
     layout: Layout
 
@@ -269,7 +269,7 @@ def open_local(
             )
         hint = "give another folder with --state-dir, or repair this one" if is_state_separate else None
         exits.enter_context(locked_folder(folder.state, display_name, owner, hint=hint))
-        catalog = SqliteCatalog(folder.state / CATALOG_FILE)
+        catalog = Catalog(folder.state / CATALOG_FILE)
         exits.callback(catalog.close)
         yield LocalDestination(folder, layout, catalog)
 
@@ -287,7 +287,7 @@ def _admitted_publication(
     return publication
 
 
-def recorded_layout(catalog: SqliteCatalog) -> Layout | None:
+def recorded_layout(catalog: Catalog) -> Layout | None:
     """Return the layout in the catalog; None if no run recorded it, or only one that stored nothing.
 
     Raises DestinationError if the value is not a layout.
@@ -306,7 +306,7 @@ def open_local_for_plan(
     folder.refuse_foreign_state()
     publication = _admitted_publication(folder, folder.detect_layout(), layout, admission)
     with translate_read_errors(f"cannot read the state in {folder.state}"):
-        catalog = SqliteCatalog(folder.catalog_path(), read_only=True)
+        catalog = Catalog(folder.catalog_path(), read_only=True)
     try:
         refuse_other_layout(folder, recorded_layout(catalog) or layout, layout)
         yield ReadOnlyDestination(
@@ -359,7 +359,7 @@ def open_local_for_audit(root: Path, state_dir: Path | None) -> Iterator[ReadOnl
         is_writable = (
             os.access(path, os.W_OK, effective_ids=_HAS_EFFECTIVE_IDS) and read_schema_version(path) in SCHEMA_VERSIONS
         )
-        catalog = SqliteCatalog(path) if is_writable else None
+        catalog = Catalog(path) if is_writable else None
     except DestinationError:
         catalog = None
     try:
@@ -371,10 +371,10 @@ def open_local_for_audit(root: Path, state_dir: Path | None) -> Iterator[ReadOnl
 
 
 @contextmanager
-def open_scratch_files() -> Iterator[tuple[SqliteCatalog, LocalStoredFiles, Callable[[Version, str, bytes], None]]]:
+def open_scratch_files() -> Iterator[tuple[Catalog, LocalStoredFiles, Callable[[Version, str, bytes], None]]]:
     """Open an empty catalog and an empty folder, with a function to write a file. All is temporary."""
     with tempfile.TemporaryDirectory(prefix="tilesync-") as folder:
-        catalog = SqliteCatalog(Path(folder) / CATALOG_FILE, is_persistent=False)
+        catalog = Catalog(Path(folder) / CATALOG_FILE, is_persistent=False)
         resolver = SafePathResolver(Path(folder))
 
         def put(version: Version, name: str, data: bytes) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.catalog.schema import SCHEMA_VERSIONS
 from tilesync.catalog.sqlite import read_schema_version
 from tilesync.core.http_headers import CachePolicy
@@ -36,7 +36,7 @@ class ObjectDestination:
     layout = Layout.VERSIONED
     is_intact = is_shared = True
 
-    def __init__(self, files: ObjectFiles, publication: ObjectPublication, catalog: SqliteCatalog) -> None:
+    def __init__(self, files: ObjectFiles, publication: ObjectPublication, catalog: Catalog) -> None:
         self.files = files
         self.publication = publication
         self.catalog = catalog
@@ -51,7 +51,7 @@ class ReadOnlyObjectDestination:
 
     files: ObjectStoredFiles
     publication: ReadOnlyObjectPublication
-    catalog: SqliteCatalog | None
+    catalog: Catalog | None
     check_names: Callable[[Iterable[str]], None]
     layout: Layout = Layout.VERSIONED
 
@@ -79,7 +79,7 @@ def open_objects(
     with ExitStack() as closing:
         published = ReadOnlyObjectPublication(objects)
         closing.enter_context(locked_folder(state, objects.display_name, hint=STATE_DIR_HINT))
-        catalog = SqliteCatalog(state / CATALOG_FILE)
+        catalog = Catalog(state / CATALOG_FILE)
         catalog.has_folders = False
         closing.callback(catalog.close)
         if not _is_known_state(catalog, objects.canonical_url):
@@ -109,7 +109,7 @@ def open_objects_for_plan(
         published.refuse_occupied(adopt=admission.adopt)
         admission.admit(published)
     with translate_os_errors(f"cannot read the state in {state}"):
-        catalog = SqliteCatalog(state / CATALOG_FILE, read_only=True)
+        catalog = Catalog(state / CATALOG_FILE, read_only=True)
         catalog.has_folders = False
     files, probed = ObjectStoredFiles(objects), catalog.get_value(MISREAD_KEY)
     warn_names = MisreadNameWarner(
@@ -146,7 +146,7 @@ def open_objects_for_audit(objects: Objects, state: Path) -> Iterator[ReadOnlyOb
     path = state / CATALOG_FILE
     try:
         usable = os.access(path, os.W_OK) and read_schema_version(path) in SCHEMA_VERSIONS
-        catalog = SqliteCatalog(path) if usable else None
+        catalog = Catalog(path) if usable else None
     except DestinationError:
         catalog = None
     files = ObjectStoredFiles(objects)
@@ -160,7 +160,7 @@ def open_objects_for_audit(objects: Objects, state: Path) -> Iterator[ReadOnlyOb
             catalog.close()
 
 
-def _is_known_state(catalog: SqliteCatalog, canonical_url: str) -> bool:
+def _is_known_state(catalog: Catalog, canonical_url: str) -> bool:
     """Return whether the state names this destination. Raises DestinationError where it names another one."""
     known = catalog.get_value(DESTINATION_KEY)
     if known is not None and known != canonical_url:
@@ -168,7 +168,7 @@ def _is_known_state(catalog: SqliteCatalog, canonical_url: str) -> bool:
     return known is not None
 
 
-def _find_misread_characters(objects: Objects, catalog: SqliteCatalog) -> str:
+def _find_misread_characters(objects: Objects, catalog: Catalog) -> str:
     """Return the characters that the server reads as others. The first run probes them and stores the result."""
     probed = catalog.get_value(MISREAD_KEY)
     if probed is None:
