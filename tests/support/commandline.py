@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tests.support.fork_server import run_forked
 from tilesync.demo.fake_service import FakeBackend
 
 RUN_FIELDS = {"started", "finished", "source", "dest", "host", "tilesync"}
@@ -85,15 +86,11 @@ def run_tilesync(
     *arguments: object, sim: FakeBackend | None = None, stdin: str = "", cwd: str | Path | None = None, **more: str
 ) -> CommandResult:
     """Run tilesync with these arguments; `more` is added to its environment."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tilesync", *map(str, arguments)],
-        env=make_environment(sim, **more),
-        cwd=cwd,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        encoding="utf-8",
+    done = run_forked(
+        [*map(str, arguments)],
+        make_environment(sim, **more),
+        stdin=stdin,
+        cwd=None if cwd is None else Path(cwd),
     )
     assert "Traceback" not in done.stderr, done.stderr
     return CommandResult(done.returncode, done.stdout, done.stderr)

@@ -216,7 +216,9 @@ def test_contents_are_bounded_too() -> None:
 
 def test_cells_that_are_too_deep_are_refused() -> None:
     """Cells below level 62 are refused; level 62 works."""
-    assert "its tiles reach level 63, below the deepest level, 62" in refused(make_tiling(3, available=99), Cell(61, 0, 0))
+    assert "its tiles reach level 63, below the deepest level, 62" in refused(
+        make_tiling(3, available=99), Cell(61, 0, 0)
+    )
     far = 2**60 - 1
     found = expand(as_json(EVERYTHING), make_tiling(3, available=99), Cell(60, far, far))
     *_, last = found.contents
