@@ -23,7 +23,7 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"aio"},
+    {"aio", "testing"},
     {"api"},
     {"checks"},
     {"app"},
