@@ -220,7 +220,7 @@ def test_pages_without_new_blobs(service: Simulator, brings: str) -> None:
         return FakeResponse(200, xml.encode())
 
     service.add_fault(is_listing, page, times=300)
-    with pytest.raises(Unavailable, match="in a row brought nothing new"):
+    with pytest.raises(Unavailable, match="consecutive pages of the listing had nothing new"):
         run_with_container(service, lambda container, _: list_pages(container))
     assert count <= 110
 
