@@ -29,6 +29,7 @@ from tilesync.model import (
     Blob,
     FileResult,
     Kind,
+    ListingState,
     ParsedContent,
     Role,
     StoredFile,
@@ -51,11 +52,11 @@ def test_a_page_comes_back(path: Path) -> None:
     """Blobs come back with every listed property, in listing order, with the marker of the page."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    catalog.add_page(replace(version, marker="next"), [(FULL, None), (Blob("0", 1), None)], ["a"])
+    catalog.add_page(replace(version, listing=ListingState(marker="next")), [(FULL, None), (Blob("0", 1), None)], ["a"])
     catalog.close()
     catalog = Catalog(path)
     assert [blob for _, blob in catalog.list_wanted(version, 0, limit=9, empty=False)] == [FULL, Blob("0", 1)]
-    assert catalog.versions()[0].marker == "next"
+    assert catalog.versions()[0].listing.marker == "next"
     catalog.close()
 
 
@@ -219,9 +220,17 @@ def test_a_name_listed_twice_is_refused(path: Path, first: list[str]) -> None:
     version = catalog.add_version(NEW)
     add_blobs(catalog, version, *first)
     with pytest.raises(Incomplete, match="twice"):
-        add_blobs(catalog, replace(version, marker="m"), "new", "a", "more", *([] if first else ["a"]), folders=("f",))
+        add(
+            catalog,
+            replace(version, listing=replace(version.listing, marker="m")),
+            "new",
+            "a",
+            "more",
+            *([] if first else ["a"]),
+            folders=("f",),
+        )
     assert names_in_listing_order(catalog, version) == first
-    assert catalog.versions()[0].marker is None
+    assert catalog.versions()[0].listing.marker is None
     add_blobs(catalog, version, Blob("f", 5))
     assert catalog.finish_listing(version) == []
     catalog.close()
@@ -279,7 +288,7 @@ def test_a_file_that_is_a_folder_is_refused(path: Path) -> None:
     add_blobs(catalog, version, "a", "a/b", folders=("a",))
     with pytest.raises(DestinationError, match="both a file and a folder: a"):
         catalog.finish_listing(version)
-    assert not catalog.versions()[0].listed
+    assert not catalog.versions()[0].listing.is_complete
     catalog.close()
 
 
@@ -290,7 +299,7 @@ def test_folder_placeholders_leave(path: Path) -> None:
     add_blobs(catalog, version, Blob("a", 0), "a/b", Blob("empty", 0), folders=("a",))
     assert catalog.finish_listing(version) == []
     assert names_in_listing_order(catalog, version) == ["a/b", "empty"]
-    assert catalog.versions()[0].listed
+    assert catalog.versions()[0].listing.is_complete
     catalog.close()
 
 
@@ -483,13 +492,14 @@ WRITE = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from tilesync.model import Blob, Diagnostic, FileResult, ParsedContent, Reference, Role, StoredFile, Version
+from tilesync.model import *
 from tilesync.catalog.catalog import Catalog
 catalog = Catalog(Path(sys.argv[1]))
-version = catalog.add_version(Version(0, "e1", "e1", None, None, "", {}))
+version = catalog.add_version(Version(0, "e1", "e1"))
 for page in range(10**6):
     blobs = [Blob(f"{page}/{number}", 1) for number in range(50)]
-    catalog.add_page(replace(version, marker=str(page)), [(blob, None) for blob in blobs], [str(page)])
+    listed = replace(version, listing=ListingState(marker=str(page)))
+    catalog.add_page(listed, [(blob, None) for blob in blobs], [str(page)])
     rows = catalog.list_wanted(version, 0, limit=50, empty=False)
     content = ParsedContent(references=(Reference("x", Role.CONTENT),), diagnostics=(Diagnostic("p", "d"),))
     catalog.mark_stored(version, [FileResult(number, StoredFile(blob, b"s" * 32, 1), content) for number, blob in rows])
@@ -511,7 +521,7 @@ def test_a_kill_leaves_whole_batches(path: Path, pages: int) -> None:
     assert (totals.files % 50, totals.stored_files % 50) == (0, 0)
     assert totals.files - totals.stored_files in {0, 50}
     assert totals.stored_files >= 50 * (reported + 1)
-    assert version.marker == str(totals.files // 50 - 1)
+    assert version.listing.marker == str(totals.files // 50 - 1)
     held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
     for table in ("reference", "remark"):
         assert {row[0] for row in catalog.query(f"SELECT source FROM {table}")} == held

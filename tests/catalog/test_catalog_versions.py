@@ -23,6 +23,7 @@ from tilesync.model import (
     Completeness,
     Diagnostic,
     FileResult,
+    ListingState,
     ParsedContent,
     Role,
     StoredFile,
@@ -35,7 +36,15 @@ def test_versions_come_back(path: Path) -> None:
     one = catalog.add_version(NEW)
     two = catalog.add_version(replace(NEW, name="e2", export="e2", imodel=None, changeset=None))
     three = catalog.add_version(
-        replace(NEW, name="e1-2", published_at="t", files=3, bytes=4, manifest_sha256="00", listed=True)
+        replace(
+            NEW,
+            name="e1-2",
+            published_at="t",
+            files=3,
+            bytes=4,
+            manifest_sha256="00",
+            listing=ListingState(is_complete=True),
+        )
     )
     assert len({one.serial, two.serial, three.serial}) == 3
     catalog.close()
@@ -52,7 +61,7 @@ def test_updates_come_back(path: Path) -> None:
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
     changed = replace(
-        version, modified="2027", record={"id": "e1", "x": None}, listing_number=2, listed=True, marker="m",
+        version, modified="2027", record={"id": "e1", "x": None}, listing=ListingState(2, True, "m"),
         damaged=True, published_at="t", files=1, bytes=2, manifest_sha256="ff", inventory="walk",
         container_url="https://host/c",
         completeness=Completeness(4, 3, 2, 1),

@@ -255,7 +255,7 @@ from pathlib import Path
 from tilesync.model import Blob, FileResult, Inventory, Kind, ParsedContent, Reference, Role, StoredFile, Version
 from tilesync.catalog.catalog import Catalog
 catalog = Catalog(Path(sys.argv[1]))
-version = catalog.add_version(Version(0, "e1", "e1", None, None, "", {}, inventory=Inventory.WALK))
+version = catalog.add_version(Version(0, "e1", "e1", inventory=Inventory.WALK))
 catalog.add_wanted(version, "t")
 while True:
     rows = catalog.list_wanted(version, 0, limit=50)

@@ -25,6 +25,7 @@ from tilesync.model import (
     Content,
     FileResult,
     Globs,
+    ListingState,
     StoredFile,
     Totals,
     UnpackedFile,
@@ -141,7 +142,7 @@ def test_migration_from_schema_3(path: Path, read_only: bool) -> None:
         assert [catalog.get_value(key) for key in ("adopted", "boot", "schema")] == ["yes", "b", str(SCHEMA_VERSION)]
         (version,) = catalog.versions()
         assert version == Version(
-            5, "e1", "e1", "i", "c", "2026", {"id": "e1"}, 2, True, None, False, "then", 2, 4, "m", "list",
+            5, "e1", "e1", "i", "c", "2026", {"id": "e1"}, ListingState(2, True), False, "then", 2, 4, "m", "list",
             "https://host/container", Globs(("*.glb",)), Completeness(4, 3, 2, 1), "begun", "left", None,
             Content.STORED,
         )  # fmt: skip

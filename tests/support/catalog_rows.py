@@ -38,7 +38,7 @@ def add_blobs(catalog: Catalog, version: Version, *blobs: Blob | str, folders: t
 
 def relist(catalog: Catalog, version: Version) -> Version:
     """Start a new listing of the same version."""
-    version = replace(version, listing_number=version.listing_number + 1, listed=False, marker=None)
+    version = replace(version, listing=version.listing.restart())
     catalog.update_version(version)
     return version
 

@@ -72,7 +72,7 @@ class MemorySource:
 def transfer(
     destination: LocalDestination, source: MemorySource, run: JobOutcome, **changes: Any
 ) -> tuple[Transfer, Version]:
-    version = destination.catalog.add_version(Version(0, "v", "v", None, None, "", {}))
+    version = destination.catalog.add_version(Version(0, "v", "v"))
     destination.catalog.add_page(version, [(blob, None) for blob in source.blobs()], ())
     destination.catalog.finish_listing(version)
     clock = changes.pop("clock", WallClock())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import cast
 
@@ -208,18 +209,25 @@ def test_an_error_for_a_missing_name_ends_the_run(error: Exception, told: type[E
 
 
 def test_an_unchanged_run_is_one_request(tmp_path: Path) -> None:
-    """Nothing new: one request to the API, none to the storage, exit 0, and no byte of DEST changes."""
+    """Nothing new: one request to the API, none to the storage, exit 0, and no byte of DEST changes but a time."""
+
+    def read_unchanging() -> dict[str, bytes]:
+        files = {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync")}
+        record = json.loads(files["checked.json"])
+        assert datetime.fromisoformat(record.pop("checked"))
+        return {**files, "checked.json": json.dumps(record).encode()}
+
     with Simulator() as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
-        before = {k: v for k, v in read_tree(tmp_path).items() if not k.startswith(".tilesync")}
+        before = read_unchanging()
         sim.clear_requests()
         run = sim.mirror(tmp_path)
         assert [request.path for request in sim.requests] == ["/mesh-export/"]
     assert run.exit_code == 0
     assert (run.stats.listed, run.stats.kept, run.stats.fetched) == (len(files), len(files), 0)
     assert run.events_of(VersionPublished) == []
-    assert {k: v for k, v in read_tree(tmp_path).items() if not k.startswith(".tilesync")} == before
+    assert read_unchanging() == before
 
 
 def test_a_touched_export_with_the_same_content_is_no_new_version(tmp_path: Path) -> None:
