@@ -220,7 +220,7 @@ def test_a_name_listed_twice_is_refused(path: Path, first: list[str]) -> None:
     version = catalog.add_version(NEW)
     add_blobs(catalog, version, *first)
     with pytest.raises(Incomplete, match="twice"):
-        add(
+        add_blobs(
             catalog,
             replace(version, listing=replace(version.listing, marker="m")),
             "new",
