@@ -25,11 +25,8 @@ class Clock(Protocol):
         """Wait for `seconds`."""
 
 
-class Observer(Protocol):
-    """Receiver of events. Must not raise and must not block."""
-
-    def __call__(self, event: Event, /) -> None:
-        """Receive one event."""
+Observer = Callable[[Event], None]
+"""Receiver of events. Must not raise and must not block."""
 
 
 class TokenProvider(Protocol):
@@ -152,7 +149,10 @@ class Source(Protocol):
 
 
 class Workers(Protocol):
-    """Worker processes that download small blobs into the destination."""
+    """Worker processes that download small blobs into the destination, and verify its files.
+
+    The app assembles them from sources and stores, which the jobs must not import.
+    """
 
     @property
     def start_requested(self) -> bool:
