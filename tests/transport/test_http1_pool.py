@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pytest
 import trustme
 
-from tests.transport.test_api_client import Handle, Server, answer, cut, hang, in_turn, serving
+from tests.support.http_server import Handle, Server, answer, cut, hang, in_turn, serving
 from tilesync.errors import UsageError
 from tilesync.runtime.event_loop import loop_factory
 from tilesync.transport import http1_connect
@@ -512,9 +512,6 @@ def test_other_urls_are_refused(got: Got, url: str) -> None:
     """Only http and https URLs are accepted."""
     with pytest.raises(UsageError):
         got(PoolRequest(url, {}, 5))
-
-
-# --- TLS ---
 
 
 @pytest.fixture
