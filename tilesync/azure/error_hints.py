@@ -57,7 +57,7 @@ _LEASED_HINT: Final = "another client holds a lease on that blob: break the leas
 
 
 def storage_hint(code: str) -> str:
-    """Return the hint for an error code of the storage; empty where only the caller knows what helps."""
+    """Return the hint for an error code of the storage; empty if only the caller knows what helps."""
     if code.startswith("KeyVault"):
         return _KEY_VAULT_HINT
     return _LEASED_HINT if code.startswith("Lease") else _HINT_BY_CODE.get(code, "")

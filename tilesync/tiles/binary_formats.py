@@ -380,7 +380,7 @@ _DECODER = json.JSONDecoder(parse_constant=_reject_constant)
 def _parse_plain_gltf(text: bytes) -> tuple[Buffer | None, list[_UriReference]] | None:
     """Parse the first buffer and the URIs of an ordinary glTF 2.0, ten times as fast as a Document.
 
-    None where a URI stands anywhere else than in buffers and images, and for input that needs the strict parser.
+    None if a URI stands anywhere else than in buffers and images, and for input that needs the strict parser.
     """
     if _NEEDS_FULL_PARSE.search(text):
         return None

@@ -26,7 +26,7 @@ class PutBody(Protocol):
     """Send one PUT request with a body, and return the blob that the response describes."""
 
     def __call__(self, name: str, headers: Mapping[str, str], body: bytes, *, query: str = "") -> Awaitable[ObjectInfo]:
-        """Make one attempt. Raises Transient where another one may succeed."""
+        """Make one attempt. Raises Transient if another one may succeed."""
 
 
 class BlockUpload:

@@ -123,7 +123,7 @@ class AzureObjects:
     # --- read and change blobs, blocking ---
 
     def find(self, name: str) -> ObjectInfo | None:
-        """Return size, ETag and MD5 of a blob, or None where it is missing."""
+        """Return size, ETag and MD5 of a blob, or None if it is missing."""
 
         def accept(response: SyncBlobResponse) -> ObjectInfo | None:
             if _is_missing(response):
@@ -160,7 +160,7 @@ class AzureObjects:
         return self._retry(attempt)
 
     def read(self, name: str, *, offset: int = 0) -> ObjectStream | None:
-        """Open a blob from `offset` on; None where it is missing."""
+        """Open a blob from `offset` on; None if it is missing."""
         opened = self._retry(lambda sas: self._open_read(sas, name, offset))
         if opened is None:
             return None
@@ -219,7 +219,7 @@ class AzureObjects:
             raise
 
     def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
-        """Copy a blob by the service alone; None where it cannot, or where the original was changed or deleted."""
+        """Copy a blob by the service alone; None if it cannot, or if the original was changed or deleted."""
         return self._copier.copy(original, name)
 
     def delete(self, names: Sequence[str]) -> None:

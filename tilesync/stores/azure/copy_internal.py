@@ -66,7 +66,7 @@ class ContainerCopier:
         self._can_read_source = True
 
     def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
-        """Copy a blob; None where the service cannot, or where the original was changed or deleted.
+        """Copy a blob; None if the service cannot, or if the original was changed or deleted.
 
         Put Blob From URL comes first. Where it is not supported (an emulator), Copy Blob From URL follows. That shows
         the source URL to everyone who may read the copy, so it is used with a read-only link or not at all.

@@ -77,9 +77,9 @@ class RenewableSasLink:
                 self._replace()
 
     def handle_refusal(self, link: SasUrl, refusal: LinkRefused, *, was_fresh: bool) -> None:
-        """Renew a link that the store refused with 403. Raises Transient where the link is not valid yet.
+        """Renew a link that the store refused with 403. Raises Transient if the link is not valid yet.
 
-        Raises NotAuthorised where a renewal cannot help: the link `was_fresh` and has not expired, or no other is
+        Raises NotAuthorised if a renewal cannot help: the link `was_fresh` and has not expired, or no other is
         available.
         """
         if delay_s := _seconds_until_valid(link):
