@@ -37,7 +37,7 @@ KIND_BY_MAGIC: Final = {
 _JSON_CHUNK, _BIN_CHUNK = 0x4E4F534A, 0x004E4942
 _MAX_BUFFERED_JSON_BYTES = 1 << 20
 _MAX_COMPOSITE_DEPTH: Final = 64
-"""Most levels of composites within composites."""
+"""Maximum nesting of composites."""
 
 _LEGACY_HEADER_THRESHOLD = 0x22000000
 """A length field of b3dm from this value on is really text, so the header is a deprecated, shorter one (CesiumJS)."""

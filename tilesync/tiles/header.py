@@ -14,7 +14,7 @@ PROBE_BYTES: Final = 1 << 14
 """Bytes at the beginning that are read first."""
 
 MAX_HEADER_BYTES: Final = 1 << 22
-"""Most bytes at the beginning: a file that needs more is read whole, which is cheaper."""
+"""Maximum bytes to read at the beginning of a file. If more are needed, the whole file is read, which is cheaper."""
 
 _KINDS_WITHOUT_REFERENCES: Final = {Kind.IMAGE, Kind.NONE, Kind.VOXELS}
 """Kinds that never reference other files."""
