@@ -17,7 +17,7 @@ _ACCOUNT_SAS_HINT: Final = "get a link that covers blobs (`ss=b`), containers an
 BAD_SIGNATURE_HINT: Final = (
     "check that the link is complete (quote it in the shell); if the key that signed it was rotated, get a new link"
 )
-"""For a link that the user gave. A link that tilesync just made fails for other reasons, which its maker knows."""
+"""Hint for a link that the user gave. If tilesync signed the link itself, the caller has a better hint."""
 
 _HINT_BY_CODE: Final[Mapping[str, str]] = {
     "AccountIsDisabled": "the storage account is disabled, perhaps with its subscription: only its owner can enable it",
