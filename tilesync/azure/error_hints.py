@@ -48,7 +48,7 @@ LIST_PERMISSION_HINT: Final = (
     "check that the link allows listing (`sp=rl`), or use --inventory walk, which needs no listing"
 )
 READ_PERMISSION_HINT: Final = "get a link that allows reading (`sp=r`), better also listing (`sp=rl`)"
-"""For a refused listing, and for a refused blob, where the response gives no other reason."""
+"""For a refused listing, and for a refused blob, if the response gives no other reason."""
 
 _KEY_VAULT_HINT: Final = (
     "the storage account cannot reach its encryption key in Key Vault: its owner must restore the key or the access"

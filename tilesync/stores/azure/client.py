@@ -223,7 +223,7 @@ class AzureObjects:
         return self._copier.copy(original, name)
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete blobs; missing is no error. Many are deleted in batches of 256, where the link and server allow it."""
+        """Delete blobs; missing is no error. Many are deleted in batches of 256, if the link and server allow it."""
         for start in range(0, len(names), BLOBS_PER_DELETE_BATCH):
             batch = names[start : start + BLOBS_PER_DELETE_BATCH]
             if len(batch) <= MAX_SINGLE_DELETES or not self._try_batch_delete(batch):

@@ -215,7 +215,7 @@ def _client_options(*urls: str) -> dict[str, Any]:
 
 
 def _require_socks_support() -> None:
-    """Raise UsageError where the SDK cannot use a SOCKS proxy."""
+    """Raise UsageError if the SDK cannot use a SOCKS proxy."""
     if find_spec("socks") is None:
         raise UsageError(
             "the Azure SDK needs the package PySocks for a SOCKS proxy",

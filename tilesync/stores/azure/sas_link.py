@@ -24,7 +24,7 @@ WRONG_KEY_HINT = (
 class RenewableSasLink:
     """A SAS link that `fetch` replaces before it expires and on demand; without `fetch` it cannot be replaced.
 
-    `first`: a link to begin with. `base`: the URL of the container, where it is known before the first link. A link to
+    `first`: a link to begin with. `base`: the URL of the container, if it is known before the first link. A link to
     another container is refused. `option`: the option that would print fresh links, for the hints. `allow_http`: the
     link may travel unencrypted.
     """

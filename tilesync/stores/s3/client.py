@@ -92,7 +92,7 @@ class S3Objects:
             return None
 
     def _require_bucket(self) -> None:
-        """Raise DestinationError where the bucket is missing: a response to HEAD does not say what is missing."""
+        """Raise DestinationError if the bucket is missing: a response to HEAD does not say what is missing."""
         if not self._is_bucket_known:
             self._retry(lambda: next(self._object_client.list_pages(f"{self._prefix}.tilesync"), None))
             self._is_bucket_known = True

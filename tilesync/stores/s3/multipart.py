@@ -23,7 +23,7 @@ PART_BYTES: Final = 8 << 20
 """Minimum part size, and the largest object sent in one request. S3 requires 5 MiB for all parts but the last."""
 
 _MAX_PARTS: Final = 9_000
-"""Planned parts of an upload. S3 allows 10,000; the rest is a reserve for a stated size that is too small."""
+"""Maximum planned parts of an upload. S3 allows 10,000; the rest is a reserve for a stated size that is too small."""
 
 MAX_COPY_OBJECT_BYTES: Final = 5 << 30
 """Bytes of the largest object that CopyObject copies."""

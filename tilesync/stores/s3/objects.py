@@ -79,7 +79,7 @@ class ObjectClient:
             yield [_to_object_info(each) for each in page]
 
     def get(self, name: str, *, offset: int, etag: str) -> ObjectBody:
-        """Open an object from `offset` on, if it has the ETag, where one is given. Raises NotThere, ConditionFailed."""
+        """Open an object from `offset` on, if it has the ETag (if one is given). Raises NotThere, ConditionFailed."""
         options: GetOptions = {"range": {"offset": offset}} if offset else {}
         if etag:
             options["if_match"] = f'"{etag}"'
