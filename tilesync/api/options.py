@@ -75,9 +75,9 @@ class MirrorOptions(ServiceOptions, SelectionOptions, StoreAccessOptions, total=
     inventory: Literal["auto", "list", "walk"]
     """List the container, or follow references from tileset.json; auto lists, and walks if listing is denied."""
     include: Sequence[str]
-    """Only files whose name matches one of these globs."""
+    """Mirror only files whose name matches one of these globs."""
     exclude: Sequence[str]
-    """No files whose name matches one of these globs; overrides `include`."""
+    """Leave out files whose name matches one of these globs, even if `include` matches too."""
     allow_missing: bool
     """Publish even if files that the tilesets reference are missing, or are outside the container."""
     allow_shrink: bool

@@ -23,7 +23,7 @@ _KINDS_WITHOUT_REFERENCES: Final = {Kind.IMAGE, Kind.NONE, Kind.VOXELS}
 def read_header(blob: Blob, container_url: str, prefix: bytes) -> ParsedContent | int | None:
     """Parse the references of a file from its first bytes.
 
-    Returns the number of bytes needed where `prefix` is too short, and None if only the whole file tells. The JSON
+    Returns the number of bytes needed if `prefix` is too short, and None if the whole file is needed. The JSON
     chunk of a GLB comes first and contains all references. Source: glTF 2.0, section 4.4. Raises BlobDamaged if the
     beginning contradicts the name or the length of the file.
     """

@@ -53,7 +53,7 @@ COPY_TIMEOUT: Final = timedelta(minutes=10)
 """Time limits for a response, on top of the time for the bytes sent; the second one for requests that copy."""
 
 MAX_REFUSED_LINKS: Final = 4
-"""403 responses in a row after which a request fails, while each fresh link is expired on arrival."""
+"""Maximum consecutive 403 responses to one request, if each fresh link has already expired when it arrives."""
 
 LEASE_TERM: Final = timedelta(seconds=60)
 """The longest lease with an end. Source: "Lease Blob"."""

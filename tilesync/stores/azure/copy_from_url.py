@@ -52,7 +52,7 @@ async def copy_blob_from_url(
 
     For a blob that is copied in one request the service computes the MD5. For a larger one, copied in blocks, the MD5
     is the one that the source states for the same ETag. Raises Transient if another attempt may succeed, BlobDamaged
-    where the copy has another MD5.
+    if the copy has another MD5.
     """
     try:
         if source.size <= MAX_SINGLE_COPY_BYTES:

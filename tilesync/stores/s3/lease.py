@@ -36,7 +36,7 @@ _MAX_RENEW_ATTEMPTS: Final = 3
 
 
 class LockState(NamedTuple):
-    """A state of the lock object: ETag, "" where it is missing; owner id, "" where it is free; record of the holder."""
+    """State of the lock object: ETag ("" if it is missing), owner id ("" if it is free), record of the holder."""
 
     etag: str
     owner: str
