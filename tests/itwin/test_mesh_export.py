@@ -18,7 +18,7 @@ from tests.support.simulator import EXPORT, JobOutcome, Simulator
 from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 from tilesync.errors import ExportReplaced, InvalidRequest, NoExport, NotAuthorised, TilesyncError, Unavailable
 from tilesync.events import Retried, Waiting
-from tilesync.itwin.auth import BearerToken, read_environment_token
+from tilesync.itwin.auth import BearerTokenProvider, read_environment_token
 from tilesync.itwin.mesh_export import MeshExports, matches
 from tilesync.model import Export, Resolution, SasUrl, Secret, Selector
 from tilesync.transport.api_client import open_api_client
@@ -39,7 +39,7 @@ def run_with_client(
 
     async def work() -> T:
         async with open_api_client(clock, run, budget=timedelta(seconds=budget)) as conversation:
-            who = token or BearerToken(lambda: read_environment_token(Secret(sim.token)), clock)
+            who = token or BearerTokenProvider(lambda: read_environment_token(Secret(sim.token)), clock)
             async with asyncio.timeout(30):
                 return await job(MeshExports(url or sim.url, who, conversation, clock, run))
 

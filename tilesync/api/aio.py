@@ -32,7 +32,7 @@ from tilesync.api.inputs import (
     parse_imodel_id,
 )
 from tilesync.api.monitor import RunMonitor
-from tilesync.api.options import MirrorOptions, SelectionOptions, ServiceOptions, StoreAccessOptions
+from tilesync.api.options import MirrorArguments, SelectionOptions, ServiceOptions, StoreAccessOptions
 from tilesync.api.results import (
     AuditResult,
     DoctorResult,
@@ -110,7 +110,7 @@ async def mirror(
     on_publish: OnPublish | None = None,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
-    **options: Unpack[MirrorOptions],
+    **options: Unpack[MirrorArguments],
 ) -> MirrorResult:
     """Mirror the latest finished export of `source` into `dest`, and publish it. Raises TilesyncError.
 
@@ -145,7 +145,7 @@ async def plan(
     keep_actions: bool = True,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
-    **options: Unpack[MirrorOptions],
+    **options: Unpack[MirrorArguments],
 ) -> PlanResult:
     """Plan a mirror, and write nothing. Raises TilesyncError.
 

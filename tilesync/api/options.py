@@ -64,7 +64,7 @@ class StoreAccessOptions(TypedDict, total=False):
     """Command that prints a fresh link to the container of DEST."""
 
 
-class MirrorOptions(ServiceOptions, SelectionOptions, StoreAccessOptions, total=False):
+class MirrorArguments(ServiceOptions, SelectionOptions, StoreAccessOptions, total=False):
     """Options of `mirror` and `plan`."""
 
     link_command: str | None

@@ -15,8 +15,8 @@ from tilesync.model import SasUrl
 from tilesync.model.storage import ObjectInfo
 from tilesync.stores.azure.block_upload import encode_base64
 from tilesync.stores.azure.errors import is_copy_source_error, parse_object_info
-from tilesync.stores.azure.sas_link import RenewableSasLink
 from tilesync.transport.blob_client_sync import SyncBlobResponse
+from tilesync.transport.renewing_link_sync import SyncRenewingLink
 
 MAX_COPY_FROM_URL_BYTES: Final = 256 << 20
 """Bytes of the largest blob that Copy Blob From URL copies."""
@@ -51,8 +51,8 @@ class ContainerCopier:
 
     def __init__(
         self,
-        link: RenewableSasLink,
-        read_only_link: RenewableSasLink | None,
+        link: SyncRenewingLink,
+        read_only_link: SyncRenewingLink | None,
         prefix: str,
         send_request: BlobRequest,
         raise_for_status: Callable[[SyncBlobResponse, str], None],
@@ -82,7 +82,7 @@ class ContainerCopier:
         return None if copied is UNSUPPORTED_COPY else copied
 
     def _try_copy(
-        self, original: ObjectInfo, name: str, link: RenewableSasLink, method_headers: Mapping[str, str]
+        self, original: ObjectInfo, name: str, link: SyncRenewingLink, method_headers: Mapping[str, str]
     ) -> ObjectInfo | None:
         """Try one kind of copy; UNSUPPORTED_COPY where the server does not support it."""
 
