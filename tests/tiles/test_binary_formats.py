@@ -148,11 +148,11 @@ BIN = chunk(b"BIN\0", b"\1\2\3\4" * 5)
         (gltf(length=12), "chunk table is cut off"),
         (gltf(length=11), "states a length of 11 bytes"),
         (gltf(JSON, length=0), "states a length of 0 bytes"),
-        (gltf(JSON, BIN, length=len(gltf(JSON, BIN)) - 4), "behind the declared length"),
+        (gltf(JSON, BIN, length=len(gltf(JSON, BIN)) - 4), "beyond the declared length"),
         (gltf(JSON, BIN, length=len(gltf(JSON, BIN)) + 4), "cut off"),
         (gltf(JSON, BIN, b"\0\0\0\0"), "chunk table is cut off"),
-        (gltf(struct.pack("<I4s", 0xFFFFFFFF, b"JSON")), "behind the declared length"),
-        (gltf(JSON, struct.pack("<I4s", 0xFFFFFFFF, b"BIN\0")), "behind the declared length"),
+        (gltf(struct.pack("<I4s", 0xFFFFFFFF, b"JSON")), "beyond the declared length"),
+        (gltf(JSON, struct.pack("<I4s", 0xFFFFFFFF, b"BIN\0")), "beyond the declared length"),
         (gltf(chunk(b"JSON", b"{]  ")), "JSON is cut off, or broken"),
         (gltf(chunk(b"JSON", b"")), "JSON is cut off, or broken"),
         (gltf(chunk(b"JSON", b"[1] ")), "not a JSON object"),
@@ -279,10 +279,10 @@ def test_the_fast_path_finds_the_same(members: dict[str, Any], body: int | None,
 
 @pytest.mark.parametrize("magic", [b"b3dm", b"i3dm", b"pnts"])
 def test_tables_beyond_the_tile(magic: bytes) -> None:
-    """Tables that end behind the declared length are damage."""
+    """Tables that end beyond the declared length are damage."""
     for tables in ([100, 0, 0, 0], [0, 0, 0, 1 << 29], [5, 5, 5, 5]):
         data = struct.pack("<4s6I", magic, 1, 44, *tables) + struct.pack("<I", 1) + bytes(12)
-        assert "behind its declared length 44" in damage(sized(data))
+        assert "beyond its declared length 44" in damage(sized(data))
 
 
 @pytest.mark.parametrize("short", range(12, 32))
@@ -291,9 +291,9 @@ def test_tiles_that_are_shorter_than_their_header(short: int) -> None:
     for magic, header in ((b"b3dm", 28), (b"i3dm", 32), (b"pnts", 28)):
         data = struct.pack("<4sII", magic, 1, short) + struct.pack("<5I", 0, 0, 0, 0, 1)
         if short < header:
-            assert "behind its declared length" in damage(data)
+            assert "beyond its declared length" in damage(data)
         if magic == b"pnts" and short < header:
-            assert "behind its declared length" in damage(cmpt(data[:short], tile(b"geom"), tile(b"geom")))
+            assert "beyond its declared length" in damage(cmpt(data[:short], tile(b"geom"), tile(b"geom")))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Credential(NamedTuple):
 class ServiceProbe:
     """Requests to the API with an identity that is created on first use, and to containers by their links.
 
-    One request for each question. Raises the RunErrors.
+    Each method sends one request. Raises RunErrors.
     """
 
     def __init__(
