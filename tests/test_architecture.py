@@ -265,8 +265,8 @@ def test_every_test_says_what_must_hold() -> None:
     for path in sorted(TESTS.rglob("*.py")):
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                said = ast.get_docstring(node)
-                if said is None or not said.endswith("."):
+                docstring = ast.get_docstring(node)
+                if docstring is None or not docstring.endswith("."):
                     missing.append(f"{path.relative_to(TESTS)}:{node.lineno} {node.name}")
     assert missing == []
 

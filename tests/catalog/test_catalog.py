@@ -149,7 +149,10 @@ def test_any_spelling_is_found_at_once(path: Path) -> None:
     add_blobs(catalog, version, "Tile.glb")
     store_all(catalog, version)
     found = catalog.find_stored(version, ["tile.glb", "TILE.GLB", "other"])
-    assert {name: held.blob.name for name, held in found.items()} == {"tile.glb": "Tile.glb", "TILE.GLB": "Tile.glb"}
+    assert {name: stored.blob.name for name, stored in found.items()} == {
+        "tile.glb": "Tile.glb",
+        "TILE.GLB": "Tile.glb",
+    }
     catalog.close()
 
 
@@ -263,7 +266,7 @@ def test_case_folding_keeps_names(path: Path) -> None:
     version = catalog.add_version(NEW)
     add_blobs(catalog, version, "Tile.GLB")
     store_all(catalog, version)
-    assert [held.blob.name for held in catalog.find_stored(version, ["Tile.GLB"]).values()] == ["Tile.GLB"]
+    assert [stored.blob.name for stored in catalog.find_stored(version, ["Tile.GLB"]).values()] == ["Tile.GLB"]
     catalog.mark_wanted(version, ["Tile.GLB"])
     assert names_in_listing_order(catalog, version) == ["Tile.GLB"]
     catalog.close()
@@ -313,7 +316,7 @@ def test_relisting_keeps_and_drops(path: Path) -> None:
     add_blobs(catalog, version, "kept", "changed", "gone", "unseen")
     store_all(catalog, version)
     assert catalog.finish_listing(version) == []
-    held = catalog.find_stored(version, ["kept"])["kept"]
+    stored = catalog.find_stored(version, ["kept"])["kept"]
     version = relist(catalog, version)
     page = [
         (Blob("kept", 1, "e2"), StoredFile(Blob("kept", 1), SHA, 5)),
@@ -324,7 +327,7 @@ def test_relisting_keeps_and_drops(path: Path) -> None:
     assert names_in_listing_order(catalog, version) == ["changed", "new"]
     assert sorted(catalog.finish_listing(version)) == ["gone", "unseen"]
     assert names_in_listing_order(catalog, version) == ["changed", "new"]
-    assert catalog.find_stored(version, ["kept", "gone"]) == {"kept": held._replace(blob=Blob("kept", 1, "e2"))}
+    assert catalog.find_stored(version, ["kept", "gone"]) == {"kept": stored._replace(blob=Blob("kept", 1, "e2"))}
     assert catalog.compute_totals(version) == Totals(3, 4, 1, 1)
     catalog.close()
 
@@ -389,8 +392,8 @@ def test_relisting_keeps_what_files_are(path: Path) -> None:
     store_files(catalog, version, **readings, changed=tileset_content("tileset.json", implicit=True))
     catalog.finish_listing(version)
     version = relist(catalog, version)
-    kept = catalog.find_stored(version, ["tileset.json", "s.subtree"])
-    catalog.add_page(version, [(Blob("changed", 2), None), *((held.blob, held) for held in kept.values())], [])
+    before = catalog.find_stored(version, ["tileset.json", "s.subtree"])
+    catalog.add_page(version, [(Blob("changed", 2), None), *((stored.blob, stored) for stored in before.values())], [])
     catalog.finish_listing(version)
     assert [key for key, _ in catalog.list_stored(version, limit=9, kinds=DOCUMENTS)] == ["s.subtree", "tileset.json"]
     assert catalog.references.list_implicit_tilesets(version) == ["tileset.json"]
@@ -407,8 +410,8 @@ def test_references_of_gone_files_are_dropped(path: Path) -> None:
     store_files(catalog, version, tileset_json=tileset_content("a"), gone_json=tileset_content("b"))
     catalog.finish_listing(version)
     version = relist(catalog, version)
-    (held,) = catalog.find_stored(version, ["tileset.json"]).values()
-    catalog.add_page(version, [(held.blob, held)], [])
+    (stored,) = catalog.find_stored(version, ["tileset.json"]).values()
+    catalog.add_page(version, [(stored.blob, stored)], [])
     assert catalog.finish_listing(version) == ["gone.json"]
     assert catalog.references.list_targets(version, "gone.json", Role.CONTENT) == []
     assert catalog.references.find_referrers(version, ["a", "b"]) == {"a": "tileset.json"}
@@ -522,9 +525,9 @@ def test_a_kill_leaves_whole_batches(path: Path, pages: int) -> None:
     assert totals.files - totals.stored_files in {0, 50}
     assert totals.stored_files >= 50 * (reported + 1)
     assert version.listing.marker == str(totals.files // 50 - 1)
-    held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
+    stored = {key for key, _ in catalog.list_stored(version, limit=10**6)}
     for table in ("reference", "remark"):
-        assert {row[0] for row in catalog.query(f"SELECT source FROM {table}")} == held
+        assert {row[0] for row in catalog.query(f"SELECT source FROM {table}")} == stored
     add_blobs(catalog, version, "one more")
     catalog.close()
     with sqlite3.connect(path) as db:

@@ -208,8 +208,8 @@ def containers(draw: st.DrawFn) -> list[dict[str, list[str]]]:
     """Generate container contents and references of each file, one state after another."""
     names = ["r", "a", "b", "c", "d", "e"]
     several = st.lists(st.sampled_from(names), max_size=4)
-    held = st.dictionaries(st.sampled_from(names[1:]), several)
-    return [draw(held) | {"r": draw(several)} for _ in range(draw(st.integers(1, 3)))]
+    stored = st.dictionaries(st.sampled_from(names[1:]), several)
+    return [draw(stored) | {"r": draw(several)} for _ in range(draw(st.integers(1, 3)))]
 
 
 @given(containers(), st.integers(1, 3))
@@ -234,10 +234,10 @@ def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], porti
             catalog.mark_missing(version, [number for number, blob in rows if blob.name not in container])
             there = [(number, blob) for number, blob in rows if blob.name in container]
             readings = [tileset_content(*container[blob.name]) for _, blob in there]
-            held = [StoredFile(blob._replace(size=1), SHA, 1) for _, blob in there]
+            stored = [StoredFile(blob._replace(size=1), SHA, 1) for _, blob in there]
             catalog.mark_stored(
                 version,
-                [FileResult(n, h, r) for (n, _), h, r in zip(there, held, readings, strict=True)],
+                [FileResult(n, h, r) for (n, _), h, r in zip(there, stored, readings, strict=True)],
             )
         assert sorted(requested) == sorted(reached)
         assert set(catalog.finish_listing(version)) == before - reached
@@ -286,12 +286,12 @@ def test_a_kill_leaves_whole_steps_of_a_walk(path: Path, batches: int) -> None:
         walker.kill()
     catalog = Catalog(path)
     (version,) = catalog.versions()
-    held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
-    assert len(held) >= reported
+    stored = {key for key, _ in catalog.list_stored(version, limit=10**6)}
+    assert len(stored) >= reported
     known = {row[0] for row in catalog.query("SELECT key FROM blob")}
-    for name in held:
+    for name in stored:
         assert catalog.references.list_targets(version, name, Role.CONTENT) == [name + letter for letter in "abc"]
         assert {name + letter for letter in "abc"} <= known
     catalog.mark_missing_wanted(version)
-    assert len(wanted_names(catalog, version)) == min(100, len(known - held))
+    assert len(wanted_names(catalog, version)) == min(100, len(known - stored))
     catalog.close()

@@ -212,7 +212,9 @@ def relisted(catalog: Catalog, version: Version, *, without: str) -> Version:
     """Relist the version with all stored files but one."""
     version = replace(version, listing=version.listing.restart())
     catalog.update_version(version)
-    rows = [(held.blob, held) for _, held in catalog.list_stored(version, limit=99) if held.blob.name != without]
+    rows = [
+        (stored.blob, stored) for _, stored in catalog.list_stored(version, limit=99) if stored.blob.name != without
+    ]
     catalog.add_page(version, rows, [])
     catalog.finish_listing(version)
     return version
@@ -328,8 +330,8 @@ def test_missing_and_wanted_files(catalog: Catalog) -> None:
     for name in (ROOT, "miss", "want"):
         catalog.add_wanted(version, name)
     numbers = {blob.name: number for number, blob in catalog.list_wanted(version, 0, limit=9)}
-    held = StoredFile(Blob(ROOT, 1), SHA, 1)
-    catalog.mark_stored(version, [FileResult(numbers[ROOT], held, content_of("miss", "want"))])
+    stored = StoredFile(Blob(ROOT, 1), SHA, 1)
+    catalog.mark_stored(version, [FileResult(numbers[ROOT], stored, content_of("miss", "want"))])
     catalog.mark_missing(version, [numbers["miss"]])
     assert catalog.references.compute_completeness(version) == Completeness(referenced=3, missing=1)
     assert missing(catalog, version) == [("miss", ROOT, "content")]
@@ -387,13 +389,13 @@ def test_find_referrers(catalog: Catalog, version: Version) -> None:
 
 def test_list_diagnostics(catalog: Catalog, version: Version) -> None:
     """Diagnostics come by problem, then by file, without those that mean a missing file."""
-    said = {
+    contents = {
         name: ParsedContent(diagnostics=(Diagnostic("query", "q"), Diagnostic("cycle", "c"))) for name in ("b", "a")
     }
     put_all(
         catalog,
         version,
-        **said,
+        **contents,
         c=ParsedContent(diagnostics=(Diagnostic("unreadable", "x"), Diagnostic("unsafe name", "y"))),
     )
     cycle, query = Diagnostic("cycle", "c"), Diagnostic("query", "q")
@@ -481,9 +483,11 @@ def test_many_references_are_quick(tmp_path: Path) -> None:
     tree = [content_of(*(name(10 * number + one) for one in range(1, 11))) for number in range(most)]
     chain = [content_of(f"chain/{number + 1}") for number in range(most)]
     files = [*zip(map(name, range(most)), tree, strict=True)]
-    files += [(f"chain/{number}", said) for number, said in enumerate(chain)]
+    files += [(f"chain/{number}", contents) for number, contents in enumerate(chain)]
     files[most - 1] = (files[most - 1][0], content_of("chain/0"))
-    catalog.add_stored_files(version, [FileResult(0, StoredFile(Blob(each, 1), SHA, 1), said) for each, said in files])
+    catalog.add_stored_files(
+        version, [FileResult(0, StoredFile(Blob(each, 1), SHA, 1), contents) for each, contents in files]
+    )
     started = time.perf_counter()
     found = catalog.references.compute_completeness(version)
     assert found.referenced == (10 * most - 9) + (most + 1)
@@ -554,21 +558,21 @@ def test_a_sound_version_has_no_suspects(catalog: Catalog, version: Version) -> 
 
 def test_unfollowed_uris_are_counted(catalog: Catalog, version: Version) -> None:
     """Each URI counts, also where one diagnostic stands for many; those of orphans do not."""
-    away = Diagnostic(ROOT_LEADS_AWAY, "12 URIs lead elsewhere: the first, https://h/0 leads to another host (h)")
+    azure = Diagnostic(ROOT_LEADS_AWAY, "12 URIs lead elsewhere: the first, https://h/0 leads to another host (h)")
     put_all(
         catalog,
         version,
-        **{ROOT: content_of("a")._replace(diagnostics=(away,))},
+        **{ROOT: content_of("a")._replace(diagnostics=(azure,))},
         a=ParsedContent(
             diagnostics=(
                 Diagnostic(ABSOLUTE_URL, "x leads back"),
                 Diagnostic(UNFOLLOWED, "7.glb is in an extension"),
             )
         ),
-        orphan=ParsedContent(diagnostics=(Diagnostic(UNFOLLOWED, "x"), away)),
+        orphan=ParsedContent(diagnostics=(Diagnostic(UNFOLLOWED, "x"), azure)),
     )
     assert catalog.references.compute_completeness(version).unfollowed == 12 + 1 + 1
-    assert catalog.references.list_leading_elsewhere(version) == [("a", "x leads back"), (ROOT, away.detail)]
+    assert catalog.references.list_leading_elsewhere(version) == [("a", "x leads back"), (ROOT, azure.detail)]
 
 
 def test_an_empty_tile_is_missing_for_its_referrer(catalog: Catalog, version: Version) -> None:

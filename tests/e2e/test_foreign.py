@@ -117,7 +117,7 @@ def test_a_lost_catalog_and_a_damaged_manifest(dest: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         DEEP_JSON,
         '{"version": Infinity, "manifest": 1}',
@@ -128,10 +128,10 @@ def test_a_lost_catalog_and_a_damaged_manifest(dest: Path, damage: str) -> None:
     ],
     ids=["deep", "Infinity", "other types", "lone surrogate", "a list", "empty"],
 )
-def test_a_damaged_latest_json(dest: Path, said: str) -> None:
+def test_a_damaged_latest_json(dest: Path, message: str) -> None:
     """A damaged latest.json counts as missing: the next run writes it, and commands that need it say so."""
     whole = (dest / "latest.json").read_text()
-    (dest / "latest.json").write_text(said)
+    (dest / "latest.json").write_text(message)
     assert run_tilesync("versions", dest, "--json").exit_code == 0
     found = run_tilesync("verify", dest, "--json")
     assert (found.exit_code, found.last_line["error"]) == (10, "VerifyFailed")

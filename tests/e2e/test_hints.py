@@ -329,7 +329,7 @@ UNKNOWN_HOST_URL = "https://nobody.invalid"
 
 
 @pytest.mark.parametrize(
-    ("words", "settings", "said", "hint"),
+    ("words", "settings", "message", "hint"),
     [
         (
             ["exports", "--api-url", UNKNOWN_HOST_URL],
@@ -350,7 +350,7 @@ UNKNOWN_HOST_URL = "https://nobody.invalid"
     ids=["service", "link", "azure", "s3"],
 )  # fmt: skip
 def test_a_name_that_nobody_has(
-    words: list[str], settings: dict[str, str], said: str, hint: str, tmp_path: Path
+    words: list[str], settings: dict[str, str], message: str, hint: str, tmp_path: Path
 ) -> None:
     """An unknown host is reported by name within seconds, without a minute of retries."""
     began = time.monotonic()
@@ -358,7 +358,7 @@ def test_a_name_that_nobody_has(
     done = run_tilesync(*named, "--json", sim=None, **settings)
     assert time.monotonic() - began < 40
     assert (done.last_line["exit"], done.last_line["error"]) == (6, "Unavailable")
-    assert said in done.last_line["message"]
+    assert message in done.last_line["message"]
     assert hint in done.last_line["hint"]
 
 

@@ -28,19 +28,19 @@ BIG = "tiles/big.glb"
 def start_copy(source: object, dest: object, *options: object, **more: str) -> subprocess.Popen[str]:
     """Start a copy, without an identity and with an API address that does not respond."""
     command = [sys.executable, "-m", "tilesync", "mirror", *map(str, (source, dest, "--json", *options))]
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    env = {**kept, "TILESYNC_API_URL": "http://127.0.0.1:9", **more}
+    inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    env = {**inherited, "TILESYNC_API_URL": "http://127.0.0.1:9", **more}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run_copy(source: object, dest: object, *options: object, exit_code: int = 0, **more: str) -> dict[str, Any]:
     """Copy a mirror; return the last line, with stderr as `said`."""
     with start_copy(source, dest, *options, **more) as running:
-        out, said = running.communicate(timeout=100)
+        out, stderr = running.communicate(timeout=100)
     last: dict[str, Any] = json.loads(out.splitlines()[-1])
-    assert (running.returncode, last["exit"]) == (exit_code, exit_code), (out, said)
-    assert "Traceback" not in said
-    return {**last, "said": said, "lines": out}
+    assert (running.returncode, last["exit"]) == (exit_code, exit_code), (out, stderr)
+    assert "Traceback" not in stderr
+    return {**last, "said": stderr, "lines": out}
 
 
 def read_manifest_without_times(dest: Path, version: str = EXPORT) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -376,9 +376,9 @@ def test_a_killed_copy_goes_on(tmp_path: Path) -> None:
     running.send_signal(signal.SIGKILL)
     running.communicate()
     assert running.returncode == -signal.SIGKILL
-    held = len(read_stored_rows(dest))
+    stored_count = len(read_stored_rows(dest))
     last = run_copy(tmp_path / "source", dest)
-    assert (last["kept"], last["fetched"]) == (held, last["listed"] - held)
+    assert (last["kept"], last["fetched"]) == (stored_count, last["listed"] - stored_count)
     assert last["bytes"] < 4_100_000
     assert assert_same_versions(tmp_path / "source", dest)
 

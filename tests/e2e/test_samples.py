@@ -135,13 +135,13 @@ def test_without_listing_permission_every_shared_image_arrives(tmp_path: Path) -
 
 def test_what_is_known_of_the_imperfect_ones_is_said(tmp_path: Path) -> None:
     """A reference cycle, a missing content and empty contents are reported, each with its file."""
-    told: dict[str, list[DiagnosticReported]] = {}
+    diagnostics: dict[str, list[DiagnosticReported]] = {}
     for name in (CYCLIC, INCOMPLETE, EMPTY):
         with Simulator() as service:
             service.offer_export(find_sample(name).blobs())
-            told[name] = service.mirror(tmp_path / name, allow_missing=True).events_of(DiagnosticReported)
-    assert [remark.name for remark in told[CYCLIC] if remark.problem == "cycle"] == ["tilesetWithCycleA.json"]
-    (missing,) = [remark for remark in told[INCOMPLETE] if remark.problem == "missing"]
+            diagnostics[name] = service.mirror(tmp_path / name, allow_missing=True).events_of(DiagnosticReported)
+    assert [remark.name for remark in diagnostics[CYCLIC] if remark.problem == "cycle"] == ["tilesetWithCycleA.json"]
+    (missing,) = [remark for remark in diagnostics[INCOMPLETE] if remark.problem == "missing"]
     assert missing.name == "content/1/1/0.b3dm"
     assert "subtrees/1.1/0.0.0.json refers to it" in missing.message
-    assert len([remark for remark in told[EMPTY] if remark.problem == "empty content"]) == 21
+    assert len([remark for remark in diagnostics[EMPTY] if remark.problem == "empty content"]) == 21

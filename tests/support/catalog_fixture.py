@@ -33,8 +33,8 @@ class CatalogFixture:
         self.write(name, data)
         found = check_file(self.files, self.catalog.references, self.version, Blob(name, UNKNOWN_SIZE))
         assert found is not None
-        held = StoredFile(Blob(name, len(data)), found.stored.sha256, found.stored.mtime_ns, found.stored.inode)
-        self._record(FileResult(0, held, found.content, has_more_references=found.has_more_references))
+        stored = StoredFile(Blob(name, len(data)), found.stored.sha256, found.stored.mtime_ns, found.stored.inode)
+        self._record(FileResult(0, stored, found.content, has_more_references=found.has_more_references))
 
     def put_unread(self, name: str, data: bytes) -> None:
         """Store a file without validation."""
@@ -48,9 +48,9 @@ class CatalogFixture:
             return
         self.catalog.mark_wanted(self.version, [name])
         ((number, _),) = self.catalog.list_wanted(self.version, 0, limit=2)
-        held, reading = arrival.stored, arrival.content
+        stored, reading = arrival.stored, arrival.content
         self.catalog.mark_stored(
-            self.version, [FileResult(number, held, reading, has_more_references=arrival.has_more_references)]
+            self.version, [FileResult(number, stored, reading, has_more_references=arrival.has_more_references)]
         )
 
     def put_all(self, files: dict[str, bytes]) -> None:

@@ -77,8 +77,8 @@ class BucketServer:
 
     def unfinished_uploads(self, bucket: str) -> list[str]:
         """Return the names of the open multipart uploads."""
-        told = self.client.list_multipart_uploads(Bucket=bucket)
-        return [each["Key"] for each in told.get("Uploads", [])]
+        uploads = self.client.list_multipart_uploads(Bucket=bucket)
+        return [each["Key"] for each in uploads.get("Uploads", [])]
 
 
 @contextmanager
@@ -262,16 +262,16 @@ class _S3ProxyHandler(BaseHTTPRequestHandler):
         if fault is not None and fault.lost:
             self.drop_connection()
             return
-        said = [*answer.getheaders(), *([("ETag", fault.etag)] if fault is not None and fault.etag else [])]
-        self.respond(answer.status, said, data, cut=fault.cut if fault is not None else None)
+        lines = [*answer.getheaders(), *([("ETag", fault.etag)] if fault is not None and fault.etag else [])]
+        self.respond(answer.status, lines, data, cut=fault.cut if fault is not None else None)
 
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes, *, cut: int | None = None) -> None:
         """Send a response."""
-        said = {name.lower(): value for name, value in headers}
-        said = {name: value for name, value in said.items() if name not in {"connection", "transfer-encoding"}}
-        if self.command != "HEAD" or "content-length" not in said:
-            said["content-length"] = str(len(body))
-        lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in said.items()), "", ""]
+        fields = {name.lower(): value for name, value in headers}
+        fields = {name: value for name, value in fields.items() if name not in {"connection", "transfer-encoding"}}
+        if self.command != "HEAD" or "content-length" not in fields:
+            fields["content-length"] = str(len(body))
+        lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
         self.wfile.write("\r\n".join(lines).encode("latin-1") + body[:cut])
         if cut is not None:
             self.drop_connection()

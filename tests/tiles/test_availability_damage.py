@@ -87,14 +87,14 @@ def test_json_of_any_type_in_any_place_raises_nothing_else() -> None:
     """With any JSON in place of any field, or without it, the subtree is expanded or is damage."""
     members, binary = small()
     for holder, key in list(list_places(members)):
-        kept = holder[key]
+        original = holder[key]
         for wrong in WRONG_VALUES:
             holder[key] = wrong
             survive(make_binary_subtree(members, binary))
         if isinstance(holder, dict):
             del holder[key]
             survive(make_binary_subtree(members, binary))
-        holder[key] = kept
+        holder[key] = original
     for wrong in WRONG_VALUES:
         survive(make_binary_subtree(wrong, binary))
         survive(as_json(wrong))

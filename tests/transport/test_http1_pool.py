@@ -267,7 +267,7 @@ def test_many_stale_connections(with_pool: Run) -> None:
 def test_hanging_handshake(bundle: trustme.CA, with_pool: Run, monkeypatch: Any) -> None:
     """A connection that cannot be opened is given up, and another one is opened in its place."""
     monkeypatch.setattr(http1_connect, "ADDRESS_TIMEOUT", timedelta(seconds=0.3))
-    held = []
+    accepted = []
     context = tls(bundle)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -277,8 +277,8 @@ def test_hanging_handshake(bundle: trustme.CA, with_pool: Run, monkeypatch: Any)
                     sock, _ = listener.accept()
                 except OSError:
                     return
-                held.append(sock)
-                if len(held) > 2:
+                accepted.append(sock)
+                if len(accepted) > 2:
                     threading.Thread(target=serve_connection, args=(sock,), daemon=True).start()
 
         def serve_connection(sock: socket.socket) -> None:
