@@ -113,10 +113,10 @@ def test_versions_and_the_way_back(sim: Simulator, tmp_path: Path) -> None:
         (EXPORT, True),
     ]
     assert ts.rollback(tmp_path / "d", latest=True).version == OTHER_EXPORT
-    found = ts.versions(tmp_path / "d")
+    result = ts.versions(tmp_path / "d")
     rows = run_lines("versions", str(tmp_path / "d"), "--json")
-    assert [each.to_dict() for each in found] == rows[:-1]
-    assert found.owner == IMODEL
+    assert [each.to_dict() for each in result] == rows[:-1]
+    assert result.owner == IMODEL
     assert len(list(ts.iter_sha256sums(tmp_path / "d", OTHER_EXPORT[:4]))) == len(export(9))
 
 
@@ -133,9 +133,9 @@ def test_exports_and_what_is_held_of_them(sim: Simulator, tmp_path: Path) -> Non
     sim.offer_export()
     ts.mirror(IMODEL, tmp_path / "d", **service(sim))
     sim.offer_export(export(9), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
-    found = ts.exports(IMODEL, held_in=tmp_path / "d", **service(sim))
-    assert {each.id: each.held for each in found} == {OTHER_EXPORT: None, EXPORT: "held"}
-    assert found.exports[0].to_dict()["kind"] == "export"
+    result = ts.exports(IMODEL, held_in=tmp_path / "d", **service(sim))
+    assert {each.id: each.held for each in result} == {OTHER_EXPORT: None, EXPORT: "held"}
+    assert result.exports[0].to_dict()["kind"] == "export"
     assert [each.held for each in ts.exports(**service(sim))] == [None, None]
 
 

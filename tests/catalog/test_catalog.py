@@ -148,8 +148,8 @@ def test_any_spelling_is_found_at_once(path: Path) -> None:
     version = catalog.add_version(NEW)
     add_blobs(catalog, version, "Tile.glb")
     store_all(catalog, version)
-    found = catalog.find_stored(version, ["tile.glb", "TILE.GLB", "other"])
-    assert {name: stored.blob.name for name, stored in found.items()} == {
+    result = catalog.find_stored(version, ["tile.glb", "TILE.GLB", "other"])
+    assert {name: stored.blob.name for name, stored in result.items()} == {
         "tile.glb": "Tile.glb",
         "TILE.GLB": "Tile.glb",
     }
@@ -160,15 +160,15 @@ def test_files_added_as_stored(path: Path) -> None:
     """Files added as stored have their kind and references; their `file_id` is ignored."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    arrivals = [
+    results = [
         FileResult(77, StoredFile(FULL, SHA, 5), tileset_content("b", implicit=True)),
         FileResult(77, StoredFile(Blob("b", 2), SHA, 6), tileset_content(kind=Kind.SUBTREE)),
         FileResult(77, StoredFile(Blob("c", 2), SHA, 6), ParsedContent(Kind.GLB)),
     ]
-    catalog.add_stored_files(version, arrivals)
-    assert catalog.list_stored(version, limit=9) == [(a.stored.blob.name, a.stored) for a in arrivals]
+    catalog.add_stored_files(version, results)
+    assert catalog.list_stored(version, limit=9) == [(a.stored.blob.name, a.stored) for a in results]
     assert catalog.list_stored(version, limit=9, kinds=DOCUMENTS) == [
-        (a.stored.blob.name, a.stored) for a in arrivals[:2]
+        (a.stored.blob.name, a.stored) for a in results[:2]
     ]
     assert catalog.references.list_implicit_tilesets(version) == [FULL.name]
     assert catalog.references.list_targets(version, FULL.name, Role.CONTENT) == ["b"]
@@ -385,11 +385,11 @@ def test_relisting_keeps_what_files_are(path: Path) -> None:
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add_blobs(catalog, version, "tileset.json", "s.subtree", "changed")
-    readings = {
+    contents = {
         "tileset_json": tileset_content("s.subtree", implicit=True),
         "s_subtree": tileset_content("x", kind=Kind.SUBTREE),
     }
-    store_files(catalog, version, **readings, changed=tileset_content("tileset.json", implicit=True))
+    store_files(catalog, version, **contents, changed=tileset_content("tileset.json", implicit=True))
     catalog.finish_listing(version)
     version = relist(catalog, version)
     before = catalog.find_stored(version, ["tileset.json", "s.subtree"])

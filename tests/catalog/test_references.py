@@ -85,13 +85,13 @@ class ReferenceOracle:
     absent: set[str] = field(default_factory=set)
 
     def reached(self) -> set[str]:
-        found, pending = set[str](), [ROOT]
+        result, pending = set[str](), [ROOT]
         while pending:
-            if (name := pending.pop()) not in found:
-                found.add(name)
+            if (name := pending.pop()) not in result:
+                result.add(name)
                 if name in self.stored:
                     pending += [reference.target for reference in self.stored[name].references]
-        return found
+        return result
 
     def unsatisfiable(self) -> list[tuple[str, str]]:
         """List references that no copy can satisfy, with the file that has them."""
@@ -128,9 +128,9 @@ class ReferenceOracle:
         """Check that the catalog agrees with the oracle."""
         assert catalog.references.compute_completeness(version) == self.compute_completeness()
         lost = sorted((detail, source, "") for detail, source in self.unsatisfiable())
-        found = missing(catalog, version)
-        absent = [row for row in found if row[2]]
-        assert sorted(row for row in found if not row[2]) == lost
+        result = missing(catalog, version)
+        absent = [row for row in result if row[2]]
+        assert sorted(row for row in result if not row[2]) == lost
         assert [name for name, _, _ in absent] == sorted(
             name for name in self.reached() - self.stored.keys() if self.find_referrers(name)
         )
@@ -361,7 +361,7 @@ def test_reopening(tmp_path: Path) -> None:
         catalog, version, root=content_of("a", "b", diagnostic_count=2), a=content_of("lost"), orphan=ParsedContent()
     )
     put(catalog, version, "implicit", content_of()._replace(has_implicit_tiling=True))
-    found = (
+    result = (
         catalog.references.compute_completeness(version),
         missing(catalog, version),
         list(catalog.references.list_diagnostics(version)),
@@ -369,7 +369,7 @@ def test_reopening(tmp_path: Path) -> None:
     catalog.close()
     catalog = Catalog(tmp_path / "c")
     settled = catalog.references.compute_completeness(version)
-    assert (settled, missing(catalog, version), list(catalog.references.list_diagnostics(version))) == found
+    assert (settled, missing(catalog, version), list(catalog.references.list_diagnostics(version))) == result
     assert settled == Completeness(referenced=4, missing=2, orphans=2, unfollowed=2)
     assert catalog.references.list_implicit_tilesets(version) == ["implicit"]
     catalog.close()
@@ -489,11 +489,11 @@ def test_many_references_are_quick(tmp_path: Path) -> None:
         version, [FileResult(0, StoredFile(Blob(each, 1), SHA, 1), contents) for each, contents in files]
     )
     started = time.perf_counter()
-    found = catalog.references.compute_completeness(version)
-    assert found.referenced == (10 * most - 9) + (most + 1)
-    assert len(missing(catalog, version)) == found.missing
+    result = catalog.references.compute_completeness(version)
+    assert result.referenced == (10 * most - 9) + (most + 1)
+    assert len(missing(catalog, version)) == result.missing
     assert time.perf_counter() - started < 15
-    assert found.orphans == 0
+    assert result.orphans == 0
     catalog.close()
 
 
@@ -534,17 +534,17 @@ def test_damaged_files(catalog: Catalog, version: Version) -> None:
     )
     catalog.references.compute_completeness(version)
     assert catalog.references.has_suspect_files(version)
-    found = {each.name: each for each in catalog.references.list_damaged(version)}
-    assert found["a"] == DamagedFile("a", "it is cut off", ROOT, "content", has_stated_md5=found["a"].has_stated_md5)
-    assert found["orphan"] == DamagedFile("orphan", "it is cut off", has_stated_md5=found["orphan"].has_stated_md5)
-    assert {name: each.reason for name, each in found.items() if name not in {"a", "orphan"}} == {
+    result = {each.name: each for each in catalog.references.list_damaged(version)}
+    assert result["a"] == DamagedFile("a", "it is cut off", ROOT, "content", has_stated_md5=result["a"].has_stated_md5)
+    assert result["orphan"] == DamagedFile("orphan", "it is cut off", has_stated_md5=result["orphan"].has_stated_md5)
+    assert {name: each.reason for name, each in result.items() if name not in {"a", "orphan"}} == {
         "empty": "it is empty",
         "json": "it holds json, no image",
         "none": "it holds no schema",
-        "short": found["short"].reason,
+        "short": result["short"].reason,
     }
-    assert found["short"].reason.endswith("but 100 are required")
-    assert found["short"].role == "buffer"
+    assert result["short"].reason.endswith("but 100 are required")
+    assert result["short"].role == "buffer"
     hidden = {diagnostic.problem for _, diagnostic in catalog.references.list_diagnostics(version)}
     assert not hidden & {DAMAGED, REQUIRED_BUFFER_BYTES}
 

@@ -53,7 +53,7 @@ def make_responses(
 
 @pytest.mark.parametrize("remedies", ALL_REMEDIES)
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("result", "words"),
     [
         (make_response(status=302, location="https://other.example/b/tileset.json?sig=S"), "redirects"),
         *((make_response(status=status), "is not public") for status in (401, 403, 404, 409)),
@@ -61,10 +61,10 @@ def make_responses(
         (make_response(b"<html>"), "is not JSON"),
     ],
 )
-def test_a_pointer_that_cannot_be_read(found: HttpResponse, words: str, remedies: Remedies) -> None:
+def test_a_pointer_that_cannot_be_read(result: HttpResponse, words: str, remedies: Remedies) -> None:
     """Each message names the problem, and has a hint; the target of a redirect has no query."""
     with pytest.raises(DestinationError, match=words) as caught:
-        response_rules.check_public_access(found, remedies)
+        response_rules.check_public_access(result, remedies)
     assert caught.value.hint
     assert "sig" not in f"{caught.value} {caught.value.hint}"
 
@@ -102,11 +102,11 @@ def test_a_pointer_to_another_version(body: bytes, words: str) -> None:
 )
 def test_caching_of_the_pointer(value: str, result: str) -> None:
     """A minute at most; a rule for shared caches takes precedence."""
-    found = response_rules.check_pointer_caching(
+    actual = response_rules.check_pointer_caching(
         make_response(cache_control=value) if value else make_response(), SERVER_REMEDIES
     )
-    assert found.status == result
-    assert bool(found.hint) == (result == "warn")
+    assert actual.status == result
+    assert bool(actual.hint) == (result == "warn")
 
 
 @pytest.mark.parametrize("value", ["*", "https://v.example"])
@@ -133,10 +133,10 @@ def test_an_origin_is_refused(value: str, remedies: Remedies) -> None:
 def test_http_tiles_for_an_https_page() -> None:
     """Browsers block http content on https pages, except from the same machine."""
     for url, result in (("http://t.example/x", "warn"), ("http://127.0.0.1/x", "ok")):
-        found = response_rules.check_cors(
+        actual = response_rules.check_cors(
             [make_response(url=url, access_control_allow_origin="*")], VIEWER_PAGE, SERVER_REMEDIES
         )
-        assert found.status == result
+        assert actual.status == result
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_http_tiles_for_an_https_page() -> None:
 )
 def test_a_preflight(status: int, allowed: str, result: str) -> None:
     """Range or `*` is allowed, by a successful response."""
-    found = make_response(status=status, access_control_allow_origin="*", access_control_allow_headers=allowed)
-    assert response_rules.check_preflight(found, VIEWER_PAGE, SERVER_REMEDIES).status == result
+    actual = make_response(status=status, access_control_allow_origin="*", access_control_allow_headers=allowed)
+    assert response_rules.check_preflight(actual, VIEWER_PAGE, SERVER_REMEDIES).status == result
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,9 @@ def test_what_is_not_followed_is_listed(service: Simulator, tmp_path: Path) -> N
     options = ("--json", "--allow-shrink", "--allow-missing")
     done = run_tilesync("mirror", IMODEL, tmp_path, *options, sim=service)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    (remark,) = [line for line in lines if line["kind"] == "remark"]
-    assert (remark["problem"], remark["name"]) == ("leads away", "tileset.json")
-    assert "elsewhere.invalid" in remark["message"]
+    (diagnostic,) = [line for line in lines if line["kind"] == "remark"]
+    assert (diagnostic["problem"], diagnostic["name"]) == ("leads away", "tileset.json")
+    assert "elsewhere.invalid" in diagnostic["message"]
     assert lines[-1]["unfollowed"] == 1
     assert "s3cret" not in done.stdout + done.stderr
 

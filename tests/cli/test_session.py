@@ -135,12 +135,21 @@ def test_no_secret_in_any_output_or_file(service: Simulator, tmp_path: Path) -> 
     service.add_fault(is_blob_named("tiles/001.glb"), error_response(404, "BlobNotFound"))
     service.add_fault(is_blob, error_response(500, "InternalError"), times=3, skip=4)
     service.run_before_request(11, is_blob, service.revoke_links)
-    voice = ("--json", "-v", "--log-file", tmp_path / "log", "--report", tmp_path / "report", "--transfers", "2")
-    runs = [run_tilesync("mirror", IMODEL, tmp_path / "d", *voice, sim=service) for _ in range(2)]
+    output_options = (
+        "--json",
+        "-v",
+        "--log-file",
+        tmp_path / "log",
+        "--report",
+        tmp_path / "report",
+        "--transfers",
+        "2",
+    )
+    runs = [run_tilesync("mirror", IMODEL, tmp_path / "d", *output_options, sim=service) for _ in range(2)]
     link = service.create_link(EXPORT)
-    runs.append(run_tilesync("mirror", link, tmp_path / "e", *voice, sim=service))
+    runs.append(run_tilesync("mirror", link, tmp_path / "e", *output_options, sim=service))
     service.revoke_links()
-    runs.append(run_tilesync("mirror", link, tmp_path / "f", *voice, sim=service))
+    runs.append(run_tilesync("mirror", link, tmp_path / "f", *output_options, sim=service))
     runs.append(run_tilesync("verify", tmp_path / "d", "--json", "-v"))
     assert [run.exit_code for run in runs] == [3, 0, 0, 5, 0]
     output = "".join(run.stdout + run.stderr for run in runs).encode()

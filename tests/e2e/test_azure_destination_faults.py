@@ -375,18 +375,18 @@ def test_an_audit_stops_when_it_is_told_to(azure: AzureFixture, sim: Simulator) 
     """A signal during many reads: nothing is retried, and only the stop is reported."""
     sim.offer_export({**export(40), "tiles/big.glb": glb(random.Random(1).randbytes(30_000_000))})
     assert azure.mirror(sim).exit_code == 0
-    reading = threading.Event()
+    content = threading.Event()
 
     def slowly(passing: ProxiedRequest) -> None:
         if passing.method == "GET" and "tiles/" in passing.blob:
-            reading.set()
+            content.set()
             time.sleep(0.3)
 
     azure.proxy.gate = slowly
     words = [sys.executable, "-m", "tilesync", "verify", azure.destination_url]
     env = {**azure.env, "PATH": "/usr/bin:/bin"}
     running = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert reading.wait(30)
+    assert content.wait(30)
     running.send_signal(signal.SIGINT)
     began = time.monotonic()
     _, err = running.communicate(timeout=60)

@@ -63,7 +63,7 @@ def failure_messages(run: JobOutcome) -> dict[str, str]:
 
 
 def remarked_problems(run: JobOutcome) -> set[tuple[str, str]]:
-    return {(remark.name, remark.problem) for remark in run.events_of(DiagnosticReported)}
+    return {(diagnostic.name, diagnostic.problem) for diagnostic in run.events_of(DiagnosticReported)}
 
 
 # --- contents and schemas ---
@@ -265,8 +265,8 @@ def test_a_broken_orphan_that_changes_on_the_disk_is_found(tmp_path: Path) -> No
     mirror({"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}, tmp_path, Inventory.LIST)
     path = tmp_path / "versions" / EXPORT / "old/broken.glb"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    (found,) = verify(tmp_path).events_of(Finding)
-    assert (found.name, found.problem) == ("old/broken.glb", "content")
+    (result,) = verify(tmp_path).events_of(Finding)
+    assert (result.name, result.problem) == ("old/broken.glb", "content")
 
 
 def test_an_orphan_whose_bytes_are_not_the_listed_ones_is_an_error(tmp_path: Path) -> None:
@@ -633,7 +633,12 @@ def test_absolute_uris_into_the_container_are_refused(inventory: Inventory, tmp_
         assert failure.message.startswith(
             f"tileset.json: {len(uris)} URIs lead elsewhere: the first, {uris[0]} points back"
         )
-        assert len([remark for remark in run.events_of(DiagnosticReported) if remark.problem == "absolute URL"]) == 1
+        assert (
+            len(
+                [diagnostic for diagnostic in run.events_of(DiagnosticReported) if diagnostic.problem == "absolute URL"]
+            )
+            == 1
+        )
         assert not (tmp_path / "tileset.json").exists()
         allowed = sim.mirror(tmp_path, inventory=inventory, allow_missing=True)
     assert (allowed.exit_code, allowed.stats.completeness.missing) == (0, 0)
@@ -777,8 +782,8 @@ def test_what_nothing_asks_for_does_not_end_the_following(folder: str, tmp_path:
         **{f"{folder}/{name}": data for name, data in bomb.items()},
     }
     run = mirror(files, tmp_path, Inventory.LIST)
-    found = run.stats.completeness
-    assert (run.exit_code, found.referenced, found.missing, found.orphans) == (0, 5, 0, 2)
+    result = run.stats.completeness
+    assert (run.exit_code, result.referenced, result.missing, result.orphans) == (0, 5, 0, 2)
     del files["z/0/c/0.glb"]
     assert set(failure_messages(mirror(files, tmp_path / "lost", Inventory.LIST))) == {"z/0/c/0.glb"}
 

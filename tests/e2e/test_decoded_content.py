@@ -310,8 +310,8 @@ def test_a_damaged_file_is_healed(tmp_path: Path, name: str, how: str) -> None:
             path.unlink()
         else:
             path.write_bytes(files[name] if how == "packed" else plain[name][:-1] + b"!")
-        found = verify(tmp_path)
-        assert [(each.name, found.exit_code) for each in found.events_of(Finding)] == [(name, 10)]
+        result = verify(tmp_path)
+        assert [(each.name, result.exit_code) for each in result.events_of(Finding)] == [(name, 10)]
         sim.clear_requests()
         assert mirror_decoded(sim, tmp_path).exit_code == 0
         assert {blob_name(request) for request in sim.blob_requests()} == {name}
@@ -402,8 +402,8 @@ def test_a_version_on_its_way_in_keeps_its_content(tmp_path: Path, first: Conten
         assert read_latest(tmp_path)["version"] == SECOND
         assert sim.mirror(tmp_path, content=first).exit_code == 0
         assert read_latest(tmp_path)["version"] == EXPORT
-    found = {Content.STORED: files, Content.DECODED: plain}
-    assert (read_version(tmp_path), read_version(tmp_path, SECOND)) == (found[first], found[other])
+    result = {Content.STORED: files, Content.DECODED: plain}
+    assert (read_version(tmp_path), read_version(tmp_path, SECOND)) == (result[first], result[other])
     assert verify(tmp_path, every=True).exit_code == 0
 
 

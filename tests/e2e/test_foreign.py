@@ -93,9 +93,9 @@ def test_a_damaged_manifest(dest: Path, damage: str) -> None:
     after = DAMAGES[damage](before)
     assert after != before
     path.write_bytes(after.encode(errors="surrogateescape"))
-    found = run_tilesync("verify", dest, "--json")
-    assert (found.exit_code, found.last_line["error"]) == (10, "VerifyFailed")
-    assert f"manifests/{EXPORT}.jsonl" in found.stdout
+    result = run_tilesync("verify", dest, "--json")
+    assert (result.exit_code, result.last_line["error"]) == (10, "VerifyFailed")
+    assert f"manifests/{EXPORT}.jsonl" in result.stdout
     done = run_tilesync("mirror", dest, dest.with_name("copy"), "--json")
     assert (done.exit_code, done.last_line["error"]) in {(3, "Incomplete"), (4, "NoExport")}, done.stderr
 
@@ -133,8 +133,8 @@ def test_a_damaged_latest_json(dest: Path, message: str) -> None:
     whole = (dest / "latest.json").read_text()
     (dest / "latest.json").write_text(message)
     assert run_tilesync("versions", dest, "--json").exit_code == 0
-    found = run_tilesync("verify", dest, "--json")
-    assert (found.exit_code, found.last_line["error"]) == (10, "VerifyFailed")
+    result = run_tilesync("verify", dest, "--json")
+    assert (result.exit_code, result.last_line["error"]) == (10, "VerifyFailed")
     with Simulator() as sim:
         sim.offer_export(export(2))
         done = run_tilesync("mirror", IMODEL, dest, "--json", sim=sim)

@@ -106,7 +106,7 @@ def test_a_copy_is_the_same(source: Path, tmp_path: Path) -> None:
     for folder, _, _ in os.walk(source):
         Path(folder).chmod(0o755)
     assert {path: path.lstat().st_mtime_ns for path in source.rglob("*")} == {
-        path: found.st_mtime_ns for path, found in before.items()
+        path: result.st_mtime_ns for path, result in before.items()
     }
     assert assert_same_versions(source, dest)
     assert read_latest(dest).items() - {("finished", read_latest(dest)["finished"])} <= read_latest(source).items()

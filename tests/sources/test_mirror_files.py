@@ -62,14 +62,14 @@ def claimed(name: str, data: bytes) -> Blob:
 def test_the_manifest_is_the_listing(count: int) -> None:
     """Every file once, with its SHA-256, and from any marker on the rest."""
     files = many(count)
-    found = run(pages(open_mirror(FakeDestination(), files)))
-    listed = [blob for page in found for blob in page.blobs]
+    result = run(pages(open_mirror(FakeDestination(), files)))
+    listed = [blob for page in result for blob in page.blobs]
     assert listed == [claimed(name, data) for name, data in files.items()]
-    assert [len(page.blobs) for page in found[:-1]] == [FILES_PER_PAGE] * (len(found) - 1)
-    for place, page in enumerate(found):
-        assert (page.marker is None) == (place == len(found) - 1)
+    assert [len(page.blobs) for page in result[:-1]] == [FILES_PER_PAGE] * (len(result) - 1)
+    for place, page in enumerate(result):
+        assert (page.marker is None) == (place == len(result) - 1)
         if page.marker is not None:
-            assert run(pages(open_mirror(FakeDestination(), files), page.marker)) == found[place + 1 :]
+            assert run(pages(open_mirror(FakeDestination(), files), page.marker)) == result[place + 1 :]
 
 
 @pytest.mark.parametrize("marker", [None, str(FILES_PER_PAGE)])
@@ -156,9 +156,9 @@ def test_concurrent_reads() -> None:
         reads = (whole(source, claimed(name, data)) for name, data in files.items())
         return await asyncio.gather(*reads, return_exceptions=True)
 
-    found = dict(zip(files, run(work()), strict=True))
-    assert isinstance(found.pop("7"), BlobMissing)
-    assert found == {name: data for name, data in files.items() if name != "7"}
+    result = dict(zip(files, run(work()), strict=True))
+    assert isinstance(result.pop("7"), BlobMissing)
+    assert result == {name: data for name, data in files.items() if name != "7"}
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def fetch_by_both_clients(url: str, **environment: str) -> dict[str, list[Any]]:
     )
     assert done.returncode == 0, done.stderr
     assert "SECRET" not in done.stdout + done.stderr
-    found: dict[str, list[Any]] = json.loads(done.stdout)
-    return found
+    result: dict[str, list[Any]] = json.loads(done.stdout)
+    return result
 
 
 HELLO = {"api": [200, "hello"], "blob": [200, "hello"]}

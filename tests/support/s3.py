@@ -107,9 +107,9 @@ def start_bucket_server() -> Iterator[BucketServer]:
 def _wait_until_listening(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + START_TIMEOUT.total_seconds()
     while process.poll() is None and time.monotonic() < deadline:
-        found = re.search(r"Running on (http://127\.0\.0\.1:\d+)\s", log.read_text(errors="replace"))
-        if found:
-            return found[1]
+        result = re.search(r"Running on (http://127\.0\.0\.1:\d+)\s", log.read_text(errors="replace"))
+        if result:
+            return result[1]
         time.sleep(0.02)
     raise RuntimeError(f"moto did not start: {log.read_text(errors='replace')}")
 

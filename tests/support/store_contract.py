@@ -85,8 +85,8 @@ class DestinationContract:
             assert stored.sha256 == digests_of(data).sha256
             assert there.files.size(SAMPLE_VERSION, "a/b c/ä%20.bin") == size
             assert there.files.read(SAMPLE_VERSION, "a/b c/ä%20.bin") == data
-            found = there.files.digest(SAMPLE_VERSION, "a/b c/ä%20.bin")
-            assert found == digests_of(data).sha256
+            result = there.files.digest(SAMPLE_VERSION, "a/b c/ä%20.bin")
+            assert result == digests_of(data).sha256
             assert there.files.unchanged(SAMPLE_VERSION, [stored]) == [True]
             pieces: list[bytes] = []
             assert there.files.read_into(SAMPLE_VERSION, "a/b c/ä%20.bin", pieces.append) == (

@@ -266,9 +266,9 @@ def test_no_url_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_unknown_host_of_both_clients() -> None:
     """Both clients name a host that does not resolve; a retry takes seconds at most."""
-    found = fetch_by_both_clients("https://nobody.invalid/?sig=SECRET")
-    assert (found["api"][0], found["blob"][0]) == ("Unavailable", "UnknownHost")
-    assert all("the name nobody.invalid does not resolve" in retries for _, retries in found.values())
+    result = fetch_by_both_clients("https://nobody.invalid/?sig=SECRET")
+    assert (result["api"][0], result["blob"][0]) == ("Unavailable", "UnknownHost")
+    assert all("the name nobody.invalid does not resolve" in retries for _, retries in result.values())
 
 
 def test_reader_may_raise_transient() -> None:

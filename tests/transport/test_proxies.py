@@ -144,9 +144,9 @@ def test_proxy_that_wants_a_login(secure: Server, bundle: str) -> None:
     """A proxy that wants a login ends both clients at once, without the URL in the message; nothing bypasses it."""
     with serving(answer(status=407)) as proxy:
         url = secure.url("/?sig=SECRET", "localhost")
-        found = fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""))
+        result = fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""))
         retries = ["Unavailable", "a proxy wants a user name and a password (407)"]
-        assert found == {"api": retries, "blob": retries}
+        assert result == {"api": retries, "blob": retries}
         assert len(proxy.paths) == 2
         assert secure.paths == []
 
@@ -155,5 +155,5 @@ def test_proxy_password_is_not_reported(secure: Server, bundle: str) -> None:
     """An unreachable proxy is reported without the password in its URL."""
     with serving(answer()) as gone:
         proxy = gone.url("").replace("://", "://user:SECRET@")
-    found = fetch_by_both_clients(secure.url("/", "localhost"), SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy)
-    assert (found["api"][0], found["blob"][0]) == ("Unavailable", "Transient")
+    result = fetch_by_both_clients(secure.url("/", "localhost"), SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy)
+    assert (result["api"][0], result["blob"][0]) == ("Unavailable", "Transient")

@@ -17,10 +17,10 @@ def test_ssl_cert_file(secure: Server, bundle: str) -> None:
 
 def test_unknown_authorities_are_refused(secure: Server) -> None:
     """Without SSL_CERT_FILE both clients refuse a server of an unknown authority, and send it no request."""
-    found = fetch_by_both_clients(secure.url("/?sig=SECRET"))
-    assert (found["api"][0], found["blob"][0]) == ("Unavailable", "Transient")
-    assert "certificate" in found["api"][1].lower()
-    assert "certificate" in found["blob"][1].lower() or "issuer" in found["blob"][1].lower()
+    result = fetch_by_both_clients(secure.url("/?sig=SECRET"))
+    assert (result["api"][0], result["blob"][0]) == ("Unavailable", "Transient")
+    assert "certificate" in result["api"][1].lower()
+    assert "certificate" in result["blob"][1].lower() or "issuer" in result["blob"][1].lower()
     assert secure.paths == []
 
 
@@ -29,6 +29,6 @@ def test_certificate_for_another_name(authority: trustme.CA, bundle: str) -> Non
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("elsewhere.invalid").configure_cert(context)
     with serving(answer(), context) as server:
-        found = fetch_by_both_clients(server.url("/?sig=SECRET", "localhost"), SSL_CERT_FILE=bundle)
-        assert (found["api"][0], found["blob"][0]) == ("Unavailable", "Transient")
+        result = fetch_by_both_clients(server.url("/?sig=SECRET", "localhost"), SSL_CERT_FILE=bundle)
+        assert (result["api"][0], result["blob"][0]) == ("Unavailable", "Transient")
         assert server.paths == []

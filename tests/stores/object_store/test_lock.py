@@ -25,8 +25,8 @@ from tilesync.stores.object_store.lock import HeldElsewhere, LeaseRenewer, hold_
 
 @pytest.fixture
 def objects(azurite: Azurite) -> Iterator[Objects]:
-    with azure_objects(new_container(azurite)) as found:
-        yield found
+    with azure_objects(new_container(azurite)) as result:
+        yield result
 
 
 def states(tmp_path: Path) -> tuple[Path, Path]:
