@@ -348,7 +348,7 @@ def _create_once(make: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[A
 
 
 async def refuse_client() -> Any:
-    """Fail: this stands in for the client of commands that upload nothing."""
+    """Raise an error: takes the place of `open_client` in commands that upload nothing."""
     raise AssertionError("this command uploads no files")
 
 

@@ -105,7 +105,7 @@ class Container:
         return self._folder_depth
 
     async def _fetch_page(self, marker: str | None, folder_depth: int, sas: SasUrl, *, probe: bool = False) -> Page:
-        # a page takes a quarter of a second of the bandwidth: a piece is a sixteenth
+        # With a bandwidth limit, a page has as many bytes as arrive in a quarter of a second: four pieces.
         piece = self._blob_client.piece_bytes
         size = None if piece is None else min(max(4 * piece // LISTING_ENTRY_BYTES, MIN_PAGE_BLOBS), MAX_PAGE_BLOBS)
 
@@ -193,7 +193,7 @@ class Container:
             await response.aclose()
 
     async def is_listable(self) -> bool:
-        """Return whether the link may allow a listing: a SAS may, the signature of a CDN never does."""
+        """Return whether the link may allow a listing: a SAS may, the signature of a CDN does not."""
         return "sig" in parse_qs((await self._listing.current()).query)
 
     async def worker_source(self) -> SasUrl:

@@ -120,7 +120,7 @@ class AzureObjects:
     # --- read and change blobs, blocking ---
 
     def find(self, name: str) -> ObjectInfo | None:
-        """Return size, ETag and MD5 of a blob, or None where it is missing."""
+        """Return size, ETag and MD5 of a blob, or None if it is missing."""
 
         def accept(response: SyncBlobResponse) -> ObjectInfo | None:
             if _is_missing(response):
@@ -157,7 +157,7 @@ class AzureObjects:
         return self._retry(attempt)
 
     def read(self, name: str, *, offset: int = 0) -> ObjectStream | None:
-        """Open a blob from `offset` on; None where it is missing."""
+        """Open a blob from `offset` on; None if it is missing."""
         opened = self._retry(lambda sas: self._open_read(sas, name, offset))
         if opened is None:
             return None
@@ -216,11 +216,11 @@ class AzureObjects:
             raise
 
     def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
-        """Copy a blob by the service alone; None where it cannot, or where the original was changed or deleted."""
+        """Copy a blob by the service alone; None if it cannot, or if the original was changed or deleted."""
         return self._copier.copy(original, name)
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete blobs; missing is no error. Many are deleted in batches of 256, where the link and server allow it."""
+        """Delete blobs; missing is no error. Many are deleted in batches of 256, if the link and server allow it."""
         for start in range(0, len(names), BLOBS_PER_DELETE_BATCH):
             batch = names[start : start + BLOBS_PER_DELETE_BATCH]
             if len(batch) <= MAX_SINGLE_DELETES or not self._try_batch_delete(batch):

@@ -43,9 +43,9 @@ class BlobRequest(Protocol):
 
 
 class ContainerCopier:
-    """Copies with the kinds of request that this service has shown to support. Safe from any thread.
+    """Copier that remembers which kinds of copy requests the service supports. Safe from any thread.
 
-    `link` may read and write; `read_only_link`, where there is one, only reads. `raise_for_status` raises the error for
+    `link` may read and write; `read_only_link`, if there is one, only reads. `raise_for_status` raises the error for
     a failed response.
     """
 
@@ -66,9 +66,9 @@ class ContainerCopier:
         self._can_read_source = True
 
     def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
-        """Copy a blob; None where the service cannot, or where the original was changed or deleted.
+        """Copy a blob; None if the service cannot, or if the original was changed or deleted.
 
-        Put Blob From URL comes first. Where it is not supported (an emulator), Copy Blob From URL follows. That shows
+        Put Blob From URL is tried first. If it is not supported (an emulator), Copy Blob From URL is tried. That shows
         the source URL to everyone who may read the copy, so it is used with a read-only link or not at all.
         """
         if self._can_read_source and self._supports_put_from_url and original.size <= MAX_SINGLE_COPY_BYTES:

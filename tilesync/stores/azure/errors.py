@@ -50,7 +50,7 @@ def raise_for_status(
     operation: BlobOperation = "put",
     can_create_container: bool | None = None,
 ) -> None:
-    """Raise the error for a failed response about the blob `name`; return where it succeeded.
+    """Raise the error for a failed response about the blob `name`; return if it succeeded.
 
     `can_create_container`: an option of the command creates a missing container, and the hint names it. By default that
     holds for all operations but reads.
