@@ -238,7 +238,7 @@ def test_a_plan_and_a_source_make_no_container(azure: AzureFixture, sim: Simulat
 def test_a_hook_is_not_lost_with_the_process(azure: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
     """After a kill between pointer and --on-publish command, the next run runs the command."""
     sim.offer_export(export(3))
-    hook_file = tmp_path / "told"
+    hook_file = tmp_path / "hook"
     script = tmp_path / "hook.py"
     script.write_text(f"import sys; open({str(hook_file)!r}, 'a').write(sys.stdin.read())")
     words = ("--on-publish", f"{sys.executable} {script}")
@@ -264,7 +264,7 @@ def test_a_hook_is_not_lost_with_the_process(azure: AzureFixture, sim: Simulator
 def test_what_has_not_moved_is_not_announced(azure: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
     """A refused pointer is no publication; a run without the command leaves it to a later run that has one."""
     sim.offer_export(export(3))
-    hook_file = tmp_path / "told"
+    hook_file = tmp_path / "hook"
     hook = ("--on-publish", f"{sys.executable} -c \"import sys; open('{hook_file}', 'a').write(sys.stdin.read())\"")
 
     def intercept(passing: ProxiedRequest) -> RefusedResponse | None:

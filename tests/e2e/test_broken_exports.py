@@ -444,7 +444,7 @@ ERRORS = {
     "HTML behind a comment": b"<!-- proxy -->\n<?xml version='1.0'?>\n<!DOCTYPE html><html></html>",
     "half a page": b"<head><title>404",
 }
-storage_error_bodies = pytest.mark.parametrize("said", [*ERRORS.values(), PAGE], ids=[*ERRORS, "HTML"])
+storage_error_bodies = pytest.mark.parametrize("body", [*ERRORS.values(), PAGE], ids=[*ERRORS, "HTML"])
 
 
 @both_inventories
