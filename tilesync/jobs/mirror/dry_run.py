@@ -301,7 +301,7 @@ class DryRun:
         if self._run.reports_every_file:
             self._run.observe(Planned(decision.action.value, blob.name, blob.size, decision.reason))
 
-    # --- what follows ---
+    # --- consequences of publishing ---
 
     def _report_consequences(self, version: Version) -> None:
         """Report guards that would stop the run, and files or versions that it would remove."""
