@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tilesync.catalog.catalog import Catalog
 from tilesync.catalog.schema import MIGRATIONS, SCHEMA_VERSION
 from tilesync.errors import DestinationError, Incomplete
@@ -537,7 +538,7 @@ NAMES = st.lists(st.sampled_from(["a", "A", "a/b", "b", "c/d/e", "ä", "z"]), un
 
 
 @given(st.lists(NAMES, max_size=4))
-@settings(max_examples=40)
+@examples(40)
 def test_the_last_listing_is_the_inventory(listings: list[list[str]]) -> None:
     """After any listings the inventory is the last one, in its order, and each gone name was returned once."""
     catalog = Catalog(Path(":memory:"))
@@ -734,7 +735,7 @@ def containers(draw: st.DrawFn) -> list[dict[str, list[str]]]:
 
 
 @given(containers(), st.integers(1, 3))
-@settings(max_examples=80)
+@examples(80)
 def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], portion: int) -> None:
     """Each walk requests each reachable file once, stores what exists, and drops the rest."""
     catalog = Catalog(Path(":memory:"))

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import samples
+from tests.support.examples import examples
 from tilesync.errors import BlobDamaged
 from tilesync.tiles import availability as subtrees
 from tilesync.tiles import implicit_tiling as implicit_files
@@ -207,7 +208,7 @@ def stored(draw: st.DrawFn, layout: BufferLayout, members: dict[str, Any]) -> tu
     return data, {"b.bin": packed_buffer} if external else {}
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(subtrees_with_oracle())
 def test_expansion_matches_the_oracle(case: tuple[AvailabilityOracle, bytes, dict[str, bytes]]) -> None:
     """Contents, child subtrees and their cells match a lookup of every single bit, each once."""
@@ -219,7 +220,7 @@ def test_expansion_matches_the_oracle(case: tuple[AvailabilityOracle, bytes, dic
     assert (set(children), len(children)) == (oracle.subtrees(), len(set(children)))
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(subtrees_with_oracle())
 def test_problems_are_counted(case: tuple[AvailabilityOracle, bytes, dict[str, bytes]]) -> None:
     """The problems about tiles without parent and contents without tile have the count of the oracle."""
@@ -530,7 +531,7 @@ def test_content_metadata_goes_before_that_of_tiles() -> None:
     assert list(expanded(of_tiles, spec, content_uri_properties={"k": "u"}).contents) == ["tile", "c1/0/0/0.glb"]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.data())
 def test_rows_are_counted_as_the_oracle_counts(data: st.DataObject) -> None:
     """The row of a content is the number of set bits before its own."""
@@ -750,7 +751,7 @@ def survive(data: bytes) -> None:
     assert (damage(data) or f"{NAME}: ").startswith(f"{NAME}: ")
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.binary(max_size=60) | st.builds(bytes.__add__, st.just(b"subt\1\0\0\0"), st.binary(max_size=60)))
 def test_random_bytes_raise_nothing_else(data: bytes) -> None:
     """Random bytes are damage."""
@@ -758,7 +759,7 @@ def test_random_bytes_raise_nothing_else(data: bytes) -> None:
         parse_subtree(data, NAME)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.data())
 def test_flipped_bytes_raise_nothing_else(data: st.DataObject) -> None:
     """A sound subtree with some changed bytes is expanded or is damage."""
@@ -824,10 +825,10 @@ def test_numbers_of_any_length_are_damage() -> None:
 
 def refused(spec: ImplicitTiling, at: Cell = ROOT, contents: int = 1) -> str:
     subtree = parse_subtree(as_json(EVERYTHING | {"contentAvailability": [ALL] * contents}), NAME)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(BlobDamaged) as caught:
         expand_subtree(subtree, spec, at, {})
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
     return str(caught.value)
 
 
@@ -866,7 +867,7 @@ def test_a_full_subtree_is_lazy() -> None:
     """The first contents of a full subtree come at once, and constants take no memory."""
     subtree = parse_subtree(as_json(EVERYTHING), NAME)
     expand_subtree(subtree, implicit(2), ROOT, {})
-    started = time.perf_counter()
+    started = time.process_time()
     tracemalloc.start()
     found = expand_subtree(subtree, implicit(12), ROOT, {})
     assert list(islice(found.contents, 2)) == ["c0/0/0/0.glb", "c0/1/0/0.glb"]
@@ -874,7 +875,7 @@ def test_a_full_subtree_is_lazy() -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 1 << 16
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 def test_a_sparse_bitstream_is_quick() -> None:
@@ -883,10 +884,10 @@ def test_a_sparse_bitstream_is_quick() -> None:
     bits = {"bitstream": layout.add(bytes(600_000) + b"\x80" + bytes(4**12 // 8 - 600_001))}
     members = {"tileAvailability": ALL, "contentAvailability": [bits], "childSubtreeAvailability": bits}
     subtree = parse_subtree(as_binary(layout.as_subtree(members), layout.data), NAME)
-    started = time.perf_counter()
+    started = time.process_time()
     found = expand_subtree(subtree, implicit(12), ROOT, {})
     assert (len(list(found.contents)), len(list(found.subtrees))) == (1, 1)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_unpacking_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -908,10 +909,10 @@ def test_many_contents_of_one_large_table_are_quick() -> None:
         "contentMetadata": [0] * 5000,
     }
     subtree = parse_subtree(as_binary(layout.as_subtree(members), layout.data), NAME)
-    started = time.perf_counter()
+    started = time.process_time()
     found = expand_subtree(subtree, implicit(1, contents=5000), ROOT, {}, content_uri_properties={"k": "u"})
     assert next(found.contents) == "x" * 10_000_000
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 # --- real tilesets --------------------------------------------------------------------------------------------------

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from tests.support.builders import IMODEL, export, glb, make_stored_blobs, md5_base64, read_manifest, read_tree, tileset
+from tests.support.examples import examples
 from tests.support.faults import (
     blob_name,
     call_before,
@@ -1026,7 +1027,7 @@ def _inject_faults(sim: Simulator, dice: random.Random) -> None:
     sim.add_fault(lambda r: is_storage(r) and unlucky(r), call_before(sim.revoke_links), times=1, optional=True)
 
 
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@examples(5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 10**6), page_size=st.integers(1, 9), md5=st.booleans(), regenerated=st.booleans())
 def test_a_run_under_random_faults_converges(seed: int, page_size: int, md5: bool, regenerated: bool) -> None:
     """After any faults: runs until exit 0 give the exact tree, and no run before publishes anything."""
@@ -1058,7 +1059,7 @@ def test_a_run_under_random_faults_converges(seed: int, page_size: int, md5: boo
         assert verify(dest).exit_code == 0
 
 
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@examples(4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(tiles=st.integers(0, 12), seed=st.integers(0, 100), md5=st.booleans(), page_size=st.integers(1, 20))
 def test_an_applied_plan_replans_to_nothing(tiles: int, seed: int, md5: bool, page_size: int) -> None:
     """A dry run after a run keeps everything; also after a touch of lastModified."""
