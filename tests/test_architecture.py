@@ -23,7 +23,7 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"aio"},
+    {"aio", "testing"},
     {"api"},
     {"checks"},
     {"app"},
@@ -271,6 +271,16 @@ def test_every_test_says_what_must_hold() -> None:
     assert missing == []
 
 
+def test_a_class_name_exists_once() -> None:
+    """One name, one class: a reader who searches for it finds one definition."""
+    places: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(name_of(path))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"])
 def test_pages_name_files_that_exist(page: str) -> None:
     """Each path that a page for developers names exists, and the tree has a row for each room."""
@@ -278,7 +288,7 @@ def test_pages_name_files_that_exist(page: str) -> None:
     paths = re.findall(r"`((?:tilesync|tests|scripts|docs)/[^` ]*)`|\]\(([^)#:]+)", text)
     assert [path for pair in paths for path in pair if path and not (PROJECT / path).exists()] == []
     if page == "ARCHITECTURE.md":
-        tree = text[text.index("## The tree") : text.index("## Four walks")]
+        tree = text[text.index("## The tree") : text.index("## Four paths through the code")]
         assert [each for layer in LAYERS[1:-1] for each in layer if f"`tilesync/{each}" not in tree] == []
 
 

@@ -20,7 +20,7 @@ class CatalogFixture:
         self.root = root
         self.catalog = Catalog(catalog or Path(":memory:"))
         self.files = LocalStoredFiles(SafePathResolver(root))
-        self.version = self.catalog.add_version(Version(0, "e1", "e1", None, None, "", {}, container_url=HOME))
+        self.version = self.catalog.add_version(Version(0, "e1", "e1", container_url=HOME))
 
     def write(self, name: str, data: bytes) -> None:
         """Write the bytes of a file, without a catalog entry."""
@@ -69,6 +69,10 @@ class CatalogFixture:
     def remarks(self) -> list[tuple[str, Diagnostic]]:
         """Return the diagnostics of the files."""
         return list(self.catalog.references.list_diagnostics(self.version))
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return the problem of each diagnostic, with its file."""
+        return [(name, diagnostic.problem) for name, diagnostic in self.remarks()]
 
     def all_references(self) -> set[tuple[str, str, str]]:
         """Return every reference: referring file, target and role."""

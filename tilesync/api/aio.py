@@ -1,8 +1,9 @@
 """The Python API for a running event loop. Each function can be cancelled, and several can run at once.
 
-Every function takes `on_event`, which is called with each event (see `tilesync.events`), from any thread but one at a
-time: it must return quickly. `monitor` is a RunMonitor to watch the counts with. Errors are those of `tilesync.errors`;
-the `result` of an error has the counts up to that point. Messages use the option names of the command line.
+Every function takes `on_event`, which is called with each event (see `tilesync.events`): perhaps in another thread, but
+never twice at once. It must return quickly. `monitor` is a RunMonitor to watch the counts with. Errors are those of
+`tilesync.errors`; the `result` of an error has the counts up to that point. Messages use the option names of the
+command line.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tilesync.api.inputs import (
     parse_imodel_id,
 )
 from tilesync.api.monitor import RunMonitor
-from tilesync.api.options import MirrorOptions, SelectionOptions, ServiceOptions, StoreAccessOptions
+from tilesync.api.options import MirrorArguments, SelectionOptions, ServiceOptions, StoreAccessOptions
 from tilesync.api.results import (
     AuditResult,
     DoctorResult,
@@ -76,7 +77,7 @@ class Call:
         self._listeners.append(listener)
 
     def observe(self, event: Event) -> None:
-        """Record an event and pass it to all listeners, from any thread but one event at a time."""
+        """Record an event and pass it to all listeners, one event at a time. Any thread may call it."""
         with self._lock:
             event = self.monitor.record(event)
             for listener in self._listeners:
@@ -109,12 +110,12 @@ async def mirror(
     on_publish: OnPublish | None = None,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
-    **options: Unpack[MirrorOptions],
+    **options: Unpack[MirrorArguments],
 ) -> MirrorResult:
     """Mirror the latest finished export of `source` into `dest`, and publish it. Raises TilesyncError.
 
-    Called again it continues where it stopped, or fetches the next export. Errors of class Unavailable, Incomplete,
-    ExportReplaced, DestinationBusy and NoExport can be retried later.
+    Called again it continues where it stopped, or fetches the next export. Errors with `is_retryable` (Unavailable,
+    Incomplete, ExportReplaced, DestinationBusy, NoExport) may pass: call it again later.
     """
     from tilesync.app import commands
 
@@ -144,7 +145,7 @@ async def plan(
     keep_actions: bool = True,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
-    **options: Unpack[MirrorOptions],
+    **options: Unpack[MirrorArguments],
 ) -> PlanResult:
     """Plan a mirror, and write nothing. Raises TilesyncError.
 
@@ -210,9 +211,9 @@ async def rollback(
     monitor: RunMonitor | None = None,
     **options: Unpack[StoreAccessOptions],
 ) -> RollbackResult:
-    """Move the pointer to `version`, or the one before the current, and pin it; `latest` unpins it at the newest.
+    """Move the pointer to `version`, or to the one before the current, and pin it there. Raises TilesyncError.
 
-    The first letters of a version are enough. Raises TilesyncError.
+    The first characters of a version name are enough. `latest` moves the pointer to the newest version and unpins it.
     """
     from tilesync.app import commands
 

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from tilesync.api.auth import create_identity
-from tilesync.api.options import MirrorOptions, SelectionOptions, ServiceOptions, StoreAccessOptions
+from tilesync.api.options import MirrorArguments, SelectionOptions, ServiceOptions, StoreAccessOptions
 from tilesync.app.locations import parse_location as parse_location
 from tilesync.app.requests import Location, MirrorRequest, StoreOptions, Target
 from tilesync.app.requests import default_state_root as default_state_root
@@ -163,7 +163,7 @@ def parse_source_link(text: str, *, is_secret: bool = False) -> SasUrl | None:
     return parse_sas_link(text, fetched=monotonic())
 
 
-def create_mirror_request(source: Source, dest: Dest, options: MirrorOptions) -> MirrorRequest:
+def create_mirror_request(source: Source, dest: Dest, options: MirrorArguments) -> MirrorRequest:
     """Resolve the arguments of a mirror into a request. Raises UsageError for options that conflict."""
     location = parse_dest(dest, options)
     mirror_location = _parse_mirror_location(source, options)
@@ -218,7 +218,7 @@ def create_mirror_request(source: Source, dest: Dest, options: MirrorOptions) ->
     )
 
 
-def _parse_mirror_location(source: Source, options: MirrorOptions) -> Location | None:
+def _parse_mirror_location(source: Source, options: MirrorArguments) -> Location | None:
     if isinstance(source, Path | AzureLocation | S3Location):
         return source
     if isinstance(source, Secret):
@@ -269,7 +269,7 @@ def _parse_store_url(text: str | None, option: str, *, allow_http: bool) -> str 
     return text
 
 
-def _refuse_contradictions(options: MirrorOptions, link: SasUrl | None) -> None:
+def _refuse_contradictions(options: MirrorArguments, link: SasUrl | None) -> None:
     is_flat, all_exports = options.get("layout") == "flat", options.get("all_exports", False)
     kept_versions, delete = options.get("retention", KEEP_ALL_VERSIONS).versions, options.get("delete", False)
     refused = (
@@ -288,7 +288,7 @@ def _refuse_contradictions(options: MirrorOptions, link: SasUrl | None) -> None:
             raise UsageError(message)
 
 
-def _refuse_service_options(options: MirrorOptions) -> None:
+def _refuse_service_options(options: MirrorArguments) -> None:
     """Raise UsageError for options that need the service or a container of an export."""
     given = {
         "--cdn": options.get("cdn"),

@@ -14,7 +14,7 @@ from tilesync.stores.local.reader import LocalStoredFiles
 from tilesync.stores.local.writer import LocalPutTarget
 
 FindPutTarget = Callable[[Version], Awaitable[LocalPutTarget | AzurePutTarget]]
-"""Function that returns where workers put small blobs of a version now. Raises RunErrors."""
+"""Function that returns where workers put the small blobs of a version. Raises RunErrors."""
 
 
 class ProcessWorkers:

@@ -47,7 +47,7 @@ class ObjectDestination:
 
 @dataclass(frozen=True)
 class ReadOnlyObjectDestination:
-    """A destination that is only read. `catalog` is None where no usable one exists."""
+    """A destination that is only read. `catalog` is None if no usable one exists."""
 
     files: ObjectStoredFiles
     publication: ReadOnlyObjectPublication
@@ -142,7 +142,7 @@ def open_objects_for_reading(objects: Objects) -> Iterator[ReadOnlyObjectDestina
 
 @contextmanager
 def open_objects_for_audit(objects: Objects, state: Path) -> Iterator[ReadOnlyObjectDestination]:
-    """Open a destination for an audit, with its catalog to mark findings in: None where no writable one exists."""
+    """Open a destination for an audit, with its catalog to mark findings in: None if no writable one exists."""
     path = state / CATALOG_FILE
     try:
         usable = os.access(path, os.W_OK) and read_schema_version(path) in SCHEMA_VERSIONS
@@ -161,7 +161,7 @@ def open_objects_for_audit(objects: Objects, state: Path) -> Iterator[ReadOnlyOb
 
 
 def _is_known_state(catalog: Catalog, canonical_url: str) -> bool:
-    """Return whether the state names this destination. Raises DestinationError where it names another one."""
+    """Return whether the state names this destination. Raises DestinationError if it names another one."""
     known = catalog.get_value(DESTINATION_KEY)
     if known is not None and known != canonical_url:
         raise DestinationError(f"the state folder belongs to {known}, not to {canonical_url}", hint="check --state-dir")
