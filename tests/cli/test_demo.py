@@ -21,7 +21,7 @@ MAX_DEMO_S = 45
 
 def run_demo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run the demo. The fake service is on loopback, so proxies must not matter."""
-    env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "intranet"}
     return run_forked(["demo", str(folder), *more], env, timeout_s=MAX_DEMO_S)
 
 
