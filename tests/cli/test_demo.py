@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.builders import read_tree
 from tests.support.fork_server import run_forked
 
@@ -23,6 +25,7 @@ def run_demo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return run_forked(["demo", str(folder), *more], env, timeout_s=MAX_DEMO_S)
 
 
+@pytest.mark.scale
 def test_it_mirrors_a_city_twice_and_says_what_to_try_next(tmp_path: Path) -> None:
     """The demo ends in time with exit 0 and prints commands to try; a second run adds a version; both verify."""
     begun = time.monotonic()
