@@ -15,7 +15,7 @@ from tilesync.errors import Unavailable
 from tilesync.events import Event
 from tilesync.itwin.responses import classify_api_status
 from tilesync.transport.api_client import ApiRequest, ApiResponse, open_api_client
-from tilesync.transport.retry_after import retry_after_seconds
+from tilesync.transport.retry import retry_after_seconds
 
 
 async def read_checked(response: ApiResponse) -> tuple[int, bytes]:
