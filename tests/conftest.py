@@ -10,7 +10,7 @@ import pytest
 import trustme
 from hypothesis import HealthCheck, settings
 
-from tests.support import azurite as azurite_service
+from tests.support import azurite as azure
 from tests.support import s3
 from tests.support.azure_proxy import AzureFixture
 from tests.support.builders import IMODEL
@@ -69,15 +69,15 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def azurite() -> Iterator[azurite_service.Azurite]:
+def azurite() -> Iterator[azure.Azurite]:
     """Start a real blob service (Azurite)."""
-    program = azurite_service.find_azurite()
+    program = azure.find_azurite()
     if program is None:
         reason = "no Azurite: `make test` installs it where npm is there, or name its program in AZURITE"
         if "azurite" in os.environ.get("TILESYNC_REQUIRE", ""):
             pytest.fail(reason)
         pytest.skip(reason)
-    with azurite_service.start_azurite(program) as service:
+    with azure.start_azurite(program) as service:
         yield service
 
 
@@ -104,9 +104,9 @@ def bucket(bucket_server: s3.BucketServer, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.fixture
-def azure(azurite: azurite_service.Azurite, tmp_path: Path) -> Iterator[AzureFixture]:
+def azure_store(azurite: azure.Azurite, tmp_path: Path) -> Iterator[AzureFixture]:
     """Make a new container, reached through the proxy."""
-    with azurite_service.AzureProxy(azurite) as proxy:
+    with azure.AzureProxy(azurite) as proxy:
         yield AzureFixture(azurite, proxy, tmp_path / "state")
 
 
@@ -118,7 +118,7 @@ def sim() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="module")
-def mirrors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both_layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a folder with a versioned destination `v` and a flat one `f`."""
     there = tmp_path_factory.mktemp("kept")
     with Simulator() as sim:

@@ -560,21 +560,21 @@ def test_a_sound_version_has_no_suspects(catalog: Catalog, version: Version) -> 
 
 def test_unfollowed_uris_are_counted(catalog: Catalog, version: Version) -> None:
     """Each URI counts, also where one diagnostic stands for many; those of orphans do not."""
-    azure = Diagnostic(ROOT_LEADS_AWAY, "12 URIs lead elsewhere: the first, https://h/0 leads to another host (h)")
+    leads_away = Diagnostic(ROOT_LEADS_AWAY, "12 URIs lead elsewhere: the first, https://h/0 leads to another host (h)")
     put_all(
         catalog,
         version,
-        **{ROOT: content_of("a")._replace(diagnostics=(azure,))},
+        **{ROOT: content_of("a")._replace(diagnostics=(leads_away,))},
         a=ParsedContent(
             diagnostics=(
                 Diagnostic(ABSOLUTE_URL, "x leads back"),
                 Diagnostic(UNFOLLOWED, "7.glb is in an extension"),
             )
         ),
-        orphan=ParsedContent(diagnostics=(Diagnostic(UNFOLLOWED, "x"), azure)),
+        orphan=ParsedContent(diagnostics=(Diagnostic(UNFOLLOWED, "x"), leads_away)),
     )
     assert catalog.references.compute_completeness(version).unfollowed == 12 + 1 + 1
-    assert catalog.references.list_leading_elsewhere(version) == [("a", "x leads back"), (ROOT, azure.detail)]
+    assert catalog.references.list_leading_elsewhere(version) == [("a", "x leads back"), (ROOT, leads_away.detail)]
 
 
 def test_an_empty_tile_is_missing_for_its_referrer(catalog: Catalog, version: Version) -> None:

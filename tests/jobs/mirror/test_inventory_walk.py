@@ -307,10 +307,10 @@ def test_nothing_outside_the_container_is_requested(tmp_path: Path) -> None:
     assert (refused.exit_code, run.exit_code) == (3, 0)
     assert requested == {f"/{EXPORT}/tileset.json", f"/{EXPORT}/ok.glb"}
     assert run.stats.completeness.unfollowed == len(uris) - 1
-    (azure,) = [
+    (message,) = [
         diagnostic.message for diagnostic in run.events_of(DiagnosticReported) if diagnostic.problem == "leads away"
     ]
-    assert azure.startswith(f"{len(uris) - 1} URIs lead elsewhere: the first, https://127.0.0.1:1/x.glb ")
+    assert message.startswith(f"{len(uris) - 1} URIs lead elsewhere: the first, https://127.0.0.1:1/x.glb ")
 
 
 def test_an_absolute_url_into_the_same_container_is_followed(tmp_path: Path) -> None:
