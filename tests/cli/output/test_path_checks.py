@@ -18,9 +18,9 @@ READ_ONLY = Path("/proc" if os.path.isdir("/proc") else "/")
 
 
 @pytest.fixture
-def here(kept: Path, tmp_path: Path) -> Path:
+def here(both_layouts: Path, tmp_path: Path) -> Path:
     """Make a folder with both destinations, to be changed."""
-    shutil.copytree(kept, tmp_path / "here", symlinks=True)
+    shutil.copytree(both_layouts, tmp_path / "here", symlinks=True)
     return tmp_path / "here"
 
 

@@ -108,13 +108,13 @@ ODD_FILES = {**export_referencing(*BOTH, *UNSTORABLE_NAMES.values(), *(f"./{name
 
 
 @pytest.mark.parametrize("inventory", MODES)
-def test_an_azure_container_stores_all_names(away: AzureFixture, sim: Simulator, inventory: Inventory) -> None:
+def test_an_azure_container_stores_all_names(azure_store: AzureFixture, sim: Simulator, inventory: Inventory) -> None:
     """Every blob name of the source is a valid blob name in the destination."""
     sim.offer_export(ODD_FILES)
-    plan = away.mirror(sim, "--inventory", inventory, "-n")
-    run = away.mirror(sim, "--inventory", inventory)
+    plan = azure_store.mirror(sim, "--inventory", inventory, "-n")
+    run = azure_store.mirror(sim, "--inventory", inventory)
     assert (plan.exit_code, run.exit_code) == (0, 0), (plan.stderr, run.stderr)
-    away.assert_published(EXPORT, ODD_FILES)
+    azure_store.assert_published(EXPORT, ODD_FILES)
 
 
 @pytest.mark.parametrize("inventory", MODES)
