@@ -34,7 +34,7 @@ from tilesync.app import commands
 from tilesync.demo.faults import Effect
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import FileStored, Finding
-from tilesync.jobs.versions.file_audit import FileVerifier
+from tilesync.jobs.versions.file_check import FileVerifier
 from tilesync.model import FileResult, StoredFile, Version
 from tilesync.runtime import process_pool
 
