@@ -52,7 +52,7 @@ def test_a_mirror_returns_the_last_line_of_the_command(sim: Simulator, tmp_path:
     json.dumps(result.to_dict())
 
 
-def test_a_failed_mirror_tells_how_far_it_came(sim: Simulator, tmp_path: Path) -> None:
+def test_a_failed_mirror_has_its_partial_result(sim: Simulator, tmp_path: Path) -> None:
     """An error has its exit code, its hint, the result so far, and the last line of the command."""
     sim.offer_export()
     sim.add_fault(is_blob_named("tiles/003.glb"), error_response(404, "BlobNotFound"), times=None)
@@ -96,7 +96,7 @@ def test_an_audit_returns_findings(sim: Simulator, tmp_path: Path) -> None:
     assert caught.value.exit_code == 8
 
 
-def test_versions_and_the_way_back(sim: Simulator, tmp_path: Path) -> None:
+def test_versions_and_rollback(sim: Simulator, tmp_path: Path) -> None:
     """Versions are listed with their states; a rollback pins the version before, and `latest` unpins it."""
     sim.offer_export()
     ts.mirror(IMODEL, tmp_path / "d", **service(sim))
@@ -128,7 +128,7 @@ def run_lines(*words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_exports_and_what_is_held_of_them(sim: Simulator, tmp_path: Path) -> None:
+def test_exports_and_their_stored_state(sim: Simulator, tmp_path: Path) -> None:
     """Exports are listed newest first, each with how a destination stores it."""
     sim.offer_export()
     ts.mirror(IMODEL, tmp_path / "d", **service(sim))
@@ -139,7 +139,7 @@ def test_exports_and_what_is_held_of_them(sim: Simulator, tmp_path: Path) -> Non
     assert [each.held for each in ts.exports(**service(sim))] == [None, None]
 
 
-def test_a_viewer_link_is_silent_about_its_signature(sim: Simulator) -> None:
+def test_a_viewer_link_does_not_show_its_signature(sim: Simulator) -> None:
     """The URL points to the root tileset; `repr` does not show it."""
     sim.offer_export()
     link = ts.viewer_link(IMODEL, **service(sim))
@@ -203,7 +203,7 @@ def test_ten_mirrors_at_once_in_one_process(sim: Simulator, tmp_path: Path) -> N
     assert [(each.published, each.stats.fetched) for each in results] == [(True, len(files))] * 20
 
 
-def test_a_cancelled_mirror_ends_and_goes_on_later(sim: Simulator, tmp_path: Path) -> None:
+def test_a_cancelled_mirror_is_resumed_later(sim: Simulator, tmp_path: Path) -> None:
     """Cancelling the task ends the run and releases the destination; stored files are kept."""
     files = sim.offer_export()
     release, began = threading.Event(), threading.Event()

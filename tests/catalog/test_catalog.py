@@ -333,8 +333,8 @@ def test_relisting_keeps_and_drops(path: Path) -> None:
     catalog.close()
 
 
-def test_relisted_names_come_behind(path: Path) -> None:
-    """A reader that pages by id meets every name of the new listing, also known ones."""
+def test_relisted_names_come_last(path: Path) -> None:
+    """A reader that pages by id gets every name of the new listing, even names that were listed before."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add_blobs(catalog, version, "a", "b", "c")
@@ -381,7 +381,7 @@ def test_relisting_refuses_doubles_too(path: Path) -> None:
     catalog.close()
 
 
-def test_relisting_keeps_what_files_are(path: Path) -> None:
+def test_relisting_keeps_kinds_and_references(path: Path) -> None:
     """A file that a new listing keeps has the same kind and references as before."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)

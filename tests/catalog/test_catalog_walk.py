@@ -53,7 +53,7 @@ def test_a_walk_wants_the_references_of_arrived_files(path: Path) -> None:
 
 
 def test_a_walk_reads_on_by_id(path: Path) -> None:
-    """New wanted files come after everything that a reader has met."""
+    """New wanted files come after all files that a reader has already got."""
     catalog = Catalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "m")
@@ -68,7 +68,7 @@ def test_a_walk_reads_on_by_id(path: Path) -> None:
     catalog.close()
 
 
-def test_wanting_twice_is_wanting_once(path: Path) -> None:
+def test_a_known_name_is_not_added_again(path: Path) -> None:
     """A known name is not added again, whether it is wanted, stored or missing."""
     catalog = Catalog(path)
     version = catalog.add_version(WALKED)
@@ -143,7 +143,7 @@ def test_mark_missing_wanted_leaves_other_versions_alone(path: Path) -> None:
 
 
 def test_a_second_walk_wants_everything_anew(path: Path) -> None:
-    """A second walk wants known files again as it reaches them, after all that a reader has met."""
+    """A second walk wants known files again as it reaches them, after all files that a reader has already got."""
     catalog = Catalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "tileset.json")

@@ -127,7 +127,7 @@ INSERT INTO version VALUES (5, 'e1', 'e1', 'i', 'c', '2026', '{"id": "e1"}', 2, 
 INSERT INTO blob VALUES (1, 5, 'a', NULL, 3, 'tag', x'6d', 't', 'gzip', 99, 2, 1, x'73', 7, 8, 'glb', 0),
   (2, 5, 'b', NULL, 1, '', NULL, NULL, NULL, NULL, 2, 0, x'74', NULL, NULL, '', 0);
 """
-"""A catalog of schema 3, before files could lie unpacked."""
+"""A catalog of schema 3, before files could be stored unpacked."""
 
 
 @pytest.mark.parametrize("read_only", [False, True])

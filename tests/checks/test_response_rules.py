@@ -88,7 +88,7 @@ def test_a_pointer_that_can_be_read() -> None:
     ],
 )
 def test_a_pointer_to_another_version(body: bytes, words: str) -> None:
-    """The message says where it leads, and how long it has been in a cache."""
+    """The message says which version the pointer leads to, and how long it has been in a cache."""
     with pytest.raises(DestinationError, match=words):
         response_rules.check_pointer(make_response(body, age="99"), "new", "0" * 64)
 
@@ -101,7 +101,7 @@ def test_a_pointer_to_another_version(body: bytes, words: str) -> None:
     ],
 )
 def test_caching_of_the_pointer(value: str, result: str) -> None:
-    """A minute at most; a rule for shared caches takes precedence."""
+    """The pointer may be cached for a minute; a rule for shared caches takes precedence."""
     actual = response_rules.check_pointer_caching(
         make_response(cache_control=value) if value else make_response(), SERVER_REMEDIES
     )
@@ -111,7 +111,7 @@ def test_caching_of_the_pointer(value: str, result: str) -> None:
 
 @pytest.mark.parametrize("value", ["*", "https://v.example"])
 def test_an_origin_is_allowed(value: str) -> None:
-    """By its name, or by `*`."""
+    """A response allows an origin by its name, or by `*`."""
     assert (
         response_rules.check_cors(
             [make_response(access_control_allow_origin=value)], VIEWER_PAGE, SERVER_REMEDIES
@@ -123,7 +123,7 @@ def test_an_origin_is_allowed(value: str) -> None:
 @pytest.mark.parametrize("remedies", ALL_REMEDIES)
 @pytest.mark.parametrize("value", ["", "https://w.example", "*, *", "https://v.example:8443", "null"])
 def test_an_origin_is_refused(value: str, remedies: Remedies) -> None:
-    """One response that does not allow it is enough; a repeated header allows nothing."""
+    """One response that does not allow the origin is enough to fail; a repeated header allows nothing."""
     shut = make_response(access_control_allow_origin=value) if value else make_response()
     with pytest.raises(DestinationError) as caught:
         response_rules.check_cors([make_response(access_control_allow_origin="*"), shut], VIEWER_PAGE, remedies)
@@ -143,7 +143,7 @@ def test_http_tiles_for_an_https_page() -> None:
     ("status", "allowed", "result"), [(204, "Range", "ok"), (200, "a, *", "ok"), (204, "", "warn"), (405, "*", "warn")]
 )
 def test_a_preflight(status: int, allowed: str, result: str) -> None:
-    """Range or `*` is allowed, by a successful response."""
+    """A preflight passes if its response is successful and allows Range or `*`."""
     actual = make_response(status=status, access_control_allow_origin="*", access_control_allow_headers=allowed)
     assert response_rules.check_preflight(actual, VIEWER_PAGE, SERVER_REMEDIES).status == result
 
@@ -158,7 +158,7 @@ def test_a_preflight(status: int, allowed: str, result: str) -> None:
     ],
 )
 def test_served_bytes_equal_stored_bytes(each: SampleResponses) -> None:
-    """Also with Content-Encoding gzip; content that the server decoded has no digest to compare with."""
+    """Served bytes are compared with the manifest, except content that the server decoded: it has no digest."""
     assert response_rules.check_files([each]).status is CheckStatus.OK
 
 
@@ -208,7 +208,7 @@ def test_media_types(path: str, media: str, value: str, fits: bool) -> None:
     ],
 )
 def test_encodings_that_no_viewer_can_read(each: SampleResponses, words: str) -> None:
-    """Gzip without Content-Encoding; Content-Encoding without gzip."""
+    """Gzip without Content-Encoding fails, and so does Content-Encoding without gzip."""
     with pytest.raises(DestinationError, match=words):
         response_rules.check_content_encodings([each], SERVER_REMEDIES)
 
@@ -222,7 +222,7 @@ def test_encodings_that_no_viewer_can_read(each: SampleResponses, words: str) ->
     ],
 )
 def test_correct_encodings(each: SampleResponses) -> None:
-    """Plain, encoded in transit, and stored as gzip."""
+    """Plain files, files encoded in transit and files stored as gzip pass."""
     assert response_rules.check_content_encodings([each], SERVER_REMEDIES).status is CheckStatus.OK
 
 
@@ -248,12 +248,12 @@ def test_ranges() -> None:
     [("public, max-age=31536000, immutable", "ok"), ("max-age=86400", "ok"), ("max-age=60", "warn"), ("", "warn")],
 )
 def test_caching_of_a_file(value: str, result: str) -> None:
-    """One day is long enough."""
+    """A file that may be cached for one day passes."""
     assert response_rules.check_caching([make_responses(cache_control=value)], SERVER_REMEDIES).status == result
 
 
 def test_quoted_names_and_the_hidden_state() -> None:
-    """A name that must be quoted is served, if there is one; the state is not served."""
+    """A file whose name must be percent-encoded is served, if there is one; the state is not served."""
     assert response_rules.check_quoted_name([], None).status is CheckStatus.SKIPPED
     assert response_rules.check_quoted_name([make_responses(path="a b")], "a b").status is CheckStatus.OK
     with pytest.raises(DestinationError, match="not served"):

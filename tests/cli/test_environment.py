@@ -19,7 +19,7 @@ def list_warnings(done: CommandResult) -> list[str]:
     return [line["message"] for line in done.lines if line["kind"] == "warning"]
 
 
-def test_misspelt_variables_are_warned_of(tmp_path: Path) -> None:
+def test_misspelt_variables_cause_a_warning(tmp_path: Path) -> None:
     """The warning suggests the nearest variable; the run ignores the unknown one, and the report has the warning."""
     with Simulator() as sim:
         sim.offer_export()
@@ -74,7 +74,7 @@ def test_variables_that_are_read(tmp_path: Path) -> None:
     "words",
     [["mirror", "nosuch", "{d}"], ["exports", "not-an-id"], ["link", "not-an-id"], ["doctor", "--source", "not-an-id"]],
 )
-def test_what_is_no_id(words: list[str], tmp_path: Path) -> None:
+def test_an_imodel_id_must_be_a_guid(words: list[str], tmp_path: Path) -> None:
     """An iModel id that is no GUID is a usage error that says where to find one; no request is sent."""
     with Simulator() as sim:
         sim.offer_export()

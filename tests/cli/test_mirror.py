@@ -14,7 +14,7 @@ from tests.support.commandline import (
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 
 
-def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_path: Path) -> None:
+def test_last_lines_of_a_first_and_an_unchanged_run(service: Simulator, tmp_path: Path) -> None:
     """Exit 0 and the exact last line, for a run that publishes and for one with nothing to do."""
     files = service.containers[EXPORT]
     total = sum(len(item.data) for item in files.values())
@@ -38,7 +38,7 @@ def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_p
     assert (again["exit"], again["fetched"], again["kept"], again["published"]) == (0, 0, len(files), False)
 
 
-def test_behind_is_said(service: Simulator, tmp_path: Path) -> None:
+def test_behind_is_reported(service: Simulator, tmp_path: Path) -> None:
     """If the newest export is not finished, the older one is mirrored and `behind` is true."""
     service.offer_export(export_id=OTHER_EXPORT, status="InProgress")
     last = run_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service).last_line

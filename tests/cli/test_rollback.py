@@ -11,7 +11,7 @@ from tests.support.commandline import (
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest
 
 
-def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_path: Path) -> None:
+def test_all_exports_versions_and_rollback(service: Simulator, tmp_path: Path) -> None:
     """--all-exports, versions, rollback, verify --all and retention: messages, exit codes and JSON."""
     service.offer_changed_export(OTHER_EXPORT, 2)
     done = run_tilesync("mirror", IMODEL, tmp_path, "--all-exports", "--json", sim=service)

@@ -95,7 +95,7 @@ def test_an_export_that_is_gone_ends_with_7(service: Simulator, tmp_path: Path) 
     done.assert_failed(7, "ExportReplaced")
 
 
-def test_a_destination_that_cannot_serve_ends_with_8(service: Simulator, tmp_path: Path) -> None:
+def test_a_destination_that_cannot_be_used_ends_with_8(service: Simulator, tmp_path: Path) -> None:
     """A foreign tileset.json, a file instead of a folder, or nothing to verify: exit 8."""
     (tmp_path / "tileset.json").write_text("{}")
     for dest in (tmp_path, tmp_path / "tileset.json", "/proc/nowhere"):

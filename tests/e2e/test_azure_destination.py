@@ -254,7 +254,8 @@ def link_command(azure_store: AzureFixture, life: float, folder: Path) -> str:
     code = (
         "import sys, datetime; from azure.storage.blob import generate_container_sas as sas;"
         f"end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds={life});"
-        f"q = sas({ACCOUNT!r}, {azure_store.container!r}, {KEY!r}, protocol='https,http', permission='racwdl', expiry=end);"
+        f"q = sas({ACCOUNT!r}, {azure_store.container!r}, {KEY!r},"
+        " protocol='https,http', permission='racwdl', expiry=end);"
         f"print({f'{azure_store.proxy.url}/{ACCOUNT}/{azure_store.container}?'!r} + q)"
     )
     script = folder / "mint.py"
@@ -363,7 +364,8 @@ def test_identities_are_asked_for(azure_store: AzureFixture, sim: Simulator) -> 
     wrong = azure_store.mirror(sim, AZURE_STORAGE_KEY="d3Jvbmc=")
     assert (wrong.exit_code, wrong.last_line["error"]) == (5, "NotAuthorised"), wrong.stderr
     assert azure_store.mirror(sim, AZURE_STORAGE_KEY="no key").exit_code == 2
-    text = f"DefaultEndpointsProtocol=http;AccountName=another;AccountKey={KEY};BlobEndpoint={azure_store.proxy.url}/another;"
+    endpoint = f"{azure_store.proxy.url}/another"
+    text = f"DefaultEndpointsProtocol=http;AccountName=another;AccountKey={KEY};BlobEndpoint={endpoint};"
     assert azure_store.mirror(sim, AZURE_STORAGE_CONNECTION_STRING=text).exit_code == 0  # of the key
     text = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={azure_store.proxy.url}/{ACCOUNT};"
     assert azure_store.mirror(sim, AZURE_STORAGE_CONNECTION_STRING=text).exit_code == 0

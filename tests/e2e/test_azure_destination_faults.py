@@ -399,18 +399,18 @@ def test_an_audit_stops_when_it_is_told_to(azure_store: AzureFixture, sim: Simul
     """A signal during many reads: nothing is retried, and only the stop is reported."""
     sim.offer_export({**export(40), "tiles/big.glb": glb(random.Random(1).randbytes(30_000_000))})
     assert azure_store.mirror(sim).exit_code == 0
-    content = threading.Event()
+    reading = threading.Event()
 
     def slowly(passing: ProxiedRequest) -> None:
         if passing.method == "GET" and "tiles/" in passing.blob:
-            content.set()
+            reading.set()
             time.sleep(0.3)
 
     azure_store.proxy.gate = slowly
     words = [sys.executable, "-m", "tilesync", "verify", azure_store.destination_url]
     env = {**azure_store.env, "PATH": "/usr/bin:/bin"}
     running = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert content.wait(30)
+    assert reading.wait(30)
     running.send_signal(signal.SIGINT)
     began = time.monotonic()
     _, err = running.communicate(timeout=60)

@@ -82,7 +82,7 @@ def test_a_renewed_link_leads_to_the_same_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inventory", Inventory)
-def test_a_folder_without_a_root_is_told(tmp_path: Path, inventory: Inventory) -> None:
+def test_a_folder_without_a_root_is_an_error(tmp_path: Path, inventory: Inventory) -> None:
     """A missing folder, or one above the export, has no root: an error, in a plan too."""
     with Simulator() as sim:
         fill_folder(sim)

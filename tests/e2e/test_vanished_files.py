@@ -72,7 +72,7 @@ class VersionStore:
 @pytest.fixture(params=["azure", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> VersionStore:
     if request.param == "azure":
-        return VersionStore(request.getfixturevalue("away"))
+        return VersionStore(request.getfixturevalue("azure_store"))
     return VersionStore(BucketFixture(request.getfixturevalue("bucket_server"), tmp_path / "state"))
 
 

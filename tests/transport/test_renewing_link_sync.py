@@ -45,7 +45,7 @@ def refuse(sas: SasUrl) -> None:
 
 
 class LinkFactory:
-    """Fetches links of some life, counted."""
+    """Fetches links with a given lifetime, and counts them."""
 
     def __init__(self, life: float = 3600, *, fails: Exception | None = None, base: str = BASE) -> None:
         self.life = life
@@ -122,7 +122,7 @@ def test_an_old_link_is_not_renewed_again() -> None:
 
 
 def test_expired_fresh_links_are_retried() -> None:
-    """A fresh link that is expired on arrival is fetched again, some times."""
+    """A fresh link that has already expired is replaced again, a few times."""
     factory = LinkFactory(-1)
     with pytest.raises(NotAuthorised) as error:
         renewing(factory, first=link(-5)).use(refuse)

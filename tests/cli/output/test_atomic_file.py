@@ -51,7 +51,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert (tmp_path / "r").stat().st_mode & 0o777 == 0o640
 
 
-def test_what_lies_beside_is_not_touched(tmp_path: Path) -> None:
+def test_files_beside_it_are_not_touched(tmp_path: Path) -> None:
     """A foreign `r.tmp` (file or link) stays, and so does a hard link to the old file."""
     (tmp_path / "r.tmp").write_bytes(b"mine")
     (tmp_path / "r").write_bytes(b"old")
@@ -131,7 +131,7 @@ def test_standard_output_is_not_cut_off(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("named", ["/dev/stdout", "out"])
 @pytest.mark.parametrize("standing", ["", "what was there before, and is longer than all that comes\n"])
-def test_standard_output_that_starts_anew_is_not_overwritten(tmp_path: Path, named: str, standing: str) -> None:
+def test_truncated_standard_output_is_not_overwritten(tmp_path: Path, named: str, standing: str) -> None:
     """With `> FILE`, output that is printed after a report or a log line comes after it."""
     (tmp_path / "out").write_text(standing)
     code = (
@@ -168,7 +168,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert os.listdir(tmp_path) == ["r"]
 
 
-def test_appending_makes_and_goes_on(tmp_path: Path) -> None:
+def test_appending_creates_or_extends_a_file(tmp_path: Path) -> None:
     """A log file is created if missing, and appended to otherwise; a link is followed."""
     (tmp_path / "link").symlink_to("log")
     for _ in range(2):
@@ -199,7 +199,7 @@ def test_a_log_file_that_is_a_fifo_without_a_reader_is_a_usage_error(tmp_path: P
     assert "no program reads from this FIFO" in done.stderr
 
 
-def test_a_report_to_a_fifo_without_a_reader_is_said(tmp_path: Path) -> None:
+def test_a_report_to_a_fifo_without_a_reader_is_reported(tmp_path: Path) -> None:
     """If the report fails, the run keeps its own exit code and says why there is no report."""
     os.mkfifo(tmp_path / "r")
     done = run_tilesync("verify", tmp_path / "d", "--report", tmp_path / "r")

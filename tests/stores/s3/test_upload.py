@@ -156,7 +156,7 @@ def test_a_corrupted_part_is_sent_again(bucket_server: BucketServer, bucket: str
 
 
 def test_parts_that_cannot_be_deleted_are_reported(bucket_server: BucketServer, bucket: str) -> None:
-    """Without the permission to abort uploads a notice names what stays, and the run goes on."""
+    """Without the permission to abort uploads a notice says that parts stay, and the run goes on."""
     events: list[Event] = []
 
     async def work(objects: S3Objects) -> None:
