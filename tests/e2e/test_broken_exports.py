@@ -18,14 +18,12 @@ import pytest
 from tests.support.builders import b3dm, glb, gltf_as_glb, make_stored_blobs, read_manifest, read_tree, tileset
 from tests.support.commandline import run_tilesync
 from tests.support.faults import flip_last_bit, is_blob_named
-from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_version, verify
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, both_inventories, read_version, verify
 from tilesync.events import DiagnosticReported, FileFailed, Finding, Warned
 from tilesync.model import Content, Globs, Inventory, Layout
 
 TILE = glb(b"tile")
 PAGE = b"<html>error</html>"
-
-both_inventories = pytest.mark.parametrize("inventory", list(Inventory))
 
 
 def mirror(

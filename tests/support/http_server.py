@@ -144,3 +144,18 @@ def full_backlog() -> Iterator[str]:
             waiting.setblocking(False)
             waiting.connect_ex(address)
         yield f"http://127.0.0.1:{address[1]}/x?sig=SECRET"
+
+
+def sending(head: str, piece: bytes, *, every: float = 0.0, over: threading.Event) -> Handle:
+    """Send this head, and pieces of a body until the client disconnects."""
+
+    def handle(request: Any) -> None:
+        try:
+            request.wfile.write(f"HTTP/1.1 {head}\r\n\r\n".encode())
+            while not over.wait(every):
+                request.wfile.write(piece)
+        except OSError:
+            pass
+        request.close_connection = True
+
+    return handle

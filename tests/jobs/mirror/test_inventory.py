@@ -17,7 +17,7 @@ from tests.support.faults import (
     is_listing,
     wait_for,
 )
-from tests.support.simulator import EXPORT, Simulator, read_version
+from tests.support.simulator import EXPORT, Simulator, both_inventories, read_version
 from tilesync.demo.fake_service import StoredBlob
 from tilesync.errors import (
     DiskFull,
@@ -94,7 +94,7 @@ def test_a_hostile_name_writes_nothing(tmp_path: Path, name: str) -> None:
     assert [p.name for p in (tmp_path / "in").iterdir()] == ["dest"]
 
 
-@pytest.mark.parametrize("inventory", list(Inventory))
+@both_inventories
 @pytest.mark.parametrize("count", [1, 2])
 def test_impossible_dates_are_warned_of_once(inventory: Inventory, count: int, tmp_path: Path) -> None:
     """By listing and by walk: the warning counts them, and they are stored as unknown."""
