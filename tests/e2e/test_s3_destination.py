@@ -150,9 +150,6 @@ def test_a_missing_bucket_is_told(place: BucketFixture, sim: Simulator) -> None:
     assert (run.exit_code, run.last_line["error"]) == (8, "DestinationError"), run.stderr
 
 
-# --- from one store to another ---
-
-
 def test_one_download_many_publications(place: BucketFixture, sim: Simulator, azurite: Azurite, tmp_path: Path) -> None:
     """A mirror is copied from a folder to a container, a bucket and back: the same bytes, versions and manifests
     all the way, and the service is not asked again.

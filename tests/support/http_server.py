@@ -6,6 +6,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -156,6 +157,21 @@ def sending(head: str, piece: bytes, *, every: float = 0.0, over: threading.Even
                 request.wfile.write(piece)
         except OSError:
             pass
+        request.close_connection = True
+
+    return handle
+
+
+def raw(data: bytes, *, piece: int = 0) -> Handle:
+    """Send exactly these bytes, in pieces with a pause after each, then disconnect."""
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        request.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(data), piece or len(data)):
+            request.wfile.write(data[at : at + (piece or len(data))])
+            request.wfile.flush()
+            if piece:
+                time.sleep(0.001)
         request.close_connection = True
 
     return handle
