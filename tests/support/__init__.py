@@ -13,13 +13,13 @@ clock               a fake clock
 commandline         run tilesync as a process
 crash_injection     simulate a crash at a chosen call
 demo_glbs           read the GLBs of the demo city
-examples            numbers of generated examples, in proportion to the profile of hypothesis
+examples            numbers of generated examples, by profile
 fake_destination    a destination in memory
 faults              faults of the fake service
-fork_server         a process that has tilesync loaded and forks for each command: a run without the half second of imports
+fork_server         a loaded process that forks for each command
 gzip_exports        exports with gzip files, and mirrors that unpack them
 http1_pools         requests through a connection pool, and servers that count them
-http_server         hTTP servers on loopback for tests: responses that a test chooses, also broken ones
+http_server         HTTP servers on loopback whose responses a test chooses
 json_documents      documents with every kind of URI, and functions that read and re-base them
 killed_runs         runs that a test kills, and what they leave
 local_destination   open and compare a local destination
