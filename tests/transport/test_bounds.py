@@ -70,6 +70,7 @@ def bomb(size: int) -> bytes:
     return gzip.compress(bytes(size), mtime=0)
 
 
+@pytest.mark.scale
 def test_gzip_bomb() -> None:
     """A gzip bomb uses no more memory than the largest response."""
     data = bomb(1 << 28)

@@ -588,6 +588,7 @@ def test_truncated_tls_connection(got: Got, bundle: trustme.CA) -> None:
         assert got(*wanted, at_once=1) == [None, DATA, DATA]
 
 
+@pytest.mark.scale
 def test_failed_connections_are_closed(bundle: trustme.CA, got: Got) -> None:
     """Descriptors are closed at once, not by the garbage collector."""
     gc.collect()
