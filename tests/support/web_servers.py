@@ -35,8 +35,8 @@ http {{
 def read_configuration(language: str) -> str:
     """Return the configuration that the page shows in a code block of this language."""
     page = (DOCS / "hosting.md").read_text(encoding="utf-8")
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    return str(found)
+    (result,) = re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return str(result)
 
 
 @dataclass
