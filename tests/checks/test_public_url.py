@@ -24,7 +24,7 @@ from tilesync.model.storage import S3Location
     ],
 )
 def test_the_url_of_a_store(place: str, endpoint: str | None, region: str | None, url: str) -> None:
-    """The URL of the account or bucket, with a quoted prefix and without a signature."""
+    """The URL is that of the account or bucket, with a percent-encoded prefix and without a signature."""
     location = parse_location(place)
     assert location is not None
     assert public_url(location, endpoint=endpoint, region=region) == url
@@ -40,7 +40,7 @@ def test_the_url_of_a_virtual_hosted_bucket() -> None:
 
 
 def test_given_urls_are_normalised() -> None:
-    """No trailing slash, and no tileset.json."""
+    """A given URL loses its trailing slash and `tileset.json`."""
     assert parse_public_url("https://t.example/bridge/tileset.json ") == "https://t.example/bridge"
     assert parse_public_url("http://t.example:80/") == "http://t.example:80"
     assert parse_origin("https://V.example:8443/") == "https://v.example:8443"

@@ -8,5 +8,4 @@ inventory        ingest the listing of a container into the catalog; warn about 
 job              the mirror job of one export
 publish_hook     run a hook once after the pointer has moved
 unchanged        compare a container with a stored version
-
 """

@@ -5,5 +5,4 @@ reuse           link or copy files that other versions store already
 server_copy     server-side copy: the destination store reads the blob itself
 transfer        queue, workers and journal of one transfer
 worker_batches  worker lane: batches of small blobs for the worker processes
-
 """
