@@ -139,7 +139,7 @@ def viewer_url(target: Target, lifetime: timedelta) -> tuple[str, datetime | Non
     if isinstance(location, Path):
         raise UsageError(
             "a folder has no viewer URL: a web server must serve it",
-            hint="README.md shows configurations (Hosting); `tilesync doctor DEST --public-url URL` checks yours",
+            hint="docs/hosting.md shows configurations; `tilesync doctor DEST --public-url URL` checks yours",
         )
     link = _mint_read_link(location, target.store_options, lifetime)
     return link.viewer_url(location.prefix), link.expires
