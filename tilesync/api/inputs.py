@@ -12,8 +12,9 @@ from typing import Any
 
 from tilesync.api.auth import create_identity
 from tilesync.api.options import MirrorOptions, SelectionOptions, ServiceOptions, StoreAccessOptions
+from tilesync.app.locations import Location, is_azure, is_folder
 from tilesync.app.locations import parse_location as parse_location
-from tilesync.app.requests import Location, MirrorRequest, StoreOptions, Target
+from tilesync.app.requests import MirrorRequest, StoreOptions, Target
 from tilesync.app.requests import default_state_root as default_state_root
 from tilesync.app.service import API_URL, Service
 from tilesync.azure.sas import parse_sas_link
@@ -53,7 +54,7 @@ def create_service(options: ServiceOptions) -> Service:
 
 def parse_dest(dest: Dest, options: StoreAccessOptions) -> Location:
     """Parse DEST into a location. Raises UsageError, which never shows a possible signature."""
-    if isinstance(dest, Path | AzureLocation | S3Location):
+    if not isinstance(dest, str | Secret):
         return dest
     text = dest.text if isinstance(dest, Secret) else dest
     if not text.strip():
@@ -174,13 +175,13 @@ def create_mirror_request(source: Source, dest: Dest, options: MirrorOptions) ->
         else None
     )
     _refuse_contradictions(options, link)
-    if options.get("server_copy") and not isinstance(location, AzureLocation):
+    if options.get("server_copy") and not is_azure(location):
         raise UsageError("--server-copy needs a DEST in Azure: no other store can copy from a container")
-    if options.get("create_container") and not isinstance(location, AzureLocation):
+    if options.get("create_container") and not is_azure(location):
         raise UsageError(
             "--create-container needs a DEST in Azure", hint="create an S3 bucket with the tools of its service"
         )
-    if options.get("content") == "decoded" and not isinstance(location, Path):
+    if options.get("content") == "decoded" and not is_folder(location):
         raise UsageError("--content decoded needs a folder as DEST: object stores send the encoding of each file")
     if mirror_location is not None:
         _refuse_service_options(options)
@@ -219,10 +220,10 @@ def create_mirror_request(source: Source, dest: Dest, options: MirrorOptions) ->
 
 
 def _parse_mirror_location(source: Source, options: MirrorOptions) -> Location | None:
-    if isinstance(source, Path | AzureLocation | S3Location):
-        return source
     if isinstance(source, Secret):
         return None
+    if not isinstance(source, str):
+        return source
     if not source.strip():
         raise UsageError("SOURCE is empty", hint=_SOURCE_HINT)
     return parse_mirror_source(source, options.get("azure_endpoint") or None)
@@ -232,8 +233,8 @@ def display_source(request: MirrorRequest, given: str | None) -> str | None:
     """Return SOURCE for display, without secrets: the container of a link, an absolute path, or an id."""
     if request.link is not None:
         return request.link.base
-    if isinstance(request.source_mirror, Path):
-        return str(request.source_mirror.absolute())
+    if request.source_mirror is not None and is_folder(request.source_mirror):
+        return str(Path(str(request.source_mirror)).absolute())
     return request.selector.imodel or given
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from threading import RLock
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tilesync.core.http_headers import HEAD_BYTES, CachePolicy
 from tilesync.core.safe_names import are_all_safe, find_universal_problem, raise_if_unsafe
@@ -19,6 +19,9 @@ from tilesync.protocols import Catalog, Objects, PresencePage, Upload
 from tilesync.runtime.threads import map_in_threads
 from tilesync.stores.local.fs import ThreadBatcher
 from tilesync.stores.object_store.listing_cache import ListingCache, has_same_md5, hash_etag, is_unchanged
+
+if TYPE_CHECKING:
+    from tilesync.stores.worker_target import FindWorkerTarget, MakeWorkerTarget, WorkerTarget
 
 VERSIONS_PREFIX = "versions/"
 
@@ -78,7 +81,6 @@ def _name_problem(name: str, max_bytes: int, *, rejects_empty_segments: bool) ->
 class ObjectStoredFiles:
     """Files of versions, read only. A lookup of many files lists the version: one request for thousands of files."""
 
-    is_picklable = False
     parallel_reads = 16
 
     def __init__(self, objects: Objects) -> None:
@@ -188,6 +190,9 @@ class ObjectStoredFiles:
         """Return the bytes of one object."""
         return b"".join(self.chunks(version, name))
 
+    def worker_reader(self) -> None:
+        """Return None: the listings and the links of a store belong to one process."""
+
     def close(self) -> None:
         """Delete the cached listings."""
         self._listing_cache.close()
@@ -224,13 +229,27 @@ class ObjectFiles(ObjectStoredFiles):
         *,
         warn_names: NameWarner = lambda names: None,
         wait_for_bandwidth: WaitForBandwidth | None = None,
+        make_worker_target: MakeWorkerTarget | None = None,
     ) -> None:
         super().__init__(objects)
+        self._make_worker_target = make_worker_target
         self._warn_names = warn_names
         self._wait_for_bandwidth = wait_for_bandwidth
         self._cache_policy = cache_policy
         self._guard = guard
         self._batcher = ThreadBatcher()
+
+    def worker_target_finder(self) -> FindWorkerTarget | None:
+        """Return the function that finds the target for workers; None if they cannot write here."""
+        make_target = self._make_worker_target
+        if make_target is None:
+            return None
+
+        async def find(version: Version) -> WorkerTarget:
+            self.mark_changed(version)
+            return await make_target(self._cache_policy)
+
+        return find
 
     def mark_changed(self, version: Version) -> None:
         """Invalidate the listing before others write files. Raises where the lock is not held."""
