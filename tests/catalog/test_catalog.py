@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.catalog.schema import MIGRATIONS, SCHEMA_VERSION
 from tilesync.errors import DestinationError, Incomplete
 from tilesync.model import (
@@ -45,7 +45,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "catalog.sqlite3"
 
 
-def names(catalog: SqliteCatalog, version: Version) -> list[str]:
+def names(catalog: Catalog, version: Version) -> list[str]:
     """List the wanted names, in listing order."""
     rows = [
         *catalog.list_wanted(version, 0, limit=100, empty=False),
@@ -54,11 +54,11 @@ def names(catalog: SqliteCatalog, version: Version) -> list[str]:
     return [blob.name for _, blob in sorted(rows)]
 
 
-def add(catalog: SqliteCatalog, version: Version, *blobs: Blob | str, folders: tuple[str, ...] = ()) -> None:
+def add(catalog: Catalog, version: Version, *blobs: Blob | str, folders: tuple[str, ...] = ()) -> None:
     catalog.add_page(version, [(b if isinstance(b, Blob) else Blob(b, 1), None) for b in blobs], folders)
 
 
-def relist(catalog: SqliteCatalog, version: Version) -> Version:
+def relist(catalog: Catalog, version: Version) -> Version:
     """Start a new listing of the same version."""
     version = replace(version, listing_number=version.listing_number + 1, listed=False, marker=None)
     catalog.update_version(version)
@@ -74,7 +74,7 @@ def tileset_content(*names: str, kind: Kind = Kind.TILESET, implicit: bool = Fal
     return ParsedContent(kind, tuple(reference_to(name) for name in names), has_implicit_tiling=implicit)
 
 
-def store_files(catalog: SqliteCatalog, version: Version, **readings: ParsedContent) -> int:
+def store_files(catalog: Catalog, version: Version, **readings: ParsedContent) -> int:
     """Mark wanted files as stored; dots in a name are written `_`."""
     named = {name.replace("_", "."): reading for name, reading in readings.items()}
     rows = [(number, blob) for number, blob in catalog.list_wanted(version, 0, limit=100) if blob.name in named]
@@ -86,16 +86,16 @@ def store_files(catalog: SqliteCatalog, version: Version, **readings: ParsedCont
     return catalog.mark_stored(version, arrivals)
 
 
-def wanted(catalog: SqliteCatalog, version: Version) -> list[str]:
+def wanted(catalog: Catalog, version: Version) -> list[str]:
     """List the wanted names in the order in which readers get them."""
     return [blob.name for _, blob in catalog.list_wanted(version, 0, limit=100)]
 
 
-def number_of(catalog: SqliteCatalog, version: Version, name: str) -> int:
+def number_of(catalog: Catalog, version: Version, name: str) -> int:
     return next(number for number, blob in catalog.list_wanted(version, 0, limit=100) if blob.name == name)
 
 
-def store_all(catalog: SqliteCatalog, version: Version) -> None:
+def store_all(catalog: Catalog, version: Version) -> None:
     rows = catalog.list_wanted(version, 0, limit=100, empty=False)
     catalog.mark_stored(version, [FileResult(number, StoredFile(blob, SHA, 5)) for number, blob in rows])
 
@@ -105,7 +105,7 @@ def store_all(catalog: SqliteCatalog, version: Version) -> None:
 
 def test_versions_come_back(path: Path) -> None:
     """Versions come back in the order in which they were started, with all fields, also after reopening."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     one = catalog.add_version(NEW)
     two = catalog.add_version(replace(NEW, name="e2", export="e2", imodel=None, changeset=None))
     three = catalog.add_version(
@@ -113,7 +113,7 @@ def test_versions_come_back(path: Path) -> None:
     )
     assert len({one.serial, two.serial, three.serial}) == 3
     catalog.close()
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     assert catalog.versions() == [one, two, three]
     assert catalog.versions(export="e1") == [one, three]
     assert catalog.versions(name="e1-2") == [three]
@@ -123,7 +123,7 @@ def test_versions_come_back(path: Path) -> None:
 
 def test_updates_come_back(path: Path) -> None:
     """Every field of a version that may change is saved."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     changed = replace(
         version, modified="2027", record={"id": "e1", "x": None}, listing_number=2, listed=True, marker="m",
@@ -138,7 +138,7 @@ def test_updates_come_back(path: Path) -> None:
 
 def test_delete_version(path: Path) -> None:
     """A deleted version leaves nothing behind, and its name is free again."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     other = catalog.add_version(replace(NEW, name="other"))
     add(catalog, other, "x")
     version = catalog.add_version(NEW)
@@ -159,13 +159,13 @@ def test_delete_version(path: Path) -> None:
 
 def test_values(path: Path) -> None:
     """A value is kept under its key, the last one counts, and a catalog knows whether it is new."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     assert catalog.is_new
     assert catalog.get_value("boot") is None
     catalog.set_value("boot", "1")
     catalog.set_value("boot", "2")
     catalog.close()
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     assert not catalog.is_new
     assert catalog.get_value("boot") == "2"
     catalog.close()
@@ -176,11 +176,11 @@ def test_values(path: Path) -> None:
 
 def test_a_page_comes_back(path: Path) -> None:
     """Blobs come back with every listed property, in listing order, with the marker of the page."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     catalog.add_page(replace(version, marker="next"), [(FULL, None), (Blob("0", 1), None)], ["a"])
     catalog.close()
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     assert [blob for _, blob in catalog.list_wanted(version, 0, limit=9, empty=False)] == [FULL, Blob("0", 1)]
     assert catalog.versions()[0].marker == "next"
     catalog.close()
@@ -188,7 +188,7 @@ def test_a_page_comes_back(path: Path) -> None:
 
 def test_wanted_is_read_in_portions(path: Path) -> None:
     """Wanted files are read from an id on, up to a limit; empty blobs can be read separately."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "c", "b", Blob("empty", 0), "a")
     seen, after = [], 0
@@ -203,13 +203,13 @@ def test_wanted_is_read_in_portions(path: Path) -> None:
 
 def test_stored_files(path: Path) -> None:
     """A stored file is no longer wanted, is found by name and in key order, and survives reopening."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "c", FULL, "b")
     (number, blob), *_ = catalog.list_wanted(version, 1, limit=1, empty=False)
     catalog.mark_stored(version, [FileResult(number, StoredFile(blob, SHA, 7))])
     catalog.close()
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     assert names(catalog, version) == ["c", "b"]
     assert catalog.find_stored(version, ["b", FULL.name, "nothing"]) == {FULL.name: StoredFile(FULL, SHA, 7)}
     assert catalog.list_stored(version, limit=9) == [(FULL.name, StoredFile(FULL, SHA, 7))]
@@ -219,7 +219,7 @@ def test_stored_files(path: Path) -> None:
 
 def test_stored_files_are_read_in_portions(path: Path) -> None:
     """Stored files are read in key order, after the last key."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "b", "a/b", "a", "ä")
     store_all(catalog, version)
@@ -233,7 +233,7 @@ def test_stored_files_are_read_in_portions(path: Path) -> None:
 
 def test_many_names_are_looked_up_at_once(path: Path) -> None:
     """Any number of names can be looked up at once."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     blobs = [Blob(f"{number}", 1) for number in range(2000)]
     catalog.add_page(version, [(blob, StoredFile(blob, SHA, 1)) for blob in blobs], [])
@@ -244,7 +244,7 @@ def test_many_names_are_looked_up_at_once(path: Path) -> None:
 
 def test_mark_wanted(path: Path) -> None:
     """Released files are wanted again; unknown names do no harm."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "a", "b")
     store_all(catalog, version)
@@ -256,7 +256,7 @@ def test_mark_wanted(path: Path) -> None:
 
 def test_versions_do_not_mix(path: Path) -> None:
     """The same name in two versions is two files."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     one, two = catalog.add_version(NEW), catalog.add_version(replace(NEW, name="e2"))
     add(catalog, one, "a")
     add(catalog, two, "a")
@@ -269,7 +269,7 @@ def test_versions_do_not_mix(path: Path) -> None:
 
 def test_any_spelling_is_found_at_once(path: Path) -> None:
     """On a case-insensitive disk, two spellings of one name are both found in one lookup."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(NEW)
     add(catalog, version, "Tile.glb")
@@ -281,7 +281,7 @@ def test_any_spelling_is_found_at_once(path: Path) -> None:
 
 def test_files_added_as_stored(path: Path) -> None:
     """Files added as stored have their kind and references; their `file_id` is ignored."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     arrivals = [
         FileResult(77, StoredFile(FULL, SHA, 5), tileset_content("b", implicit=True)),
@@ -300,7 +300,7 @@ def test_files_added_as_stored(path: Path) -> None:
 
 def test_a_name_added_twice_is_refused(path: Path) -> None:
     """Adding a stored name twice is an error, the whole batch is rolled back, and no other file changes."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     catalog.add_stored_files(version, [FileResult(0, StoredFile(Blob("a", 1), SHA, 5), tileset_content("x"))])
     catalog.add_stored_files(version, [FileResult(0, StoredFile(Blob("b", 1), SHA, 5), ParsedContent(Kind.GLB))])
@@ -321,7 +321,7 @@ def test_a_name_added_twice_is_refused(path: Path) -> None:
 
 def test_documents_are_read_in_portions(path: Path) -> None:
     """Stored tilesets and subtrees are read in key order; a file that is wanted again is not stored."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     kinds = {"c": Kind.TILESET, "a": Kind.SUBTREE, "b": Kind.GLB, "d": Kind.TILESET, "e": Kind.TILESET, "f": Kind.JSON}
     catalog.add_stored_files(
@@ -342,7 +342,7 @@ def test_documents_are_read_in_portions(path: Path) -> None:
 @pytest.mark.parametrize("first", [[], ["z", "a"]], ids=["one page", "two pages"])
 def test_a_name_listed_twice_is_refused(path: Path, first: list[str]) -> None:
     """A name listed twice, in one page or two, is an error, and the page is rolled back."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, *first)
     with pytest.raises(Incomplete, match="twice"):
@@ -357,7 +357,7 @@ def test_a_name_listed_twice_is_refused(path: Path, first: list[str]) -> None:
 @pytest.mark.parametrize(("one", "other"), [("Tile.glb", "tile.GLB"), ("straße", "STRASSE"), ("e\u0301", "é")])
 def test_names_that_differ_only_in_case(path: Path, one: str, other: str) -> None:
     """On a case-insensitive disk, names that differ only in case are refused, both named; elsewhere they are two."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     plain = catalog.add_version(NEW)
     add(catalog, plain, one, other)
     assert names(catalog, plain) == [one, other]
@@ -376,7 +376,7 @@ def test_names_that_differ_only_in_case(path: Path, one: str, other: str) -> Non
 
 def test_case_folding_keeps_names(path: Path) -> None:
     """On a case-insensitive disk a name keeps the spelling of the container and is found by any spelling."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(NEW)
     add(catalog, version, "Tile.GLB")
@@ -385,12 +385,12 @@ def test_case_folding_keeps_names(path: Path) -> None:
     catalog.mark_wanted(version, ["Tile.GLB"])
     assert names(catalog, version) == ["Tile.GLB"]
     catalog.close()
-    assert SqliteCatalog(path).is_case_insensitive
+    assert Catalog(path).is_case_insensitive
 
 
 def test_folded_folders_clash(path: Path) -> None:
     """On a case-insensitive disk a file clashes with a folder that differs only in case."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(NEW)
     add(catalog, version, "Data", "data/a", folders=("data",))
@@ -401,7 +401,7 @@ def test_folded_folders_clash(path: Path) -> None:
 
 def test_a_file_that_is_a_folder_is_refused(path: Path) -> None:
     """A blob with bytes that is also the folder of another stops the listing."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "a", "a/b", folders=("a",))
     with pytest.raises(DestinationError, match="both a file and a folder: a"):
@@ -412,7 +412,7 @@ def test_a_file_that_is_a_folder_is_refused(path: Path) -> None:
 
 def test_folder_placeholders_leave(path: Path) -> None:
     """An empty blob that is the folder of others leaves the inventory; other empty blobs stay."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, Blob("a", 0), "a/b", Blob("empty", 0), folders=("a",))
     assert catalog.finish_listing(version) == []
@@ -426,7 +426,7 @@ def test_folder_placeholders_leave(path: Path) -> None:
 
 def test_relisting_keeps_and_drops(path: Path) -> None:
     """A new listing keeps stored files, wants the rest, and returns the names that are gone."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "kept", "changed", "gone", "unseen")
     store_all(catalog, version)
@@ -449,7 +449,7 @@ def test_relisting_keeps_and_drops(path: Path) -> None:
 
 def test_relisted_names_come_behind(path: Path) -> None:
     """A reader that pages by id meets every name of the new listing, also known ones."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "a", "b", "c")
     version = relist(catalog, version)
@@ -467,7 +467,7 @@ def test_relisted_names_come_behind(path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 1])
 def test_what_was_a_folder_may_become_a_file(path: Path, size: int) -> None:
     """Only the current listing decides which names are files and which are folders."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "a/b", folders=("a",))
     catalog.finish_listing(version)
@@ -484,7 +484,7 @@ def test_what_was_a_folder_may_become_a_file(path: Path, size: int) -> None:
 
 def test_relisting_refuses_doubles_too(path: Path) -> None:
     """A name listed twice is also refused in a second listing, and stored files stay stored."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "a")
     store_all(catalog, version)
@@ -497,7 +497,7 @@ def test_relisting_refuses_doubles_too(path: Path) -> None:
 
 def test_relisting_keeps_what_files_are(path: Path) -> None:
     """A file that a new listing keeps has the same kind and references as before."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "tileset.json", "s.subtree", "changed")
     readings = {
@@ -519,7 +519,7 @@ def test_relisting_keeps_what_files_are(path: Path) -> None:
 
 def test_references_of_gone_files_are_dropped(path: Path) -> None:
     """References of files that left the listing are dropped; those of other files are not."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "tileset.json", "gone.json")
     store_files(catalog, version, tileset_json=tileset_content("a"), gone_json=tileset_content("b"))
@@ -540,7 +540,7 @@ NAMES = st.lists(st.sampled_from(["a", "A", "a/b", "b", "c/d/e", "ä", "z"]), un
 @settings(max_examples=40)
 def test_the_last_listing_is_the_inventory(listings: list[list[str]]) -> None:
     """After any listings the inventory is the last one, in its order, and each gone name was returned once."""
-    catalog = SqliteCatalog(Path(":memory:"))
+    catalog = Catalog(Path(":memory:"))
     version, before = catalog.add_version(NEW), set[str]()
     for listed in listings:
         version = relist(catalog, version)
@@ -557,7 +557,7 @@ def test_the_last_listing_is_the_inventory(listings: list[list[str]]) -> None:
 
 def test_a_walk_wants_the_references_of_arrived_files(path: Path) -> None:
     """References of an arrived file become wanted once, by name only; the number of new ones is returned."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "tileset.json")
     assert wanted(catalog, version) == ["tileset.json"]
@@ -574,7 +574,7 @@ def test_a_walk_wants_the_references_of_arrived_files(path: Path) -> None:
 
 def test_a_walk_reads_on_by_id(path: Path) -> None:
     """New wanted files come after everything that a reader has met."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "m")
     seen: list[str] = []
@@ -590,7 +590,7 @@ def test_a_walk_reads_on_by_id(path: Path) -> None:
 
 def test_wanting_twice_is_wanting_once(path: Path) -> None:
     """A known name is not added again, whether it is wanted, stored or missing."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(WALKED)
     for name in ("held", "missing", "wanted"):
         catalog.add_wanted(version, name)
@@ -605,7 +605,7 @@ def test_wanting_twice_is_wanting_once(path: Path) -> None:
 
 def test_a_listed_version_wants_nothing_by_itself(path: Path) -> None:
     """Where the listing is the inventory, arriving files add nothing to it."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "tileset.json")
     assert store_files(catalog, version, tileset_json=tileset_content("a", "b")) == 0
@@ -616,7 +616,7 @@ def test_a_listed_version_wants_nothing_by_itself(path: Path) -> None:
 
 def test_references_in_parts_are_all_wanted(path: Path) -> None:
     """All references of a file that came in parts become wanted, not only those of the last part."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "tileset.json")
     catalog.references.add(version, "tileset.json", tileset_content("stale"))
@@ -634,7 +634,7 @@ def test_references_in_parts_are_all_wanted(path: Path) -> None:
 
 def test_missing_files_are_not_in_the_inventory(path: Path) -> None:
     """A missing file is not wanted, counted or stored, until it is wanted again."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "tileset.json")
     store_files(catalog, version, tileset_json=tileset_content("a", "b"))
@@ -643,7 +643,7 @@ def test_missing_files_are_not_in_the_inventory(path: Path) -> None:
     assert catalog.compute_totals(version) == Totals(2, 5, 1, 5)
     assert catalog.find_stored(version, ["a"]) == {}
     catalog.close()
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     catalog.mark_missing_wanted(version)
     assert wanted(catalog, version) == ["a", "b"]
     assert catalog.compute_totals(version) == Totals(3, 5, 1, 5)
@@ -652,7 +652,7 @@ def test_missing_files_are_not_in_the_inventory(path: Path) -> None:
 
 def test_mark_missing_wanted_leaves_other_versions_alone(path: Path) -> None:
     """Missing files of one version stay missing when another version wants its own again."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     one, two = catalog.add_version(WALKED), catalog.add_version(replace(WALKED, name="e2"))
     for version in (one, two):
         catalog.add_wanted(version, "a")
@@ -664,7 +664,7 @@ def test_mark_missing_wanted_leaves_other_versions_alone(path: Path) -> None:
 
 def test_a_second_walk_wants_everything_anew(path: Path) -> None:
     """A second walk wants known files again as it reaches them, after all that a reader has met."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "tileset.json")
     store_files(catalog, version, tileset_json=tileset_content("gone.json", "a", "lost"))
@@ -691,7 +691,7 @@ def test_a_second_walk_wants_everything_anew(path: Path) -> None:
 
 def test_files_that_a_second_walk_misses_lose_their_references(path: Path) -> None:
     """A tileset that is gone is missing, and its old references are dropped."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "tileset.json")
     store_files(catalog, version, tileset_json=tileset_content("a.json"))
@@ -710,7 +710,7 @@ def test_files_that_a_second_walk_misses_lose_their_references(path: Path) -> No
 
 def test_walking_on_a_case_insensitive_disk(path: Path) -> None:
     """On a case-insensitive disk two spellings of one name are one file, with the first spelling."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "Tileset.json")
@@ -737,7 +737,7 @@ def containers(draw: st.DrawFn) -> list[dict[str, list[str]]]:
 @settings(max_examples=80)
 def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], portion: int) -> None:
     """Each walk requests each reachable file once, stores what exists, and drops the rest."""
-    catalog = SqliteCatalog(Path(":memory:"))
+    catalog = Catalog(Path(":memory:"))
     version, before = catalog.add_version(WALKED), set[str]()
     for container in times:
         version = relist(catalog, version)
@@ -777,8 +777,8 @@ def test_reading_only_writes_nothing(path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from tilesync.catalog.catalog import SqliteCatalog
-catalog = SqliteCatalog(Path({str(path)!r}))
+from tilesync.catalog.catalog import Catalog
+catalog = Catalog(Path({str(path)!r}))
 catalog.set_value("fact", "yes")
 os.kill(os.getpid(), 9)
 """
@@ -789,7 +789,7 @@ os.kill(os.getpid(), 9)
         return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in path.parent.iterdir()}
 
     before = state()
-    catalog = SqliteCatalog(path, read_only=True)
+    catalog = Catalog(path, read_only=True)
     assert catalog.get_value("fact") == "yes"
     assert not catalog.is_new
     catalog.close()
@@ -799,7 +799,7 @@ os.kill(os.getpid(), 9)
 def test_reading_a_missing_catalog(path: Path) -> None:
     """A missing or empty catalog file reads as an empty catalog, and stays so."""
     for _ in range(2):
-        catalog = SqliteCatalog(path, read_only=True)
+        catalog = Catalog(path, read_only=True)
         assert catalog.versions() == []
         catalog.close()
         assert not path.exists() or path.stat().st_size == 0
@@ -811,17 +811,17 @@ def test_a_damaged_catalog(path: Path) -> None:
     path.write_bytes(b"this is no database, but long enough to be looked at " * 50)
     for read_only in (False, True):
         with pytest.raises(DestinationError, match="damaged") as error:
-            SqliteCatalog(path, read_only=read_only)
+            Catalog(path, read_only=read_only)
         assert f"delete {path}" in error.value.hint
 
 
 def test_a_newer_catalog(path: Path) -> None:
     """A catalog of a later schema is refused with the hint to upgrade."""
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     catalog.set_value("schema", str(SCHEMA_VERSION + 1))
     catalog.close()
     with pytest.raises(DestinationError, match="newer tilesync"):
-        SqliteCatalog(path)
+        Catalog(path)
 
 
 SCHEMA_OF_0_1 = """
@@ -856,7 +856,7 @@ def test_an_older_catalog_is_emptied(path: Path, left: str) -> None:
         if left == "without a schema":
             db.execute("DELETE FROM meta WHERE key = 'schema'")
     db.close()
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     assert catalog.is_new
     assert catalog.versions() == []
     assert [catalog.get_value(key) for key in ("adopted", "boot", "schema")] == [None, None, str(SCHEMA_VERSION)]
@@ -865,7 +865,7 @@ def test_an_older_catalog_is_emptied(path: Path, left: str) -> None:
     catalog.add_wanted(version, "tileset.json")
     assert store_files(catalog, version, tileset_json=tileset_content("a")) == 1
     catalog.close()
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     assert not catalog.is_new
     assert catalog.versions() == [version]
     catalog.close()
@@ -877,7 +877,7 @@ def test_reading_an_older_catalog_leaves_it(path: Path) -> None:
         db.executescript(SCHEMA_OF_0_1)
     db.close()
     before = path.read_bytes()
-    catalog = SqliteCatalog(path, read_only=True)
+    catalog = Catalog(path, read_only=True)
     assert (catalog.is_new, catalog.versions(), catalog.get_value("adopted")) == (True, [], None)
     catalog.close()
     assert path.read_bytes() == before
@@ -888,7 +888,7 @@ def test_a_planted_symlink(path: Path, tmp_path: Path) -> None:
     """A symlink in place of the catalog is refused, and nothing is written to its target."""
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DestinationError, match="symlink"):
-        SqliteCatalog(path)
+        Catalog(path)
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -897,8 +897,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from tilesync.model import Blob, Diagnostic, FileResult, ParsedContent, Reference, Role, StoredFile, Version
-from tilesync.catalog.catalog import SqliteCatalog
-catalog = SqliteCatalog(Path(sys.argv[1]))
+from tilesync.catalog.catalog import Catalog
+catalog = Catalog(Path(sys.argv[1]))
 version = catalog.add_version(Version(0, "e1", "e1", None, None, "", {}))
 for page in range(10**6):
     blobs = [Blob(f"{page}/{number}", 1) for number in range(50)]
@@ -918,7 +918,7 @@ def test_a_kill_leaves_whole_batches(path: Path, pages: int) -> None:
         for _ in range(pages):
             reported = int(writer.stdout.readline())
         writer.kill()
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     (version,) = catalog.versions()
     totals = catalog.compute_totals(version)
     assert (totals.files % 50, totals.stored_files % 50) == (0, 0)
@@ -940,8 +940,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from tilesync.model import Blob, FileResult, Inventory, Kind, ParsedContent, Reference, Role, StoredFile, Version
-from tilesync.catalog.catalog import SqliteCatalog
-catalog = SqliteCatalog(Path(sys.argv[1]))
+from tilesync.catalog.catalog import Catalog
+catalog = Catalog(Path(sys.argv[1]))
 version = catalog.add_version(Version(0, "e1", "e1", None, None, "", {}, inventory=Inventory.WALK))
 catalog.add_wanted(version, "t")
 while True:
@@ -971,7 +971,7 @@ def test_a_kill_leaves_whole_steps_of_a_walk(path: Path, batches: int) -> None:
         for _ in range(batches):
             reported += int(walker.stdout.readline())
         walker.kill()
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     (version,) = catalog.versions()
     held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
     assert len(held) >= reported
@@ -1019,7 +1019,7 @@ def test_migration_from_schema_3(path: Path, read_only: bool) -> None:
         db.executescript(SCHEMA_3)
     db.close()
     for _ in range(2):
-        catalog = SqliteCatalog(path, read_only=read_only)
+        catalog = Catalog(path, read_only=read_only)
         assert not catalog.is_new
         assert [catalog.get_value(key) for key in ("adopted", "boot", "schema")] == ["yes", "b", str(SCHEMA_VERSION)]
         (version,) = catalog.versions()
@@ -1034,12 +1034,12 @@ def test_migration_from_schema_3(path: Path, read_only: bool) -> None:
         assert catalog.list_wanted(version, 0, limit=9) == [(2, Blob("b", 1, sha256=b"t"))]
         assert catalog.compute_totals(version) == Totals(2, 4, 1, 3)
         catalog.close()
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     newer = catalog.add_version(replace(NEW, name="e1-2", content=Content.DECODED))
     held = StoredFile(FULL, b"lies" * 8, 7, 8, UnpackedFile(99, b"were" * 8))
     catalog.add_stored_files(newer, [FileResult(0, held)])
     catalog.close()
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     assert [version.content for version in catalog.versions()] == [Content.STORED, Content.DECODED]
     assert catalog.find_stored(newer, [FULL.name]) == {FULL.name: held}
 
@@ -1053,6 +1053,6 @@ def test_a_failed_migration_is_repeated(path: Path, monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patched:
         patched.setattr("tilesync.catalog.schema.MIGRATIONS", steps)
         with pytest.raises(DestinationError):
-            SqliteCatalog(path)
-    catalog = SqliteCatalog(path)
+            Catalog(path)
+    catalog = Catalog(path)
     assert (catalog.is_new, len(catalog.versions()), catalog.get_value("schema")) == (False, 1, str(SCHEMA_VERSION))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.model import (
     ROOT,
     Blob,
@@ -35,14 +35,14 @@ NEW = Version(0, "e1", "e1", None, None, "", {})
 
 
 @pytest.fixture
-def catalog() -> Iterator[SqliteCatalog]:
-    catalog = SqliteCatalog(Path(":memory:"))
+def catalog() -> Iterator[Catalog]:
+    catalog = Catalog(Path(":memory:"))
     yield catalog
     catalog.close()
 
 
 @pytest.fixture
-def version(catalog: SqliteCatalog) -> Version:
+def version(catalog: Catalog) -> Version:
     return catalog.add_version(NEW)
 
 
@@ -53,7 +53,7 @@ def content_of(
     return ParsedContent(kind, tuple(Reference(target, role) for target in targets), diagnostics)
 
 
-def put(catalog: SqliteCatalog, version: Version, name: str, content: ParsedContent, *, partly: bool = False) -> None:
+def put(catalog: Catalog, version: Version, name: str, content: ParsedContent, *, partly: bool = False) -> None:
     """Store a file; a known file is stored again with another content."""
     catalog.mark_wanted(version, [name])
     numbers = {blob.name: number for number, blob in catalog.list_wanted(version, 0, limit=99)}
@@ -64,13 +64,13 @@ def put(catalog: SqliteCatalog, version: Version, name: str, content: ParsedCont
         catalog.add_stored_files(version, [result])
 
 
-def put_all(catalog: SqliteCatalog, version: Version, **contents: ParsedContent) -> None:
+def put_all(catalog: Catalog, version: Version, **contents: ParsedContent) -> None:
     """Store files by name; `root` is the root tileset."""
     for name, content in contents.items():
         put(catalog, version, ROOT if name == "root" else name, content)
 
 
-def missing(catalog: SqliteCatalog, version: Version) -> list[tuple[str, str, str]]:
+def missing(catalog: Catalog, version: Version) -> list[tuple[str, str, str]]:
     return list(catalog.references.list_missing(version))
 
 
@@ -124,7 +124,7 @@ class ReferenceOracle:
             if reference.target == name
         }
 
-    def check(self, catalog: SqliteCatalog, version: Version) -> None:
+    def check(self, catalog: Catalog, version: Version) -> None:
         """Check that the catalog agrees with the oracle."""
         assert catalog.references.compute_completeness(version) == self.compute_completeness()
         lost = sorted((detail, source, "") for detail, source in self.unsatisfiable())
@@ -158,7 +158,7 @@ GRAPHS = st.dictionaries(st.sampled_from(NAMES), CONTENTS)
 @settings(max_examples=200)
 def test_the_closure_is_that_of_the_oracle(graph: dict[str, ParsedContent]) -> None:
     """Referenced, missing, orphan and unfollowed counts, and referrers, match a plain search."""
-    catalog = SqliteCatalog(Path(":memory:"))
+    catalog = Catalog(Path(":memory:"))
     version, other = catalog.add_version(NEW), catalog.add_version(replace(NEW, name="other"))
     for name, content in graph.items():
         put(catalog, version, name, content)
@@ -182,12 +182,12 @@ def test_whatever_happens_to_files_the_closure_holds(steps: list[tuple[str, str,
     """Files that come, come again, come in parts, leave the listing or go missing: only the last content counts."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "catalog.sqlite3"
-        catalog, oracle = SqliteCatalog(path), ReferenceOracle()
+        catalog, oracle = Catalog(path), ReferenceOracle()
         version = catalog.add_version(NEW)
         for step, name, content in steps:
             if step == "reopen":
                 catalog.close()
-                catalog = SqliteCatalog(path)
+                catalog = Catalog(path)
             elif step == "leave":
                 version = relisted(catalog, version, without=name)
                 oracle.stored.pop(name, None)
@@ -208,7 +208,7 @@ def test_whatever_happens_to_files_the_closure_holds(steps: list[tuple[str, str,
         catalog.close()
 
 
-def relisted(catalog: SqliteCatalog, version: Version, *, without: str) -> Version:
+def relisted(catalog: Catalog, version: Version, *, without: str) -> Version:
     """Relist the version with all stored files but one."""
     version = replace(version, listing_number=version.listing_number + 1)
     catalog.update_version(version)
@@ -218,7 +218,7 @@ def relisted(catalog: SqliteCatalog, version: Version, *, without: str) -> Versi
     return version
 
 
-def add_part(catalog: SqliteCatalog, version: Version, name: str, content: ParsedContent) -> None:
+def add_part(catalog: Catalog, version: Version, name: str, content: ParsedContent) -> None:
     """Store a file whose references come in three parts."""
     one = ParsedContent(references=content.references[:1], diagnostics=content.diagnostics[1:])
     two = ParsedContent(references=content.references[1:2])
@@ -232,21 +232,21 @@ def add_part(catalog: SqliteCatalog, version: Version, name: str, content: Parse
 # --- what counts ----------------------------------------------------------------------------------------------------
 
 
-def test_cycles_end(catalog: SqliteCatalog, version: Version) -> None:
+def test_cycles_end(catalog: Catalog, version: Version) -> None:
     """Files that reference each other, the root or themselves are counted once each."""
     put_all(catalog, version, root=content_of("a", ROOT), a=content_of("b", "a"), b=content_of("a", ROOT))
     assert catalog.references.compute_completeness(version) == Completeness(referenced=3)
     assert missing(catalog, version) == []
 
 
-def test_the_root_counts(catalog: SqliteCatalog, version: Version) -> None:
+def test_the_root_counts(catalog: Catalog, version: Version) -> None:
     """A version without a root misses it, without a referrer, and all its files are orphans."""
     put_all(catalog, version, a=content_of("b"), b=content_of())
     assert catalog.references.compute_completeness(version) == Completeness(referenced=1, missing=1, orphans=2)
     assert missing(catalog, version) == []
 
 
-def test_a_referrer_is_reached_and_stored(catalog: SqliteCatalog, version: Version) -> None:
+def test_a_referrer_is_reached_and_stored(catalog: Catalog, version: Version) -> None:
     """The referrer of a missing file is never an orphan and never missing itself."""
     put_all(
         catalog, version, root=content_of("z", "bad"), z=content_of("lost"), a_orphan=content_of("lost", "not counted")
@@ -256,7 +256,7 @@ def test_a_referrer_is_reached_and_stored(catalog: SqliteCatalog, version: Versi
     assert missing(catalog, version) == [("bad", ROOT, "content"), ("lost", "z", "content")]
 
 
-def test_only_stored_files_have_references(catalog: SqliteCatalog, version: Version) -> None:
+def test_only_stored_files_have_references(catalog: Catalog, version: Version) -> None:
     """A file to be fetched again, or read in part, has no references until it is stored."""
     lost = (Diagnostic("unreadable", "x"), Diagnostic("unsafe name", "y"))
     put_all(
@@ -276,7 +276,7 @@ def test_only_stored_files_have_references(catalog: SqliteCatalog, version: Vers
     assert catalog.references.compute_completeness(version) == Completeness(referenced=1, orphans=2)
 
 
-def test_a_file_stored_again_has_only_its_new_references(catalog: SqliteCatalog, version: Version) -> None:
+def test_a_file_stored_again_has_only_its_new_references(catalog: Catalog, version: Version) -> None:
     """References and diagnostics of a replaced file no longer count."""
     put_all(catalog, version, root=content_of("a", diagnostic_count=2), a=content_of("b"))
     put(catalog, version, ROOT, content_of("c"))
@@ -285,7 +285,7 @@ def test_a_file_stored_again_has_only_its_new_references(catalog: SqliteCatalog,
     assert list(catalog.references.list_diagnostics(version)) == []
 
 
-def test_parts_add_up(catalog: SqliteCatalog, version: Version) -> None:
+def test_parts_add_up(catalog: Catalog, version: Version) -> None:
     """Parts added while a file passes stay when the rest arrives; older ones do not."""
     catalog.references.add(version, ROOT, content_of("stale", diagnostic_count=1))
     catalog.references.add(version, ROOT, content_of("a"), replace_existing=True)
@@ -297,7 +297,7 @@ def test_parts_add_up(catalog: SqliteCatalog, version: Version) -> None:
     assert catalog.references.list_targets(version, ROOT, Role.CONTENT) == ["d"]
 
 
-def test_derived_references(catalog: SqliteCatalog, version: Version) -> None:
+def test_derived_references(catalog: Catalog, version: Version) -> None:
     """Derived references go when they are derived again or the file itself comes again; else both stay."""
     put(catalog, version, ROOT, content_of("a", diagnostic_count=1))
     grown = ParsedContent(references=(Reference("s", Role.SUBTREE),), diagnostics=(Diagnostic("unfollowed", "grown"),))
@@ -312,7 +312,7 @@ def test_derived_references(catalog: SqliteCatalog, version: Version) -> None:
     assert catalog.references.compute_completeness(version) == Completeness(referenced=2, missing=1)
 
 
-def test_one_file_in_two_roles(catalog: SqliteCatalog, version: Version) -> None:
+def test_one_file_in_two_roles(catalog: Catalog, version: Version) -> None:
     """A file referenced in two roles is one file, and both roles are kept."""
     references = (Reference("a", Role.SCHEMA), Reference("a", Role.CONTENT))
     put(catalog, version, ROOT, ParsedContent(Kind.TILESET, references))
@@ -322,7 +322,7 @@ def test_one_file_in_two_roles(catalog: SqliteCatalog, version: Version) -> None
     assert catalog.references.list_targets(version, ROOT, Role.IMAGE) == []
 
 
-def test_missing_and_wanted_files(catalog: SqliteCatalog) -> None:
+def test_missing_and_wanted_files(catalog: Catalog) -> None:
     """A file in state MISSING is absent; a wanted one is not."""
     version = catalog.add_version(replace(NEW, name="walk", inventory=Inventory.WALK))
     for name in (ROOT, "miss", "want"):
@@ -335,7 +335,7 @@ def test_missing_and_wanted_files(catalog: SqliteCatalog) -> None:
     assert missing(catalog, version) == [("miss", ROOT, "content")]
 
 
-def test_versions_do_not_mix(catalog: SqliteCatalog, version: Version) -> None:
+def test_versions_do_not_mix(catalog: Catalog, version: Version) -> None:
     """The same names in another version are other files."""
     other = catalog.add_version(replace(NEW, name="e2"))
     put_all(catalog, version, root=content_of("a", diagnostic_count=1), a=ParsedContent())
@@ -353,7 +353,7 @@ def test_versions_do_not_mix(catalog: SqliteCatalog, version: Version) -> None:
 
 def test_reopening(tmp_path: Path) -> None:
     """A reopened catalog gives the same completeness and the same names."""
-    catalog = SqliteCatalog(tmp_path / "c")
+    catalog = Catalog(tmp_path / "c")
     version = catalog.add_version(NEW)
     put_all(
         catalog, version, root=content_of("a", "b", diagnostic_count=2), a=content_of("lost"), orphan=ParsedContent()
@@ -365,7 +365,7 @@ def test_reopening(tmp_path: Path) -> None:
         list(catalog.references.list_diagnostics(version)),
     )
     catalog.close()
-    catalog = SqliteCatalog(tmp_path / "c")
+    catalog = Catalog(tmp_path / "c")
     settled = catalog.references.compute_completeness(version)
     assert (settled, missing(catalog, version), list(catalog.references.list_diagnostics(version))) == found
     assert settled == Completeness(referenced=4, missing=2, orphans=2, unfollowed=2)
@@ -376,7 +376,7 @@ def test_reopening(tmp_path: Path) -> None:
 # --- who, and what else ---------------------------------------------------------------------------------------------
 
 
-def test_find_referrers(catalog: SqliteCatalog, version: Version) -> None:
+def test_find_referrers(catalog: Catalog, version: Version) -> None:
     """Referrers are found for any number of files, stored or not."""
     put_all(catalog, version, root=content_of(*(f"{number}" for number in range(3000))), a=content_of("0", "a"))
     names = [f"{number}" for number in range(1, 4000)]
@@ -385,7 +385,7 @@ def test_find_referrers(catalog: SqliteCatalog, version: Version) -> None:
     assert catalog.references.find_referrers(version, []) == {}
 
 
-def test_list_diagnostics(catalog: SqliteCatalog, version: Version) -> None:
+def test_list_diagnostics(catalog: Catalog, version: Version) -> None:
     """Diagnostics come by problem, then by file, without those that mean a missing file."""
     said = {
         name: ParsedContent(diagnostics=(Diagnostic("query", "q"), Diagnostic("cycle", "c"))) for name in ("b", "a")
@@ -405,7 +405,7 @@ def test_list_diagnostics(catalog: SqliteCatalog, version: Version) -> None:
     ]
 
 
-def test_contents_that_are_no_tiles(catalog: SqliteCatalog, version: Version) -> None:
+def test_contents_that_are_no_tiles(catalog: Catalog, version: Version) -> None:
     """An empty content, or one that no viewer shows, gets one diagnostic; a schema or orphan of that kind none."""
     kinds = {"glb": Kind.GLB, "empty": Kind.EMPTY, "none": Kind.NONE, "json": Kind.JSON, "set": Kind.TILESET}
     put_all(
@@ -423,7 +423,7 @@ def test_contents_that_are_no_tiles(catalog: SqliteCatalog, version: Version) ->
     assert list(catalog.references.list_diagnostics(version)) == [("empty", Diagnostic("empty content", "is empty"))]
 
 
-def test_tileset_references(catalog: SqliteCatalog, version: Version) -> None:
+def test_tileset_references(catalog: Catalog, version: Version) -> None:
     """Only a stored tileset with another as content counts as a tileset reference."""
     put_all(catalog, version, root=content_of("a", "glb", "lost"), a=content_of(ROOT), glb=ParsedContent(Kind.GLB))
     put(catalog, version, "s", content_of("a", kind=Kind.SUBTREE))
@@ -431,7 +431,7 @@ def test_tileset_references(catalog: SqliteCatalog, version: Version) -> None:
     assert sorted(catalog.references.list_tileset_references(version)) == [("a", ROOT), (ROOT, "a")]
 
 
-def test_implicit_tilesets(catalog: SqliteCatalog, version: Version) -> None:
+def test_implicit_tilesets(catalog: Catalog, version: Version) -> None:
     """Implicit tilesets are listed while they are stored."""
     for name in ("b", "a", "c"):
         put(catalog, version, name, content_of()._replace(has_implicit_tiling=name != "c"))
@@ -441,7 +441,7 @@ def test_implicit_tilesets(catalog: SqliteCatalog, version: Version) -> None:
     assert catalog.references.list_implicit_tilesets(version) == []
 
 
-def test_a_case_insensitive_disk(catalog: SqliteCatalog) -> None:
+def test_a_case_insensitive_disk(catalog: Catalog) -> None:
     """On a case-insensitive disk names compare without case and keep their spelling: files their own, missing ones the
     referenced.
     """
@@ -471,7 +471,7 @@ def test_a_case_insensitive_disk(catalog: SqliteCatalog) -> None:
 
 def test_many_references_are_quick(tmp_path: Path) -> None:
     """Completeness of 200,000 references, in a tree and in one long chain, takes a few seconds."""
-    catalog = SqliteCatalog(tmp_path / "c")
+    catalog = Catalog(tmp_path / "c")
     version = catalog.add_version(NEW)
 
     def name(number: int) -> str:
@@ -496,7 +496,7 @@ def test_many_references_are_quick(tmp_path: Path) -> None:
 # --- what is broken, or leads elsewhere -----------------------------------------------------------------------------
 
 
-def test_damaged_files(catalog: SqliteCatalog, version: Version) -> None:
+def test_damaged_files(catalog: Catalog, version: Version) -> None:
     """Damaged files have their referrer in the most important role; images, schemas and short buffers are checked by
     kind and size; sound or unreferenced files are left out.
     """
@@ -545,14 +545,14 @@ def test_damaged_files(catalog: SqliteCatalog, version: Version) -> None:
     assert not hidden & {DAMAGED, REQUIRED_BUFFER_BYTES}
 
 
-def test_a_sound_version_has_no_suspects(catalog: SqliteCatalog, version: Version) -> None:
+def test_a_sound_version_has_no_suspects(catalog: Catalog, version: Version) -> None:
     """A sound version has no suspect files, so nothing more is read."""
     put_all(catalog, version, **{ROOT: content_of("a")}, a=ParsedContent(Kind.GLB))
     assert not catalog.references.has_suspect_files(version)
     assert catalog.references.list_damaged(version) == []
 
 
-def test_unfollowed_uris_are_counted(catalog: SqliteCatalog, version: Version) -> None:
+def test_unfollowed_uris_are_counted(catalog: Catalog, version: Version) -> None:
     """Each URI counts, also where one diagnostic stands for many; those of orphans do not."""
     away = Diagnostic(ROOT_LEADS_AWAY, "12 URIs lead elsewhere: the first, https://h/0 leads to another host (h)")
     put_all(
@@ -571,7 +571,7 @@ def test_unfollowed_uris_are_counted(catalog: SqliteCatalog, version: Version) -
     assert catalog.references.list_leading_elsewhere(version) == [("a", "x leads back"), (ROOT, away.detail)]
 
 
-def test_an_empty_tile_is_missing_for_its_referrer(catalog: SqliteCatalog, version: Version) -> None:
+def test_an_empty_tile_is_missing_for_its_referrer(catalog: Catalog, version: Version) -> None:
     """An empty tile counts as missing where a file references it, though it is stored."""
     hollow = ParsedContent(Kind.EMPTY, diagnostics=(Diagnostic(EMPTY_TILE, "it is empty"),))
     put_all(catalog, version, **{ROOT: content_of("a")}, a=hollow, orphan=hollow)

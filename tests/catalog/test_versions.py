@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.model import Blob, FileResult, FileStamp, Kind, ParsedContent, Reference, Role, StoredFile, Version
 
 NEW = Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1"})
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> SqliteCatalog:
-    return SqliteCatalog(tmp_path / "catalog.sqlite3")
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog(tmp_path / "catalog.sqlite3")
 
 
-def add_version_with_files(catalog: SqliteCatalog, name: str, **contents: tuple[str, int]) -> Version:
+def add_version_with_files(catalog: Catalog, name: str, **contents: tuple[str, int]) -> Version:
     """Add a version with stored files, each with a content and an inode; `_` in a name is a slash."""
     version = catalog.add_version(replace(NEW, name=name, export=name))
     arrivals = []
@@ -33,11 +33,11 @@ def add_version_with_files(catalog: SqliteCatalog, name: str, **contents: tuple[
     return version
 
 
-def list_stale_names(catalog: SqliteCatalog, version: Version, other: Version) -> list[str]:
+def list_stale_names(catalog: Catalog, version: Version, other: Version) -> list[str]:
     return [stored.blob.name for _, stored in catalog.stale_files.list_stale(other, version, limit=99)]
 
 
-def test_shared_bytes(catalog: SqliteCatalog) -> None:
+def test_shared_bytes(catalog: Catalog) -> None:
     """Bytes count as shared where another live version has the same content in the same inode."""
     add_version_with_files(catalog, "e1", a=("one", 1), b=("twoo", 2), c=("three", 3))
     add_version_with_files(catalog, "e2", a=("one", 1), moved=("twoo", 2), c=("three", 33))
@@ -47,14 +47,14 @@ def test_shared_bytes(catalog: SqliteCatalog) -> None:
     assert catalog.compute_shared_bytes() == {}
 
 
-def test_no_inode_is_not_shared(catalog: SqliteCatalog) -> None:
+def test_no_inode_is_not_shared(catalog: Catalog) -> None:
     """Files with inode 0 never count as shared."""
     add_version_with_files(catalog, "e1", a=("one", 0))
     add_version_with_files(catalog, "e2", a=("one", 0))
     assert catalog.compute_shared_bytes() == {}
 
 
-def test_list_stale(catalog: SqliteCatalog) -> None:
+def test_list_stale(catalog: Catalog) -> None:
     """Stale files come by key, in portions, from the version that left them; a name stored in this version, with any
     content, is not stale.
     """
@@ -67,7 +67,7 @@ def test_list_stale(catalog: SqliteCatalog) -> None:
     assert list_stale_names(catalog, new, old) == ["a", "b", "d/x", "d/y"]
 
 
-def test_drop_superseded(catalog: SqliteCatalog) -> None:
+def test_drop_superseded(catalog: Catalog) -> None:
     """Other versions keep only the rows of stale files and no references; this version is untouched."""
     old = add_version_with_files(catalog, "e1", a=("1", 1), b=("2", 2))
     new = add_version_with_files(catalog, "e2", b=("2", 2), c=("3", 3))
@@ -81,7 +81,7 @@ def test_drop_superseded(catalog: SqliteCatalog) -> None:
     assert list_stale_names(catalog, new, old) == []
 
 
-def test_files_below_a_name(catalog: SqliteCatalog) -> None:
+def test_files_below_a_name(catalog: Catalog) -> None:
     """A folder has files below it: a name with the same prefix, or the file itself, does not count."""
     version = add_version_with_files(catalog, "e1", a_b=("1", 1), ab=("2", 2), c=("3", 3))
     assert catalog.stale_files.has_files_below(version, "a")
@@ -89,7 +89,7 @@ def test_files_below_a_name(catalog: SqliteCatalog) -> None:
     assert not catalog.stale_files.has_files_below(version, "a/b")
 
 
-def test_find_stamps(catalog: SqliteCatalog) -> None:
+def test_find_stamps(catalog: Catalog) -> None:
     """Every version, retired or not, gives its stamp of a file; a file no longer stored has no SHA-256."""
     one, two = add_version_with_files(catalog, "e1", a=("1", 1)), add_version_with_files(catalog, "e2", a=("2", 2))
     catalog.update_version(replace(one, retired_at="t"))
@@ -101,7 +101,7 @@ def test_find_stamps(catalog: SqliteCatalog) -> None:
     assert catalog.stale_files.find_stamps("b") == []
 
 
-def test_a_retired_version(catalog: SqliteCatalog) -> None:
+def test_a_retired_version(catalog: Catalog) -> None:
     """A retired version is listed only on request, has no files once they are dropped, and gives no duplicates."""
     old = add_version_with_files(catalog, "e1", a=("1", 1))
     new = add_version_with_files(catalog, "e2")
@@ -116,7 +116,7 @@ def test_a_retired_version(catalog: SqliteCatalog) -> None:
     assert catalog.references.list_targets(old, "a", Role.CONTENT) == []
 
 
-def test_duplicates_of_many_versions(catalog: SqliteCatalog) -> None:
+def test_duplicates_of_many_versions(catalog: Catalog) -> None:
     """One duplicate of the newest versions is returned, or all with `all_versions`; older versions are used where the
     newest have none.
     """
@@ -134,7 +134,7 @@ def test_duplicates_of_many_versions(catalog: SqliteCatalog) -> None:
     assert [twin.version.name for twin in every["same"]] == ["e5", "e4", "e3", "e2"]
 
 
-def test_mark_all_stored(catalog: SqliteCatalog) -> None:
+def test_mark_all_stored(catalog: Catalog) -> None:
     """After `mark_all_stored` nothing is wanted, and those files are duplicates without bytes."""
     version = add_version_with_files(catalog, "e1", a=("1", 1))
     catalog.add_page(version, [(Blob("b", 5, "e", b"m" * 16), None)], ())
@@ -150,7 +150,7 @@ def blob_with_sha256(content: str) -> Blob:
     return Blob(content, len(data), "e", sha256=hashlib.sha256(data).digest())
 
 
-def test_a_claim_is_kept_while_a_file_is_wanted(catalog: SqliteCatalog) -> None:
+def test_a_claim_is_kept_while_a_file_is_wanted(catalog: Catalog) -> None:
     """A wanted file keeps the SHA-256 of its manifest; a stored one has that of its bytes."""
     version = catalog.add_version(NEW)
     catalog.add_page(version, [(blob_with_sha256("a"), None), (Blob("b", 1, "e"), None)], ())
@@ -171,7 +171,7 @@ def test_a_claim_is_kept_while_a_file_is_wanted(catalog: SqliteCatalog) -> None:
         ({"inventory": "walk", "published_at": "t"}, True),
     ],
 )
-def test_a_released_file_keeps_its_sha256(catalog: SqliteCatalog, changes: dict[str, Any], known: bool) -> None:
+def test_a_released_file_keeps_its_sha256(catalog: Catalog, changes: dict[str, Any], known: bool) -> None:
     """A released file is wanted with its old SHA-256, hard links included; an unfinished walk accepts any bytes."""
     one, two = add_version_with_files(catalog, "e1", a=("1", 1)), add_version_with_files(catalog, "e2", b=("1", 1))
     for version in (one, two):
@@ -182,7 +182,7 @@ def test_a_released_file_keeps_its_sha256(catalog: SqliteCatalog, changes: dict[
         assert wanted.sha256 == (hashlib.sha256(b"1").digest() if known else None)
 
 
-def test_duplicates_by_sha256(catalog: SqliteCatalog) -> None:
+def test_duplicates_by_sha256(catalog: Catalog) -> None:
     """A blob with a SHA-256 has duplicates by that alone, whatever its MD5; reusable bytes are counted too."""
     add_version_with_files(catalog, "e1", a=("one", 1), b=("two", 2))
     new = add_version_with_files(catalog, "new")
@@ -201,7 +201,7 @@ def test_duplicates_by_sha256(catalog: SqliteCatalog) -> None:
     assert catalog.duplicates.find_by_digest(new, [blob_with_sha256("one")._replace(size=4)]) == {}
 
 
-def test_files_marked_stored_keep_their_sha256(catalog: SqliteCatalog) -> None:
+def test_files_marked_stored_keep_their_sha256(catalog: Catalog) -> None:
     """A file that a dry run marks stored is the duplicate of files with the same SHA-256."""
     version, new = catalog.add_version(NEW), add_version_with_files(catalog, "new")
     catalog.add_page(version, [(blob_with_sha256("a"), None)], ())
@@ -217,14 +217,14 @@ def test_bytes_in_the_place_of_a_text_are_damage(tmp_path: Path, column: str) ->
     from tilesync.errors import DestinationError
 
     path = tmp_path / "c.sqlite3"
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     catalog.add_version(Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1"}))
     catalog.close()
     database = sqlite3.connect(path)
     database.execute(f"UPDATE version SET {column} = x'ffee'")
     database.commit()
     database.close()
-    catalog = SqliteCatalog(path)
+    catalog = Catalog(path)
     with pytest.raises(DestinationError, match="damaged"):
         catalog.versions()
     catalog.close()

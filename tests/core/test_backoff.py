@@ -1,11 +1,14 @@
-"""Retry delays and the retry budget."""
+"""Retry delays, the retry budget and the retry policy."""
 
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.core.backoff import FIRST_DELAY_S, MAX_DELAY_S, MAX_RETRY_AFTER_S, RetryBudget
+from tilesync.core.backoff import FIRST_DELAY_S, MAX_DELAY_S, MAX_RETRY_AFTER_S, RetryBudget, RetryPolicy
+from tilesync.errors import Transient, Unavailable, UnknownHost
+from tilesync.events import Event, Notice, Retried
 
 SEEDS = st.integers(0, 2**32).map(Random)
 
@@ -88,3 +91,33 @@ def test_no_budget_no_retry() -> None:
     """Without a budget the first failure is final, unless the server asks for a retry."""
     assert RetryBudget(0.0, Random(1)).next_delay(0.0) is None
     assert RetryBudget(0.0, Random(1)).next_delay(0.0, 1.0) is not None
+
+
+def test_policy_reports_each_failure() -> None:
+    """Each failure is an event with reason and delay; the first one is also a notice, after progress again."""
+    events: list[Event] = []
+    policy = RetryPolicy("the store", 60.0, events.append)
+    delays = [policy.delay_after(Transient("slow"), 0.0, began_at=0.0) for _ in range(2)]
+    assert events == [
+        Notice("the store: slow; trying again for up to 60 s"),
+        *(Retried("the store", "slow", delay) for delay in delays),
+    ]
+
+
+def test_policy_raises_the_final_error() -> None:
+    """The final error names reason and hint of the last failure, and the wait that the server asks for."""
+    events: list[Event] = []
+    policy = RetryPolicy("the store", 60.0, events.append)
+    failure = Transient("busy", retry_after=300, hint="wait")
+    with pytest.raises(Unavailable, match=r"^the store kept failing: busy; it asks to wait 300 s$") as error:
+        policy.delay_after(failure, 0.0, began_at=0.0)
+    assert (error.value.hint, error.value.__cause__, events) == ("wait", failure, [])
+
+
+def test_policy_gives_up_sooner_for_some_failures() -> None:
+    """A failure that time seldom cures has a smaller budget than others."""
+    policy = RetryPolicy("the store", 60.0, lambda event: None)
+    policy.delay_after(Transient("slow"), 0.0, began_at=0.0)
+    policy.delay_after(Transient("slow"), 6.0, began_at=6.0)
+    with pytest.raises(Unavailable, match="no such host"):
+        policy.delay_after(UnknownHost("no such host"), 6.0, began_at=6.0)

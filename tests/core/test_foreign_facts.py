@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tilesync.azure.list_blobs import parse_page
 from tilesync.azure.responses import parse_etag, parse_http_date, sanitize_header_value
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.foreign_json import VALID_EPOCH_SECONDS, parse_json
 from tilesync.core.manifest import make_line, read_line
 from tilesync.errors import Transient
@@ -55,7 +55,7 @@ def test_a_listing_round_trips_through_the_manifest(modified: str, etag: str, si
     assert parsed.undated == (blob.last_modified is None and bool(modified))
     stored = StoredFile(blob, b"s" * 32, 0)
     assert read_line(parse_json(json.dumps(make_line(stored), ensure_ascii=False).encode())) == stored
-    catalog = SqliteCatalog(Path(":memory:"))
+    catalog = Catalog(Path(":memory:"))
     version = catalog.add_version(Version(0, "e1", "e1", None, None, "", {}))
     catalog.add_page(version, [(blob, stored)], [])
     assert [each.blob for _, each in catalog.list_stored(version, limit=2)] == [blob]

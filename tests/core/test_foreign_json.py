@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.core import sidecar
 from tilesync.core.export_record import sanitize_record
 from tilesync.core.foreign_json import (
@@ -218,7 +218,7 @@ def test_any_value_in_any_field(document: Any, read: Callable[[Any], Any], data:
 @given(st.data())
 def test_any_value_in_any_field_reaches_the_catalog(data: st.DataObject) -> None:
     """Anything that the manifest readers accept can be stored in the catalog and read back."""
-    catalog = SqliteCatalog(Path(":memory:"))
+    catalog = Catalog(Path(":memory:"))
     try:
         first = with_value(
             make_header(VERSION), data.draw(st.sampled_from(list_paths(make_header(VERSION)))), data.draw(VALUES)

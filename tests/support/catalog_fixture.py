@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.jobs.versions.completeness import compute_completeness
 from tilesync.jobs.versions.file_check import check_file
 from tilesync.model import UNKNOWN_SIZE, Blob, Completeness, Diagnostic, FileResult, Role, StoredFile, Version
@@ -18,7 +18,7 @@ class CatalogFixture:
 
     def __init__(self, root: Path, *, catalog: Path | None = None) -> None:
         self.root = root
-        self.catalog = SqliteCatalog(catalog or Path(":memory:"))
+        self.catalog = Catalog(catalog or Path(":memory:"))
         self.files = LocalStoredFiles(SafePathResolver(root))
         self.version = self.catalog.add_version(Version(0, "e1", "e1", None, None, "", {}, container_url=HOME))
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.manifest import make_header, make_line
 from tilesync.errors import DestinationError
 from tilesync.model import Blob, FileStamp, StoredFile, Version
-from tilesync.protocols import Catalog, PresencePage
+from tilesync.protocols import PresencePage
 
 
 class FakeDestination:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.errors import BlobDamaged
 from tilesync.jobs.versions.file_check import check_file
 from tilesync.jobs.versions.subtree_walk import SubtreeWalk
@@ -24,7 +24,6 @@ from tilesync.model import (
     StoredFile,
     Version,
 )
-from tilesync.protocols import Catalog as CatalogProtocol
 from tilesync.protocols import PresencePage
 
 
@@ -58,7 +57,7 @@ class FolderFiles:
         """Not used by these tests."""
         raise NotImplementedError
 
-    def presence_pages(self, version: Version, catalog: CatalogProtocol, cursor: str) -> Iterator[PresencePage]:
+    def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
         """Not used by these tests."""
         raise NotImplementedError
 
@@ -94,7 +93,7 @@ def walk(folder: Path, entry: str = "tileset.json", *, home: str = "https://host
     """Find everything that the tileset `entry` of a folder references, directly or not."""
     found, files = WalkResult(), FolderFiles(folder)
     with tempfile.TemporaryDirectory() as state:
-        catalog = SqliteCatalog(Path(state) / "catalog.sqlite3")
+        catalog = Catalog(Path(state) / "catalog.sqlite3")
         version = catalog.add_version(Version(0, "v", "e", None, None, "", {}, container_url=home))
         if entry != ROOT:  # what no root leads to is not followed
             leads = ParsedContent(Kind.TILESET, (Reference(entry, Role.CONTENT),))
@@ -125,7 +124,7 @@ def walk(folder: Path, entry: str = "tileset.json", *, home: str = "https://host
     return found
 
 
-def _new_subtree_targets(catalog: SqliteCatalog, expansion: SubtreeWalk, seen: set[str]) -> list[str]:
+def _new_subtree_targets(catalog: Catalog, expansion: SubtreeWalk, seen: set[str]) -> list[str]:
     """Return new names that subtrees reference."""
     more: set[str] = set()
     while expansion.advance(is_final=True):

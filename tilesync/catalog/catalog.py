@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tilesync.catalog.duplicates import Duplicates
-from tilesync.catalog.references import References
+from tilesync.catalog.duplicates import DuplicateIndex
+from tilesync.catalog.references import ReferenceIndex
 from tilesync.catalog.schema import (
     EXCLUDED,
     INSERT_BLOB,
@@ -31,23 +31,26 @@ from tilesync.catalog.schema import (
     unpacked_row,
     version_row,
 )
-from tilesync.catalog.stale_files import StaleFiles
+from tilesync.catalog.stale_files import StaleFileIndex
 from tilesync.core.filters import glob_matcher
 from tilesync.core.safe_names import list_parent_folders, raise_file_folder_clash
 from tilesync.errors import Incomplete
 from tilesync.model import Blob, Content, FileResult, Inventory, Kind, StoredFile, Totals, Version
 
 
-class SqliteCatalog(CatalogDatabase):
-    """The catalog in SQLite. Each method is one transaction and is safe to call from any thread."""
+class Catalog(CatalogDatabase):
+    """State of a destination: versions, their inventory and stored files.
+
+    Each method is one transaction and is safe to call from any thread.
+    """
 
     def __init__(self, path: Path, *, read_only: bool = False, is_persistent: bool = True) -> None:
         super().__init__(path, read_only=read_only, is_persistent=is_persistent)
         self.has_folders = True
         """True if the destination has folders: it cannot hold a file and a folder of the same name."""
-        self.references = References(self)
-        self.duplicates = Duplicates(self, self.references)
-        self.stale_files = StaleFiles(self)
+        self.references = ReferenceIndex(self)
+        self.duplicates = DuplicateIndex(self, self.references)
+        self.stale_files = StaleFileIndex(self)
 
     # --- versions ---
 

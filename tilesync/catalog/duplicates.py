@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tilesync.catalog.references import References
+from tilesync.catalog.references import ReferenceIndex
 from tilesync.catalog.schema import STORED_BLOB_COLUMNS, CatalogDatabase, read_stored_file
 from tilesync.model import Blob, Content, Duplicate, Kind, StoredFile, Version
 
@@ -49,10 +49,10 @@ SELECT coalesce(sum(b.size), 0) FROM blob b WHERE b.version=?2 AND b.state=0 AND
 """
 
 
-class Duplicates:
-    """Duplicates of files of one catalog; those of the newest version come first."""
+class DuplicateIndex:
+    """Index of stored files of other versions with the same content, newest version first. Any thread may use it."""
 
-    def __init__(self, database: CatalogDatabase, references: References) -> None:
+    def __init__(self, database: CatalogDatabase, references: ReferenceIndex) -> None:
         self._database = database
         self._references = references
 

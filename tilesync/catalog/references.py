@@ -112,8 +112,8 @@ SELECT key, reason, coalesce(name, key), md5 IS NOT NULL, source, role, asks FRO
 _FROM_UNSATISFIABLE = f"remark WHERE version=?1 AND problem IN {UNSATISFIABLE_PROBLEMS} AND {_IS_REACHED_SOURCE}"
 
 
-class References:
-    """The references and diagnostics of all versions of a catalog."""
+class ReferenceIndex:
+    """Index of references between the files of a version, with their diagnostics. Any thread may use it."""
 
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database

@@ -10,8 +10,8 @@ from tilesync.model import FileStamp, StoredFile, Version
 _IS_STALE = "state=1 AND NOT EXISTS (SELECT 1 FROM blob n WHERE n.version=?1 AND n.key=blob.key AND n.state=1)"
 
 
-class StaleFiles:
-    """The stale files of the versions of one catalog."""
+class StaleFileIndex:
+    """Index of files that older versions left in a shared folder, under names that a version does not have."""
 
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database

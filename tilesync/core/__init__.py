@@ -1,6 +1,6 @@
 """Decisions without I/O: functions that take bytes and values, and return results with reasons.
 
-backoff        retry delays: exponential backoff within a budget
+backoff        retry policy: exponential backoff within a budget
 export_record  fields of the service's export record that are kept
 filters        include and exclude globs
 foreign_json   checked parsing of untrusted JSON

@@ -1,10 +1,14 @@
-"""Retry delays: exponential backoff with jitter, and when to give up."""
+"""Retry policy: exponential backoff with jitter, the events of retries, and when to give up."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
+
+from tilesync.errors import TilesyncError, Transient, Unavailable
+from tilesync.events import Event, Notice, Retried
 
 FIRST_DELAY_S = 0.25
 """Seconds before the first retry, before jitter."""
@@ -37,7 +41,7 @@ class RetryBudget:
     """
 
     budget_s: float
-    random: Random = field(default_factory=Random)
+    random: Random | None = None
     failures: int = 0
     failing_since_s: float | None = None
     used_last_retry: bool = False
@@ -54,12 +58,13 @@ class RetryBudget:
 
         `began_at`: start of the failed attempt. `limit_s`: budget for this kind of failure, if smaller.
         """
+        random = self.random or Random()  # not earlier: most work never fails, and seeding takes longer than the rest
         self.failures += 1
         if self.failing_since_s is None:
             self.failing_since_s = now if began_at is None else began_at
-        delay = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.failures - 1, 10)) * (0.5 + self.random.random() / 2)
+        delay = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.failures - 1, 10)) * (0.5 + random.random() / 2)
         if retry_after is not None:
-            delay = max(retry_after * (1 + self.random.random() / 10), min(delay, 1.0))
+            delay = max(retry_after * (1 + random.random() / 10), min(delay, 1.0))
         budget = self.budget_s if limit_s is None else min(self.budget_s, limit_s)
         remaining = budget - (now - self.failing_since_s)
         if retry_after is None and FIRST_DELAY_S / 2 <= remaining < delay and not self.used_last_retry:
@@ -78,3 +83,37 @@ class RetryBudget:
         self.failures = 0
         self.failing_since_s = None
         self.used_last_retry = False
+
+
+class RetryPolicy:
+    """Retries of one piece of work: how long to wait after each failure, what to report, and the final error.
+
+    `subject`: name of the work or its server in events and errors.
+    """
+
+    def __init__(self, subject: str, budget_s: float, observe: Callable[[Event], None]) -> None:
+        self.subject = subject
+        self.budget = RetryBudget(budget_s)
+        self.observe = observe
+
+    def delay_after(self, error: Transient, now: float, *, began_at: float) -> float:
+        """Report a failure at `now`, and return the seconds to wait before the next attempt.
+
+        Raises the final error when the budget is spent.
+        """
+        delay_s = self.budget.next_delay(now, error.retry_after, began_at=began_at, limit_s=error.retry_limit_s)
+        if delay_s is None:
+            raise self.final_error(error) from error
+        if self.budget.failures == 1:
+            self.report_first(error)
+        self.observe(Retried(self.subject, str(error), delay_s))
+        return delay_s
+
+    def report_first(self, error: Transient) -> None:
+        """Report the first failure to the user."""
+        self.observe(Notice(f"{self.subject}: {error}; trying again for up to {self.budget.budget_s:.0f} s"))
+
+    def final_error(self, error: Transient) -> TilesyncError:
+        """Return the error to raise after the last failure."""
+        requested = f"; it asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
+        return Unavailable(f"{self.subject} kept failing: {error}{requested}", hint=error.hint or None)

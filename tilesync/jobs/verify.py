@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.manifest import is_known_defect, read_defects, read_header, read_line
 from tilesync.core.wording import format_count
 from tilesync.errors import BlobDamaged, DestinationError, Incomplete, Unreadable, VerifyFailed
@@ -20,7 +21,7 @@ from tilesync.jobs.versions.ownership import report_owner
 from tilesync.jobs.versions.pointer import compute_pointer_digest
 from tilesync.jobs.versions.soundness import describe_damage, list_unusable
 from tilesync.model import POINTER, Duplicate, FileResult, StoredFile, Version
-from tilesync.protocols import Catalog, Observer, ReadOnlyPublication, StoredFiles, Workers
+from tilesync.protocols import Observer, ReadOnlyPublication, StoredFiles, Workers
 from tilesync.runtime.threads import run_in_thread
 
 UNMARKED_HINT = (

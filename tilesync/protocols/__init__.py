@@ -1,6 +1,5 @@
 """Interfaces that the jobs use, each as narrow as its consumer.
 
-catalog       state of a destination: versions, inventory, references, duplicates
 destination   destination of tiles: files, drafts, publication
 object_store  object store below a prefix: objects, uploads, lease
 source        source of tiles, clock, tokens, links, workers
@@ -8,7 +7,6 @@ source        source of tiles, clock, tokens, links, workers
 
 from __future__ import annotations
 
-from tilesync.protocols.catalog import Catalog, DuplicateIndex, ReferenceIndex, StaleFileIndex
 from tilesync.protocols.destination import (
     Admission,
     Destination,
@@ -35,11 +33,9 @@ from tilesync.protocols.source import (
 __all__ = [
     "Admission",
     "Body",
-    "Catalog",
     "Clock",
     "Destination",
     "Draft",
-    "DuplicateIndex",
     "ExportsResolver",
     "Files",
     "Lease",
@@ -50,10 +46,8 @@ __all__ = [
     "PresencePage",
     "Publication",
     "ReadOnlyPublication",
-    "ReferenceIndex",
     "Source",
     "SourceResolver",
-    "StaleFileIndex",
     "StoredFiles",
     "TokenProvider",
     "Upload",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tilesync.model import Blob, Digests, FileStamp, Layout, SasUrl, StoredFile, Version
-from tilesync.protocols.catalog import Catalog
+
+if TYPE_CHECKING:
+    from tilesync.catalog.catalog import Catalog
 
 
 class Draft(Protocol):

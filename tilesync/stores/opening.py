@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.catalog.schema import SCHEMA_VERSIONS
 from tilesync.catalog.sqlite import read_schema_version
 from tilesync.errors import DestinationError
@@ -38,15 +38,15 @@ class ReadOnlyDestination:
 
     files: StoredFiles
     publication: ReadOnlyPublication
-    catalog: SqliteCatalog | None
+    catalog: Catalog | None
     check_names: Callable[[Iterable[str]], None]
     layout: Layout = Layout.VERSIONED
 
 
-def open_audit_catalog(path: Path) -> SqliteCatalog | None:
+def open_audit_catalog(path: Path) -> Catalog | None:
     """Open a catalog to record findings in; None if it is missing, damaged, of another schema, or not writable."""
     try:
         is_writable = os.access(path, os.W_OK, effective_ids=_HAS_EFFECTIVE_IDS)
-        return SqliteCatalog(path) if is_writable and read_schema_version(path) in SCHEMA_VERSIONS else None
+        return Catalog(path) if is_writable and read_schema_version(path) in SCHEMA_VERSIONS else None
     except DestinationError:
         return None

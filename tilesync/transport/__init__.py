@@ -11,7 +11,7 @@ http1_pool         connection pool for small bodies over HTTP/1.1
 low_speed          minimum transfer rate of a body
 proxies            proxy selection from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY
 rate_limit         bandwidth limit over all connections
-retry              retry loop for blocking requests
+retry              retry loops, asynchronous and blocking
 retry_after        `Retry-After` of a response, in seconds
 tls                trusted certificate authorities, proxy settings and User-Agent of all clients
 """

@@ -1,4 +1,4 @@
-"""HTTP client for API calls, tokens and listing pages, with the retry loop that they share."""
+"""HTTP client for API calls, tokens and listing pages, each with retries."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import TypeVar
 
 import httpx
 
-from tilesync.core.backoff import RetryBudget
+from tilesync.core.backoff import RetryPolicy
 from tilesync.core.http_status import parse_http_date
 from tilesync.core.urls import check_scheme
-from tilesync.errors import Transient, Unavailable, UsageError
-from tilesync.events import Notice, Retried
+from tilesync.errors import Transient, UsageError
 from tilesync.protocols import Clock, Observer
 from tilesync.transport.connect_errors import permanent_error
 from tilesync.transport.content_decoding import ContentDecoder
 from tilesync.transport.low_speed import LowSpeedGuard
 from tilesync.transport.proxies import Proxy
 from tilesync.transport.rate_limit import RateLimiter
+from tilesync.transport.retry import retry_async
 from tilesync.transport.tls import create_tls_context, load_proxies, user_agent
 
 T = TypeVar("T")
@@ -145,22 +145,12 @@ class ApiClient:
         `server` names the server in messages: "the Mesh Export API". Raises Unavailable when the budget is spent, and
         every error of `build_request` and `read_response` except Transient.
         """
-        retry_budget = RetryBudget(self._budget)
-        while True:
-            started_at = self._clock.monotonic()
-            try:
-                return await self._attempt(await build_request(), read_response)
-            except Transient as error:
-                delay_s = retry_budget.next_delay(
-                    self._clock.monotonic(), error.retry_after, began_at=started_at, limit_s=error.retry_limit_s
-                )
-                if delay_s is None:
-                    requested = f"; it asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
-                    raise Unavailable(f"{server} kept failing: {error}{requested}", hint=error.hint or None) from error
-                if retry_budget.failures == 1:
-                    self._observe(Notice(f"{server}: {error}; trying again for up to {self._budget:.0f} s"))
-                self._observe(Retried(server, str(error), delay_s))
-            await self._clock.sleep(delay_s)
+
+        async def attempt() -> T:
+            return await self._attempt(await build_request(), read_response)
+
+        policy = RetryPolicy(server, self._budget, self._observe)
+        return await retry_async(policy, attempt, now=self._clock.monotonic, sleep=self._clock.sleep)
 
     async def _attempt(self, api_request: ApiRequest, read_response: ResponseReader[T]) -> T:
         check_scheme(api_request.url)

@@ -1,20 +1,36 @@
-"""Retry loop that blocks its thread, for requests to a store."""
+"""Retry loops: one that waits in the event loop, and one that blocks its thread."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from tilesync.core.backoff import RetryBudget
+from tilesync.core.backoff import RetryPolicy
 from tilesync.errors import Transient, Unavailable
-from tilesync.events import Notice, Retried
 from tilesync.protocols import Observer
 from tilesync.runtime.threads import STOP_EVENT
 
 T = TypeVar("T")
+
+
+async def retry_async(
+    policy: RetryPolicy,
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    now: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+) -> T:
+    """Call `attempt` until it raises no Transient. Raises the final error of the policy."""
+    while True:
+        began_at = now()
+        try:
+            return await attempt()
+        except Transient as error:
+            delay_s = policy.delay_after(error, now(), began_at=began_at)
+        await sleep(delay_s)
 
 
 class SyncRetrier:
@@ -22,23 +38,16 @@ class SyncRetrier:
 
     def __init__(self, observe: Observer, *, budget: timedelta) -> None:
         self._observe = observe
-        self._budget = budget.total_seconds()
+        self._budget_s = budget.total_seconds()
 
     def retry(self, server: str, attempt: Callable[[], T]) -> T:
         """Call `attempt` until it raises no Transient. Raises Unavailable when the retry budget is spent."""
-        retry_budget, stop = RetryBudget(self._budget), STOP_EVENT.get() or threading.Event()
+        policy, stop = RetryPolicy(server, self._budget_s, self._observe), STOP_EVENT.get() or threading.Event()
         while True:
-            started_at = time.monotonic()
+            began_at = time.monotonic()
             try:
                 return attempt()
             except Transient as error:
-                delay_s = retry_budget.next_delay(
-                    time.monotonic(), error.retry_after, began_at=started_at, limit_s=error.retry_limit_s
-                )
-                if delay_s is None:
-                    raise Unavailable(f"{server} kept failing: {error}", hint=error.hint or None) from error
-                if retry_budget.failures == 1:
-                    self._observe(Notice(f"{server}: {error}; trying again for up to {self._budget:.0f} s"))
-                self._observe(Retried(server, str(error), delay_s))
+                delay_s = policy.delay_after(error, time.monotonic(), began_at=began_at)
             if stop.wait(delay_s):
                 raise Unavailable(f"{server}: the request was cancelled")

@@ -15,7 +15,7 @@ from tests.support.clock import FakeClock
 from tests.support.crash_injection import CrashAfterCalls, SimulatedCrash
 from tests.support.sequential_exports import CHANGED_FILE, IDS, mirror_each, offer_exports
 from tests.support.simulator import JobOutcome, Simulator, read_latest, rollback, verify
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.retention import KEEP_ALL_VERSIONS, TRASH_RETENTION, RetentionPolicy
 from tilesync.errors import DestinationError
 from tilesync.events import VersionRetired, Warned
@@ -115,7 +115,7 @@ def test_an_interrupted_retirement_resumes(dest: Path, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", crash.wrap(os.rename))
         for method in ("set_value", "update_version", "drop_files"):
-            patch.setattr(SqliteCatalog, method, crash.wrap(getattr(SqliteCatalog, method)))
+            patch.setattr(Catalog, method, crash.wrap(getattr(Catalog, method)))
         with pytest.raises(SimulatedCrash):
             clean_up(dest, RetentionPolicy(2, 2 * DAY), after=3 * DAY)
     run = clean_up(dest, RetentionPolicy(2, 2 * DAY), after=3 * DAY)

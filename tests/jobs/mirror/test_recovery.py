@@ -32,7 +32,7 @@ from tests.support.sequential_exports import (
 from tests.support.simulator import JobOutcome, Simulator, read_latest, rollback, verify
 from tilesync.app import commands
 from tilesync.app.requests import Target
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.retention import RetentionPolicy
 from tilesync.errors import DestinationError
 from tilesync.events import Notice, VersionPublished, VersionRetired, Warned
@@ -153,7 +153,7 @@ def test_after_a_crash_in_retirement_the_next_export_is_mirrored(
         raise SimulatedCrash
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalPublication if step == "retire" else SqliteCatalog, step, crash)
+        patch.setattr(LocalPublication if step == "retire" else Catalog, step, crash)
         with pytest.raises(SimulatedCrash):
             run_mirror(dest, keep=RetentionPolicy(1, timedelta(microseconds=1)))
     with Simulator() as sim:
@@ -434,7 +434,7 @@ def test_files_of_earlier_filters_are_removed(tmp_path: Path, monkeypatch: pytes
     with Simulator() as sim:
         offer_exports(sim, FIRST)
         with monkeypatch.context() as patch:
-            patch.setattr(SqliteCatalog, "mark_stored", crash)
+            patch.setattr(Catalog, "mark_stored", crash)
             with pytest.raises(SimulatedCrash):
                 sim.mirror(tmp_path)
         assert any((tmp_path / "versions" / FIRST / "tiles").glob("*.glb"))

@@ -18,7 +18,7 @@ from tests.support.faults import blob_name, error_response, is_blob
 from tests.support.simulator import EXPORT, JobOutcome, Simulator, rollback, verify
 from tilesync.app import commands
 from tilesync.app.requests import Target
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.guards import DEFAULT_DELETE_LIMIT, DeleteLimit
 from tilesync.events import FileDeleted, Finding, Planned, VersionPublished, Warned
 from tilesync.jobs.versions.flat_layout import FlatLayout, list_dependencies_first
@@ -421,7 +421,7 @@ def kill_at_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(self: FlatLayout, *args: Any) -> None:
         for name in ("replace", "rename", "unlink"):
             monkeypatch.setattr(os, name, life.wrap(getattr(os, name)))
-        monkeypatch.setattr(SqliteCatalog, "transaction", life.wrap(SqliteCatalog.transaction))
+        monkeypatch.setattr(Catalog, "transaction", life.wrap(Catalog.transaction))
         monkeypatch.setattr(FlatLayout, "move_into_place", real)
         real(self, *args)
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.plan import choose_version
 from tilesync.errors import DiskFull, InvalidRequest, TilesyncError, UsageError
 from tilesync.events import ExportFailed, Warned
@@ -19,7 +20,7 @@ from tilesync.jobs.versions.ownership import claim_destination
 from tilesync.jobs.versions.presence import PresenceCheck
 from tilesync.jobs.versions.startup import prepare_destination
 from tilesync.model import ROOT, Export, Version
-from tilesync.protocols import Catalog, Clock, Destination, ExportsResolver, StoredFiles
+from tilesync.protocols import Clock, Destination, ExportsResolver, StoredFiles
 from tilesync.runtime.threads import run_in_thread
 
 FATAL_ERRORS = (DiskFull, InvalidRequest, UsageError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.filters import find_added_globs, glob_matcher
 from tilesync.core.guards import guard_against_deleting, guard_against_shrinking
 from tilesync.core.manifest import format_timestamp
@@ -32,7 +33,7 @@ from tilesync.jobs.versions.ownership import ResolveSource
 from tilesync.jobs.versions.pointer import find_current_version, find_pinned_version, is_current_version
 from tilesync.jobs.versions.presence import PresenceCheck
 from tilesync.model import EVERYTHING, ROOT, Blob, Content, Duplicate, Export, Inventory, Layout, StoredFile, Version
-from tilesync.protocols import Catalog, ExportsResolver, ReadOnlyPublication, Source, SourceResolver, StoredFiles
+from tilesync.protocols import ExportsResolver, ReadOnlyPublication, Source, SourceResolver, StoredFiles
 from tilesync.runtime.threads import run_in_thread
 
 EXCLUDED = Decision(Action.EXCLUDE, "excluded by --include or --exclude")

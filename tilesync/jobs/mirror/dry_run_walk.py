@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.errors import BlobDamaged, BlobError, BlobMissing
 from tilesync.events import DiagnosticReported, Warned
 from tilesync.jobs.mirror.filter_warnings import filter_warnings
@@ -18,7 +19,7 @@ from tilesync.jobs.versions.completeness import missing_root_error
 from tilesync.jobs.versions.subtree_walk import MAX_SUBTREE_BYTES, SubtreeWalk
 from tilesync.model import ROOT, Blob, FileResult, Globs, Inventory, Kind, ParsedContent, StoredFile, Version
 from tilesync.model.tiles import DAMAGED
-from tilesync.protocols import Body, Catalog, Source, StoredFiles
+from tilesync.protocols import Body, Source, StoredFiles
 from tilesync.runtime.task_groups import gather_or_cancel
 from tilesync.tiles.validator import ContentCheck
 

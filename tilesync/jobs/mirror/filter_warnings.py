@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.filters import find_unmatched
 from tilesync.core.guards import has_only_root
 from tilesync.core.wording import format_file_count
 from tilesync.model import Globs, Inventory, Version
-from tilesync.protocols import Catalog
 
 ROWS_PER_QUERY = 5000
 

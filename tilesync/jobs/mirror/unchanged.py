@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.errors import BlobError, BlobMissing, Unavailable
 from tilesync.jobs.mirror.inventory import is_changed
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.run.retry import Retrying
 from tilesync.model import Content, StoredFile, Version
-from tilesync.protocols import Catalog, Source
+from tilesync.protocols import Source
 from tilesync.runtime.task_groups import gather_or_cancel
 from tilesync.runtime.threads import run_in_thread
 

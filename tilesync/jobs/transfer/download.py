@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from tilesync.core.backoff import has_stalled
+from tilesync.catalog.references import ReferenceIndex
+from tilesync.core.backoff import RetryBudget, has_stalled
 from tilesync.errors import BlobDamaged, BlobUnreachable, RangeRefused, Transient
 from tilesync.events import Retried
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.run.retry import Retrying
 from tilesync.jobs.versions.file_check import MAX_REFERENCES_IN_MEMORY, CheckedFile
 from tilesync.model import UNKNOWN_SIZE, Blob, Digests, Version
-from tilesync.protocols import Body, Draft, Files, ReferenceIndex, Source
+from tilesync.protocols import Body, Draft, Files, Source
 from tilesync.runtime.threads import run_in_thread
 from tilesync.tiles.validator import ContentCheck
 
@@ -67,6 +69,7 @@ class Download:
         self._checked = 0  # bytes of `_pending` that are checked already
         self._digests: Digests | None = None
         self._received = 0
+        self._best_received = 0  # before any break
         self._spilled = 0
         self._last_spill_s = 0.0
         self._was_interrupted = False
@@ -78,29 +81,33 @@ class Download:
 
     async def run(self) -> CheckedFile:
         """Fetch until the bytes are correct, then commit. Raises BlobError for this blob, RunError for the run."""
-        retrying, clock = self._context.retrying, self._context.run.clock
         await self._resume_draft()
-        budget, best_received = None, self._received
+        self._best_received = self._received
+        retrying = self._context.retrying
+        policy = retrying.new_policy(self._blob.name)
         while True:
-            started_s = clock.monotonic()
             try:
-                if self._received != self._blob.size or self._blob.size == 0:
-                    await self._receive()
-                return await self._commit()
+                return await retrying.retry_within(policy, partial(self._attempt, policy.budget))
             except BlobDamaged as error:
                 _raise_if_permanent(error, self._check.sha256, self._damaged_digests)
                 await self._start_over()
                 self._context.run.observe(Retried(self._blob.name, str(error), 0))
-            except Transient as error:
-                budget = budget or retrying.new_budget()
-                self._was_interrupted = True
-                if isinstance(error, RangeRefused) or not self._is_pinned:
-                    await self._start_over()
-                if (progress := self._received - best_received) > 0:
-                    best_received = self._received
-                    if not has_stalled(progress, clock.monotonic() - started_s):
-                        budget.record_progress()
-                await retrying.wait_before_retry(self._blob.name, error, budget, started_s)
+
+    async def _attempt(self, budget: RetryBudget) -> CheckedFile:
+        started_s = self._context.run.clock.monotonic()
+        try:
+            if self._received != self._blob.size or self._blob.size == 0:
+                await self._receive()
+            return await self._commit()
+        except Transient as error:
+            self._was_interrupted = True
+            if isinstance(error, RangeRefused) or not self._is_pinned:
+                await self._start_over()
+            if (progress := self._received - self._best_received) > 0:
+                self._best_received = self._received
+                if not has_stalled(progress, self._context.run.clock.monotonic() - started_s):
+                    budget.record_progress()
+            raise
 
     @property
     def _is_pinned(self) -> bool:

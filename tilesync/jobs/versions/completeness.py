@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.errors import Incomplete
 from tilesync.events import DiagnosticReported, Warned
 from tilesync.jobs.versions.soundness import list_tolerated
 from tilesync.jobs.versions.subtree_walk import SubtreeWalk
 from tilesync.model import ROOT, Completeness, Diagnostic, Version
-from tilesync.protocols import Catalog, Observer, StoredFiles
+from tilesync.protocols import Observer, StoredFiles
 from tilesync.tiles.graph import find_cycles
 
 REPORT_ONLY_PROBLEMS = frozenset({"padding", "query", "empty URI"})

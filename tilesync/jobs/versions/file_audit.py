@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.events import Finding
 from tilesync.jobs.versions.file_check import check_stored_file
 from tilesync.model import FileResult, StoredFile, Version
-from tilesync.protocols import ReferenceIndex, StoredFiles, Workers
+from tilesync.protocols import StoredFiles, Workers
 from tilesync.runtime.task_groups import gather_or_cancel
 from tilesync.runtime.threads import run_in_thread
+
+if TYPE_CHECKING:
+    from tilesync.catalog.references import ReferenceIndex
 
 
 def check_size(files: StoredFiles, version: Version, stored: StoredFile) -> Finding | None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tilesync.model import Blob, ParsedContent, StoredFile, Version
-from tilesync.protocols import ReferenceIndex, StoredFiles
+from tilesync.protocols import StoredFiles
 from tilesync.tiles.validator import ContentCheck
+
+if TYPE_CHECKING:
+    from tilesync.catalog.references import ReferenceIndex
 
 MAX_REFERENCES_IN_MEMORY = 5000
 """References of one file that are kept in memory; beyond that they are written to the catalog."""

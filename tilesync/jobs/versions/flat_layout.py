@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.filters import glob_matcher
 from tilesync.core.guards import DeleteLimit, guard_against_deleting
 from tilesync.core.manifest import format_timestamp
@@ -15,7 +16,7 @@ from tilesync.events import FileDeleted, Warned
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.versions.lifecycle import find_intact
 from tilesync.model import ROOT, Kind, StoredFile, Version
-from tilesync.protocols import Catalog, Destination, StoredFiles
+from tilesync.protocols import Destination, StoredFiles
 from tilesync.tiles.graph import sort_dependencies_first
 
 ROWS_PER_QUERY = 2000

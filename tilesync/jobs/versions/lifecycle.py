@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.filters import glob_matcher
 from tilesync.core.manifest import format_timestamp
 from tilesync.core.safe_names import make_next_version_name
@@ -16,7 +17,7 @@ from tilesync.errors import UnsafeName
 from tilesync.events import Notice, Warned
 from tilesync.jobs.run.context import RunContext
 from tilesync.model import Content, Export, Globs, Inventory, StoredFile, Version
-from tilesync.protocols import Catalog, Clock, Destination, ReadOnlyPublication, Source, StoredFiles
+from tilesync.protocols import Clock, Destination, ReadOnlyPublication, Source, StoredFiles
 from tilesync.runtime.threads import run_in_thread
 
 ROWS_PER_QUERY = 2000

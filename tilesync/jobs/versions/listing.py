@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tilesync.core.manifest import read_header, read_line
 from tilesync.core.retention import find_next_deleted, sort_newest_first
 from tilesync.errors import DestinationError
 from tilesync.events import Warned
 from tilesync.model import Export, Version
-from tilesync.protocols import Catalog, Observer, ReadOnlyPublication
+from tilesync.protocols import Observer, ReadOnlyPublication
+
+if TYPE_CHECKING:
+    from tilesync.catalog.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)

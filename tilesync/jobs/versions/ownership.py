@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from tilesync.core.manifest import read_header
 from tilesync.core.ownership import OwnerMatch, RequestedOwner, compare_owner, describe_owner, merge_owner, read_owner
 from tilesync.errors import DestinationError, OtherOwner
 from tilesync.events import Notice, OwnerIdentified
 from tilesync.model import Resolution, Version
-from tilesync.protocols import Catalog, Destination, Observer, ReadOnlyPublication
+from tilesync.protocols import Destination, Observer, ReadOnlyPublication
 from tilesync.runtime.threads import run_in_thread
+
+if TYPE_CHECKING:
+    from tilesync.catalog.catalog import Catalog
 
 ResolveSource = Callable[[], Awaitable[Resolution]]
 

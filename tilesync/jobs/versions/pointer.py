@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilesync import events
 from tilesync.core.manifest import format_timestamp
 from tilesync.model import ROOT, Version
-from tilesync.protocols import Catalog, Clock, Destination, Observer, ReadOnlyPublication, StoredFiles
+from tilesync.protocols import Clock, Destination, Observer, ReadOnlyPublication, StoredFiles
 from tilesync.tiles.json_documents import rebase
+
+if TYPE_CHECKING:
+    from tilesync.catalog.catalog import Catalog
 
 UNANNOUNCED_KEY = "unannounced"
 """Catalog key for the version that the pointer moved to, until that was announced."""

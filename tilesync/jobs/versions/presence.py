@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.errors import DestinationError
 from tilesync.jobs.versions.lifecycle import find_intact
 from tilesync.model import StoredFile, Version
-from tilesync.protocols import Catalog, Clock, StoredFiles
+from tilesync.protocols import Clock, StoredFiles
 
 PRESENCE_CHECK_TIME = timedelta(seconds=2)
 """Time that a run without changes spends on the check. The next run continues where it stopped, so a small version is

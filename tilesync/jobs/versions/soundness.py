@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.model import DamagedFile, Diagnostic, Inventory, Role, Version
-from tilesync.protocols import Catalog
 
 _SCENE_ROLES = frozenset({Role.CONTENT, Role.SUBTREE, Role.SCHEMA, Role.MODEL})
 

@@ -12,7 +12,8 @@ from tilesync.model import Blob, Digests, SasUrl, StoredFile
 from tilesync.model.storage import ObjectInfo
 from tilesync.stores.azure.block_upload import put_blob_headers
 from tilesync.stores.azure.errors import API_VERSION
-from tilesync.stores.object_store.files import object_key, to_stored_file
+from tilesync.stores.object_store.files import to_stored_file
+from tilesync.stores.object_store.object_names import object_key
 from tilesync.stores.worker_target import PendingUpload
 from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import PoolRequest

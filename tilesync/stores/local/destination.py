@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.errors import DestinationError
 from tilesync.model import Layout
 from tilesync.protocols import Admission, Observer
@@ -37,7 +37,7 @@ class LocalDestination:
 
     is_shared = False
 
-    def __init__(self, folder: DestinationFolder, layout: Layout, catalog: SqliteCatalog) -> None:
+    def __init__(self, folder: DestinationFolder, layout: Layout, catalog: Catalog) -> None:
         self.root = folder.root
         self.layout = layout
         self.catalog = catalog
@@ -104,7 +104,7 @@ def open_local(
             )
         hint = "give another folder with --state-dir, or repair this one" if is_state_separate else None
         exits.enter_context(locked_folder(folder.state, display_name, owner, hint=hint))
-        catalog = SqliteCatalog(folder.state / CATALOG_FILE)
+        catalog = Catalog(folder.state / CATALOG_FILE)
         exits.callback(catalog.close)
         yield LocalDestination(folder, layout, catalog)
 
@@ -122,7 +122,7 @@ def _admitted_publication(
     return publication
 
 
-def recorded_layout(catalog: SqliteCatalog) -> Layout | None:
+def recorded_layout(catalog: Catalog) -> Layout | None:
     """Return the layout in the catalog; None if no run recorded it, or only one that stored nothing.
 
     Raises DestinationError if the value is not a layout.
@@ -159,7 +159,7 @@ def open_local_read_only(
         yield ReadOnlyDestination(files, publication, catalog, folder.name_checker(layout), layout)
 
 
-def _open_catalog(folder: DestinationFolder, mode: Mode) -> SqliteCatalog | None:
+def _open_catalog(folder: DestinationFolder, mode: Mode) -> Catalog | None:
     """Open the catalog as the mode needs it; None without one."""
     if mode is Mode.READ:
         return None
@@ -167,7 +167,7 @@ def _open_catalog(folder: DestinationFolder, mode: Mode) -> SqliteCatalog | None
     if mode is Mode.AUDIT:
         return open_audit_catalog(path)
     with translate_read_errors(f"cannot read the state in {folder.state}"):
-        return SqliteCatalog(path, read_only=True)
+        return Catalog(path, read_only=True)
 
 
 def _make_state_folder(path: Path, *, hint: str | None = None) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.ownership import RESERVED_NAMES, find_foreign_entries, find_reserved_names, is_export_id, join_names
 from tilesync.errors import DestinationError, UsageError
 from tilesync.model import Layout
@@ -133,7 +133,7 @@ class DestinationFolder:
         other_root = None
         with (
             suppress(DestinationError),
-            closing(SqliteCatalog(path, read_only=True)) as catalog,
+            closing(Catalog(path, read_only=True)) as catalog,
         ):  # a damaged catalog is reported when it is opened for use
             other_root = catalog.get_value(DESTINATION_KEY)
         if other_root and other_root != os.path.realpath(self.root) and os.path.isdir(other_root):
@@ -151,7 +151,7 @@ class DestinationFolder:
         return (SafePathResolver(self.root),)
 
     def open_publication(
-        self, layout: Layout, resolvers: Sequence[SafePathResolver] | None = None, catalog: SqliteCatalog | None = None
+        self, layout: Layout, resolvers: Sequence[SafePathResolver] | None = None, catalog: Catalog | None = None
     ) -> LocalPublication:
         """Open the publication. Without a catalog it is for reading only."""
         if layout is Layout.FLAT:

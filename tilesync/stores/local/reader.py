@@ -9,16 +9,19 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from tilesync.core.safe_names import find_problem, list_parent_folders
 from tilesync.errors import UnsafeName
 from tilesync.model import FileStamp, StoredFile, Version
-from tilesync.protocols import Catalog, PresencePage
+from tilesync.protocols import PresencePage
 from tilesync.runtime.os_errors import to_read_error, translate_read_errors
 from tilesync.runtime.safe_open import WrongFileType
 from tilesync.stores.local.directory_handles import NOT_FOUND_ERRORS, DirectoryTree, Entry
 from tilesync.stores.local.fs import stamp_from_stat
+
+if TYPE_CHECKING:
+    from tilesync.catalog.catalog import Catalog
 
 T = TypeVar("T")
 

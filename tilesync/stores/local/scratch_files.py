@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.model import Version
 from tilesync.runtime.os_errors import translate_os_errors
 from tilesync.stores.local.destination_folder import CATALOG_FILE
@@ -16,10 +16,10 @@ from tilesync.stores.local.reader import LocalStoredFiles, SafePathResolver
 
 
 @contextmanager
-def open_scratch_files() -> Iterator[tuple[SqliteCatalog, LocalStoredFiles, Callable[[Version, str, bytes], None]]]:
+def open_scratch_files() -> Iterator[tuple[Catalog, LocalStoredFiles, Callable[[Version, str, bytes], None]]]:
     """Open an empty catalog and an empty folder, with a function to write a file. All is temporary."""
     with tempfile.TemporaryDirectory(prefix="tilesync-") as folder:
-        catalog = SqliteCatalog(Path(folder) / CATALOG_FILE, is_persistent=False)
+        catalog = Catalog(Path(folder) / CATALOG_FILE, is_persistent=False)
         resolver = SafePathResolver(Path(folder))
 
         def put(version: Version, name: str, data: bytes) -> None:

@@ -8,16 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.http_headers import CachePolicy
 from tilesync.errors import DestinationError
 from tilesync.model import Layout
 from tilesync.protocols import Admission, Objects, Observer
 from tilesync.runtime.os_errors import translate_os_errors
 from tilesync.stores.local.lock_file import locked_folder
-from tilesync.stores.object_store.files import ObjectFiles, ObjectStoredFiles, WaitForBandwidth, check_object_names
+from tilesync.stores.object_store.files import ObjectFiles, ObjectStoredFiles, WaitForBandwidth
 from tilesync.stores.object_store.lock import hold_lease
 from tilesync.stores.object_store.name_warnings import MisreadNameWarner
+from tilesync.stores.object_store.object_names import check_object_names
 from tilesync.stores.object_store.publication import ObjectPublication, ReadOnlyObjectPublication
 from tilesync.stores.opening import Mode, ReadOnlyDestination, open_audit_catalog
 
@@ -44,7 +45,7 @@ class ObjectDestination:
     layout = Layout.VERSIONED
     is_intact = is_shared = True
 
-    def __init__(self, files: ObjectFiles, publication: ObjectPublication, catalog: SqliteCatalog) -> None:
+    def __init__(self, files: ObjectFiles, publication: ObjectPublication, catalog: Catalog) -> None:
         self.files = files
         self.publication = publication
         self.catalog = catalog
@@ -77,7 +78,7 @@ def open_objects(
     with ExitStack() as closing:
         published = ReadOnlyObjectPublication(objects)
         closing.enter_context(locked_folder(state, objects.display_name, hint=STATE_DIR_HINT))
-        catalog = SqliteCatalog(state / CATALOG_FILE)
+        catalog = Catalog(state / CATALOG_FILE)
         catalog.has_folders = False
         closing.callback(catalog.close)
         if not _is_known_state(catalog, objects.canonical_url):
@@ -126,20 +127,18 @@ def open_objects_read_only(
         yield ReadOnlyDestination(files, publication, catalog, check_names)
 
 
-def _open_catalog(mode: Mode, state: Path) -> SqliteCatalog | None:
+def _open_catalog(mode: Mode, state: Path) -> Catalog | None:
     """Open the catalog as the mode needs it; None without a usable one."""
     path = state / CATALOG_FILE
     if mode is Mode.AUDIT:
         return open_audit_catalog(path)
     with translate_os_errors(f"cannot read the state in {state}"):
-        catalog = SqliteCatalog(path, read_only=True)
+        catalog = Catalog(path, read_only=True)
         catalog.has_folders = False
         return catalog
 
 
-def _name_checker(
-    objects: Objects, catalog: SqliteCatalog | None, observe: Observer
-) -> Callable[[Iterable[str]], None]:
+def _name_checker(objects: Objects, catalog: Catalog | None, observe: Observer) -> Callable[[Iterable[str]], None]:
     """Return a function that raises UnsafeName for names that the store cannot hold.
 
     With a catalog it also warns about names that the server misreads.
@@ -159,7 +158,7 @@ def _name_checker(
     return check_names
 
 
-def _is_known_state(catalog: SqliteCatalog, canonical_url: str) -> bool:
+def _is_known_state(catalog: Catalog, canonical_url: str) -> bool:
     """Return whether the state names this destination. Raises DestinationError where it names another one."""
     known = catalog.get_value(DESTINATION_KEY)
     if known is not None and known != canonical_url:
@@ -167,7 +166,7 @@ def _is_known_state(catalog: SqliteCatalog, canonical_url: str) -> bool:
     return known is not None
 
 
-def _find_misread_characters(objects: Objects, catalog: SqliteCatalog) -> str:
+def _find_misread_characters(objects: Objects, catalog: Catalog) -> str:
     """Return the characters that the server reads as others. The first run probes them and stores the result."""
     probed = catalog.get_value(MISREAD_KEY)
     if probed is None:
