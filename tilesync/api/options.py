@@ -59,7 +59,15 @@ class StoreAccessOptions(TypedDict, total=False):
     """Command that prints a fresh link to the container of DEST."""
 
 
-class MirrorOptions(ServiceOptions, SelectionOptions, StoreAccessOptions, total=False):
+class ConnectionOptions(ServiceOptions, StoreAccessOptions, total=False):
+    """Options of `exports` and `doctor`, which use the service, a store, or both."""
+
+
+class ViewerLinkOptions(ConnectionOptions, SelectionOptions, total=False):
+    """Options of `viewer_link`."""
+
+
+class MirrorOptions(ConnectionOptions, SelectionOptions, total=False):
     """Options of `mirror` and `plan`."""
 
     link_command: str | None

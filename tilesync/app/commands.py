@@ -143,8 +143,8 @@ def _make_mirror_options(request: MirrorRequest, observe: Observer) -> MirrorOpt
         allow_missing=request.allow_missing,
         allow_shrink=request.allow_shrink,
         move_pointer=request.publish,
-        retention=request.keep,
-        delete_limit=request.delete,
+        retention=request.retention,
+        delete_limit=request.delete_limit,
         content=request.content,
         ownership=request.ownership(observe),
     )

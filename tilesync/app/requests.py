@@ -103,9 +103,9 @@ class MirrorRequest:
     globs: Globs = EVERYTHING
     all_exports: bool = False
     publish: bool = True
-    keep: RetentionPolicy = KEEP_ALL_VERSIONS
+    retention: RetentionPolicy = KEEP_ALL_VERSIONS
     layout: Layout = Layout.VERSIONED
-    delete: DeleteLimit | None = None
+    delete_limit: DeleteLimit | None = None
     server_copy: bool = False
     source_mirror: Location | None = None
     content: Content = Content.STORED
