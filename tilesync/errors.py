@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 class TilesyncError(Exception):
     """Base class of all tilesync errors. `str()` is one sentence without secrets, safe to show.
 
-    `hint` says what to do. `result` is the result of the run that it ended, as far as it came; None outside of a run.
+    `hint` says what to do. `result` is the partial result of the run that the error ended; None outside a run.
     """
 
     exit_code: ClassVar[int] = 1
@@ -26,7 +26,7 @@ class TilesyncError(Exception):
         self.result: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The last line of `--json` of the run that ended with it."""
+        """Return the last `--json` line of a run that ended with this error."""
         if self.result is not None:
             line: dict[str, Any] = self.result.to_dict()
             return line
@@ -123,7 +123,7 @@ class InvalidRequest(RunError):
 
 
 class Incomplete(RunError):
-    """Some files failed or did not verify; this export was not published."""
+    """Some files failed or are damaged; this export was not published."""
 
     exit_code = 3
     default_hint = "run the same command again: files that arrived are kept, only the rest is fetched"
@@ -184,7 +184,7 @@ class DestinationError(RunError):
 class OtherOwner(DestinationError):
     """The destination belongs to another iModel or container than the requested one."""
 
-    default_hint = "choose another DEST; or give --adopt if this one shall hold the requested exports from now on"
+    default_hint = "choose another DEST; or give --adopt to use this one for the requested exports from now on"
 
 
 class DiskFull(DestinationError):

@@ -98,7 +98,7 @@ class Planned(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileStored(Event):
-    """One file was downloaded and verified. Sent only if every file was asked for (`-v`)."""
+    """One file was downloaded and verified. Sent only if the run reports every file (`-v`)."""
 
     kind: ClassVar[str] = "stored"
     name: str
@@ -107,7 +107,7 @@ class FileStored(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileReused(Event):
-    """One file was reused from another version. Sent only if every file was asked for (`-v`)."""
+    """One file was reused from another version. Sent only if the run reports every file (`-v`)."""
 
     kind: ClassVar[str] = "reused"
     name: str
@@ -116,7 +116,7 @@ class FileReused(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileFailed(Event):
-    """One file failed permanently. `hint` says what helps if another run does not."""
+    """One file failed permanently. `hint` says what to do if another run would fail too."""
 
     kind: ClassVar[str] = "file-failed"
     name: str
@@ -160,7 +160,7 @@ class Finding(Event):
 
 @dataclass(frozen=True, slots=True)
 class DiagnosticReported(Event):
-    """A remark about one file that may interest a person but is not an error. `problem` names it in a word or two."""
+    """A remark about one file that is not an error. `problem` names its kind in a word or two."""
 
     kind: ClassVar[str] = "remark"
     name: str
@@ -209,9 +209,9 @@ class FileDeleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class GzipStored(Event):
-    """Gzip files with these endings are in a version in a folder.
+    """A version in a folder has gzip files with these endings.
 
-    A web server must declare the encoding, or viewers cannot read them.
+    A web server must declare their encoding, or viewers cannot read them.
     """
 
     kind: ClassVar[str] = "gzip"

@@ -22,7 +22,7 @@ import data
 from measure import RunCosts, run_measured
 from peers import BIN, Peers, install_peers
 from results import WORKLOADS, record_table
-from service import run_nginx, write_export_response
+from service import imodel_id, run_nginx, write_export_response
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1] / ".bench"
@@ -119,7 +119,7 @@ class Bench:
             print(f"trying {runner.name}: {times[count]:.2f} s", flush=True)
         return make_runner(min(counts, key=times.__getitem__))
 
-    def _new_folder(self, out: Path | None = None) -> Path:
+    def new_folder(self, out: Path | None = None) -> Path:
         """A folder that was never there. On the disk nothing is deleted before the end: ext4 passes over inodes that
         were in use within the last minutes, which would cost the next program more than its own work.
         """
@@ -127,38 +127,44 @@ class Bench:
             shutil.rmtree(out, ignore_errors=True)
         return (out or self._out) / str(next(self._numbers))
 
+    def filled_folder(self, peers: Peers, imodel: str) -> Path:
+        """Return a new folder into which an iModel is mirrored."""
+        folder = self.new_folder()
+        run_measured(peers.tilesync(imodel, folder), peers.env, self._log)
+        return folder
+
     def _tilesync(self, container: str, out: Path | None = None) -> Runner:
-        return Runner("tilesync", lambda: self._peers.tilesync(f"bench-{container}", self._new_folder(out)))
+        return Runner("tilesync", lambda: self._peers.tilesync(container, self.new_folder(out)))
 
     def _curl(self, container: str, names: list[str], count: int, out: Path | None = None) -> Runner:
         return Runner(
             f"curl --parallel-max {count}",
-            lambda: self._peers.curl(container, names, self._new_folder(out), at_once=count),
+            lambda: self._peers.curl(container, names, self.new_folder(out), at_once=count),
         )
 
     def _rclone(self, container: str, count: int, out: Path | None = None, *, rounds: int = 3) -> Runner:
         return Runner(
             f"rclone --transfers {count}",
-            lambda: self._peers.rclone("copy", container, str(self._new_folder(out)), at_once=count),
+            lambda: self._peers.rclone("copy", container, str(self.new_folder(out)), at_once=count),
             rounds,
         )
 
     def _azcopy(self, container: str) -> Runner:
-        return Runner("azcopy", lambda: self._peers.azcopy("copy", container, str(self._new_folder())))
+        return Runner("azcopy", lambda: self._peers.azcopy("copy", container, str(self.new_folder())))
 
     def _python(self, program: str, container: str, *, rounds: int = 3) -> Runner:
         name = {"azure": "azure-storage-blob"}.get(program, program)
-        return Runner(name, lambda: self._peers.python(program, container, str(self._new_folder())), rounds)
+        return Runner(name, lambda: self._peers.python(program, container, str(self.new_folder())), rounds)
 
     # --- uploads ---
 
     def uploads(self) -> str:
         """Upload files into a container, from a folder and from another container."""
-        held = self._prepare_upload_folder()
+        held = self.prepare_upload_folder()
         runners = [
-            Runner("tilesync", lambda: self._peers.upload("tilesync", held, self._new_container())),
+            Runner("tilesync", lambda: self._peers.upload("tilesync", held, self.new_container())),
             self._fastest((64, 128, 200), lambda count: self._rclone_upload(held, count)),
-            Runner("azcopy", lambda: self._peers.upload("azcopy", held, self._new_container())),
+            Runner("azcopy", lambda: self._peers.upload("azcopy", held, self.new_container())),
         ]
         note = (
             "From a folder that tilesync filled. tilesync reads each file, proves it by its SHA-256, sends its MD5, and"
@@ -170,21 +176,21 @@ class Bench:
         note = "Both through this machine, every byte verified."
         return first + "\n" + self.measure("20,201 small files, container to container", runners, note)
 
-    def _prepare_upload_folder(self) -> Path:
+    def prepare_upload_folder(self) -> Path:
         """Prepare a folder with the files to upload."""
         held = ROOT / "put"
         if not (held / "latest.json").exists():
-            run_measured(self._peers.tilesync("bench-put", held), self._peers.env, self._log)
+            run_measured(self._peers.tilesync("put", held), self._peers.env, self._log)
         return held
 
     def _rclone_upload(self, held: Path, count: int) -> Runner:
         name = f"rclone --transfers {count}"
-        return Runner(name, lambda: self._peers.upload("rclone", held, self._new_container(), at_once=count))
+        return Runner(name, lambda: self._peers.upload("rclone", held, self.new_container(), at_once=count))
 
     def _container_copy(self, container: str, name: str, *, rounds: int = 3) -> Runner:
-        return Runner(name, lambda: self._peers.copy_container(container, self._new_container()), rounds)
+        return Runner(name, lambda: self._peers.copy_container(container, self.new_container()), rounds)
 
-    def _new_container(self) -> str:
+    def new_container(self) -> str:
         """Make an empty container for uploads; delete the others."""
         name = f"up{next(self._numbers)}"
         for other in self._uploads.glob("up*"):
@@ -204,9 +210,9 @@ class Bench:
 
     def changed(self) -> str:
         """Mirror after one file has changed."""
-        folders = {name: self._new_folder() for name in ("tilesync", "rclone", "azcopy")}
+        folders = {name: self.new_folder() for name in ("tilesync", "rclone", "azcopy")}
         self._set_newest_export("small", "small", 1)
-        run_measured(self._peers.tilesync("bench-small", folders["tilesync"]), self._peers.env, self._log)
+        run_measured(self._peers.tilesync("small", folders["tilesync"]), self._peers.env, self._log)
         for name in ("rclone", "azcopy"):
             shutil.copytree(folders["tilesync"] / "versions/small", folders[name])
         nights = {name: iter(range(1, CHANGED_EXPORT_COUNT + 1)) for name in folders}
@@ -219,7 +225,7 @@ class Bench:
             self._set_newest_export("small", container, int(container[-1]) + 1)
 
         runners = [
-            Runner("tilesync", lambda: self._peers.tilesync("bench-small", folders["tilesync"]), setup=tonight),
+            Runner("tilesync", lambda: self._peers.tilesync("small", folders["tilesync"]), setup=tonight),
             Runner(
                 "rclone sync",
                 lambda: self._peers.rclone(
@@ -245,13 +251,13 @@ class Bench:
         held = ROOT / "held"
         if not (held / "latest.json").exists():
             print("mirroring a million files first, once", flush=True)
-            cost = run_measured(self._peers.tilesync("bench-many", held), self._peers.env, self._log)
+            cost = run_measured(self._peers.tilesync("many", held), self._peers.env, self._log)
             (ROOT / "held.txt").write_text(
                 f"{cost.seconds:.0f} s, {cost.cpu_seconds:.0f} s of CPU, {cost.memory_mb:.0f} MB at most"
             )
         there = str(held / "versions/many")
         runners = [
-            Runner("tilesync", lambda: self._peers.tilesync("bench-many", held)),
+            Runner("tilesync", lambda: self._peers.tilesync("many", held)),
             Runner("rclone sync", lambda: self._peers.rclone("sync", "many", there, at_once=64), rounds=1),
             Runner("azcopy sync", lambda: self._peers.azcopy("sync", "many", there), rounds=1),
         ]
@@ -263,7 +269,7 @@ class Bench:
         plan = [("many", MANY_FILE_COUNT), ("fewer", FEWER_FILE_COUNT)]
         runners = []
         for container, count in plan:
-            command = self._peers.tilesync(f"bench-{container}", self._new_folder(), "--dry-run")
+            command = self._peers.tilesync(container, self.new_folder(), "--dry-run")
             runners.append(Runner(f"tilesync, {count:,} listed and planned", lambda c=command: c, rounds=2))
         runners += [
             Runner("rclone size, 1,000,000 listed", lambda: self._peers.rclone("size", "many"), rounds=1),
@@ -280,8 +286,7 @@ class Bench:
             ("large", f"{LARGE_FILE_COUNT} files of {LARGE_FILE_BYTES >> 20} MiB"),
             ("small", "20,201 small files"),
         ):
-            folder = self._new_folder()
-            run_measured(self._peers.tilesync(f"bench-{container}", folder), self._peers.env, self._log)
+            folder = self.filled_folder(self._peers, container)
             some = "1" if container == "large" else "200"
             find = f"find {folder}/versions -type f -print0 | xargs -0 -P2 -n {some} sha256sum"
             runners = [
@@ -294,9 +299,9 @@ class Bench:
 
     def _verify_container(self) -> str:
         """Verify a container, with one request per file."""
-        container = self._new_container()
+        container = self.new_container()
         run_measured(
-            self._peers.upload("tilesync", self._prepare_upload_folder(), container), self._peers.env, self._log
+            self._peers.upload("tilesync", self.prepare_upload_folder(), container), self._peers.env, self._log
         )
         link = self._peers.link(container)
         runners = [
@@ -307,11 +312,10 @@ class Bench:
 
     def start(self) -> str:
         """Measure the start-up time."""
-        folder = self._new_folder()
-        run_measured(self._peers.tilesync("bench-tiny", folder), self._peers.env, self._log)
+        folder = self.filled_folder(self._peers, "tiny")
         runners = [
-            Runner("tilesync --help", lambda: [str(BIN / "tilesync"), "--help"], rounds=9),
-            Runner("tilesync mirror, nothing changed", lambda: self._peers.tilesync("bench-tiny", folder), rounds=9),
+            Runner("tilesync --help", lambda: [self._peers.program, "--help"], rounds=9),
+            Runner("tilesync mirror, nothing changed", lambda: self._peers.tilesync("tiny", folder), rounds=9),
             Runner("azcopy --help", lambda: [self._peers.azcopy("list", "tiny")[0], "--help"], rounds=9),
             Runner("rclone --help", lambda: [str(BIN / "rclone"), "--help"], rounds=9),
         ]
@@ -327,7 +331,7 @@ def set_newest_export(url: str, imodel: str, container: str, modified: str) -> N
     pages = (ROOT / "data/lists" / container).glob("*.xml")
     sizes = (re.findall(r"<Content-Length>(\d+)<", page.read_text()) for page in pages if page.stem.isdecimal())
     size = sum(int(each) for found in sizes for each in found)
-    write_export_response(ROOT / "data", url, f"bench-{imodel}", container=container, modified=modified, size=size)
+    write_export_response(ROOT / "data", url, imodel_id(imodel), container=container, modified=modified, size=size)
 
 
 def record_tables(name: str, table: str) -> None:

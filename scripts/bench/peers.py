@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data import blob_urls
-from service import SAS
+from service import SAS, imodel_id
 
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
@@ -49,9 +49,13 @@ def azcopy_path(folder: Path) -> Path:
 
 
 class Peers:
-    """Commands against the service at `url`; `state` is the folder for their other files."""
+    """Commands against the service at `url`; `state` is the folder for their other files.
 
-    def __init__(self, url: str, state: Path, tools: Path) -> None:
+    `program`: the tilesync to measure.
+    """
+
+    def __init__(self, url: str, state: Path, tools: Path, *, program: Path = BIN / "tilesync") -> None:
+        self.program = str(program)
         self._url = url
         self._state = state
         self._tools = tools
@@ -77,11 +81,11 @@ class Peers:
 
     def tilesync(self, imodel: str, folder: Path, *more: str) -> list[str]:
         """Return the command of `tilesync mirror`."""
-        return [str(BIN / "tilesync"), "mirror", imodel, str(folder), "--quiet", *more]
+        return [self.program, "mirror", imodel_id(imodel), str(folder), "--quiet", *more]
 
     def verify(self, place: Path | str, *more: str) -> list[str]:
         """Return the command of `tilesync verify`, for a folder or a link."""
-        return [str(BIN / "tilesync"), "verify", str(place), "--quiet", *more]
+        return [self.program, "verify", str(place), "--quiet", *more]
 
     def curl(self, container: str, names: Iterable[str], folder: Path, *, at_once: int) -> list[str]:
         """Download every file by its URL with curl, which cannot list, verify or resume."""
@@ -102,7 +106,7 @@ class Peers:
     def upload(self, program: str, folder: Path, container: str, *, at_once: int = 64) -> list[str]:
         """Upload a folder into a container; for tilesync the folder is a mirror."""
         if program == "tilesync":
-            return [str(BIN / "tilesync"), "mirror", str(folder), self.link(container), "--quiet"]
+            return [self.program, "mirror", str(folder), self.link(container), "--quiet"]
         files = folder / "versions/put"
         if program == "azcopy":
             how = ["--recursive", "--from-to", "LocalBlob", "--put-md5", "--output-level", "quiet"]
@@ -113,7 +117,7 @@ class Peers:
 
     def copy_container(self, container: str, target: str) -> list[str]:
         """Copy an export into another container."""
-        return [str(BIN / "tilesync"), "mirror", f"bench-{container}", self.link(target), "--quiet"]
+        return [self.program, "mirror", imodel_id(container), self.link(target), "--quiet"]
 
     def azcopy(self, verb: str, container: str, *arguments: str) -> list[str]:
         """Download with azcopy and its default settings."""

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,6 +144,11 @@ def run_nginx(state: Path, data: Path, uploads: Path, *, delay_s: float = 0.03) 
             yield f"https://127.0.0.1:{port}"
         finally:
             server.terminate()
+
+
+def imodel_id(name: str) -> str:
+    """Return the id of the iModel of that name."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
 
 def write_export_response(data: Path, url: str, imodel: str, *, container: str, modified: str, size: int) -> None:

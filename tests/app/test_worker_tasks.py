@@ -18,7 +18,6 @@ import pytest
 from tests.runtime.test_process_pool import list_worker_pids
 from tests.support.builders import export, glb, md5_base64, read_tree, tileset
 from tests.support.faults import (
-    Effect,
     blob_name,
     call_before,
     error_response,
@@ -32,6 +31,7 @@ from tests.support.faults import (
 )
 from tests.support.simulator import EXPORT, Simulator, verify
 from tilesync.app import commands
+from tilesync.demo.faults import Effect
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import FileStored, Finding
 from tilesync.jobs.versions.file_audit import FileVerifier

@@ -15,7 +15,7 @@ from tests.support.builders import IMODEL
 from tests.support.commandline import CommandResult, run_tilesync
 from tests.support.faults import error_response, is_api, is_blob_named, is_listing
 from tests.support.simulator import EXPORT, Simulator
-from tilesync.demo.fake_service import FakeRequest, FakeResponse
+from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 
 ALL_CHECKS = [
     "proxy",

@@ -22,7 +22,7 @@ import pytest
 from tests.support.azurite import AzureProxy, Azurite, BlobContent, ProxiedRequest, put_blob, set_access_policy
 from tests.support.builders import IMODEL, glb, tileset
 from tilesync.demo.city import build_city
-from tilesync.demo.fake_service import FakeService
+from tilesync.demo.fake_service import FakeBackend
 
 CONTENT_TYPES = {"json": "application/json", "glb": "model/gltf-binary", "png": "image/png"}
 ODD_NAMES = ("a+b", "a b", "100%", "%41%2F", "Zürich–日本", "q?x#y&z=1;w", "~tilde'(quote)!", "A", "deep/er/a")
@@ -54,7 +54,7 @@ def small_export(tiles: int = 40) -> dict[str, BlobContent]:
     return {"tileset.json": BlobContent(tileset(*names), CONTENT_TYPES["json"]), **blobs}
 
 
-class AzuriteService(FakeService):
+class AzuriteService(FakeBackend):
     """Mesh Export API in front of real containers: `links` makes a fresh link to one."""
 
     def __init__(self, links: Callable[[str], str], *containers: str) -> None:

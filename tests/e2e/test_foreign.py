@@ -209,7 +209,7 @@ def test_odd_values_in_the_rows_of_the_service(tmp_path: Path, value: Any) -> No
 
 def always_respond(document: Any) -> Callable[[Any], Any]:
     """Let the API always send the same response."""
-    from tilesync.demo.fake_service import FakeResponse
+    from tilesync.demo.loopback_server import FakeResponse
 
     return lambda request: FakeResponse(200, json.dumps(document).encode(), {"Content-Type": "application/json"})
 

@@ -16,19 +16,12 @@ import pytest
 
 from tests.support.builders import IMODEL, export, tileset
 from tests.support.commandline import run_tilesync
-from tests.support.faults import (
-    RequestMatcher,
-    error_response,
-    flip_last_bit,
-    is_api,
-    is_blob_named,
-    is_listing,
-    is_storage,
-)
+from tests.support.faults import error_response, flip_last_bit, is_api, is_blob_named, is_listing, is_storage
 from tests.support.simulator import EXPORT, JobOutcome, Simulator
 from tilesync.app.locations import parse_location
 from tilesync.azure.error_hints import storage_hint
 from tilesync.azure.sas import parse_sas_link
+from tilesync.demo.faults import RequestMatcher
 from tilesync.errors import LinkRefused, NotAuthorised, TilesyncError, UsageError
 from tilesync.itwin.auth import read_token_file
 from tilesync.model import Inventory

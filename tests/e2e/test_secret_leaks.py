@@ -18,7 +18,7 @@ from tests.support.builders import IMODEL, export
 from tests.support.commandline import CommandResult, run_tilesync
 from tests.support.faults import error_response, is_api, is_blob, is_listing
 from tests.support.simulator import EXPORT, Simulator
-from tilesync.demo.fake_service import FakeResponse
+from tilesync.demo.loopback_server import FakeResponse
 
 TOKEN = "opaque-token-0123456789"
 SIG = "c2lnbmF0dXJlIG9mIGEgdGVzdA+/="

@@ -18,7 +18,7 @@ from tests.support.clock import FakeClock
 from tests.support.faults import error_response, is_blob
 from tests.support.simulator import EXPORT, JobOutcome, Simulator
 from tilesync.app import commands, service
-from tilesync.demo.fake_service import FakeResponse
+from tilesync.demo.loopback_server import FakeResponse
 from tilesync.errors import NotAuthorised, TilesyncError, Unavailable, UsageError
 from tilesync.itwin.auth import (
     BearerToken,

@@ -15,7 +15,7 @@ from tests.support.builders import IMODEL, export
 from tests.support.clock import FakeClock
 from tests.support.faults import delay, error_response, is_api
 from tests.support.simulator import EXPORT, JobOutcome, Simulator
-from tilesync.demo.fake_service import FakeRequest, FakeResponse
+from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 from tilesync.errors import ExportReplaced, InvalidRequest, NoExport, NotAuthorised, TilesyncError, Unavailable
 from tilesync.events import Retried, Waiting
 from tilesync.itwin.auth import BearerToken, read_environment_token

@@ -9,8 +9,6 @@ import pytest
 
 from tests.support.builders import glb, glb_with_image, md5_base64, read_tree, tileset
 from tests.support.faults import (
-    Effect,
-    Fault,
     error_response,
     is_blob,
     is_blob_named,
@@ -21,6 +19,7 @@ from tests.support.faults import (
     truncate_body,
 )
 from tests.support.simulator import EXPORT, Simulator, verify
+from tilesync.demo.faults import Effect, Fault
 from tilesync.errors import RunError
 from tilesync.events import Retried
 from tilesync.model import Inventory

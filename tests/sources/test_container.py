@@ -25,7 +25,8 @@ from tests.support.faults import (
 )
 from tests.support.simulator import EXPORT, JobOutcome, Simulator
 from tilesync.azure.sas import parse_sas_link
-from tilesync.demo.fake_service import FakeResponse, StoredBlob
+from tilesync.demo.fake_service import StoredBlob
+from tilesync.demo.loopback_server import FakeResponse
 from tilesync.errors import (
     BlobError,
     BlobMissing,
@@ -219,7 +220,7 @@ def test_pages_without_new_blobs(service: Simulator, brings: str) -> None:
         return FakeResponse(200, xml.encode())
 
     service.add_fault(is_listing, page, times=300)
-    with pytest.raises(Unavailable, match="in a row brought nothing new"):
+    with pytest.raises(Unavailable, match="consecutive pages of the listing had nothing new"):
         run_with_container(service, lambda container, _: list_pages(container))
     assert count <= 110
 

@@ -1,45 +1,15 @@
-"""Faults of the fake service: which requests they affect, how often, and how the response changes."""
+"""Matchers and effects for faults of the fake service."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from urllib.parse import unquote
 
-from tilesync.demo.fake_service import FakeRequest, FakeResponse, storage_error
-
-RequestMatcher = Callable[[FakeRequest], bool]
-Effect = Callable[[FakeRequest, Callable[[], FakeResponse]], FakeResponse]
-"""Takes the request and a function that makes the normal response; returns the response to send."""
-
-
-@dataclass
-class Fault:
-    """Affects the first `times` requests that match `when`, after skipping `skip` of them; None: all.
-
-    Unless `optional`, a fault that was never hit fails the test. `hits` counts.
-    """
-
-    matches: RequestMatcher
-    effect: Effect
-    times: int | None = 1
-    skip: int = 0
-    optional: bool = False
-    hits: int = 0
-    seen: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def should_apply(self, request: FakeRequest) -> bool:
-        """Return whether the fault applies to this request, and count it."""
-        if not self.matches(request):
-            return False
-        with self.lock:
-            self.seen += 1
-            struck = self.seen > self.skip and (self.times is None or self.hits < self.times)
-            self.hits += struck
-        return struck
-
+from tilesync.demo.fake_service import storage_error
+from tilesync.demo.faults import Effect, RequestMatcher
+from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 
 # --- which requests ---
 

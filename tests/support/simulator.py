@@ -1,4 +1,4 @@
-"""Simulator of the service: the fake service with faults, hooks and request counts; and functions to run jobs."""
+"""Simulator of the service: the fake service with hooks and request counts; and functions to run jobs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.builders import IMODEL, export, make_stored_blobs
-from tests.support.faults import Effect, Fault, RequestMatcher, blob_name, call_before, is_blob, is_listing
+from tests.support.faults import blob_name, call_before, is_blob, is_listing
 from tilesync.app import commands
 from tilesync.app import service as services
 from tilesync.app.requests import MirrorRequest, Target
 from tilesync.azure.sas import parse_sas_link
-from tilesync.demo.fake_service import FakeRequest, FakeResponse, FakeService, StoredBlob
+from tilesync.demo.fake_service import FakeBackend, StoredBlob
+from tilesync.demo.faults import Fault, RequestMatcher
+from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 from tilesync.errors import TilesyncError
 from tilesync.events import Event
 from tilesync.jobs.run.stats import RunStats
@@ -51,28 +53,17 @@ class JobOutcome:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-class Simulator(FakeService):
-    """Fake service with faults. If the `with` block ends without an error, every declared fault must have been hit."""
+class Simulator(FakeBackend):
+    """Fake service with hooks, and functions that run jobs against it."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.faults: list[Fault] = []
         self.list_exports: Callable[[int], list[dict[str, Any]]] | None = None
         """Returns the rows of the nth listing (from 1), for tests in which they change."""
         self.extra_headers: dict[str, str] = {}
         """Headers that are added to each response of the storage, except to those of faults."""
         self.token_answer: Callable[[FakeRequest], FakeResponse] | None = None
         self._listing_count = 0
-
-    def __enter__(self) -> Simulator:
-        super().__enter__()
-        return self
-
-    def __exit__(self, kind: object = None, *more: object) -> None:
-        super().__exit__(kind, *more)
-        idle = [fault for fault in self.faults if not fault.hits and not fault.optional]
-        if kind is None and idle:
-            raise AssertionError(f"{len(idle)} declared faults were never hit: {idle}")
 
     # --- content ---
 
@@ -102,35 +93,16 @@ class Simulator(FakeService):
 
     # --- faults and hooks ---
 
-    def add_fault(self, when: RequestMatcher, effect: Effect, **how: Any) -> Fault:
-        """Declare a fault."""
-        fault = Fault(when, effect, **how)
-        self.faults.append(fault)
-        return fault
-
     def run_before_request(self, number: int, when: RequestMatcher, do: Callable[[], object]) -> Fault:
         """Call a function just before the response to the nth (from 1) matching request."""
         return self.add_fault(when, call_before(do), skip=number - 1)
 
-    def respond_api(self, request: FakeRequest) -> FakeResponse:
-        """Respond as the API, with faults."""
-        return self._answer_with_faults(request, super().respond_api)
-
     def respond_storage(self, request: FakeRequest) -> FakeResponse:
-        """Respond as the storage or the token endpoint, with faults."""
+        """Respond as the storage or the token endpoint."""
         if request.path == "/connect/token" and self.token_answer is not None:
-            return self._answer_with_faults(request, self.token_answer)
-        return self._answer_with_faults(request, self._answer_with_extra_headers)
-
-    def _answer_with_extra_headers(self, request: FakeRequest) -> FakeResponse:
+            return self.token_answer(request)
         answer = super().respond_storage(request)
         return replace(answer, headers={**answer.headers, **self.extra_headers}) if self.extra_headers else answer
-
-    def _answer_with_faults(self, request: FakeRequest, proceed: Callable[[FakeRequest], FakeResponse]) -> FakeResponse:
-        for fault in self.faults:
-            if fault.should_apply(request):
-                return fault.effect(request, lambda: proceed(request))
-        return proceed(request)
 
     def visible_exports(self) -> list[dict[str, Any]]:
         """Return the rows that the API lists now."""

@@ -229,7 +229,7 @@ def test_problems_are_counted(case: tuple[AvailabilityOracle, bytes, dict[str, b
     assert (f"{orphans} tiles are available, but not the tiles above them" in problems) == bool(orphans)
     for number in range(len(oracle.content_bits)):
         lost = oracle.lost_contents(number)
-        assert (f"{lost} of contents {number} belong to tiles that are not available" in problems) == bool(lost)
+        assert (f"content {number} is available for {lost} tiles that are not available" in problems) == bool(lost)
     deep = sum(
         oracle.tiles[index] and oracle.at.level + level >= oracle.spec.available_levels
         for index, level, *_ in oracle.locals()
@@ -293,7 +293,7 @@ def test_availability_without_template_is_a_problem() -> None:
     """Available contents without a template are a problem and are not followed."""
     found = expanded(as_json(EVERYTHING | {"contentAvailability": [ALL, ALL, NONE]}), implicit(1))
     assert list(found.contents) == ["c0/0/0/0.glb"]
-    assert found.problems == ("contents 1 are available, but the tileset has no template for them",)
+    assert found.problems == ("content 1 is available, but has no template in the tileset",)
 
 
 def test_a_wrong_count_is_a_problem() -> None:
@@ -854,7 +854,7 @@ def test_contents_are_bounded_too() -> None:
 
 def test_cells_that_are_too_deep_are_refused() -> None:
     """Cells below level 62 are refused; level 62 works."""
-    assert "its tiles reach level 63, the deepest may be 62" in refused(implicit(3, available=99), Cell(61, 0, 0))
+    assert "its tiles reach level 63, below the deepest level, 62" in refused(implicit(3, available=99), Cell(61, 0, 0))
     far = 2**60 - 1
     found = expanded(as_json(EVERYTHING), implicit(3, available=99), Cell(60, far, far))
     *_, last = found.contents

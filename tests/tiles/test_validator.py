@@ -454,7 +454,7 @@ def test_wrong_lengths(listed: int, sent: bytes) -> None:
     """Fewer or more bytes than listed are damage; the message has both numbers."""
     checked = ContentCheck(Blob("a", listed))
     checked.feed(sent)
-    with pytest.raises(BlobDamaged, match=f"{len(sent)} bytes came, the listing says {listed}"):
+    with pytest.raises(BlobDamaged, match=f"it has {len(sent)} bytes, but the listing says {listed}"):
         checked.finish()
 
 
@@ -479,7 +479,7 @@ def test_every_problem_is_reported() -> None:
     """Length, MD5 and structure are reported together, not only the first."""
     checked = ContentCheck(Blob("a.glb", 9, md5=b"\0" * 16))
     checked.feed(b"<html>")
-    with pytest.raises(BlobDamaged, match=r"6 bytes came.*MD5.*page of HTML"):
+    with pytest.raises(BlobDamaged, match=r"it has 6 bytes.*MD5.*page of HTML"):
         checked.finish()
 
 

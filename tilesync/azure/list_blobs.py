@@ -47,7 +47,7 @@ _ORDINARY_BLOB: Final = re.compile(
     rf"(?><((?!Etag|Content-[LTEM]|Last-|Resource|Name[ />])[A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_PLAIN_TEXT}</\{{}}>))*+"
     rf"</Properties>{_FLAT_ELEMENTS.format(12)}</Blob>".format(11)
 )
-"""Nine blobs in ten: properties in the order in which Azure writes them, nothing escaped."""
+"""Fastest pattern, for nine blobs in ten: properties in the order in which Azure writes them, nothing escaped."""
 
 _PAGE_FOOT: Final = re.compile(rf"</Blobs><NextMarker(?: ?/>|>({_ESCAPED_TEXT})</NextMarker>)</EnumerationResults>\Z")
 _PROPERTY: Final = re.compile(
@@ -61,11 +61,11 @@ _WANTED_ELEMENTS: Final = {
 
 
 MAX_IDLE_PAGES: Final = 100
-"""Most pages in a row without a new name: a service may return short pages, but not forever."""
+"""Maximum consecutive pages without a new name: a service may return empty pages, but not forever."""
 
 
 class PageGuard:
-    """Check that a listing comes to an end. `hint`: added to the error if it does not."""
+    """Check that a listing comes to an end. `hint`: the hint of the error if it does not."""
 
     def __init__(self, marker: str | None = None, *, hint: str | None = None) -> None:
         self._markers: set[str | None] = {marker}
@@ -76,21 +76,21 @@ class PageGuard:
     def check_page(self, last: str, marker: str | None = None) -> None:
         """Check one page: its last name (empty if it has none) and the marker of the next page.
 
-        Raises Unavailable where a marker comes twice, or too many pages bring no new name.
+        Raises Unavailable if a marker is repeated, or if too many consecutive pages have no new name.
         """
         self._idle_pages = self._idle_pages + 1 if last in self._last_names or not last else 0
         self._last_names.add(last)
         if self._idle_pages > MAX_IDLE_PAGES:
-            raise Unavailable(f"{self._idle_pages} pages of the listing in a row brought nothing new", hint=self._hint)
+            raise Unavailable(f"{self._idle_pages} consecutive pages of the listing had nothing new", hint=self._hint)
         if marker and marker in self._markers:
             raise Unavailable("the listing does not end: a page marker came twice", hint=self._hint)
         self._markers.add(marker)
 
 
 def parse_page(body: bytes) -> Page:
-    """Parse one page of List Blobs; ignore unknown elements, count folder placeholders of hierarchical accounts.
+    """Parse one page of List Blobs. Unknown elements are ignored, folder placeholders of hierarchical accounts counted.
 
-    Raises Transient for a truncated or malformed page: it is an error, and never a short inventory.
+    Raises Transient for a truncated or malformed page, which must never pass for a shorter listing.
     """
     try:
         page = _parse_azure_form(body.decode("utf-8-sig"))
@@ -109,7 +109,7 @@ def _parse_azure_form(text: str) -> Page | None:
         position = found.end()
         if found.re is _ORDINARY_BLOB:
             name, modified, etag, size, content_type, encoding, md5 = found.group(1, 3, 4, 5, 6, 7, 10)
-            blob = _build_described_blob(name, size, etag, modified, content_type, encoding, md5)
+            blob = _build_blob_from_texts(name, size, etag, modified, content_type, encoding, md5)
         else:
             fields = _parse_properties(found[2])
             blob, modified = _build_blob(_unescape(found[1]), fields), fields.get("Last-Modified")
@@ -136,11 +136,11 @@ def _parse_properties(text: str) -> dict[str, str]:
 def _build_blob(name: str, fields: Mapping[str, str]) -> Blob | None:
     """Build the blob with these properties; None for a folder placeholder. Raises ValueError, KeyError."""
     fields_in_order = ("Etag", "Last-Modified", "Content-Type", "Content-Encoding", "Content-MD5")
-    blob = _build_described_blob(name, fields["Content-Length"], *map(fields.get, fields_in_order))
+    blob = _build_blob_from_texts(name, fields["Content-Length"], *map(fields.get, fields_in_order))
     return None if fields.get("ResourceType") == "directory" else blob
 
 
-def _build_described_blob(
+def _build_blob_from_texts(
     name: str,
     length: str | None,
     etag: str | None,

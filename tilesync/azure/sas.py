@@ -1,4 +1,4 @@
-"""SAS links: parse a signed container link, read its validity, and compute when to renew it."""
+"""SAS links: parse a signed container link, read how long it is valid, and compute when to renew it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def parse_sas_link(href: str, *, fetched: float = 0.0) -> SasUrl:
 
 
 def guess_folder_depths(link: SasUrl) -> list[int]:
-    """Guess how many of the last segments of a link's path are a folder in its container, the likeliest first.
+    """Guess how many segments at the end of a link's path are a folder inside its container; likeliest guess first.
 
     Source: "Resource URI syntax" (Blob service): the container is the first segment of the path; for an emulator, the
     segment after the account. Elsewhere (a CDN, a proxy) more segments may come before it. "Create a service SAS":
@@ -72,7 +72,7 @@ def guess_folder_depths(link: SasUrl) -> list[int]:
 
 
 def parse_expiry(query: str) -> datetime | None:
-    """Parse the earliest end that a signed query states; None if it states none that can be read."""
+    """Parse the earliest expiry that a signed query states; None if it states none that can be read."""
     fields = dict(pair.partition("=")[::2] for pair in query.split("&"))
     ends = [_parse_sas_time(unquote(fields.get("se", ""))), _parse_policy_time(fields.get("Policy", ""))]
     return min((end for end in ends if end is not None), default=None)
@@ -110,30 +110,30 @@ def _parse_policy_time(text: str, condition: str = "DateLessThan") -> datetime |
 
 
 RENEWAL_MARGIN = timedelta(minutes=5)
-"""A long-lived link is renewed this long before its end; a short-lived one when 20 % of its life is left."""
+"""A link is renewed this long before it expires, or when 20 % of its life is left, whichever is later."""
 
 
 MAX_LINK_AGE = timedelta(minutes=50)
-"""A link is renewed this long after its fetch even if it states a later end: the service promises only one hour."""
+"""A link is renewed at this age even if it states a later expiry, since the service promises only one hour."""
 
 
 MIN_RENEWAL_INTERVAL = timedelta(seconds=60)
-"""Shortest wait before the next early renewal, after one that did not move the expiry."""
+"""Minimum time until the next renewal if the last one returned a link with the same expiry."""
 
 
 def time_left(link: SasUrl, now: datetime) -> timedelta | None:
-    """Compute how long a link is still valid at `now`; None for a link that states no end."""
+    """Compute how long a link is still valid at `now`; None if it states no expiry."""
     return None if link.expires is None else link.expires - now
 
 
 def is_expired(link: SasUrl, now: datetime) -> bool:
-    """Return whether a link has expired; a link that states no end never does."""
+    """Return whether a link has expired; a link without a stated expiry never does."""
     remaining = time_left(link, now)
     return remaining is not None and remaining <= timedelta()
 
 
 def time_until_renewal(link: SasUrl, old: SasUrl | None, now: datetime) -> timedelta:
-    """Compute how long a link that was just fetched, in place of `old`, is used before the next renewal."""
+    """Compute the time until the next renewal of a link that was just fetched to replace `old`."""
     remaining = time_left(link, now)
     wait = (
         MAX_LINK_AGE

@@ -4,7 +4,6 @@ browser_client   HTTP client without identity, like a browser
 commands         assembly of the doctor commands, and viewer URLs
 environment      checks of this machine: proxies, certificate authorities
 hosting_checks   checks of a destination: stored files, then its public URL
-protocols        protocols that the checks use
 public_url       public URL of a destination in an object store
 remedies         hints for Azure containers and S3 buckets, as commands
 response_rules   rules for HTTP responses: caching, CORS, types, encodings, ranges

@@ -24,8 +24,11 @@ OBSERVED_HEADERS = (
 """Response headers that the checks read; a repeated header has all its values, as browsers combine them."""
 
 
-class HttpBrowserClient:
-    """Send requests through a connection pool; http:// is allowed, since the requests contain no secrets."""
+class BrowserClient:
+    """HTTP client without identity, like a browser. Sends one request each, and follows no redirect.
+
+    It allows http://, since the requests contain no secrets.
+    """
 
     def __init__(self, client: SyncBlobClient) -> None:
         self._client = client

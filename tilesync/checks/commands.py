@@ -107,7 +107,7 @@ class StoreAddress(NamedTuple):
 
 async def check_hosting(request: HostingRequest, observe: Observer) -> None:
     """Check the stored files, and request them as viewers do. Raises the error of the first failed check."""
-    from tilesync.checks.browser_client import HttpBrowserClient
+    from tilesync.checks.browser_client import BrowserClient
     from tilesync.checks.hosting_checks import HostingChecks, PublicAccess, StoredMirror
     from tilesync.checks.runner import run_checks
     from tilesync.transport.blob_client_sync import open_sync_client
@@ -125,9 +125,7 @@ async def check_hosting(request: HostingRequest, observe: Observer) -> None:
             )
             viewer_page = ViewerPage(request.origin or EXAMPLE_ORIGIN, any_origin=request.origin is None)
             has_state = is_folder(request.target.location)
-            public_access = PublicAccess(
-                address.url, HttpBrowserClient(client), viewer_page, address.remedies, has_state
-            )
+            public_access = PublicAccess(address.url, BrowserClient(client), viewer_page, address.remedies, has_state)
         await run_checks(
             HostingChecks(StoredMirror(open_files, str(request.target.location)), public_access).iter_checks(), observe
         )

@@ -1,13 +1,12 @@
-"""Hosting checks: the stored files of a destination, then its public URL, as a browser requests it."""
+"""Hosting checks: check the stored files of a destination, then its public URL as a browser would."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from tilesync.checks import response_rules
-from tilesync.checks.protocols import BrowserClient
 from tilesync.checks.remedies import Remedies
 from tilesync.checks.response_rules import SampleFile, SampleResponses, ViewerPage
 from tilesync.checks.result import CheckResult, CheckStatus
@@ -22,24 +21,27 @@ from tilesync.model.storage import HttpResponse
 from tilesync.protocols import ReadOnlyPublication, StoredFiles
 from tilesync.runtime.threads import run_in_thread
 
+if TYPE_CHECKING:
+    from tilesync.checks.browser_client import BrowserClient
+
 MAX_SAMPLED_KINDS = 8
-"""Maximum number of kinds of files to request, besides the file whose name must be quoted."""
+"""Maximum number of kinds of files to request, besides the file whose name must be percent-encoded."""
 
 QUOTED_CHARS = frozenset(" +%#?&;=[]'()")
-"""ASCII characters in names that servers and proxies misread unless they are quoted, like all non-ASCII ones."""
+"""ASCII characters that servers and proxies misread unless they are percent-encoded, as all non-ASCII ones are."""
 
 DEFAULT_SERVING = CachePolicy()
 
 
 class StoredMirror(NamedTuple):
-    """Stored files of a destination: `open` returns the readers, or raises the reason why it cannot."""
+    """Stored files of a destination. `open` returns their readers, or raises an error with the reason."""
 
     open: Callable[[], tuple[StoredFiles, ReadOnlyPublication]]
     display_name: str
 
 
 class PublicAccess(NamedTuple):
-    """Public URL of a destination, client and page of the viewer, hints. `has_state`: a state folder must be hidden."""
+    """Public URL of a destination, with the client that requests it. `has_state`: there is a state folder to hide."""
 
     url: str
     browser: BrowserClient
@@ -191,7 +193,7 @@ class HostingChecks:
         return response_rules.check_cors(responses, self._required_access.viewer_page, self._required_access.remedies)
 
     async def _check_preflight(self) -> CheckResult:
-        """Also without public read access: a store answers OPTIONS by its CORS rules alone."""
+        """Check OPTIONS even if the pointer is not public: a store answers it by its CORS rules alone."""
         if self._pointer_response is None:
             return CheckResult("not checked, because nothing answers there", CheckStatus.SKIPPED)
         headers = {"Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": "range"}
@@ -228,9 +230,9 @@ async def _return_result(result: CheckResult) -> CheckResult:
 
 
 def choose_samples(stored_files: Iterator[StoredFile]) -> tuple[list[StoredFile], str | None]:
-    """Choose the smallest file of each kind, by file extension, JSON and GLB first; and one whose name must be quoted.
+    """Choose the smallest file of each extension, JSON and GLB first, and one whose name must be percent-encoded.
 
-    Also returns the name that must be quoted, None if there is none.
+    The second result is that name, or None if no name must be percent-encoded.
     """
     smallest: dict[str, StoredFile] = {}
     quoted: StoredFile | None = None

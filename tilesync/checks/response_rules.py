@@ -1,4 +1,6 @@
-"""Response rules: HTTP responses that a viewer in a browser needs. A broken rule raises, with a hint.
+"""Response rules: check the HTTP responses of a server for what a viewer in a browser needs.
+
+A failed check raises an error with a hint.
 
 Sources: Fetch Standard, "CORS protocol"; RFC 9110, sections 8.3, 8.4, 14; RFC 9111, section 5.2.2; RFC 8246.
 """
@@ -24,27 +26,27 @@ from tilesync.model import POINTER
 from tilesync.model.storage import HttpResponse, ObjectHeaders
 
 MAX_POINTER_CACHE_S: Final = 60
-"""Seconds that a pointer may be cached: longer, and viewers show an old export."""
+"""Maximum seconds that a pointer may be cached: after a publication, viewers show the old export for so long."""
 
 MIN_FILE_CACHE_S: Final = 86_400
-"""Seconds that a file of a version should be cached at least: it never changes."""
+"""Minimum seconds that a file of a version should be cached, since it never changes."""
 
 _OCTET_STREAM: Final = "application/octet-stream"
 _TYPED_EXTENSIONS: Final = (".json", ".glb", ".gltf", ".png", ".jpg", ".jpeg", ".webp", ".ktx2")
-"""Extensions that servers know a media type for; other files may be `application/octet-stream`, or have none."""
+"""Extensions that need a media type of their own; other files may have `application/octet-stream` or no type."""
 
 _VERSION_REFERENCE: Final = re.compile(rb'"(?:[^"\\]*/)?versions/([A-Za-z0-9._-]+)/')
 
 
 class ViewerPage(NamedTuple):
-    """Page of a viewer. `origin`: sent with requests; `any_origin`: it is an example, and all origins need access."""
+    """Web page of a viewer. `origin` is sent with requests. `any_origin`: it is an example, all must be allowed."""
 
     origin: str
     any_origin: bool
 
     @property
     def allowed_origin(self) -> str:
-        """Origin that must be allowed."""
+        """Origin that the server must allow, or `*`."""
         return ANY_ORIGIN if self.any_origin else self.origin
 
 
@@ -155,7 +157,10 @@ def _allows_origin(response: HttpResponse, origin: str) -> bool:
 
 
 def check_preflight(response: HttpResponse, viewer_page: ViewerPage, remedies: Remedies) -> CheckResult:
-    """Check that a page of another origin may send Range. Few viewers do, and newer browsers send no preflight."""
+    """Check that a page of another origin may send Range.
+
+    This is only a warning: few viewers send Range, and newer browsers send no preflight for it.
+    """
     headers = {part.strip().lower() for part in response.headers.get("access-control-allow-headers", "").split(",")}
     allows_range = 200 <= response.status < 300 and bool(headers & {ANY_ORIGIN, "range"})
     allows_origin = _allows_origin(response, viewer_page.origin)
@@ -200,14 +205,14 @@ def _matches_manifest(responses: SampleResponses) -> bool:
 
 
 def check_quoted_name(responses: Sequence[SampleResponses], quoted_name: str | None) -> CheckResult:
-    """Check that a file is served whose name must be quoted."""
+    """Check that the file whose name must be percent-encoded in a URL is served."""
     if quoted_name is None:
-        return CheckResult("no stored file has a name that must be quoted", CheckStatus.SKIPPED)
+        return CheckResult("no stored file has a name that must be percent-encoded", CheckStatus.SKIPPED)
     if any(each.sample.path == quoted_name and each.full.status == 200 for each in responses):
         return CheckResult(f"`{quoted_name}` is served")
     raise DestinationError(
         f"`{quoted_name}` is not served",
-        hint="a rewrite rule or proxy changes quoted characters (%20, %2B, %25), for example by decoding twice",
+        hint="a rewrite rule or proxy changes percent-encoded characters (%20, %2B, %25), perhaps by decoding twice",
     )
 
 
@@ -290,7 +295,7 @@ def _is_valid_range(sample: SampleFile, response: HttpResponse) -> bool:
 
 
 def check_caching(responses: Sequence[SampleResponses], remedies: Remedies) -> CheckResult:
-    """Check that files of a version, which never change, are cached for long."""
+    """Check that files of a version, which never change, may be cached for a long time."""
     short = [each for each in responses if not _is_long_lived(each.full.headers.get("cache-control", ""))]
     if not short:
         return CheckResult(responses[0].full.headers["cache-control"])

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from tilesync.azure.sas import time_left
-from tilesync.checks.protocols import ServiceProber
 from tilesync.checks.result import CheckResult, CheckStatus
 from tilesync.checks.runner import Check
+from tilesync.checks.service_probe import ServiceProbe
 from tilesync.core.wording import format_count
 from tilesync.errors import NotAuthorised, Unavailable
 from tilesync.itwin.jwt import token_expiry
@@ -33,7 +33,7 @@ class ServiceChecks:
 
     def __init__(
         self,
-        prober: ServiceProber,
+        prober: ServiceProbe,
         selector: Selector,
         clock: Clock,
         *,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from tilesync.azure.error_hints import READ_PERMISSION_HINT, storage_hint
 from tilesync.azure.responses import classify_storage_response, parse_storage_error_code
 from tilesync.azure.sas import guess_folder_depths
-from tilesync.checks.protocols import Credential
 from tilesync.core.http_status import Verdict, raise_for_status
 from tilesync.core.urls import check_scheme
 from tilesync.errors import ExportReplaced, Incomplete, NotAuthorised, Transient, Unavailable
@@ -24,8 +23,18 @@ from tilesync.transport.retry_after import retry_after_seconds
 T = TypeVar("T")
 
 
+class Credential(NamedTuple):
+    """Credential of an identity. `lifetime_s`: its lifetime in seconds when it was issued, if stated."""
+
+    text: Secret
+    lifetime_s: float | None
+
+
 class ServiceProbe:
-    """Send requests to the API with an identity that is created on first use, and to containers by their links."""
+    """Requests to the API with an identity that is created on first use, and to containers by their links.
+
+    One request for each question. Raises the RunErrors.
+    """
 
     def __init__(
         self, api_url: str, make_identity: Callable[[], BearerToken | ShareKey], clients: SourceClients
@@ -72,7 +81,10 @@ class ServiceProbe:
         return resolution.export
 
     async def can_list(self, link: SasUrl) -> bool:
-        """Return whether the link can list: requests a page of one blob."""
+        """Return whether the link can list: requests a page of one blob.
+
+        Raises ExportReplaced if the container is gone.
+        """
 
         async def accept(response: ApiResponse) -> bool:
             verdict, _ = await _classify_response(response, "the container's listing", {Verdict.DENIED})

@@ -78,10 +78,13 @@ INVENTORY_OPTIONS = combine_decorators(
         "--include",
         multiple=True,
         metavar="GLOB",
-        help="Only files whose name matches (`*.glb`, `tiles/**`); repeatable.",
+        help="Mirror only files whose name matches (`*.glb`, `tiles/**`); repeatable.",
     ),
     option(
-        "--exclude", multiple=True, metavar="GLOB", help="No files whose name matches; overrides --include; repeatable."
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="Leave out files whose name matches, even if --include matches too; repeatable.",
     ),
     option(
         "--allow-missing",
@@ -156,7 +159,7 @@ RETENTION_OPTIONS = combine_decorators(
     ),
 )
 
-STATE_DIR_OPTION = option("--state-dir", type=FilePathType(), help="Folder of the state, if not the default.")
+STATE_DIR_OPTION = option("--state-dir", type=FilePathType(), help="Folder for the state of DEST, if not the default.")
 AZURE_ENDPOINT_OPTION = option(
     "--azure-endpoint",
     is_eager=True,
@@ -183,7 +186,7 @@ CACHE_OPTIONS = combine_decorators(
     option("--cache-control", metavar="TEXT", help="Cache-Control of the files in a version.  [default: immutable]"),
     option("--pointer-cache-control", metavar="TEXT", help="Cache-Control of the pointer.  [default: no-cache]"),
 )
-NO_PROGRESS_OPTION = option("--no-progress", is_flag=True, help="No progress bar, and no progress line every minute.")
+NO_PROGRESS_OPTION = option("--no-progress", is_flag=True, help="Show no progress bar, and print no line every minute.")
 
 
 def wait_option(default: str) -> Callable[[F], F]:

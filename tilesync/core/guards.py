@@ -34,8 +34,8 @@ def has_only_root(files: int, excluded: int) -> bool:
 def guard_against_shrinking(version: Version, current: Version | None) -> None:
     """Raise GuardTripped if a version has less than half the files or bytes of the current one.
 
-    Bytes of packed and unpacked files are not compared. With other filters fewer files are expected, unless only the
-    root tileset remains: then a glob was probably mistyped.
+    Bytes are not compared if only one of the two versions is decoded. With other filters, fewer files are expected,
+    but if only the root tileset remains, a glob was probably mistyped.
     """
     if current is None or current.serial == version.serial:
         return
@@ -48,8 +48,8 @@ def guard_against_shrinking(version: Version, current: Version | None) -> None:
                 " intended",
             )
         return
-    fewer = version.content is current.content and version.bytes * 2 < current.bytes
-    if fewer or version.files * 2 < current.files:
+    has_fewer_bytes = version.content is current.content and version.bytes * 2 < current.bytes
+    if has_fewer_bytes or version.files * 2 < current.files:
         raise GuardTripped(
             f"version {version.name} has {version.files:,} files of {version.bytes:,} bytes, less than half of what is"
             f" published ({current.files:,} files of {current.bytes:,} bytes)",

@@ -1,4 +1,4 @@
-"""Manifest of a version: writing and reading of its lines."""
+"""Manifest of a version: make and parse its lines."""
 
 from __future__ import annotations
 
@@ -49,9 +49,11 @@ def make_header(
 
     `export` is the service's own record, reduced to known fields. `container` is the URL of the container without its
     query. `missing_names` are files that are referenced but not in the container. `unheld` has a sentence for each
-    reference that no copy can store. `missing` counts both. Only if there are any, `damaged_names` lists stored files
-    that are broken in the container too, and `elsewhere` has a sentence for each file that leads viewers of a copy to
-    another place. `content` is written only if files may be stored unpacked.
+    reference that no copy can store. `missing` counts both.
+
+    These are written only if they say something. `damaged_names`: stored files that are broken in the container too.
+    `elsewhere`: a sentence for each file whose URIs lead viewers of a copy away from it. `content`: files may be stored
+    unpacked.
     """
     return {
         "version": version.name,
@@ -101,8 +103,8 @@ def make_line(stored: StoredFile) -> dict[str, Any]:
 def _proof_kind(stored: StoredFile) -> str:
     """Return the evidence for a file that was copied by the storage service.
 
-    In a single request the service compares the MD5; in several it does not. Source: "Put Blob From URL", "Put Block
-    From URL".
+    The service compares the MD5 of a blob that it copies in a single request, but not of one that it copies in blocks.
+    Source: "Put Blob From URL", "Put Block From URL".
     """
     return "service-md5" if stored.blob.size <= MAX_SINGLE_COPY_BYTES else "service"
 
@@ -119,8 +121,8 @@ def _format_epoch(seconds: int) -> str | None:
 def read_header(document: Mapping[str, Any], *, name: str) -> Version:
     """Parse the first line of the manifest `name` into a version.
 
-    Raises KeyError or ValueError for any other line: others can write to the place of a manifest, and the name of a
-    version becomes a path.
+    Raises KeyError or ValueError for any other line. The check is strict because other programs may write to the
+    destination, and the name of a version becomes a path.
     """
     record = sanitize_record(read_mapping(read_mapping(document)["export"]))
     if document["version"] != name or make_version_name(name) != name:
@@ -152,7 +154,7 @@ def read_header(document: Mapping[str, Any], *, name: str) -> Version:
 
 
 def is_known_defect(subject: str, message: str, defects: Collection[str]) -> bool:
-    """Return whether a defect of a file is among the known ones, in whatever words a release described it.
+    """Return whether a defect of a file is among the known ones, even if an earlier release worded it differently.
 
     `message` is `subject`, a colon and a sentence.
     """
@@ -169,8 +171,8 @@ def read_defects(header_line: Mapping[str, Any]) -> frozenset[str]:
 def read_line(document: Mapping[str, Any]) -> StoredFile:
     """Parse the line of one file.
 
-    The manifest has no mtime, so it is 0. An impossible time counts as none. Raises KeyError or ValueError for any
-    other line.
+    The mtime of the file is 0, as the manifest has none. An impossible `last_modified` counts as unknown. Raises
+    KeyError or ValueError for any other line.
     """
     stored = read_optional(read_mapping(document).get("stored"), read_mapping)
     blob_fields = document if stored is None else stored
@@ -206,7 +208,7 @@ def _parse_epoch(value: Any) -> int | None:
 
 
 def read_latest(data: bytes) -> Mapping[str, Any] | None:
-    """Parse `latest.json`; None if tilesync did not write it, or if it is not whole."""
+    """Parse `latest.json`; None if tilesync did not write it, or if it is incomplete."""
     try:
         document = read_mapping(parse_json(data, max_bytes=MAX_LATEST_BYTES))
         read_text(document["version"]), read_text(document["manifest"])
@@ -216,4 +218,4 @@ def read_latest(data: bytes) -> Mapping[str, Any] | None:
 
 
 MAX_LATEST_BYTES = 1 << 20
-"""Maximum bytes of `latest.json`, which has a few hundred."""
+"""Maximum bytes of `latest.json`. A real one has a few hundred."""

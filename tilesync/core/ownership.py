@@ -1,6 +1,6 @@
-"""Ownership of a destination: the iModel whose exports it has, or the container if no iModel is known.
+"""Ownership of a destination: the iModel whose exports it stores, or the container if no iModel is known.
 
-An owner is a text: the id of an iModel, or the URL of a container without its query. An empty text means unknown.
+An owner is a string: the id of an iModel, or the URL of a container without its query. An empty one means unknown.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class RequestedOwner:
-    """Owner of the exports that a run asks for, and the id of its export, which is None until SOURCE is resolved."""
+    """Owner of the exports that a run mirrors. `export` is the id of its export, or None until SOURCE is resolved."""
 
     owner: str
     export: str | None = None
 
     def with_export(self, export: Export) -> RequestedOwner:
-        """Return a copy with the resolved export, whose owner is used if none was given."""
+        """Return a copy for the resolved export. If no owner was given, that of the export is used."""
         container_url = export.stored_version.container_url if export.stored_version is not None else ""
         container_url = export.link.base if export.link is not None and not container_url else container_url
         return replace(self, owner=self.owner or export.imodel or container_url, export=export.id)
@@ -37,8 +37,8 @@ class RequestedOwner:
 class OwnerMatch(Enum):
     """Result of comparing the owner of a destination with the requested one.
 
-    `UNSURE`: only the export can decide, and it is not known yet. `SAME_EXPORT`: another owner name, but the
-    destination has this export.
+    `SAME_EXPORT`: the owners differ, but the destination has the requested export, so they mean the same. `UNSURE`:
+    the export or the versions of the destination must be known to decide.
     """
 
     SAME = "same"
@@ -52,9 +52,9 @@ def compare_owner(owner: str, requested: RequestedOwner, version_names: Iterable
 
     `version_names`: the versions of the destination; None if not read yet.
 
-    An export belongs to one iModel, so a container belongs to the iModel if an export of it is stored here. Two
-    containers with the same name are the same only if the name is an id from the service: one may be a CDN address, for
-    example.
+    An iModel and a container, or two URLs of a container (one may be that of a CDN), are the same owner if the
+    destination already has the requested export, because an export belongs to one iModel. For two URLs the id of the
+    export must be a GUID: only the service's ids are unique.
     """
     if owner and requested.owner and same_owner(owner, requested.owner):
         return OwnerMatch.SAME
@@ -76,7 +76,7 @@ def compare_owner(owner: str, requested: RequestedOwner, version_names: Iterable
 
 
 def merge_owner(owner: str, requested: RequestedOwner, match: OwnerMatch) -> str:
-    """Return the owner of a destination after it took the requested export: an iModel is preferred to its container."""
+    """Return the owner to record when a destination gets an export; an iModel is preferred to a container."""
     if match is OwnerMatch.OTHER or not owner:
         return requested.owner or owner
     is_imodel_found = (
@@ -104,7 +104,7 @@ def describe_owner(owner: str) -> str:
 
 
 def make_owner_record(owner: str, *, stated: bool) -> dict[str, Any]:
-    """Make the owner record of a destination; `stated`: a person confirmed it with --adopt."""
+    """Make the owner record of a destination. `stated`: a person confirmed the owner with --adopt."""
     return {"owner": owner, **({"stated": True} if stated else {}), "tilesync": __version__}
 
 
@@ -114,9 +114,7 @@ def is_owner_stated(record: Mapping[str, Any] | None) -> bool:
 
 
 def read_owner(record: Mapping[str, Any] | None) -> str | None:
-    """Return the owner in a record or in `latest.json`; None if it has none or an invalid one, as others can write
-    there.
-    """
+    """Return the owner in a record or in `latest.json`; None if it has none, or if another program wrote nonsense."""
     owner = (record or {}).get("owner")
     return owner if isinstance(owner, str) and owner else None
 
@@ -168,12 +166,12 @@ _MAX_NAMES_IN_MESSAGE: Final = 3
 
 
 def find_foreign_entries(names: Iterable[str]) -> list[str]:
-    """Return the names at the top of a place that a person put there on purpose, sorted."""
+    """Return the names, sorted, without those that file systems and desktops create by themselves."""
     return sorted(name for name in names if not _is_ignored(name))
 
 
 def find_reserved_names(names: Iterable[str]) -> list[str]:
-    """Return the names that tilesync itself writes, in any case: some file systems and viewers ignore case."""
+    """Return the names that tilesync itself writes, in upper or lower case: some file systems ignore the case."""
     return sorted(name for name in names if name.lower() in RESERVED_NAMES)
 
 

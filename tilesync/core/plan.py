@@ -23,17 +23,17 @@ class Action(StrEnum):
 
 
 class Decision(NamedTuple):
-    """Action and its reason, in words for a person."""
+    """An action, and its reason as text for a person."""
 
     action: Action
     reason: str
 
 
 def decide(blob: Blob, stored: StoredFile | None) -> Decision:
-    """Decide to keep a stored file or to fetch its blob.
+    """Decide whether to keep a stored file or to fetch its blob.
 
-    Keep it if the listing proves the same content: by the SHA-256 of a manifest, which also proves a difference; else
-    by ETag, else by MD5. Fetch all others.
+    The file is kept if the listing proves that the content is the same. A SHA-256, which only a listing made from a
+    manifest has, decides alone; without one, an equal ETag or an equal MD5 is proof.
     """
     if stored is None:
         return Decision(Action.FETCH, "not stored yet")
@@ -54,17 +54,17 @@ def decide(blob: Blob, stored: StoredFile | None) -> Decision:
 
 
 def is_same_unpacked(blob: Blob, stored: StoredFile) -> bool:
-    """Return whether an unpacked file matches the listed one, which comes from a copy that is unpacked too."""
+    """Return whether an unpacked stored file equals the listed one; then SOURCE is a mirror that was unpacked too."""
     return stored.unpacked is not None and blob.sha256 == stored.sha256 and blob.size == stored.size
 
 
 @dataclass(frozen=True, slots=True)
 class VersionChoice:
-    """Version that a run works on, with its filters and content form.
+    """Version that a run works on, with its filters and its content, stored or decoded.
 
     `unfinished`: an unpublished version to continue. `existing`: the last published version of the same export.
-    `is_unchanged`: it still is the export, according to the service. `candidates`: published versions to compare files
-    with; `existing` is the first.
+    `is_unchanged`: according to the service, the export has not changed since `existing`. `candidates`: published
+    versions to compare files with; `existing` is the first.
     """
 
     unfinished: Version | None
@@ -80,9 +80,10 @@ def choose_version(
 ) -> VersionChoice:
     """Choose among the versions of one export, given in the order in which they were begun.
 
-    A published version with other globs counts as another version; an unfinished one takes the new globs. Other content
-    always means another version. An export read from a stored version may have several candidates: the one with the
-    same time and name comes first. If its files are unpacked, they stay so: nobody can pack them again byte by byte.
+    Published versions with other globs are ignored; an unfinished one is continued with the new globs. Versions with
+    other content are always ignored. If the export is read from another mirror, there may be several candidates: the
+    one with the same time and name comes first. If the files of that mirror are unpacked, those of this version are
+    too: packing them again would not restore the same bytes.
     """
     if export.stored_version is not None:
         globs = narrow_globs(export.stored_version.globs, globs)

@@ -1,7 +1,7 @@
 """Safety of blob names: which can be stored in object stores, in folders, and in folders on Windows.
 
-A container is untrusted input, so each name is checked before anything is written. A name that only Windows cannot
-store is stored elsewhere with a warning, since an archive may later be unpacked on another system.
+A container is untrusted input, so each name is checked before anything is written. If only Windows cannot store a name,
+other systems store it with a warning, because the files may be copied to Windows later.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _SUSPECT_IN_LINES = re.compile(
     r"(?:^|/)(?:\.{0,2}(?:/|$)|con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])|\.(?:/|$)|^.:|\\|[\x00-\x09\x0b-\x1f\x7f]",
     re.IGNORECASE | re.MULTILINE,
 )
-"""Suspect parts in names joined by line breaks; it cannot see a line break within a name."""
+"""Suspect parts in names joined by line breaks. It does not detect a name that itself contains a line break."""
 
 
 def are_all_safe(names: Sequence[str], *, path_bytes: int = 0) -> bool:
     """Return whether one quick check of all names together proves each of them safe.
 
-    Most names pass. Names that only Windows cannot store may pass too. False means that each must be checked.
+    Names that only Windows cannot store may pass. False means that each name must be checked by itself.
     """
     longest = min(MAX_SEGMENT_BYTES, path_bytes or MAX_SEGMENT_BYTES)
     joined = "\n".join(names)
@@ -60,8 +60,8 @@ def are_all_safe(names: Sequence[str], *, path_bytes: int = 0) -> bool:
 def find_problem(name: str, *, path_bytes: int = 0, windows: bool = False, reserved: str = "") -> str | None:
     """Return why a folder cannot store `name`, or None if it can.
 
-    `path_bytes`: longest relative path below the folder of the version, in bytes of UTF-8 (0: no limit). `reserved`: a
-    folder name there that belongs to tilesync. `windows`: also check the rules that apply only on Windows. Source:
+    `path_bytes`: longest path that fits below the folder of the version, in bytes of UTF-8 (0: no limit). `reserved`:
+    name of tilesync's own folder in that folder. `windows`: also check the rules that apply only on Windows. Source:
     Microsoft, "Naming Files, Paths, and Namespaces".
     """
     size = len(name) if name.isascii() else len(name.encode(errors="surrogatepass"))
@@ -89,9 +89,10 @@ def _explain_problem(name: str, size: int, path_bytes: int, *, windows: bool) ->
 
 
 def find_universal_problem(name: str) -> str | None:
-    """Return why no destination can store `name`, since no URL can ask for it; None if one can.
+    """Return why no destination can store `name`; None if one can.
 
-    Source: WHATWG URL, "path state": dot segments and control characters vanish, a backslash becomes a slash.
+    A file is useless if no URL can name it. Source: WHATWG URL, "path state": dot segments and control characters
+    vanish, a backslash becomes a slash.
     """
     if not name:
         return "is empty"
@@ -126,17 +127,18 @@ def _windows_problem(name: str, segments: Sequence[str]) -> str | None:
     return "has a Windows device name" if any(map(_DEVICE_NAME.fullmatch, segments)) else None
 
 
-def raise_if_unsafe(bad: Sequence[tuple[str, str]], where: str, *, elsewhere: str = "") -> None:
+def raise_if_unsafe(bad: Sequence[tuple[str, str]], verdict: str, *, elsewhere: str = "") -> None:
     """Raise UnsafeName if there are bad names, each given with its reason.
 
-    `elsewhere` ends the hint if another destination could store any of them.
+    The message says "the container names files that `verdict`". `elsewhere` is added to the hint if another destination
+    could store any of the names.
     """
     if bad:
         named = "; ".join(f"{quote_name(name)} {why}" for name, why in bad[:_MAX_NAMES_IN_MESSAGE])
         more = f"; and {len(bad) - _MAX_NAMES_IN_MESSAGE:,} more" if len(bad) > _MAX_NAMES_IN_MESSAGE else ""
         alternative = "" if all(find_universal_problem(name) for name, _ in bad) else elsewhere
         hint = f"none of these files was written; {make_exclude_hint([name for name, _ in bad])}{alternative}"
-        raise UnsafeName(f"the container names files that {where}: {named}{more}", hint=hint)
+        raise UnsafeName(f"the container names files that {verdict}: {named}{more}", hint=hint)
 
 
 def make_exclude_hint(names: Sequence[str]) -> str:
@@ -147,7 +149,7 @@ def make_exclude_hint(names: Sequence[str]) -> str:
 
 
 def _is_typable(name: str) -> bool:
-    """Return whether a person can type a name on a command line."""
+    """Return whether a name can be typed on a command line."""
     return len(name) <= MAX_NAME_CHARS and name.isprintable()
 
 

@@ -1,11 +1,13 @@
 """Demo of `tilesync demo`: a fake service on loopback, and a generated city for it.
 
-buildings      a city block and its levels of detail
-city           the whole city as a 3D Tiles export
-city_plan      random plans for blocks, by kind of neighbourhood
-fake_service   a fake Mesh Export API and Azure storage; tests use it too
-geometry       walls, roofs and turned shapes as faces
-glb            encode a mesh as binary glTF
-scenario       the fake service of the demo, with its faults
-textures       textures as PNG
+buildings        a city block and its levels of detail
+city             the whole city as a 3D Tiles export
+city_plan        random plans for blocks, by kind of neighbourhood
+fake_service     a fake Mesh Export API and Azure storage; `tilesync.testing` and tests use it too
+faults           faults that affect some requests
+geometry         walls, roofs and turned shapes as faces
+glb              encode a mesh as binary glTF
+loopback_server  HTTP/1.1 server
+scenario         the fake service of the demo, with its faults
+textures         textures as PNG
 """

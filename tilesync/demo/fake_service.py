@@ -10,19 +10,16 @@ import base64
 import hashlib
 import hmac
 import json
-import socket
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
-from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode
 from xml.sax.saxutils import escape
 
-Headers = dict[str, str]
+from tilesync.demo.faults import Effect, Fault, RequestMatcher
+from tilesync.demo.loopback_server import FakeRequest, FakeResponse, LoopbackServer, http_date
 
 
 @dataclass
@@ -40,41 +37,10 @@ class StoredBlob:
         self.etag = self.etag or f"0x8D{hashlib.sha256(self.data).hexdigest()[:13].upper()}"
 
 
-@dataclass
-class FakeRequest:
-    """A request as received."""
+class FakeBackend:
+    """Fake service that can be changed while it runs; `requests` records every request. Runs in its `with` block.
 
-    path: str
-    query: dict[str, str]
-    headers: Any
-    body: bytes = b""
-
-    @property
-    def is_listing(self) -> bool:
-        """Return whether the request lists a container."""
-        return self.query.get("comp") == "list"
-
-    @property
-    def is_api(self) -> bool:
-        """Return whether the request goes to the Mesh Export API."""
-        return self.path.startswith("/mesh-export")
-
-
-@dataclass
-class FakeResponse:
-    """A response. With `sent_bytes`, only so many bytes of the body are sent, then the connection breaks. Without
-    `has_content_length`, no header states the length, and the body ends with the connection.
-    """
-
-    status: int
-    body: bytes = b""
-    headers: Headers = field(default_factory=dict)
-    sent_bytes: int | None = None
-    has_content_length: bool = True
-
-
-class FakeService:
-    """Fake service that can be changed while it runs; `requests` records every request.
+    If the block ends without an error, every declared fault must have been hit.
 
     `link_lifetime` starts when a link is created; a link becomes valid `link_start_delay` after that. `delay_s`
     delays each response of the storage. `clock_offset`: how far the clock of this server is ahead of the machine's.
@@ -93,10 +59,11 @@ class FakeService:
         self.containers: dict[str, dict[str, StoredBlob]] = {}
         self.revoked_before = 0
         self.requests: list[FakeRequest] = []
+        self.faults: list[Fault] = []
         self._key = b"a key of the fake service"
         self._lock = threading.Lock()
         self._links_issued = 0
-        self._server: ThreadingHTTPServer | None = None
+        self._server: LoopbackServer | None = None
 
     # --- exports and links ---
 
@@ -145,34 +112,41 @@ class FakeService:
     def url(self) -> str:
         """Base URL of the server."""
         assert self._server is not None
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self._server.url
 
     def __enter__(self) -> Self:
-        fake_service: FakeService = self
-
-        class Handler(_FakeHandler):
-            service = fake_service
-
-        self._server = _FakeServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self._server = LoopbackServer(self.respond, self.now)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object = None, *_: object) -> None:
         assert self._server is not None
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
+        idle = [fault for fault in self.faults if not fault.hits and not fault.optional]
+        if kind is None and idle:
+            raise AssertionError(f"{len(idle)} declared faults were never hit: {idle}")
 
     # --- responses ---
 
+    def add_fault(self, when: RequestMatcher, effect: Effect, **how: Any) -> Fault:
+        """Declare a fault. If several match a request, the first applies."""
+        fault = Fault(when, effect, **how)
+        self.faults.append(fault)
+        return fault
+
     def respond(self, request: FakeRequest) -> FakeResponse:
-        """Respond to one request."""
+        """Respond to one request, with faults."""
         with self._lock:
             self.requests.append(request)
-        if request.is_api:
-            return self.respond_api(request)
-        if self.delay_s:
+        if self.delay_s and not request.is_api:
             time.sleep(self.delay_s)
-        return self.respond_storage(request)
+        for fault in self.faults:
+            if fault.should_apply(request):
+                return fault.effect(request, lambda: self.respond_without_faults(request))
+        return self.respond_without_faults(request)
+
+    def respond_without_faults(self, request: FakeRequest) -> FakeResponse:
+        """Respond as the API or the storage does."""
+        return self.respond_api(request) if request.is_api else self.respond_storage(request)
 
     def respond_api(self, request: FakeRequest) -> FakeResponse:
         """Respond as the Mesh Export API does."""
@@ -301,48 +275,3 @@ def storage_error(status: int, code: str, message: str) -> FakeResponse:
 def _api_error(status: int, code: str, message: str) -> FakeResponse:
     body = json.dumps({"error": {"code": code, "message": message}}).encode()
     return FakeResponse(status, body, {"Content-Type": "application/json"})
-
-
-def http_date(moment: datetime) -> str:
-    """Format a time as an HTTP date (RFC 9110, section 5.6.7)."""
-    return format_datetime(moment.astimezone(UTC), usegmt=True)
-
-
-class _FakeServer(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that close the connection."""
-
-
-class _FakeHandler(BaseHTTPRequestHandler):
-    service: FakeService
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
-
-    def do_GET(self) -> None:
-        """Send the response in one write: a second write would wait for the acknowledgement of the first."""
-        parts = urlsplit(self.path)
-        query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        response = self.service.respond(FakeRequest(parts.path, query, self.headers, body))
-        length = {"Content-Length": str(len(response.body))} if response.has_content_length else {}
-        headers = {"Date": http_date(self.service.now()), **length, **response.headers}
-        head = f"HTTP/1.1 {response.status} {_reason_phrase(response.status)}\r\n" + "".join(
-            f"{k}: {v}\r\n" for k, v in headers.items()
-        )
-        body = response.body if response.sent_bytes is None else response.body[: response.sent_bytes]
-        self.wfile.write(head.encode() + b"\r\n" + body)
-        if response.sent_bytes is not None or not response.has_content_length:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-    do_POST = do_GET
-
-
-def _reason_phrase(status: int) -> str:
-    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"

@@ -10,7 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 from tilesync.demo.city import build_city
-from tilesync.demo.fake_service import FakeRequest, FakeResponse, FakeService, StoredBlob, storage_error
+from tilesync.demo.fake_service import FakeBackend, StoredBlob, storage_error
+from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 
 IMODEL = "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
 CONTENT_TYPES = {
@@ -22,7 +23,7 @@ EDITION_COUNT = 5
 LINK_LIFETIME = timedelta(seconds=1.5)
 
 
-class DemoService(FakeService):
+class DemoService(FakeBackend):
     """Fake service with common faults: first no export, then an unfinished one, short-lived links, some failures."""
 
     def __init__(self, edition: int) -> None:

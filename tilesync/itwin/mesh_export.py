@@ -56,7 +56,7 @@ def matches(export: Export, selector: Selector) -> bool:
 
 @dataclass
 class ExportSearchResult:
-    """Result of one search in the list: the chosen export if there is one, the newest, and counts of the others."""
+    """Result of one search in the list. `chosen`: the first Complete export that matches. `newest`: the first row."""
 
     chosen: Export | None = None
     newest: Export | None = None
@@ -131,8 +131,8 @@ class MeshExports:
             raise_for_status(
                 verdict, response.status, wait, "the service", "is --api-url (TILESYNC_API_URL) the service's address?"
             )
-            rows, following = parse_exports(body, fetched=self._clock.monotonic(), secrets=split_secret(sent_header))
-            return ExportPage(rows, following, response.server_time())
+            rows, next_query = parse_exports(body, fetched=self._clock.monotonic(), secrets=split_secret(sent_header))
+            return ExportPage(rows, next_query, response.server_time())
 
         server = f"the Mesh Export API ({urlsplit(self._url).netloc})"
         return await self._api_client.request(server, build_request, read_response)
@@ -140,7 +140,7 @@ class MeshExports:
     async def find_latest(self, selector: Selector, *, wait: timedelta, poll: timedelta) -> Resolution:
         """Find the first Complete export in the service's order.
 
-        Waits up to `wait` while no match is Complete and one may become so. Raises NoExport.
+        Waits up to `wait` as long as none is Complete but one may still become so. Raises NoExport.
         """
         deadline = self._clock.monotonic() + wait.total_seconds()
         hint: str | None = None
@@ -180,14 +180,14 @@ class MeshExports:
         return result
 
     async def _find_hint(self, result: ExportSearchResult, selector: Selector) -> str:
-        """Choose the hint for a search without a result; list again without the type if none of that type is listed."""
+        """Choose the hint for a search without a result. If the type has no exports, look for other types."""
         if result.row_count or result.newest or not selector.export_type:
             return "`tilesync exports` shows what the service has"
         other_types = {
             row.type async for row in self._list_rows(replace(selector, export_type="")) if row.is_complete and row.type
         }
         if other_types:
-            return f"a finished export of another type is there: --export-type {' or '.join(sorted(other_types))}"
+            return f"there is a finished export of another type: --export-type {' or '.join(sorted(other_types))}"
         return f"check the iModel id; the first generation takes a while; {MEMBERSHIP_HINT}"
 
     async def _list_rows(self, selector: Selector) -> AsyncIterator[Export]:

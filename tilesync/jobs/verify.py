@@ -1,4 +1,4 @@
-"""Verify a destination offline: compare its files with the manifest, and check that all references are met."""
+"""Verify a destination offline: compare its files with the manifest, and check that no referenced file is missing."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from tilesync.protocols import Observer, ReadOnlyPublication, StoredFiles, Worke
 from tilesync.runtime.threads import run_in_thread
 
 UNMARKED_HINT = (
-    "the findings were not recorded, since the state folder is missing or not writable: run verify with the --state-dir"
-    " of `tilesync mirror`, so that the next mirror repairs these files"
+    "the findings were not recorded, because the state folder is missing or not writable: run verify with the same"
+    " --state-dir as `tilesync mirror`, so that the next mirror repairs these files"
 )
 UNREADABLE_PROBLEM = "unreadable"
 UNREADABLE_HINT = (
-    "make the unreadable files readable (check permissions, the disk, and what is in their place), then verify again;"
-    " `tilesync mirror` does not fetch them again unless you delete them"
+    "make these files readable (check permissions, the disk, and whether they are regular files), then verify again;"
+    " `tilesync mirror` fetches them again only if you delete them"
 )
 ANY_VERSION_ID = -1
-"""The id of no version, so that all versions count as others in a search for duplicates."""
+"""An id that no version has: a search for duplicates with it covers all versions."""
 MAX_CONCURRENT_BATCHES = 6
 FILES_PER_BATCH = 128
 MIN_FILES_FOR_WORKERS = 512
-"""Number of files from which worker processes are worth their start."""
+"""Minimum files of a version for which worker processes are started: with fewer, the start does not pay off."""
 
 
 @dataclass(frozen=True)
 class AuditInputs:
-    """Inputs of an audit. `catalog`: that of the destination, None if it cannot be written. `scratch`: an empty one."""
+    """Inputs of an audit. `catalog`: that of the destination, or None if not writable. `scratch`: an empty catalog."""
 
     files: StoredFiles
     publication: ReadOnlyPublication
@@ -55,9 +55,9 @@ class AuditInputs:
 class VerifyJob:
     """One audit of a destination. `quick` compares names and sizes only.
 
-    Each finding is emitted as an event, with a file that refers to the bad one. Bad files are marked in the catalog, so
-    that the next mirror run fetches them again; without a writable catalog, the hint says so. Files that were missing
-    when the version was published are reported as warnings, not as findings.
+    Each finding is emitted as an event, together with the name of a file that refers to the bad file. Bad files are
+    marked in the catalog, so that the next mirror run fetches them again; if the catalog is not writable, the hint says
+    so. Files that were already missing when the version was published cause warnings, not findings.
     """
 
     def __init__(self, inputs: AuditInputs, observe: Observer, stats: RunStats, *, quick: bool) -> None:
@@ -68,7 +68,7 @@ class VerifyJob:
         self._verifier = FileVerifier(inputs.files, inputs.scratch.references, inputs.workers)
 
     async def run(self, *, all_versions: bool) -> None:
-        """Audit the current version, or all versions; a file that several of them share is read once.
+        """Audit the current version or all versions; a file that several versions share is read once.
 
         Raises VerifyFailed if there is any finding, DestinationError if nothing is published.
         """
@@ -116,7 +116,7 @@ def _summarize_findings(findings: Sequence[Finding]) -> str:
 
 
 def _make_hint(findings: Sequence[Finding], *, is_marked: bool) -> str | None:
-    """Return the hint for findings, or None for the default one: unreadable files are not fetched again."""
+    """Return the hint for findings, or None for the default one. Unreadable files need a hint of their own."""
     unreadable = sum(finding.problem == UNREADABLE_PROBLEM for finding in findings)
     other_hint = VerifyFailed.default_hint if is_marked else UNMARKED_HINT
     if not unreadable:
@@ -135,7 +135,7 @@ class _VersionAudit:
         self._catalog = inputs.catalog
         self._scratch = inputs.scratch
         self._verifier = verifier
-        self._is_not_first = bool(inputs.scratch.versions())
+        self._has_earlier_versions = bool(inputs.scratch.versions())
         self._name = name
         self._observe = observe
         self._stats = stats
@@ -181,7 +181,7 @@ class _VersionAudit:
         return await run_in_thread(self._mark_damaged, self._list_damaged())
 
     async def _check_files(self, version: Version, lines: Iterator[Mapping[str, Any]]) -> None:
-        """Check every file, a few batches at once: memory use stays constant, and every core has work."""
+        """Check every file, a few batches at a time: memory use stays constant, and every core has work."""
         self._stats.planned_bytes += version.bytes
         self._stats.inventory_complete = True
         if version.files >= MIN_FILES_FOR_WORKERS and not self._quick:
@@ -195,9 +195,11 @@ class _VersionAudit:
                 under_way.add(asyncio.create_task(self._check_batch(version, batch)))
                 if len(under_way) >= MAX_CONCURRENT_BATCHES:
                     done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                    _ = [task.result() for task in done]
+                    for task in done:
+                        task.result()  # raises the error of the task, if any
             if under_way:
-                _ = [task.result() for task in (await asyncio.wait(under_way))[0]]
+                for task in (await asyncio.wait(under_way))[0]:
+                    task.result()
         finally:
             for task in under_way:
                 task.cancel()
@@ -225,9 +227,9 @@ class _VersionAudit:
         return [check_size(self._files, version, stored) for stored in batch]
 
     async def _verify_contents(self, version: Version, batch: list[StoredFile]) -> list[Finding | FileResult | None]:
-        """Verify the bytes of each file; several names of one file on disk are read once."""
+        """Verify the bytes of each file; a file on disk with several names (hard links) is read once."""
         known: dict[str, Finding | FileResult] = {}
-        if self._is_not_first:
+        if self._has_earlier_versions:
             known.update(await run_in_thread(self._match_verified_before, version, batch))
         first = {_content_key(stored): stored for stored in reversed(batch) if stored.blob.name not in known}
         await self._verify_files(version, list(first.values()), known)
@@ -294,7 +296,7 @@ class _VersionAudit:
         for damaged_file in list_unusable(version, self._scratch):
             if damaged_file.name in known_defects:
                 self._observe(
-                    Warned(f"damaged since it was published: {damaged_file.name}: {describe_damage(damaged_file)}")
+                    Warned(f"already damaged when published: {damaged_file.name}: {describe_damage(damaged_file)}")
                 )
             elif damaged_file.name not in damaged:
                 self._add_finding(
@@ -306,7 +308,7 @@ class _VersionAudit:
                 if unmet.name
                 else is_known_defect(unmet.subject, unmet.message, known_defects)
             ):
-                self._observe(Warned(f"missing since it was published: {unmet.message}"))
+                self._observe(Warned(f"already missing when published: {unmet.message}"))
             elif unmet.name is None:
                 self._add_finding(Finding(unmet.referrer, "reference", unmet.message))
             elif unmet.name not in damaged:

@@ -195,7 +195,10 @@ class ReadOnlyPublication(Protocol):
 
 
 class Admission(Protocol):
-    """Decision whether a place may become a destination, or be written to."""
+    """Decision whether a place may become a destination, or be written to.
+
+    The jobs decide; the stores, which must not import them, ask before their first write.
+    """
 
     @property
     def adopt(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -23,11 +23,8 @@ class Clock(Protocol):
         """Wait for `seconds`."""
 
 
-class Observer(Protocol):
-    """Receiver of events. Must not raise and must not block."""
-
-    def __call__(self, event: Event, /) -> None:
-        """Receive one event."""
+Observer = Callable[[Event], None]
+"""Receiver of events. Must not raise and must not block."""
 
 
 class TokenProvider(Protocol):
@@ -159,7 +156,10 @@ class Source(Protocol):
 
 
 class Workers(Protocol):
-    """Worker processes that download small blobs into the destination."""
+    """Worker processes that download small blobs into the destination, and verify its files.
+
+    The app assembles them from sources and stores, which the jobs must not import.
+    """
 
     @property
     def start_requested(self) -> bool:

@@ -1,7 +1,7 @@
-"""Subtree expansion: the contents and child subtrees that each subtree of an implicit tileset announces.
+"""Subtree expansion: the contents and child subtrees that a subtree of an implicit tileset announces.
 
-Source: 3D Tiles 1.1, "Implicit Tiling" and "Availability Indexing". A subtree is untrusted input: its claims are
-checked against limits first, a constant availability costs no memory per tile, and nothing recurses.
+Source: 3D Tiles 1.1, "Implicit Tiling" and "Availability Indexing". A subtree is untrusted input: the counts that it
+claims are compared with limits first, a constant availability needs no memory per tile, and nothing recurses.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from tilesync.tiles.implicit_tiling import (
 from tilesync.tiles.uris import redact_uri
 
 MAX_TILES_PER_SUBTREE = 1 << 24
-"""Most tiles, and most child subtrees, of one subtree: 12 levels of a quadtree, 8 of an octree."""
+"""Maximum tiles of one subtree, and maximum child subtrees: 12 levels of a quadtree, 8 of an octree."""
 
 MAX_CONTENTS_PER_SUBTREE = 16 * MAX_TILES_PER_SUBTREE
-"""Most contents of one subtree, over all its tiles."""
+"""Maximum contents of one subtree: the sum over its tiles."""
 
 _MORTON_BLOCK_BITS = 12
 _NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
@@ -45,11 +45,11 @@ _NONZERO_BYTE = re.compile(rb"[^\0]")
 
 @dataclass(frozen=True, slots=True)
 class SubtreeContents:
-    """Contents and child subtrees of one subtree. Both iterators are lazy, in bit order, and usable once.
+    """Contents and child subtrees of one subtree. Both iterators are lazy, in bit order, and can be used once.
 
-    `contents` are URIs relative to the tileset; a CONTENT_URI that cannot be read raises BlobDamaged when its turn
-    comes. `count` is the number of contents and child subtrees, the same wherever the subtree lies. `problems` are
-    sentences about violations of the specification that viewers tolerate.
+    `contents` are URIs relative to the tileset; the iterator raises BlobDamaged at a CONTENT_URI that cannot be read.
+    `count` is the number of contents and child subtrees together; it does not depend on the cell of the subtree.
+    `problems` are sentences about violations of the specification that viewers tolerate.
     """
 
     contents: Iterator[str]
@@ -68,21 +68,21 @@ def expand_subtree(
 ) -> SubtreeContents:
     """Expand the subtree whose root tile is `root_cell` into its contents and child subtrees.
 
-    `buffers` holds the needed external buffers by URI, plain or gzip-compressed. `content_uri_properties` names, by
-    class of the schema, the property with semantic CONTENT_URI: its string, unless empty, replaces the URI of the
-    template. As in viewers, a content counts only where its tile is available, and a child subtree only where the tile
-    above it is.
+    `buffers` holds the needed external buffers by URI, plain or gzip-compressed. `content_uri_properties` maps a class
+    of the schema to its property with the semantic CONTENT_URI; a string of that property, unless empty, replaces the
+    URI from the template. As in viewers, a content counts only if its tile is available, and a child subtree only if
+    the tile above it is.
 
-    Raises BlobDamaged when the subtree claims too much, or when a bitstream or table is too short.
+    Raises BlobDamaged if the subtree claims more than a limit allows, or if a bitstream or table is too short.
     """
     try:
-        return _expand_unnamed(subtree, tiling, root_cell, buffers, content_uri_properties)
+        return _expand(subtree, tiling, root_cell, buffers, content_uri_properties)
     except BlobDamaged as error:
         raise BlobDamaged(f"{subtree.name}: {error}") from error
 
 
 class _Bitset(NamedTuple):
-    """A set of `size` bits as one number, first bit lowest; -1 means all bits set, without their memory."""
+    """A row of `size` bits. `ones` is a number whose lowest bit is the first; -1 means that all bits are set."""
 
     size: int
     ones: int
@@ -103,13 +103,16 @@ class _Bitset(NamedTuple):
         return _Bitset(size, -1 if self.ones < 0 else self.ones >> first & (1 << size) - 1)
 
     def spread_to_children(self, branch: int) -> _Bitset:
-        """Repeat each bit `branch` times: a child has the bit of its parent. Via hex digits, in linear time."""
+        """Repeat each bit `branch` times: each child gets the bit of its parent.
+
+        Each bit becomes one or two hexadecimal digits, so the time is linear.
+        """
         digits = f"{max(self.ones, 0):b}".replace("1", "f")
         digits = digits if branch == 4 else digits.replace("0", "00").replace("f", "ff")
         return _Bitset(self.size * branch, -1 if self.ones < 0 else int(digits, 16))
 
     def positions(self) -> Iterator[int]:
-        """Iterate over the positions of set bits, ascending; zero bytes cost almost nothing."""
+        """Iterate over the positions of set bits, ascending. Zero bytes are skipped quickly."""
         if self.ones < 0:
             return iter(range(self.size))
         return _iterate_set_bits(self.ones.to_bytes((self.size + 7) // 8, "little"))
@@ -140,7 +143,7 @@ def _morton_offsets(dimensions: int) -> list[tuple[int, int, int]]:
 def _iterate_coordinates(bits: _Bitset, at: Cell, down: int, dimensions: int) -> Iterator[tuple[int, int, int, int]]:
     """Iterate over level, x, y and z of the set bits of one level, `down` levels below `at`, in Morton order.
 
-    Works in blocks of as many cells as the table has: the offset of a block is computed once for all its cells.
+    Works in blocks as large as the table of `_morton_offsets`: the offset of a block is computed once.
     """
     offsets, block_end = _morton_offsets(dimensions), 0
     level, x, y, z = at.level + down, at.x << down, at.y << down, at.z << down
@@ -154,7 +157,7 @@ def _iterate_coordinates(bits: _Bitset, at: Cell, down: int, dimensions: int) ->
 
 
 class _BufferReader:
-    """Read the bytes of the buffer views of a subtree."""
+    """Reader of the buffer views of a subtree."""
 
     def __init__(self, subtree: Subtree, buffers: Mapping[str, bytes]) -> None:
         self._binary = subtree.binary
@@ -171,7 +174,7 @@ class _BufferReader:
     def _load_external(self, uri: str, size: int) -> bytes:
         """Load an external buffer and decompress it once.
 
-        A bitstream may by chance begin like gzip: then its size is right as it stands.
+        A plain bitstream may begin like gzip by chance. So data that is no gzip but has the stated size is used as is.
         """
         if (uri, size) not in self._decompressed:
             if uri not in self._external_buffers:
@@ -198,7 +201,7 @@ class _BufferReader:
 
 
 class _ContentUriColumn(NamedTuple):
-    """A CONTENT_URI column, with one row for each set bit of `row_bits`."""
+    """A CONTENT_URI column. It has one row for each set bit of `row_bits`."""
 
     name: str
     row_bits: _Bitset
@@ -224,7 +227,7 @@ class _ContentUriColumn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _SubtreeAvailability:
-    """The availability bits of one subtree, and its position."""
+    """The availability bits of one subtree, and the cell of its root tile."""
 
     tiling: ImplicitTiling
     root_cell: Cell
@@ -245,7 +248,7 @@ class _SubtreeAvailability:
         )
 
     def content_uris(self, template: str, content: _Bitset, column: _ContentUriColumn | None) -> Iterator[str]:
-        """Build the URIs of one content: from its template, or from the column where it states one."""
+        """Build the URIs of one content: from the column where it has a string, else from the template."""
         chosen = content.intersect(self.tiles)
         filled = starmap(compile_template(template).format, self.iterate_coordinates(chosen))
         return filled if column is None else map(_prefer_stated, column.read_strings(chosen), filled)
@@ -261,7 +264,7 @@ class _SubtreeAvailability:
         return self.root_cell.level + self.tiling.subtree_levels
 
     def subtrees(self) -> Iterator[tuple[Cell, str]]:
-        """Iterate over the child subtrees to follow, also below the available levels: viewers ignore those levels."""
+        """Iterate over the child subtrees to follow, even below `availableLevels`, which viewers do not check."""
         template, levels = compile_template(self.tiling.subtree_template), self.tiling.subtree_levels
         followed = _Bitset(0, 0) if self.child_level > MAX_LEVEL else self.children_below_tiles()
         for place in _iterate_coordinates(followed, self.root_cell, levels, self.branching_factor.bit_length() - 1):
@@ -272,12 +275,12 @@ class _SubtreeAvailability:
         for number in range(
             len(self.contents) or len(self.tiling.content_templates), len(self.tiling.content_templates)
         ):
-            yield f"the availability of contents {number} is not stated, and the tileset has a template for them"
+            yield f"content {number} has a template in the tileset, but no availability"
         for number, content in enumerate(self.contents):
             if extra := content.count_outside(self.tiles):
-                yield f"{extra} of contents {number} belong to tiles that are not available"
+                yield f"content {number} is available for {extra} tiles that are not available"
             if number >= len(self.tiling.content_templates) and content.count_ones():
-                yield f"contents {number} are available, but the tileset has no template for them"
+                yield f"content {number} is available, but has no template in the tileset"
         levels = [self.tiles.slice_level(number, self.branching_factor) for number in range(self.tiling.subtree_levels)]
         if extra := sum(
             level.count_outside(above.spread_to_children(self.branching_factor)) for above, level in pairwise(levels)
@@ -298,7 +301,7 @@ def _prefer_stated(stated: str, filled: str) -> str:
     return stated or filled
 
 
-def _expand_unnamed(
+def _expand(
     subtree: Subtree,
     tiling: ImplicitTiling,
     root_cell: Cell,
@@ -327,10 +330,13 @@ def _expand_unnamed(
 
 
 def _check_claims(tiling: ImplicitTiling, root_cell: Cell, contents: int) -> tuple[int, int]:
-    """Count the tiles and child subtrees that a subtree claims. Raises BlobDamaged for too many, or too deep."""
+    """Return the numbers of tiles and of child subtrees that a subtree claims.
+
+    Raises BlobDamaged if they exceed a limit, or if the subtree is too deep.
+    """
     branch, levels = 8 if tiling.is_octree else 4, tiling.subtree_levels
     if root_cell.level + levels - 1 > MAX_LEVEL:
-        raise BlobDamaged(f"its tiles reach level {root_cell.level + levels - 1}, the deepest may be {MAX_LEVEL}")
+        raise BlobDamaged(f"its tiles reach level {root_cell.level + levels - 1}, below the deepest level, {MAX_LEVEL}")
     size, child_count = _count_tiles_above(levels, branch), branch**levels
     claims = {
         "tiles": (size, MAX_TILES_PER_SUBTREE),
@@ -350,7 +356,7 @@ def _find_column(
     reader: _BufferReader,
     content_uri_properties: Mapping[str, str],
 ) -> _ContentUriColumn | None:
-    """Find the CONTENT_URI column of one content: in its own table, for the first content also in that of the tiles."""
+    """Find the CONTENT_URI column of one content: in its own table; for the first content also in the tile table."""
     tables = [(subtree.tables[number + 1 : number + 2], availability.contents[number])]
     if number == 0:
         tables.append((subtree.tables[:1], availability.tiles))
@@ -371,7 +377,7 @@ def _read_column(name: str, column: StringColumn | None, row_bits: _Bitset, read
 
 
 def _describe_mismatches(subtree: Subtree, stated_and_read: Iterable[tuple[Availability, _Bitset]]) -> Iterator[str]:
-    """Describe statements of the file about itself that are wrong."""
+    """Describe what the file wrongly states about itself: its length, and its counts of available bits."""
     if subtree.trailing_bytes:
         yield f"{subtree.trailing_bytes} bytes follow the subtree in its file"
     for stated, bits in stated_and_read:

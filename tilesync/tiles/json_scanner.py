@@ -1,6 +1,7 @@
-"""Streaming JSON scanner: reports the values at the places that a table names, with their byte positions.
+"""Streaming JSON scanner: reports chosen values of a document, with their byte positions.
 
-Strict (RFC 8259), in bounded memory, without recursion: the input is untrusted and may be larger than the memory.
+A tree of `Node` and `Leaf` chooses the values by their keys. The scanner is strict (RFC 8259), uses bounded memory and
+does not recurse: the input is untrusted and may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 MAX_NESTING_DEPTH: Final = 20_000
-"""Most brackets within brackets; one level of tiles has two."""
+"""Maximum nesting of objects and arrays. One level of tiles takes two: the array of children, and a tile in it."""
 
 MAX_STRING_BYTES: Final = 1 << 16
-"""Most bytes of a string that are reported; a longer one can only be a `data:` URI."""
+"""Maximum bytes of a string that are reported. Only `data:` URIs are longer, and their end is not needed."""
 
 _MAX_UNPARSED_BYTES: Final = 1 << 20
-"""Most bytes of one token, except a long string or an array; a longer token is refused however the input is cut."""
+"""Maximum bytes of one token, unless it is a long string or an array. A longer token is always refused: the result must
+not depend on the pieces in which the input arrives.
+"""
 
 # Possessive repeats are written as atomic groups, `(?>…)*+`: with `(?:…)*+`, Python before 3.11.5 keeps half of a
 # failed repetition (python/cpython#106052), so that `[1,]` and `1.` would pass.
@@ -37,12 +40,12 @@ _MEMBER_NAME = _QUOTED_STRING + _WS + rb":" + _WS
 _END_GROUP, _KEY_GROUP, _SCALAR_GROUP, _COMPACT_GROUP, _STRING_GROUP, _OBJECT_GROUP, _ARRAY_GROUP = range(1, 8)
 """Groups of the token pattern.
 
-An array of numbers or a bounding volume is one compact token where nothing in it needs to be reported.
+A compact token is a whole array of numbers, or a whole bounding volume. It is read at once if it has nothing to report.
 """
 
 
 class _ParserState(NamedTuple):
-    """The patterns of what may come next; `long_string` matches the start of a string too long for one token."""
+    """Patterns of the next token. `long_string` matches the start of a string that is too long for one token."""
 
     token: re.Pattern[bytes]
     long_string: re.Pattern[bytes]
@@ -67,14 +70,14 @@ _OPEN_BRACE = ord("{")
 
 
 class MalformedJson(ValueError):
-    """The document is not a JSON object, or cannot be followed; `str()` is a sentence."""
+    """The document is not a valid JSON object, or exceeds a limit of the scanner. `str()` is a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A place whose value is reported: a string, or if not `is_string` a number or literal.
+    """A value to report: a string, or a number or literal if `is_string` is false.
 
-    An object at this place is read with `object_node`.
+    If the value is an object instead, its members are read with `object_node`.
     """
 
     role: str
@@ -83,14 +86,15 @@ class Leaf:
 
     @property
     def scope(self) -> str:
-        """Scope of an object at this place."""
+        """Scope of `object_node`."""
         return self.object_node.scope
 
 
 class Node(dict[bytes, "Node | Leaf"]):
-    """Members of an object by key; an array has its items under the key `b""`. All other keys lead to `other`.
+    """Tree node for an object or array: maps each key of interest to the node or leaf of its value.
 
-    `scope` names objects whose start and end are reported.
+    All other keys lead to `other`. The items of an array have the key `b""`. The start and end of an object are
+    reported if its node has a `scope`, which is a name for such objects.
     """
 
     def __init__(
@@ -109,33 +113,33 @@ class Node(dict[bytes, "Node | Leaf"]):
 
 
 class ScanHandler(Protocol):
-    """Callbacks of a scanner, called in document order."""
+    """Callbacks that a scanner calls in document order."""
 
     def on_string(self, leaf: Leaf, text: str, start: int, end: int) -> None:
-        """Handle a string at a leaf, cut at MAX_STRING_BYTES; its raw bytes lie from `start` to `end`, half-open."""
+        """Handle the string of a leaf, cut at MAX_STRING_BYTES. `start` and `end` (half-open) locate its raw bytes."""
 
     def on_scalar(self, leaf: Leaf, raw: bytes) -> None:
-        """Handle a number or literal at a leaf that is not a string."""
+        """Handle the number or literal of a leaf whose `is_string` is false."""
 
     def on_object_start(self, scope: str) -> None:
         """Handle the start of an object with a scope."""
 
     def on_object_end(self, scope: str) -> None:
-        """Handle its end."""
+        """Handle the end of an object with a scope."""
 
 
 class Scanner:
     """Scanner of one document, fed in pieces. `feed` and `finish` raise MalformedJson.
 
-    `position` is how far the document was read: everything before it has been reported. `padded`: NULs follow the
-    object, which some writers use as padding.
+    `root` is the node of the outermost object. `position`: all values before this byte have been reported. `padded`:
+    NULs follow the object, which some writers use as padding.
     """
 
-    def __init__(self, table: Node, handler: ScanHandler) -> None:
+    def __init__(self, root: Node, handler: ScanHandler) -> None:
         self._handler = handler
         self._buffer = b""
         self._stack: list[tuple[Node, bool, bytes]] = []
-        self._current = (table, True, b"")
+        self._current = (root, True, b"")
         self._state: _ParserState | None = None
         self._long_string: tuple[Leaf | Node, int, bytes] | None = None
         self._ended = False
@@ -155,12 +159,12 @@ class Scanner:
 
     @property
     def depth(self) -> int:
-        """Number of open objects and arrays around the innermost one."""
+        """Number of objects and arrays that contain the innermost open one."""
         return len(self._stack)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys that lead to the innermost open object or array; an item of an array has the empty key."""
+        """Keys on the path to the innermost open object or array; the empty key stands for an item of an array."""
         return tuple(
             key.decode(errors="replace") for _, _, key in (*self._stack[1:], self._current)[: len(self._stack)]
         )
@@ -194,10 +198,10 @@ class Scanner:
         return True
 
     def _read_tokens(self, *, final: bool) -> int:
-        """Read every complete token of the buffer; return how many bytes these were.
+        """Read all complete tokens of the buffer; return the number of their bytes.
 
-        One regular expression per state matches separator, key and value together: one call per member instead of one
-        per sign is what makes a scanner in Python fast enough.
+        One regular expression per state matches separator, key and value together: a scanner in Python is fast enough
+        only with one call per member, not with one per character.
         """
         buffer, size, pos = self._buffer, len(self._buffer), 0
         node, in_object, name = self._current
@@ -258,9 +262,7 @@ class Scanner:
         return pos
 
     def _must_descend(self, found: re.Match[bytes], child: Node | Leaf) -> bool:
-        """Return whether a compact token must be read bracket by bracket: it is deep or long, or its object has a
-        scope.
-        """
+        """Return whether a compact token must be read bracket by bracket, because of its depth, length or scope."""
         start, end = found.span(_COMPACT_GROUP)
         is_object = found.string[start] == _OPEN_BRACE
         return (
@@ -270,13 +272,14 @@ class Scanner:
         )
 
     def _reject_overlong_token(self, found: re.Match[bytes], pos: int) -> None:
-        """Refuse a token that would exceed the limit if it came in small pieces: the result must not depend on the
-        cuts.
+        """Refuse a token that is too long. It matched only because it arrived in one piece.
+
+        A string or compact token may be longer than the limit; what comes before it in the token may not.
         """
         kind = found.lastindex
         assert kind is not None
-        known = found.end() if kind == _SCALAR_GROUP else found.start(kind) - (kind == _STRING_GROUP)
-        if known - pos > _MAX_UNPARSED_BYTES:
+        limited_end = found.end() if kind == _SCALAR_GROUP else found.start(kind) - (kind == _STRING_GROUP)
+        if limited_end - pos > _MAX_UNPARSED_BYTES:
             raise MalformedJson(f"its JSON is broken at byte {self.position + pos}")
 
     # --- strings longer than one token ---
@@ -287,8 +290,8 @@ class Scanner:
             return False
         assert self._state is not None
         found = self._state.long_string.match(self._buffer)
-        stalled = len(self._buffer) if found is None else found.end() - 1
-        if stalled > _MAX_UNPARSED_BYTES:
+        unparsed_bytes = len(self._buffer) if found is None else found.end() - 1
+        if unparsed_bytes > _MAX_UNPARSED_BYTES:
             raise MalformedJson(f"its JSON is broken at byte {self.position}")
         if found is None or len(self._buffer) - found.end() <= MAX_STRING_BYTES:
             return False
@@ -327,7 +330,7 @@ class Scanner:
 def _decode_truncated(raw: bytes) -> str:
     """Decode the first MAX_STRING_BYTES of a JSON string."""
     if len(raw) >= MAX_STRING_BYTES:
-        complete = _STRING_BODY_PATTERN.match(raw[:MAX_STRING_BYTES])  # never half an escape
+        complete = _STRING_BODY_PATTERN.match(raw[:MAX_STRING_BYTES])  # does not end inside an escape
         assert complete is not None
         raw = complete[0]
     return _unescape(raw)

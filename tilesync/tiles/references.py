@@ -1,4 +1,4 @@
-"""Reference collector: the files that one document references, by their names in the container."""
+"""Reference collector: resolves the URIs of one document to names of blobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SCENE_ROLES = frozenset({Role.CONTENT, Role.SUBTREE})
 
 
 class _UriGroup:
-    """URIs of one document that share one diagnostic: their number and the first of them."""
+    """URIs of one document that share one diagnostic. It has their number and the first of them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -35,11 +35,12 @@ class _UriGroup:
 
 
 class ReferenceCollector:
-    """Collect the references of one document, each once, and diagnostics of its URIs.
+    """Collector of the references of one document, each once, and of diagnostics about its URIs.
 
-    `base` is the name of the document, `container_url` the bare URL of the container, empty where it is not known. URIs
-    that leave the container, and URIs that point back to the original container from any copy, get one diagnostic for
-    each group, at the end; each URI of an unknown extension gets its own. Source: 3D Tiles 1.1, "URIs".
+    `base` is the name of the document. `container_url` is the bare URL of the container, empty if unknown. All URIs
+    that lead out of the container share one diagnostic; so do all that lead viewers of a copy to the original
+    container. These two come at the end. A URI of an unknown extension has its own diagnostic.
+    Source: 3D Tiles 1.1, "URIs".
     """
 
     def __init__(self, base: str, container_url: str) -> None:
@@ -55,7 +56,7 @@ class ReferenceCollector:
         return len(self._references) + len(self._diagnostics)
 
     def __call__(self, role: Role, uri: str) -> None:
-        """Add one URI."""
+        """Add the URI of a reference."""
         target = resolve(uri, self._base, self._container_url)
         if target is None:
             if not uri.strip() and role is not Role.UNKNOWN:
@@ -77,23 +78,23 @@ class ReferenceCollector:
                 self._add_once("query", f"{redact_uri(uri)} has a query, which a file in a folder cannot have")
 
     def require_length(self, uri: str, length: int) -> None:
-        """Require that the file of a URI has at least this many bytes."""
+        """Record that the file of a URI must have at least this many bytes."""
         target = resolve(uri, self._base, self._container_url)
         if isinstance(target, ResolvedUri) and not target.archive_path:
             self.add_diagnostic(REQUIRED_BUFFER_BYTES, f"{length} {target.name}")
 
     def _add_once(self, problem: str, detail: str) -> None:
-        """Add a diagnostic of a kind that a document gets only once, for its first example."""
+        """Add a diagnostic, unless the document already has one of this problem."""
         if problem not in self._reported_problems:
             self._reported_problems.add(problem)
             self.add_diagnostic(problem, detail)
 
     def add_diagnostic(self, problem: str, detail: str) -> None:
-        """Add a diagnostic of the document itself, once."""
+        """Add a diagnostic of the document; an equal one is not added twice."""
         self._diagnostics[Diagnostic(problem, detail)] = None
 
     def drain(self, *, is_final: bool = True) -> tuple[tuple[Reference, ...], tuple[Diagnostic, ...]]:
-        """Return references and diagnostics since the last call. `is_final`: also the grouped diagnostics."""
+        """Return the references and diagnostics since the last call; if `is_final`, also those of the URI groups."""
         grouped = (
             (*self._external_uris.drain(self._external_problem), *self._container_uris.drain(ABSOLUTE_URL))
             if is_final

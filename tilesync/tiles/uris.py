@@ -16,8 +16,9 @@ from tilesync.core.safe_names import MAX_SEGMENT_BYTES, find_universal_problem
 ARCHIVE_SUFFIX: Final = ".3tz"
 """Suffix of the name of a 3TZ archive, in lower case.
 
-The expression of MAXAR_content_3tz is case-sensitive, as are blob names: `A.3TZ/x` is a file in a folder. It would also
-split `a.3tz.json`, surely by mistake: here the suffix must end a segment. The last one counts, as there.
+The suffix is case-sensitive, as in the regular expression of MAXAR_content_3tz: `A.3TZ/x` is a file in a folder. If
+several segments have the suffix, the last one is the archive, as in that expression. Unlike there, the suffix must end
+a segment, so `a.3tz.json` is no archive.
 """
 
 _SEGMENT = r"[A-Za-z0-9_~=@+-]++(?>\.[A-Za-z0-9_~=@+-]++)*+"
@@ -29,7 +30,7 @@ _BLANK = "".join(map(chr, range(0x21)))
 _LINE_BREAKS = re.compile(r"[\t\r\n]+")
 _DOT_SEGMENTS = frozenset({".", "%2e"})
 _PARENT_SEGMENTS = frozenset({"..", ".%2e", "%2e.", "%2e%2e"})
-_CLIMBS = "climbs out of the container"
+_CLIMBS_REASON = "climbs out of the container"
 _MAX_SHOWN_CHARS = 200
 _USER_INFO = re.compile(r"[/\\]{2}[^/\\?#]*@")
 _Origin = tuple[str, str, int]
@@ -39,10 +40,10 @@ _Origin = tuple[str, str, int]
 class ResolvedUri:
     """A URI that names the blob `name`, decoded once, without query and fragment.
 
-    Whether the destination can store that name is checked elsewhere. `has_query`: the URI has a query, which a folder
-    ignores. `is_absolute`: the URI contains the location of the container (a URL, a leading `/`, or `..` out of it and
-    back), so viewers of a copy do not find the blob there. `archive_path`: path of a file in the 3TZ archive `name`; it
-    is only looked up and never written, so it is not checked as `name` is.
+    The destination may be unable to store that name: that is checked elsewhere. `has_query`: the URI has a query, which
+    a folder ignores. `is_absolute`: the URI depends on the location of the container (a URL, a leading `/`, or `..` out
+    of it and back in), so viewers of a copy do not find the blob in the copy. `archive_path`: path of a file inside the
+    3TZ archive `name`. It is only looked up and never written, so its safety is not checked.
     """
 
     name: str
@@ -53,7 +54,7 @@ class ResolvedUri:
 
 @dataclass(frozen=True, slots=True)
 class RejectedUri:
-    """A URI that names no blob to mirror; `reason` completes a sentence about it and repeats no query.
+    """A URI that names no blob to mirror. `reason` ends a sentence that begins with the URI; it never has the query.
 
     `has_unsafe_name`: it names a blob of the container with a name that no destination can store.
     """
@@ -65,8 +66,8 @@ class RejectedUri:
 def resolve(uri: str, base: str, container_url: str) -> ResolvedUri | RejectedUri | None:
     """Resolve `uri` in the document with the blob name `base`; None when it names no file (empty, or `data:`).
 
-    For a document in a 3TZ, `base` is `ARCHIVE/PATH`. `container_url` is the bare URL of the container, "" when
-    unknown: then nothing absolute is inside. Never raises; takes linear time.
+    For a document in a 3TZ, `base` is `ARCHIVE/PATH`. `container_url` is the bare URL of the container, or "" if
+    unknown: then every absolute URI counts as outside. Never raises; takes linear time.
     """
     # Fast path for nearly every URI: nothing to decode, no dot segment, no unsafe name.
     name = base[: base.rfind("/") + 1] + uri
@@ -78,15 +79,14 @@ def resolve(uri: str, base: str, container_url: str) -> ResolvedUri | RejectedUr
 def is_relative_path(uri: str) -> bool:
     """Return whether a URI is a relative-path reference (RFC 3986, section 4.2) that names a file.
 
-    Blanks around it are ignored; a caller that puts a prefix in front must strip them, because they would end up
-    inside.
+    Blanks around the URI are ignored. A caller that adds a prefix must strip them first, or they end up in the middle.
     """
     scheme, authority, path, _ = _split_uri(_strip_blanks(uri))
     return not scheme and authority is None and path[:1] not in {"", "/"}
 
 
 def redact_uri(uri: str) -> str:
-    """Make a URI safe to print: without query and user name, which may be secrets, and in printable characters."""
+    """Make a URI safe to print: drop the query and the user name, which may be secrets, and unprintable characters."""
     text = _USER_INFO.sub("//", uri.partition("?")[0].strip(), count=1)
     shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:_MAX_SHOWN_CHARS])
     return shown if len(text) <= _MAX_SHOWN_CHARS else f"{shown}…"
@@ -123,7 +123,7 @@ def _resolve_any(uri: str, base: str, container_url: str) -> ResolvedUri | Rejec
     except UnicodeError:
         return RejectedUri("is not UTF-8", has_unsafe_name=not absolute)
     if (went_above and not own) or not f"{path}/".startswith(f"{root}/"):
-        return RejectedUri("leads out of the container, on the same host" if absolute else _CLIMBS)
+        return RejectedUri("leads out of the container, on the same host" if absolute else _CLIMBS_REASON)
     return _classify_name(path[len(root) + 1 :], has_query=query, is_absolute=absolute or went_above)
 
 
@@ -143,8 +143,8 @@ def _parse_origin(scheme: str, authority: str) -> _Origin | None:
 def _explain_foreign_origin(scheme: str, authority: str | None, own: _Origin | None) -> str | None:
     """Explain why an absolute URI leads to another origin than `own`; None when it does not.
 
-    http and https of one host are two origins (RFC 6454): the other one need not be this container, and browsers block
-    http inside https. Nothing is lost: if the blob is the same, it is in the listing anyway.
+    http and https of one host are two origins (RFC 6454): they may serve different files, and browsers block http
+    content on https pages. If such a URI does lead to a blob of the container, the listing has that blob anyway.
     """
     if scheme and scheme not in _DEFAULT_PORTS:
         return f"has the scheme {scheme}" if len(scheme) < 40 else "has an unknown scheme"
@@ -163,9 +163,7 @@ def _explain_foreign_origin(scheme: str, authority: str | None, own: _Origin | N
 
 
 def _remove_dot_segments(path: str, floor: int) -> tuple[str, bool]:
-    """Remove dot segments (RFC 3986, section 5.2.4); also return whether the path went above its first `floor`
-    segments.
-    """
+    """Remove dot segments (RFC 3986, section 5.2.4); return whether `..` removed one of the first `floor` segments."""
     kept: list[str] = []
     went_above = False
     last = ""
@@ -182,8 +180,8 @@ def _remove_dot_segments(path: str, floor: int) -> tuple[str, bool]:
 
 
 def _classify_name(name: str, *, has_query: bool, is_absolute: bool) -> ResolvedUri | RejectedUri:
-    if ".." in name.split("/"):  # written as %2F..%2F: decoding makes it a path again
-        return RejectedUri(_CLIMBS)
+    if ".." in name.split("/"):  # decoded from %2F..%2F
+        return RejectedUri(_CLIMBS_REASON)
     stem, _, rest = f"{name}/".rpartition(f"{ARCHIVE_SUFFIX}/")
     inner = rest[:-1].lstrip("/") if stem else ""
     name = stem + ARCHIVE_SUFFIX if stem else name

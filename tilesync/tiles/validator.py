@@ -24,35 +24,35 @@ _IMAGE_MAGICS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"\xabKTX", b"GIF8")
 _OTHER_KIND_BY_MAGIC = {b"PK\x03\x04": Kind.ARCHIVE, b"voxl": Kind.VOXELS}
 _JSON_PREFIX = b"\xef\xbb\xbf \t\r\n"
 _PROBE_BYTES = 1 << 12
-"""A byte that is not blank must come within these bytes, for the kind of a file to be detected by it."""
+"""The kind of a file is detected only if its first non-blank byte is within this number of bytes."""
 
 _GENERIC_JSON_KINDS = {Kind.JSON, Kind.GEOJSON}
-"""Kinds that any JSON may look like: a line of a log may have a `type` too."""
+"""Kinds that unrelated JSON may look like: for example, a line of a log may have a `type` as GeoJSON has."""
 
 _MARKUP_PREFIX = rb"(?><!--.*?-->|<\?xml[^>]*>|\s)*+"
 _HTML_PAGE = re.compile(_MARKUP_PREFIX + rb"<(?:!doctype html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 _ERROR_RESPONSE = re.compile(_MARKUP_PREFIX + rb"<Error\b|\{\s{0,8}\"error\"\s{0,8}:\s{0,8}\{", re.DOTALL)
-"""Start of an error of the storage, in XML ("Status and error codes"), and of the API, in JSON."""
+"""Start of an error response: of the storage in XML ("Status and error codes"), of the API in JSON."""
 
 _ERROR_PROBE_BYTES = 40
-"""Bytes that tell an error in JSON from other objects."""
+"""Number of bytes that suffice to tell an error response in JSON from any other object."""
 
 _UTF16_JSON = re.compile(rb"\xff\xfe\{\0|\xfe\xff\0\{|\{\0[\"\s]\0|\0\{\0[\"\s]")
-"""Start of a JSON object in UTF-16: of files of random numbers, about one in a billion begins so."""
+"""Start of a JSON object in UTF-16. About one file of random bytes in a billion begins like this."""
 
 _HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 
 _TILE_KINDS = frozenset(
     {Kind.GLB, Kind.GLTF, Kind.B3DM, Kind.I3DM, Kind.PNTS, Kind.CMPT, Kind.VECTOR, Kind.VOXELS, Kind.TILESET}
 )
-"""Kinds that viewers show as a content, whatever its name: they go by magic, or by the keys of the JSON."""
+"""Kinds that viewers show as a tile's content, whatever its name: they look at its magic or its JSON keys."""
 
 _JSON_KINDS = _GENERIC_JSON_KINDS | {Kind.TILESET, Kind.SUBTREE, Kind.GLTF, Kind.SCHEMA, Kind.VOXELS}
 
 
 @dataclass(frozen=True, slots=True)
 class _ExpectedContent:
-    """Content that a suffix of a file name promises; `usual_kinds` need no diagnostic."""
+    """Content that the suffix of a file name promises. Of `allowed_kinds`, only `usual_kinds` need no diagnostic."""
 
     description: str
     allowed_kinds: frozenset[Kind]
@@ -73,7 +73,7 @@ def _list_expected_content() -> Iterator[tuple[str, _ExpectedContent]]:
 
 
 _EXPECTED_CONTENT_BY_SUFFIX = dict(_list_expected_content())
-"""By suffix of the name, in lower case."""
+"""Keys are suffixes in lower case."""
 
 _JSON_SUFFIXES = frozenset({".json", ".gltf", ".geojson"})
 """Suffixes for which an empty file is damaged: viewers read it as JSON, and fail."""
@@ -82,7 +82,7 @@ _JSON_SUFFIXES = frozenset({".json", ".gltf", ".geojson"})
 class GzipPayload:
     """A payload inside gzip.
 
-    Where both are damaged, the error of the gzip is reported: which one shows up first depends on the chunks.
+    If both are damaged, the error of the gzip is reported. Which error is found first depends on the chunks.
     """
 
     def __init__(self, inner: Payload) -> None:
@@ -115,11 +115,12 @@ class GzipPayload:
 
 
 class Payload:
-    """Kind of a file, detected by its first bytes and never by its name; its structure and its references.
+    """Parser of one file: detects its kind, checks its structure, and collects its references.
 
-    `feed` and `finish` raise BlobDamaged for a broken structure, for a page of HTML under another name, and for a file
-    without the content that its suffix promises (a `.glb` without a tile, a `.json` without JSON, a `.png` without an
-    image). Broken JSON is of kind NONE where neither its beginning nor its name says that it is 3D Tiles.
+    The kind is detected by the first bytes, never by the name. `feed` and `finish` raise BlobDamaged for a broken
+    structure, for an HTML page under another name, and for a file without the content that its suffix promises (a
+    `.glb` without a tile, a `.json` without JSON, a `.png` without an image). Broken JSON has the kind NONE if neither
+    its beginning nor its name shows that it is 3D Tiles.
     """
 
     def __init__(self, name: str, references: ReferenceCollector, *, inside_gzip: bool = False) -> None:
@@ -139,7 +140,7 @@ class Payload:
 
     @property
     def expects_more(self) -> bool:
-        """True if the next bytes may change the result, as they may until the kind is detected."""
+        """True if more bytes may change the result: the kind is not detected yet, or the kind has a parser."""
         return self._start is not None or self._parser is not None
 
     def add_diagnostic(self, problem: str, detail: str) -> None:
@@ -189,7 +190,7 @@ class Payload:
     def _check_expected_content(self, *, is_list: bool = False) -> None:
         """Compare the kind of the file with its suffix.
 
-        A list is valid JSON: it is not damaged, only unusable for the file that references it.
+        A JSON list is valid, so it is not damaged; the file that references it just cannot use it.
         """
         suffix = self._name[self._name.rfind(".") :]
         expected = _EXPECTED_CONTENT_BY_SUFFIX.get(suffix)
@@ -236,12 +237,12 @@ class Payload:
         self._check_root()
 
     def _check_root(self) -> None:
-        """Raise BlobDamaged where the root is not a tileset: every viewer reads it as one."""
+        """Raise BlobDamaged if the root is not a tileset, since every viewer reads it as one."""
         if self._is_root and self.kind is not Kind.TILESET:
             raise BlobDamaged("it is not a tileset (it has no root tile)")
 
     def report_buffer_lengths(self) -> None:
-        """Report the required length of each buffer named so far to the references."""
+        """Pass the required length of each buffer found so far to the reference collector."""
         if isinstance(self._parser, BinaryFormatParser | Document):
             for uri, length in self._parser.buffer_lengths:
                 self._references.require_length(uri, length)
@@ -266,7 +267,7 @@ class Payload:
                 self._references.add_diagnostic("unfollowed", sentence)
 
     def _handle_damage(self, error: BlobDamaged) -> None:
-        """Raise the error, or treat the file as one of an unknown kind."""
+        """Raise the error, or give the file the kind NONE if nothing shows that it is 3D Tiles."""
         is_known = not isinstance(self._parser, Document) or self._parser.kind not in _GENERIC_JSON_KINDS
         self._parser = None
         self.kind = Kind.NONE
@@ -287,13 +288,13 @@ def _is_too_short(data: bytes) -> bool:
 class ContentCheck:
     """Check of one blob: size, claimed MD5 and SHA-256, structure, and references.
 
-    A broken structure is an error while nothing proves that the container has the blob like this: it may have broken on
-    the way. Where a digest proves it, it is only a diagnostic, DAMAGED: whether it matters depends on the file that
-    references it.
+    A broken structure is an error, because the blob may have been damaged on the way. If a digest proves that the
+    container stores the blob like this, it is only a diagnostic, DAMAGED: whether it matters depends on the file that
+    references the blob.
 
-    `container_url` is the bare URL of the container, empty where it is not known; absolute URLs are compared with it.
-    `compute_md5`: the digests include the MD5 even if none is claimed. Where both digests are claimed, the SHA-256
-    alone is checked.
+    `container_url` is the bare URL of the container, empty if unknown; absolute URLs are compared with it.
+    `compute_md5`: compute the MD5 even if the blob claims none. If the blob claims both digests, only the SHA-256 is
+    checked.
     """
 
     def __init__(self, blob: Blob, container_url: str = "", *, compute_md5: bool = False) -> None:
@@ -303,7 +304,7 @@ class ContentCheck:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all bytes."""
+        """Start again from the first byte."""
         self.size = 0
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False) if self._computes_md5 else None
@@ -314,13 +315,16 @@ class ContentCheck:
         self._stated_md5s = set[bytes]()
 
     def expect_md5(self, md5: bytes | None) -> None:
-        """Check also against the MD5 of a response. Raises RangeRefused where bytes came before without an MD5."""
+        """Check the blob against the MD5 of a response too.
+
+        Raises RangeRefused if bytes were already fed without computing their MD5: they must be fetched again.
+        """
         if md5 is None or md5 == self._blob.md5 or self._blob.sha256 is not None:
             return
         if self._md5 is None:
             self._computes_md5 = True
             if self.size:
-                raise RangeRefused("the storage states an MD5 that it did not state before")
+                raise RangeRefused("the storage now states an MD5, but the bytes so far came without one")
             self._md5 = hashlib.md5(usedforsecurity=False)
         self._stated_md5s.add(md5)
 
@@ -337,10 +341,10 @@ class ContentCheck:
                 self._damage_reason = str(error)
 
     def finish(self, *, known_sha256s: Collection[bytes] = ()) -> Digests:
-        """Return the digests of the whole content. Raises BlobDamaged with every problem found.
+        """Return the digests of the whole content. Raises BlobDamaged, which lists every problem.
 
-        `known_sha256s`: SHA-256 of bytes that the container gave before, or of unchanged files on disk; bytes with one
-        of these are what the container holds.
+        `known_sha256s`: SHA-256 of bytes that the container delivered before, or of unchanged files on disk. A content
+        with one of these is what the container stores.
         """
         self._is_finished = True
         problems = list(self._find_mismatches())
@@ -356,7 +360,7 @@ class ContentCheck:
 
     def _find_mismatches(self) -> Iterator[str]:
         if self.size != self._blob.size != UNKNOWN_SIZE:
-            yield f"{self.size} bytes came, the listing says {self._blob.size}"
+            yield f"it has {self.size} bytes, but the listing says {self._blob.size}"
         if self._md5 is not None and self._blob.md5 is not None and self._md5.digest() != self._blob.md5:
             yield "its MD5 is not the one that the container states"
         if self._md5 is not None and self._stated_md5s - {self._md5.digest()}:
@@ -365,7 +369,7 @@ class ContentCheck:
             yield "its SHA-256 is not the one that the manifest states"
 
     def _find_damage(self) -> str | None:
-        """Find the first damage in the structure of the whole."""
+        """Return the first error in the structure of the whole content; None if there is none."""
         if self._damage_reason is None:
             try:
                 self._payload.finish()
@@ -380,11 +384,11 @@ class ContentCheck:
 
     @property
     def pending_count(self) -> int:
-        """Number of references and diagnostics that wait in `drain`."""
+        """Number of references and diagnostics that the next `drain` returns."""
         return len(self._references)
 
     def drain(self) -> ParsedContent:
-        """Return the content parsed since the last call; kind and references are final after `finish`."""
+        """Return the references and diagnostics found since the last call; the last ones come after `finish`."""
         references, diagnostics = self._references.drain(is_final=self._is_finished)
         if self._damage_reason is not None:  # references found before the damage do not count
             return ParsedContent(self._payload.kind, (), diagnostics)

@@ -61,7 +61,10 @@ class PendingRequest:
 
 
 class PoolCallbacks(Protocol):
-    """Pool that owns the connections and the requests that wait for one."""
+    """Pool that owns the connections and the requests that wait for one.
+
+    A Protocol, because the pool imports its connections.
+    """
 
     def release(self, connection: Http1Connection) -> None:
         """Return an idle connection to the pool."""

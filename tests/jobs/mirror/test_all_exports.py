@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import read_tree
-from tests.support.faults import RequestMatcher, error_response, is_blob
+from tests.support.faults import error_response, is_blob
 from tests.support.sequential_exports import FIRST as EXPORT
 from tests.support.sequential_exports import FOURTH, THIRD, offer_exports
 from tests.support.sequential_exports import SECOND as OTHER
 from tests.support.simulator import Simulator, read_latest, rollback, verify
 from tilesync.core.retention import RetentionPolicy
+from tilesync.demo.faults import RequestMatcher
 from tilesync.events import ExportFailed, ExportResolved, Planned, PointerKept, VersionPublished, VersionRetired, Warned
 from tilesync.model import Inventory
 

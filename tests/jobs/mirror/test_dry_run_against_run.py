@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from tests.support.builders import IMODEL, export, glb, read_tree
-from tests.support.faults import RequestMatcher, error_response, is_blob, is_listing
+from tests.support.faults import error_response, is_blob, is_listing
 from tests.support.sequential_exports import CHANGED_FILE, FIRST, FOURTH, SECOND, THIRD, mirror_each, offer_exports
 from tests.support.simulator import JobOutcome, Simulator, verify
 from tilesync.core.guards import DeleteLimit
 from tilesync.core.retention import RetentionPolicy
+from tilesync.demo.faults import RequestMatcher
 from tilesync.events import Planned
 from tilesync.model import Globs, Inventory, Layout, Selector
 

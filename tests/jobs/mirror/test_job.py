@@ -37,7 +37,8 @@ from tests.support.faults import (
     wait_for,
 )
 from tests.support.simulator import EXPORT, Simulator, read_latest, verify
-from tilesync.demo.fake_service import FakeRequest, StoredBlob
+from tilesync.demo.fake_service import StoredBlob
+from tilesync.demo.loopback_server import FakeRequest
 from tilesync.errors import (
     DestinationBusy,
     DestinationError,

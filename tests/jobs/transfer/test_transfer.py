@@ -32,7 +32,7 @@ from tests.support.faults import (
 )
 from tests.support.simulator import EXPORT, JobOutcome, Simulator
 from tilesync.core import backoff
-from tilesync.demo.fake_service import FakeRequest, FakeResponse
+from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 from tilesync.errors import NotAuthorised, Transient, Unavailable
 from tilesync.events import FileFailed, Retried
 from tilesync.jobs.run.concurrency import ConcurrencyLimiter

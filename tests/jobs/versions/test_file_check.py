@@ -79,7 +79,7 @@ def test_symlinked_folder_is_not_followed(fixture: CatalogFixture, tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "data", "blob", "reason"),
     [
-        ("a", b"1234", Blob("a", 5), "4 bytes came, the listing says 5"),
+        ("a", b"1234", Blob("a", 5), "it has 4 bytes, but the listing says 5"),
         ("a", b"1234", Blob("a", 4, md5=b"m" * 16), "MD5"),
         ("a.glb", b"1234", Blob("a.glb", 4), "glTF"),
         ("a.glb", glb(b"x")[:-4], Blob("a.glb", UNKNOWN_SIZE), "a.glb: "),

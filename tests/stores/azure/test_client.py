@@ -12,7 +12,7 @@ from tests.support.faults import is_listing
 from tests.support.simulator import EXPORT, Simulator
 from tests.support.store_contract import SAMPLE_VERSION, DestinationContract, OpenDestination, blob, put_file, run_async
 from tilesync.azure.sas import parse_sas_link
-from tilesync.demo.fake_service import FakeResponse
+from tilesync.demo.loopback_server import FakeResponse
 from tilesync.errors import Unavailable
 
 

@@ -14,8 +14,8 @@ from tilesync.core.wording import format_count, format_file_count
 from tilesync.model import Completeness
 
 SIGNED_URL_HINT = (
-    "CesiumJS passes its signature on to every file; 3d-tiles-renderer wants the few lines of README.md (Private"
-    " containers); pages need a CORS rule of the account besides: `tilesync doctor DEST --origin URL` prints it"
+    "CesiumJS adds the signature of this URL to the URL of every file; 3d-tiles-renderer does so with a few lines from"
+    " README.md (Private containers); the account also needs a CORS rule: `tilesync doctor DEST --origin URL` prints it"
 )
 """Advice on viewers for a signed URL. Tried with CesiumJS 1.145 and 3d-tiles-renderer 0.5.3."""
 
@@ -64,7 +64,7 @@ def format_mirror_summary(summary: RunMonitor, stats: RunStats, dest: Location, 
 
 
 def format_gzip_hint(count: int, suffixes: Sequence[str], dest: Location) -> str:
-    """Explain what a web server must do for files that are stored as gzip."""
+    """Explain how a web server must serve files that are stored as gzip."""
     return (
         f"{format_file_count(count)} ({', '.join(suffixes)}) {'is' if count == 1 else 'are'} stored as gzip:"
         " the web server must send `Content-Encoding: gzip` for them, or no viewer can read them;"
@@ -74,7 +74,7 @@ def format_gzip_hint(count: int, suffixes: Sequence[str], dest: Location) -> str
 
 
 def format_presence_check(stats: RunStats) -> str:
-    """Summarize the presence check of stored files. All checked files were unchanged, or there would be work to do."""
+    """Summarize the presence check of a run with nothing to do: all files that it checked were unchanged."""
     if stats.presence_checked >= stats.kept:
         return "checked all of them: none has changed"
     checked = f"checked {stats.presence_checked:,} of {stats.kept:,}"
@@ -82,7 +82,7 @@ def format_presence_check(stats: RunStats) -> str:
 
 
 def format_completeness(completeness: Completeness, stored_files: int) -> str:
-    """Summarize completeness: files that the tilesets reference, those that are missing, and those that are extra."""
+    """Summarize completeness: the number of files that the tilesets refer to, of missing files, and of extra files."""
     left_out = completeness.referenced - completeness.missing - (stored_files - completeness.orphans)
     others = f"{_format_count(left_out, 'left out')} " if left_out else ""
     outcome = (

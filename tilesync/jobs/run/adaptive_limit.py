@@ -4,19 +4,22 @@ Throughput is measured in rounds. A round ends when as many transfers have ended
 shows the throughput of its limit even if each transfer is slow. If the limit grew during a round, the average limit of
 the round counts.
 
-- **Grow.** Each success raises the limit by one, so the limit doubles in a round while throughput follows. If
-  throughput grows by less than three quarters of the growth, the next round does not grow, and that round decides.
+- **Grow.** Each success raises the limit by one, so the limit doubles in a round while throughput follows. If the
+  throughput grows by less than 75 % of what the limit grew by, the limit stays for one round, and the result of that
+  round decides whether the growth continues.
 - **Probe.** After that, the limiter tries a quarter more every PROBE_INTERVAL_S, and still more if throughput rises.
-  It tries a fifth less if responses begin to wait in a queue, and keeps that if throughput stays the same. Otherwise
-  it waits before the next such try, longer each time.
+  It tries a fifth less if responses begin to wait in a queue, and keeps the lower limit if throughput stays the same;
+  if not, it waits before the next such try, longer each time.
 - **Back off.** Refused requests lower the limit at once, by the share that was refused. The limit recovers by a
   twentieth per COOLDOWN_S, and after CALM_PERIOD_S it grows as at the start. So a bad minute costs some rounds, not
   the rest of the run.
 
-Rejected: lower the limit whenever responses take several times as long as the fastest one. On slow connections the
-response time depends on the size, which looked like a queue: the limit fell to its minimum and stayed there. Rejected
-too: rates over a fixed quarter of a second, in which slow transfers do not end at all; and computing the limit from the
-rate and the fastest response, as TCP congestion control does, since files differ in size.
+Rejected:
+
+- Lowering the limit whenever responses take several times as long as the fastest one. On slow connections the response
+  time depends on the size, which looked like a queue: the limit fell to its minimum and stayed there.
+- Rates over a fixed quarter of a second, in which slow transfers do not end at all.
+- Computing the limit from the rate and the fastest response, as TCP congestion control does: files differ in size.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ MAX_LIMIT = 256
 MIN_LIMIT = 4
 
 COOLDOWN_S = 1.0
-"""Seconds between two reductions: refusals already in flight say the same again. Also the minimum time of a round."""
+"""Minimum seconds between two reductions, since more requests of the same moment may be refused; also of a round."""
 
 MIN_ROUND_S = 0.25
 """Minimum seconds of a round while the limit grows."""
@@ -115,7 +118,7 @@ class AdaptiveLimit:
         self._start_round(now)
 
     def record_success(self, now: float, *, is_saturated: bool) -> None:
-        """Record a transfer that succeeded. `is_saturated`: the limit holds transfers back, so its rate counts."""
+        """Record a successful transfer. `is_saturated`: transfers wait for a slot, so the rate is that of the limit."""
         self._round_transfers += 1
         if self._phase is Phase.GROW:
             if is_saturated and not self._pauses_growth and self.value < self.max_limit:

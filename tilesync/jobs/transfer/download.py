@@ -18,15 +18,15 @@ from tilesync.runtime.threads import run_in_thread
 from tilesync.tiles.validator import ContentCheck
 
 MAX_DAMAGED_FETCHES = 4
-"""Fetches of one blob that may deliver damaged bytes, if they differ each time."""
+"""Maximum fetches of one blob that delivers damaged bytes, different ones each time."""
 
 DAMAGED_AT_SOURCE_HINT = "another run fetches the same bytes: create a new export, or exclude the file with --exclude"
 
 MAX_SINGLE_READ_BYTES = 1 << 18
-"""Up to this size a body is read with one call, while bodies arrive fast."""
+"""Maximum bytes of a body that is read with one call. Bodies are so read only while they arrive fast."""
 
 FAST_BODY_S = 1.0
-"""Seconds within which a body must arrive for the next small one to be read with one call: a crash loses as much."""
+"""Bodies arrive fast if the last one took less than this many seconds. A body read with one call is lost in a crash."""
 
 SPILL_BYTES = 1 << 20
 """Bytes of one blob that are kept in memory before they are checked and written to the draft."""
@@ -35,7 +35,7 @@ MAX_UNSTATED_LENGTH_BYTES = 1 << 32
 """Maximum bytes of a body without a stated length: an endless one must not fill the disk."""
 
 SPILL_INTERVAL_S = 0.25
-"""Seconds after which received bytes go to the draft, however few: as much as a crash can lose."""
+"""Maximum seconds until received bytes are written to the draft: a crash loses at most so much."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Walk the subtrees of implicit tilesets: find the files that they announce, as soon as each subtree is stored.
+"""Walk the subtrees of implicit tilesets: as soon as a subtree is stored, find the files that it announces.
 
 Source: 3D Tiles 1.1, "Implicit Tiling": templates are relative to the tileset, the URIs of a subtree's buffers to the
 subtree; a content's URI may be replaced by metadata with the semantic CONTENT_URI.
@@ -39,13 +39,13 @@ MAX_CONTENTS_PER_SUBTREE = 1 << 22
 """Maximum contents of one subtree."""
 
 MAX_REPEATED_FILES = 1 << 20
-"""Maximum files, in total, that subtrees may announce at tiles after their first one."""
+"""Maximum files that subtree files may announce, in total, when they are followed again for further tiles."""
 
 FILES_PER_REPEAT = 64
-"""Cost, in files, of following a subtree again: it takes the time of that many files, a third of a millisecond."""
+"""Cost, in files, of following a subtree file again: it takes a third of a millisecond, as that many files do."""
 
 FIRST_CHECKPOINT_FILES = 1 << 14
-"""Number of announced files after which the walk first checks whether they are there."""
+"""Number of announced files after which the walk first checks whether they exist."""
 
 _CONTENT_URI_WARNING = (
     "its subtrees may name contents by CONTENT_URI, relative to the folder of their version: a viewer that supports"
@@ -66,8 +66,8 @@ class _ImplicitRoot:
 
 
 @dataclass(frozen=True, slots=True)
-class _PendingSubtree:
-    """A subtree still to follow. `name`: its file. `awaited_name`: the file it needs next, its own or a buffer."""
+class _Branch:
+    """A subtree still to be followed. `name`: its file. `awaited_name`: the file it needs next, its own or a buffer."""
 
     root: _ImplicitRoot
     cell: Cell
@@ -76,11 +76,11 @@ class _PendingSubtree:
 
 
 class SubtreeWalk:
-    """Follows the subtrees of one version through its stored files, and records their references in the catalog.
+    """Follow the subtrees of one version through its stored files, and record their references in the catalog.
 
-    A subtree file may serve several tiles, and is followed for each. The subtrees that wait for their files are kept in
-    memory. A new walk starts at the tilesets again, and clears the references that an earlier walk recorded for a file,
-    since schema, buffers and templates may have changed.
+    A subtree file may serve several tiles, and is followed for each. Branches that wait for a file are kept in memory.
+    A new walk starts at the tilesets again and clears the references that an earlier walk recorded for a file, since
+    schemas, buffers and templates may have changed.
     """
 
     def __init__(self, version: Version, catalog: Catalog, files: StoredFiles) -> None:
@@ -92,8 +92,8 @@ class SubtreeWalk:
         self._empty_subtrees: set[tuple[int, str]] = set()
         self._cleared_sources: set[str] = set()
         self._extended_sources: set[str] = set()
-        self._waiting: list[_PendingSubtree] = []
-        self._stack: list[Iterator[_PendingSubtree | None]] = []
+        self._waiting: list[_Branch] = []
+        self._stack: list[Iterator[_Branch | None]] = []
         self._root_count = 0
         self._repeated_files = 0
         self._announced_files = 0
@@ -102,10 +102,10 @@ class SubtreeWalk:
         self._is_stopped = False
 
     def advance(self, *, is_final: bool = False) -> set[str]:
-        """Follow the subtrees that are stored by now; return the files with new references. Reads stored files.
+        """Follow the subtrees that are already stored; return the names of files that have new references.
 
         `is_final`: no more files will arrive. Then a missing schema counts as empty, and the walk follows only tilesets
-        that viewers reach from the root; following them may make more tilesets reachable.
+        that viewers can reach from the root. Following one may make more of them reachable.
         """
         waiting, self._waiting = self._waiting, []
         while True:
@@ -122,7 +122,7 @@ class SubtreeWalk:
     def _find_new_tilesets(self, *, is_final: bool) -> list[str]:
         """List the implicit tilesets that are not started yet; if `is_final`, only those reachable from the root.
 
-        An unreachable tileset costs time, and must not use up the limits of those that viewers reach.
+        An unreachable tileset would cost time, and use up limits that are meant for those that viewers reach.
         """
         if self._is_stopped:
             return []
@@ -136,7 +136,7 @@ class SubtreeWalk:
         reachable = set(self._catalog.references.list_implicit_tilesets(self._version, only_reached=True))
         return [name for name in found if name in reachable]
 
-    def _follow_all(self, waiting: Iterable[_PendingSubtree], *, is_final: bool) -> None:
+    def _follow_all(self, waiting: Iterable[_Branch], *, is_final: bool) -> None:
         self._stack.append(iter(waiting))
         while self._stack and self._can_continue(is_final=is_final):
             branches = list(_take_until_pause(self._stack[-1]))
@@ -147,8 +147,9 @@ class SubtreeWalk:
     def _can_continue(self, *, is_final: bool) -> bool:
         """Return whether the walk may announce more files.
 
-        A few bytes can announce a million files. So at each checkpoint the walk waits until it is known whether the
-        files announced so far are there; if hardly any is, it stops. The checkpoints double.
+        A few bytes can announce a million files. So at each checkpoint the walk waits until it is known which of the
+        files announced so far exist; if hardly any does, the walk stops. Each checkpoint is at twice the count of the
+        one before.
         """
         if self._announced_files < self._next_checkpoint:
             return True
@@ -158,16 +159,16 @@ class SubtreeWalk:
         announced, missing = self._catalog.references.count_announced(self._version)
         if missing * 16 > announced * 15:
             message = (
-                f"its subtrees announce {FIRST_CHECKPOINT_FILES:,} files or more, but hardly any is there:"
-                " they are not followed further"
+                f"its subtrees announce {FIRST_CHECKPOINT_FILES:,} files or more, but hardly any of them exists:"
+                " the subtrees are not followed further"
             )
             self._add_diagnostic(self._tileset, "unreadable", message)
             self._is_stopped = True
             self._stack, self._waiting = [], []
         return not self._is_stopped
 
-    def _select_ready(self, branches: Iterable[_PendingSubtree]) -> list[_PendingSubtree]:
-        """Return the branches that can be followed now, and keep the others for later."""
+    def _select_ready(self, branches: Iterable[_Branch]) -> list[_Branch]:
+        """Return the branches whose awaited file is stored, and keep the others for later."""
         candidates = list(branches)
         stored = self._find_stored({branch.awaited_name for branch in candidates})
         self._waiting += [branch for branch in candidates if branch.awaited_name not in stored]
@@ -175,7 +176,7 @@ class SubtreeWalk:
 
     # --- tilesets ---
 
-    def _start_tileset(self, tileset: str, *, is_final: bool) -> list[_PendingSubtree]:
+    def _start_tileset(self, tileset: str, *, is_final: bool) -> list[_Branch]:
         """Start the implicit roots of a tileset, once its schemas are stored."""
         schemas = self._catalog.references.list_targets(self._version, tileset, Role.SCHEMA)
         stored = self._find_stored(schemas)
@@ -186,7 +187,7 @@ class SubtreeWalk:
         uris = dict(document.content_uri_properties)
         for schema in stored:
             uris.update(self._parse_document(schema).content_uri_properties)
-        branches = list[_PendingSubtree]()
+        branches = list[_Branch]()
         if uris and tileset == ROOT and document.implicit_tilings:
             self._add_diagnostic(tileset, "pointer", _CONTENT_URI_WARNING)
         collector = self._make_collector(tileset)
@@ -202,7 +203,7 @@ class SubtreeWalk:
         return branches
 
     def _parse_document(self, name: str) -> Document:
-        """Parse a stored document as far as it can be read; its content was validated on arrival."""
+        """Parse a stored document as far as possible; it was validated when it arrived."""
         self._clear_earlier_references(name)
         document = Document(lambda role, uri: None)
         try:
@@ -217,7 +218,7 @@ class SubtreeWalk:
 
     def _make_branches(
         self, root: _ImplicitRoot, cell: Cell, uri: str, collector: ReferenceCollector
-    ) -> Iterator[_PendingSubtree]:
+    ) -> Iterator[_Branch]:
         """Yield the branch of a cell if its URI names a file; subtrees inside archives are not followed."""
         collector(Role.SUBTREE, uri)
         target = resolve(uri, root.tileset, self._version.container_url)
@@ -226,9 +227,9 @@ class SubtreeWalk:
             and not target.archive_path
             and (root.root_id, target.name) not in self._empty_subtrees
         ):
-            yield _PendingSubtree(root, cell, target.name, target.name)
+            yield _Branch(root, cell, target.name, target.name)
 
-    def _follow_branch(self, branch: _PendingSubtree) -> Iterator[_PendingSubtree | None]:
+    def _follow_branch(self, branch: _Branch) -> Iterator[_Branch | None]:
         """Record the references of one stored subtree; yield its child branches, or itself if a buffer is missing.
 
         Yields None as a pause after each batch of recorded references.
@@ -239,7 +240,7 @@ class SubtreeWalk:
         except BlobDamaged as error:
             self._add_diagnostic(branch.name, "unreadable", str(error))
 
-    def _expand_branch(self, branch: _PendingSubtree) -> Iterator[_PendingSubtree | None]:
+    def _expand_branch(self, branch: _Branch) -> Iterator[_Branch | None]:
         root = branch.root
         self._tileset = root.tileset
         if (root.root_id, branch.name) in self._empty_subtrees:
@@ -269,11 +270,12 @@ class SubtreeWalk:
                 yield None
         self._save_references(branch.name, collector)
 
-    def _should_follow(self, branch: _PendingSubtree, contents: SubtreeContents) -> bool:
+    def _should_follow(self, branch: _Branch, contents: SubtreeContents) -> bool:
         """Return whether to follow a subtree at its cell.
 
-        At its first cell always. A template may lack a variable, so that one file serves many cells: at those it is
-        followed within the available levels, up to MAX_REPEATED_FILES. An empty subtree is empty at every cell.
+        A subtree file is always followed at its first cell. If the template lacks a variable, the file serves more
+        cells; at these it is followed within `availableLevels`, up to MAX_REPEATED_FILES. An empty subtree is empty at
+        every cell.
         """
         root, key = branch.root, (branch.root.root_id, branch.name)
         if not contents.count:
@@ -314,10 +316,11 @@ class SubtreeWalk:
                 raise BlobDamaged(f"{subtree.name}: its buffers have more than {MAX_SUBTREE_BYTES:,} bytes")
         return buffers
 
-    def _expand_within_limits(
-        self, branch: _PendingSubtree, subtree: Subtree, buffers: Mapping[str, bytes]
-    ) -> SubtreeContents:
-        """Expand a subtree. If it could exceed a limit, count on other copies first: iterators run only once."""
+    def _expand_within_limits(self, branch: _Branch, subtree: Subtree, buffers: Mapping[str, bytes]) -> SubtreeContents:
+        """Expand a subtree within the limits.
+
+        If it could exceed one, its items are counted first, on another expansion: the iterators run only once.
+        """
         tiling = branch.root.tiling
 
         def expand() -> SubtreeContents:
@@ -342,7 +345,7 @@ class SubtreeWalk:
     def _read_file(self, name: str) -> bytes:
         size = self._files.size(self._version, name)
         if size is None:
-            raise BlobDamaged(f"{name}: it is gone")
+            raise BlobDamaged(f"{name}: it no longer exists")
         if size > MAX_SUBTREE_BYTES:
             raise BlobDamaged(f"{name}: a subtree or buffer with more than {MAX_SUBTREE_BYTES:,} bytes")
         return self._files.read(self._version, name)
@@ -368,7 +371,7 @@ class SubtreeWalk:
         self._catalog.references.add(self._version, source, content, derived=True)
 
 
-def _take_until_pause(branches: Iterator[_PendingSubtree | None]) -> Iterator[_PendingSubtree | None]:
+def _take_until_pause(branches: Iterator[_Branch | None]) -> Iterator[_Branch | None]:
     """Yield branches up to and including the next pause, at most _BRANCHES_PER_BATCH."""
     for branch in islice(branches, _BRANCHES_PER_BATCH):
         yield branch

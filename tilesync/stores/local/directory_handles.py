@@ -1,7 +1,8 @@
-"""Directory handles: reach all below a folder from a handle of its own folder, and follow no symlink.
+"""Directory handles: open each file relative to a handle of its folder, and never follow a symlink.
 
-Where the system opens relative to a directory (`dir_fd`), a folder that is swapped for a symlink during a run leads
-nowhere. Where it does not (Windows), each name is checked before its use; only `DirectoryHandle` knows the difference.
+If the system can open files relative to a directory (`dir_fd`), even a folder that is replaced by a symlink during a
+run cannot redirect a write. If it cannot (Windows), each name is checked before its use. Only `DirectoryHandle` knows
+the difference.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from tilesync.runtime.safe_open import BINARY, NO_FOLLOW, WrongFileType, describ
 HAS_DIR_FD = {os.open, os.stat, os.unlink, os.mkdir, os.rmdir, os.rename, os.link} <= os.supports_dir_fd
 
 NOT_FOUND_ERRORS = (FileNotFoundError, NotADirectoryError)
-"""Errors of a look at a name that does not exist."""
+"""Errors of a `stat` of a name that does not exist."""
 
 MAX_OPEN_HANDLES = 64
-"""Maximum open handles of a tree: a process may have as few as 256 descriptors (macOS)."""
+"""Maximum open handles of a tree: some systems allow a process only 256 descriptors (macOS)."""
 
 _LIST_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 _ENTER_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
@@ -37,7 +38,7 @@ _JUNCTION_TAG = 0xA0000003
 
 
 class DirectoryHandle:
-    """An open folder. The descriptor is closed with the last reference, so a handle in use is never closed."""
+    """An open folder. Its descriptor is closed when the last reference is gone, so never while it is in use."""
 
     __slots__ = ("_identity", "_name", "_parent", "_real_path", "fd", "path")
 
@@ -77,10 +78,10 @@ class DirectoryHandle:
             os.close(self.fd)
 
     def is_current(self) -> bool:
-        """Return whether its path still leads to it, through real folders only, from the topmost one on.
+        """Return whether its path still leads to it, without a symlink below the topmost folder.
 
-        Where the kernel tells the real path, one call shows that neither the folder nor one above it was moved or
-        deleted since the last check. Elsewhere each folder above is checked.
+        On Linux, one call reads the real path; if that is as before, no folder on the path was moved or deleted.
+        Otherwise each folder on the path is checked.
         """
         try:
             real_path = os.readlink(f"{_OPEN_FD_LINKS}{self.fd}")
@@ -95,7 +96,7 @@ class DirectoryHandle:
         return True
 
     def is_in(self, folder: DirectoryHandle) -> bool:
-        """Return whether it is still in this folder, through whose handle it was opened."""
+        """Return whether it was opened through the handle `folder`, and is still in that folder."""
         if folder is not self._parent:
             return False
         try:
@@ -106,11 +107,11 @@ class DirectoryHandle:
         return (found.st_ino, found.st_dev) == identity
 
     def path_argument(self, name: str) -> str:
-        """Return the first argument of a call that takes the handle as `dir_fd`."""
+        """Return the path to pass to an `os` function together with `dir_fd=self.fd`."""
         return name if self.fd is not None else os.path.join(self.path, name)
 
     def entry(self, name: str) -> Entry:
-        """Return a name in this folder as an entry; nothing needs to exist under it."""
+        """Return a name in this folder as an entry; it need not exist."""
         return Entry(self, name)
 
     def enter(self, name: str, *, make: bool = False, mode: int = 0o777) -> DirectoryHandle:
@@ -171,7 +172,7 @@ class DirectoryHandle:
         self.remove_empty(name)
 
     def sync(self) -> None:
-        """Make renames in the folder durable, if the system can sync a folder."""
+        """Make renames in the folder durable, on systems that can sync a folder."""
         if self.fd is None:
             return
         descriptor = os.open(".", _LIST_FLAGS, dir_fd=self.fd)
@@ -182,7 +183,7 @@ class DirectoryHandle:
 
 
 class Entry(NamedTuple):
-    """A name in an open folder. All operations happen in that folder, even if its path leads elsewhere by now."""
+    """A name in an open folder. All operations happen in that folder, even if its path now leads to another one."""
 
     folder: DirectoryHandle
     name: str
@@ -208,7 +209,7 @@ class Entry(NamedTuple):
         return open_regular(self.folder.path_argument(self.name), flags, dir_fd=self.folder.fd, display_name=self.path)
 
     def open_unshared(self) -> int:
-        """Open the regular file to write to it. Raises WrongFileType also if the file has another name elsewhere."""
+        """Open the regular file for writing. Raises WrongFileType also if the file has several hard links."""
         descriptor = self.open(os.O_WRONLY)
         if os.fstat(descriptor).st_nlink > 1:
             os.close(descriptor)
@@ -272,11 +273,11 @@ class Entry(NamedTuple):
 
 
 class DirectoryTree:
-    """Tree of folders below a root, found by name: the only way from a path to a directory handle.
+    """Tree of folders below a root: opens directory handles by path, and is the only place that does.
 
-    `root` may contain symlinks, as its user named it. Below it nothing may: neither `prefix`, which starts every path,
-    nor the paths that are asked for. Open handles are used again while their paths lead to them. Picklable: another
-    process opens its own handles.
+    The path `root` may contain symlinks, since the user chose it. No symlink below it is followed, neither in `prefix`,
+    which is added before every path, nor in the paths. An open handle is reused while its path still leads to it.
+    Picklable: another process opens its own handles.
     """
 
     def __init__(self, root: str | Path, prefix: str = "") -> None:
@@ -336,7 +337,7 @@ class DirectoryTree:
 
     def _open_folder(self, path: str, *, make: bool) -> DirectoryHandle:
         if len(self._handles) > MAX_OPEN_HANDLES:
-            self._handles.clear()  # all of them: each inner handle keeps its outer ones open
+            self._handles.clear()  # all of them, because each handle keeps those of the folders above it open
         folder, current_path = self._root_handle or DirectoryHandle(self._root), ""
         self._root_handle = folder
         for name in filter(None, path.split("/")):

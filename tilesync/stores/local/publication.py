@@ -49,8 +49,8 @@ _LINE_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), chec
 class LocalPublication(DefaultLayoutMixin):
     """Publish a version by renames in a fixed order, after a sync of the file system.
 
-    Each step can be repeated after a kill. `_home` has the manifests and `latest.json`, `_versions` a folder for each
-    version, `_state` the parts and the trash.
+    Each step can be repeated after a kill. `_top` is DEST, which has the pointer. `_home` has the manifests and
+    `latest.json`; `_versions` has a folder for each version; `_state` has the parts and the trash.
     """
 
     def __init__(self, root: Path, state: Path) -> None:
@@ -87,11 +87,11 @@ class LocalPublication(DefaultLayoutMixin):
         return sorted(name.removesuffix(MANIFEST_SUFFIX) for name, _ in entries if name.endswith(MANIFEST_SUFFIX))
 
     def retired_names(self) -> set[str]:
-        """Return an empty set: a retired version leaves its place at once."""
+        """Return an empty set: the files of a retired version are moved to the trash at once."""
         return set()
 
     def read_sidecar(self, version: Version) -> None:
-        """Return None: local files can be read again, so no sidecar is kept."""
+        """Return None: local files can be read again, so there is no sidecar index."""
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """Read the lines of a manifest; the first one is about the version. Raises DestinationError if that fails."""
@@ -119,9 +119,10 @@ class LocalPublication(DefaultLayoutMixin):
         return read_latest(data) if data is not None else None
 
     def owner(self) -> str | None:
-        """Return the owner of the destination: whose exports it holds. None if none is recorded.
+        """Return the recorded owner of the destination, or None.
 
-        `latest.json` comes first, since all state folders share it; then the record in this state folder.
+        `latest.json` has priority, since runs with another --state-dir see it too; next is the record in this state
+        folder.
         """
         return read_owner(self.latest()) or read_owner(parse_document(self._read(self._state, OWNERSHIP_FILE)))
 
@@ -204,7 +205,7 @@ class LocalPublication(DefaultLayoutMixin):
         return os.name == "nt" or target == f"{VERSIONS_DIR}/{version.name}"
 
     def has_staged_files(self, version: Version) -> bool:
-        """Return False: files are written to their final place."""
+        """Return False: files are written to their final paths."""
         return False
 
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
@@ -229,7 +230,7 @@ class LocalPublication(DefaultLayoutMixin):
         return self._state.folder(PARTS_DIR).entry(name)
 
     def write_sidecar(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Do nothing: local files can be read again, so no sidecar is kept."""
+        """Do nothing: local files can be read again, so no sidecar index is needed."""
 
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
         """Replace the pointer, then `latest.json`, then the symlink: one rename each."""

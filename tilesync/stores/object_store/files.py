@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from threading import RLock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tilesync.core.http_headers import HEAD_BYTES, CachePolicy
 from tilesync.core.safe_names import find_universal_problem
@@ -23,6 +23,7 @@ from tilesync.stores.object_store.object_names import check_object_names, object
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
+    from tilesync.stores.object_store.lock import LeaseRenewer
     from tilesync.stores.worker_target import FindWorkerTarget, MakeWorkerTarget, WorkerTarget
 
 PARALLEL_COPIES = 32
@@ -165,16 +166,6 @@ NameWarner = Callable[[Iterable[str]], object]
 """Inspect the names of files before they are stored, and warn."""
 
 
-class LockGuard(Protocol):
-    """The lock that every write needs."""
-
-    def require_held(self) -> None:
-        """Raise DestinationBusy if the lock was lost, Transient if that is unknown. Does not block."""
-
-    def ensure_renewed(self) -> None:
-        """Renew the lock if needed, and return once it is surely held. Raises DestinationBusy, Unavailable."""
-
-
 class ObjectFiles(ObjectStoredFiles):
     """Files of versions, read and written. `guard` checks the lock before each write."""
 
@@ -185,7 +176,7 @@ class ObjectFiles(ObjectStoredFiles):
         self,
         objects: Objects,
         cache_policy: CachePolicy,
-        guard: LockGuard,
+        guard: LeaseRenewer,
         *,
         warn_names: NameWarner = lambda names: None,
         wait_for_bandwidth: WaitForBandwidth | None = None,
@@ -333,7 +324,7 @@ class ObjectDraft:
         self,
         blob: Blob,
         begin_upload: Callable[[bytes], Upload],
-        guard: LockGuard,
+        guard: LeaseRenewer,
         wait_for_bandwidth: WaitForBandwidth | None,
     ) -> None:
         self._blob = blob

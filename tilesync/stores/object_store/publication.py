@@ -1,6 +1,7 @@
 """Publish versions in an object store: manifests, the pointer and `latest.json`, each written with one PUT.
 
-The files of a retired version stay in place until the trash is emptied: only its manifest moves there at once.
+Only the manifest of a retired version is moved to the trash at once. Its files stay where they are until the trash is
+emptied.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
+from tilesync.catalog.catalog import Catalog
 from tilesync.core.foreign_json import MAX_DOCUMENT_BYTES, parse_json, read_mapping
 from tilesync.core.http_headers import CachePolicy
 from tilesync.core.manifest import read_latest
@@ -30,7 +32,8 @@ from tilesync.model.storage import ObjectHeaders, ObjectInfo
 from tilesync.protocols import Objects, ObjectStream
 from tilesync.runtime.threads import map_in_threads
 from tilesync.stores.base import DefaultLayoutMixin
-from tilesync.stores.object_store.files import OBJECTS_PER_DELETE, LockGuard
+from tilesync.stores.object_store.files import OBJECTS_PER_DELETE
+from tilesync.stores.object_store.lock import LeaseRenewer
 from tilesync.stores.object_store.object_names import VERSIONS_PREFIX
 from tilesync.stores.status_files import CHECKED_FILE, encode_document, parse_document
 
@@ -50,22 +53,12 @@ _STATUS_HEADERS = ObjectHeaders("application/json", None, "no-cache")
 """Headers of documents that no viewer requests: no cache may serve an old copy."""
 
 
-class KeyValue(Protocol):
-    """Values that are kept between runs."""
-
-    def set_value(self, key: str, value: str) -> None:
-        """Store a value."""
-
-    def get_value(self, key: str) -> str | None:
-        """Return a stored value, or None."""
-
-
 class ReadOnlyObjectPublication:
     """Manifests, pointer, `latest.json` and status documents, read only."""
 
-    def __init__(self, objects: Objects, key_value: KeyValue | None = None) -> None:
+    def __init__(self, objects: Objects, catalog: Catalog | None = None) -> None:
         self._objects = objects
-        self._key_value = key_value
+        self._catalog = catalog
         self._latest: Mapping[str, Any] | None = None
         self._knows_latest = False
         self._latest_etag = ""
@@ -88,30 +81,30 @@ class ReadOnlyObjectPublication:
             )
 
     def refuse_occupied(self, *, adopt: bool) -> None:
-        """Raise DestinationError for foreign objects in a place that is no destination yet.
+        """Raise DestinationError for foreign objects below a prefix that is not a destination yet.
 
-        With `adopt` they may stay, and only names that tilesync itself needs are refused.
+        With `adopt`, only objects whose names tilesync itself needs are refused.
         """
         if self.latest() is not None or self._objects.find(LOCK_KEY) is not None or self.manifest_names():
             return
         foreign = self._find_foreign_names()
         if reserved := find_reserved_names(foreign):
             raise DestinationError(
-                f"{self._objects.display_name} is no destination of tilesync, and holds {join_names(reserved)}",
+                f"{self._objects.display_name} is not a destination of tilesync, but contains {join_names(reserved)}",
                 hint="choose an empty prefix, or a destination of tilesync",
             )
         if foreign and not adopt:
             raise DestinationError(
-                f"{self._objects.display_name} is no destination of tilesync, and is not empty: it holds"
+                f"{self._objects.display_name} is not a destination of tilesync, and is not empty: it contains"
                 f" {join_names(foreign)}",
-                hint="choose another prefix; or give --adopt, if these are to stay beside the tiles",
+                hint="choose another prefix; or give --adopt to keep these objects and put the tiles beside them",
             )
 
     def _find_foreign_names(self) -> list[str]:
-        """List foreign names at the top, and reserved folders that hold objects.
+        """List foreign names at the top, and the reserved folders that contain objects.
 
-        One page of foreign names is enough for the message. A reserved folder may come after thousands of them, so each
-        is looked up by itself.
+        One page of foreign names is enough for the message. A reserved folder may come many pages later, so each one is
+        listed by itself.
         """
         pages = (
             find_foreign_entries({each.name.partition("/")[0] for each in page})
@@ -128,11 +121,11 @@ class ReadOnlyObjectPublication:
         return sorted(name.removesuffix(".jsonl") for name in names if "/" not in name)
 
     def retired_names(self) -> set[str]:
-        """Return the retired versions whose files still exist: until the trash is emptied."""
+        """Return the retired versions whose files still exist, because the trash was not emptied yet."""
         return {match[2] for _, match in self._list_trash()}
 
     def _list_trash(self) -> list[tuple[str, re.Match[str]]]:
-        """List the trashed manifests, each with the match of its moment and version. Foreign objects are left out."""
+        """List the manifests in the trash, each with a match of `_TRASH_NAME`. Foreign objects are left out."""
         names = [each.name for page in self._objects.list_pages(TRASH_PREFIX) for each in page]
         return [(name, match) for name in names if (match := _TRASH_NAME.fullmatch(name[len(TRASH_PREFIX) :]))]
 
@@ -152,12 +145,12 @@ class ReadOnlyObjectPublication:
         return _split_lines(stored.chunks) if stored is not None else None
 
     def read_sidecar(self, version: Version) -> Iterator[Mapping[str, Any]] | None:
-        """Yield the lines of the sidecar index of a version; None where there is none."""
+        """Yield the lines of the sidecar index of a version; None if it has none."""
         lines = self._read_lines(f"{SIDECAR_PREFIX}{version.name}.jsonl")
         return (read_mapping(parse_json(line)) for line in lines) if lines is not None else None
 
     def latest(self) -> Mapping[str, Any] | None:
-        """Return `latest.json`, read once; None where it is missing or foreign."""
+        """Return `latest.json`, which is read only once; None if it is missing or foreign."""
         if not self._knows_latest:
             stored = self._objects.read(LATEST_KEY)
             self._latest_etag = stored.info.etag if stored is not None else ""
@@ -166,9 +159,9 @@ class ReadOnlyObjectPublication:
         return self._latest
 
     def owner(self) -> str | None:
-        """Return whose exports the destination holds, or None. Read once.
+        """Return the recorded owner of the destination, or None. It is read only once.
 
-        `latest.json` says so; before the first version is published, the ownership record does.
+        It is in `latest.json`, or in the ownership record until the first version is published.
         """
         if owner := read_owner(self.latest()):
             return owner
@@ -177,7 +170,7 @@ class ReadOnlyObjectPublication:
         return self._owner
 
     def is_vacant(self) -> bool:
-        """Return whether there is no file of an export, and no stated owner."""
+        """Return whether the destination has no files of an export, and no owner that a user stated."""
         return (
             self.latest() is None
             and not self.manifest_names()
@@ -190,11 +183,11 @@ class ReadOnlyObjectPublication:
         return _parse_stored_document(self._objects.read(CHECKED_FILE))
 
     def pointer_digest(self) -> str | None:
-        """Return the SHA-256 of the pointer in hexadecimal, or None. A pointer with a known ETag is not read again."""
+        """Return the SHA-256 of the pointer in hexadecimal, or None. It is read again only if its ETag changed."""
         found = self._objects.find(POINTER)
         if found is None:
             return None
-        remembered = (self._key_value.get_value(_POINTER_SEEN_KEY) if self._key_value else None) or ""
+        remembered = (self._catalog.get_value(_POINTER_SEEN_KEY) if self._catalog else None) or ""
         etag, _, digest = remembered.rpartition(" ")
         if etag and etag == found.etag:
             return digest
@@ -208,8 +201,8 @@ class ReadOnlyObjectPublication:
         return sha256.hexdigest()
 
     def _remember_pointer(self, etag: str, digest: str) -> None:
-        if self._key_value is not None:
-            self._key_value.set_value(_POINTER_SEEN_KEY, f"{etag} {digest}")
+        if self._catalog is not None:
+            self._catalog.set_value(_POINTER_SEEN_KEY, f"{etag} {digest}")
 
     def points_at(self, version: Version, pointer_sha256: str) -> bool:
         """Return whether the pointer and `latest.json` name `version`, and its manifest exists."""
@@ -229,10 +222,10 @@ class ReadOnlyObjectPublication:
 
 
 class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
-    """Manifests, pointer, `latest.json` and status documents, read and written. `guard` checks the lock first."""
+    """Manifests, pointer, `latest.json` and status documents, read and written. `guard` renews the lock first."""
 
-    def __init__(self, objects: Objects, key_value: KeyValue, cache_policy: CachePolicy, guard: LockGuard) -> None:
-        super().__init__(objects, key_value)
+    def __init__(self, objects: Objects, catalog: Catalog, cache_policy: CachePolicy, guard: LeaseRenewer) -> None:
+        super().__init__(objects, catalog)
         self._cache_policy = cache_policy
         self._guard = guard
 
@@ -244,24 +237,25 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
             f"{MANIFESTS_PREFIX}{version.name}.jsonl",
             self._cache_policy.document_headers(_JSONL_TYPE),
         )
-        first = version.manifest_sha256 is None  # then no other run may have finished a version of this name
+        is_first_write = version.manifest_sha256 is None
         try:
             data = _hash_while_reading(_encode_lines(lines), sha256.update)
-            self._objects.write(name, data, object_headers, expected_etag="" if first else None)
+            # The first write must not replace a manifest that another run wrote for a version of this name.
+            self._objects.write(name, data, object_headers, expected_etag="" if is_first_write else None)
         except ConditionFailed as error:
             raise DestinationBusy(
-                f"another machine finished version {version.name} meanwhile",
+                f"another machine finished version {version.name} in the meantime",
                 hint="run again: the run starts from what is there now",
             ) from error
         return sha256.hexdigest()
 
     def write_sidecar(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Write the sidecar index: a run that lost its state rebuilds the catalog from it without reading the files."""
+        """Write the sidecar index, from which a run without state rebuilds the catalog without reading the files."""
         self._guard.ensure_renewed()
         self._objects.write(f"{SIDECAR_PREFIX}{version.name}.jsonl", _encode_lines(lines), _PRIVATE_JSONL_HEADERS)
 
     def set_owner(self, owner: str, *, stated: bool = False) -> None:
-        """Record whose exports the destination holds. `stated`: a person said so, which decides from now on."""
+        """Record the owner of the destination. `stated`: a user stated it, so it holds for all later runs."""
         latest = self.latest()
         if latest is not None and names_other_owner(latest, owner):
             self._write_latest({**latest, "owner": owner})
@@ -275,7 +269,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
         self._objects.write(CHECKED_FILE, [encode_document(content)], _STATUS_HEADERS)
 
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
-        """Replace the pointer, then `latest.json`. Raises DestinationBusy when another run replaces one meanwhile."""
+        """Replace the pointer, then `latest.json`. Raises DestinationBusy if another run replaces one meanwhile."""
         self._guard.ensure_renewed()
         sha256 = hashlib.sha256()
         old = self._objects.find(POINTER)
@@ -303,7 +297,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
             ) from error
 
     def retire(self, version: Version, moment: str) -> None:
-        """Move the manifest to the trash. The files stay until the trash is emptied: until then both can come back."""
+        """Move the manifest to the trash. The files stay until the trash is emptied, so the version can be restored."""
         self._guard.ensure_renewed()
         name = f"{version.name}.jsonl"
         compact = moment.replace("-", "").replace(":", "")
@@ -338,7 +332,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
 
 
 def _parse_stored_document(stored: ObjectStream | None) -> Mapping[str, Any] | None:
-    """Return a small JSON document; None where it is missing or is no JSON object."""
+    """Return a small JSON document; None if it is missing or not a JSON object."""
     return parse_document(b"".join(stored.chunks)) if stored is not None else None
 
 
@@ -361,12 +355,12 @@ def _hash_while_reading(data: Iterable[bytes], update: Callable[[bytes], object]
 
 
 def _split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a document that comes in chunks."""
-    left = b""
+    """Yield the lines of a document that arrives in chunks."""
+    unfinished = b""
     for chunk in chunks:
-        *lines, left = (left + chunk).split(b"\n")
+        *lines, unfinished = (unfinished + chunk).split(b"\n")
         yield from (line for line in lines if line)
-        if len(left) > MAX_DOCUMENT_BYTES:
+        if len(unfinished) > MAX_DOCUMENT_BYTES:
             break  # the JSON parser refuses the line as too large
-    if left:
-        yield left
+    if unfinished:
+        yield unfinished

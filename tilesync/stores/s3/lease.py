@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from tilesync.core.foreign_json import parse_json, read_count, read_mapping, read_text
 from tilesync.errors import ConditionFailed, DestinationError
-from tilesync.model.storage import ObjectHeaders, ObjectInfo
-from tilesync.protocols import ObjectStream
+from tilesync.model.storage import ObjectHeaders
+from tilesync.protocols import Objects
 from tilesync.stores.local.lock_file import current_holder
 
 LOCK_OBJECT_NAME: Final = ".tilesync/lock"
@@ -33,20 +33,6 @@ _NONEXISTENT_ETAG: Final = "0" * 32
 
 _MAX_RENEW_ATTEMPTS: Final = 3
 """Attempts of one renewal while the object changes at the same moment."""
-
-
-class LockStore(Protocol):
-    """The store of the lock object."""
-
-    display_name: str
-
-    def read(self, name: str, *, offset: int = 0) -> ObjectStream | None:
-        """Open an object; None where it is missing."""
-
-    def write(
-        self, name: str, data: Iterable[bytes], object_headers: ObjectHeaders, *, expected_etag: str | None = None
-    ) -> ObjectInfo:
-        """Write an object that has this ETag, or with "" does not exist yet; else raise ConditionFailed."""
 
 
 class LockState(NamedTuple):
@@ -66,8 +52,8 @@ class ObjectLease:
 
     def __init__(
         self,
-        store: LockStore,
-        renewal_store: LockStore,
+        store: Objects,
+        renewal_store: Objects,
         *,
         term: timedelta = LEASE_TERM,
         monotonic: Callable[[], float] = time.monotonic,
@@ -125,7 +111,7 @@ class ObjectLease:
                 self._replace_state(self._renewal_store, "", seen)
         self._own_state = LockState("", "", 0)
 
-    def _read_state(self, store: LockStore) -> LockState:
+    def _read_state(self, store: Objects) -> LockState:
         stored = store.read(LOCK_OBJECT_NAME)
         if stored is None:
             return LockState("", "", 0)
@@ -149,7 +135,7 @@ class ObjectLease:
             self._other_etag, self._other_seen_at = etag, now
         return now - self._other_seen_at >= self.term.total_seconds()
 
-    def _replace_state(self, store: LockStore, owner: str, seen: LockState) -> bool:
+    def _replace_state(self, store: Objects, owner: str, seen: LockState) -> bool:
         """Replace the seen state, and return whether it was still current. All bodies, and so all ETags, differ."""
         mine = LockState("", owner, seen.beat + 1)
         holder = {"holder": self._own_record} if owner else {}
