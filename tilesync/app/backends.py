@@ -52,7 +52,7 @@ class Backend(ABC):
 
     @abstractmethod
     def open(self, opening: Opening) -> AbstractContextManager[Any]:
-        """Open the destination: a WritableDestination in mode WRITE, else a ReadOnlyDestination. Blocks."""
+        """Open the destination. Blocks. The result is a ReadOnlyDestination, except in mode WRITE."""
 
     @property
     @abstractmethod

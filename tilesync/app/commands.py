@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from tilesync.protocols import Workers
     from tilesync.runtime.process_pool import ProcessPool
     from tilesync.sources.resolvers import SourceClients
+    from tilesync.stores.local.destination import LocalDestination
+    from tilesync.stores.object_store.destination import ObjectDestination
     from tilesync.stores.object_store.files import WaitForBandwidth
-    from tilesync.stores.worker_target import WritableDestination
 
 MAX_WORKERS = 4
 """Largest number of worker processes: with more, the catalog and the disk are the bottleneck."""
@@ -162,7 +163,9 @@ def _make_process_pool(closing: AsyncExitStack) -> ProcessPool | None:
     return pool
 
 
-def _make_workers(request: MirrorRequest, clients: SourceClients, destination: WritableDestination) -> Workers | None:
+def _make_workers(
+    request: MirrorRequest, clients: SourceClients, destination: LocalDestination | ObjectDestination
+) -> Workers | None:
     """Create the workers; None with a bandwidth limit, a proxy or server-side copy, which workers do not support."""
     from tilesync.app.workers import ProcessWorkers
     from tilesync.transport.tls import load_proxies

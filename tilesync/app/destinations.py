@@ -16,8 +16,9 @@ from tilesync.runtime.threads import own_thread_pool, run_in_thread, without_ret
 from tilesync.stores.opening import Mode, ReadOnlyDestination
 
 if TYPE_CHECKING:
+    from tilesync.stores.local.destination import LocalDestination
+    from tilesync.stores.object_store.destination import ObjectDestination
     from tilesync.stores.object_store.files import WaitForBandwidth
-    from tilesync.stores.worker_target import WritableDestination
 
 
 @overload
@@ -30,7 +31,7 @@ def open_destination(
     admission: Admission | None = None,
     open_client: OpenBlobClient = refuse_client,
     wait_for_bandwidth: WaitForBandwidth | None = None,
-) -> AbstractAsyncContextManager[WritableDestination]: ...
+) -> AbstractAsyncContextManager[LocalDestination | ObjectDestination]: ...
 
 
 @overload

@@ -1,4 +1,4 @@
-"""Worker target: where worker processes put small files of a version, and the destinations that have one."""
+"""Worker target: where worker processes put small files of a version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import NamedTuple, Protocol
 
 from tilesync.core.http_headers import CachePolicy
 from tilesync.model import Blob, Digests, StoredFile, Version
-from tilesync.protocols import Destination, Files
 from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import PoolRequest
 
@@ -38,18 +37,3 @@ FindWorkerTarget = Callable[[Version], Awaitable[WorkerTarget]]
 
 MakeWorkerTarget = Callable[[CachePolicy], Awaitable[WorkerTarget]]
 """Return the target for files that are served with these headers, usable now. Raises RunErrors."""
-
-
-class WritableFiles(Files, Protocol):
-    """Files of a destination that workers may write."""
-
-    def worker_target_finder(self) -> FindWorkerTarget | None:
-        """Return the function that finds the target for workers; None if they cannot write here."""
-
-
-class WritableDestination(Destination, Protocol):
-    """Destination that is open for writing."""
-
-    @property
-    def files(self) -> WritableFiles:
-        """The files."""
