@@ -24,7 +24,7 @@ from tilesync.runtime.clock import WallClock
 from tilesync.stores.opening import Mode
 
 if TYPE_CHECKING:
-    from tilesync.jobs.mirror.job import MirrorOptions
+    from tilesync.jobs.mirror.options import MirrorOptions
     from tilesync.jobs.mirror.publish_hook import PublishHook
     from tilesync.jobs.run.context import RunContext
     from tilesync.jobs.run.stats import RunStats
@@ -111,7 +111,8 @@ async def mirror(
 
 async def mirror_dry_run(request: MirrorRequest, observe: Observer, stats: RunStats) -> None:
     """Report what `mirror` would do, without writing to DEST. Raises the RunErrors."""
-    from tilesync.jobs.mirror.dry_run import DryRun, PlanInputs
+    from tilesync.jobs.mirror.dry_run import DryRun
+    from tilesync.jobs.mirror.dry_run_consequences import PlanInputs
     from tilesync.jobs.mirror.dry_run_walk import ScratchSpace
     from tilesync.stores.local.scratch_files import open_scratch_files
 
@@ -136,7 +137,7 @@ async def mirror_dry_run(request: MirrorRequest, observe: Observer, stats: RunSt
 
 
 def _make_mirror_options(request: MirrorRequest, observe: Observer) -> MirrorOptions:
-    from tilesync.jobs.mirror.job import MirrorOptions
+    from tilesync.jobs.mirror.options import MirrorOptions
 
     return MirrorOptions(
         request.inventory,
