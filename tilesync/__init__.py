@@ -1,7 +1,8 @@
 """tilesync mirrors 3D Tiles exports of the iTwin Mesh Export service, whole and verified.
 
 `import tilesync as ts` gives the Python API: `ts.mirror(source, dest)` and the other functions of `__all__`, the same
-under `ts.aio` for a running event loop, identities, results and errors. Each name is loaded when it is first used.
+under `ts.aio` for a running event loop, identities, results and errors, and `ts.testing` for your own tests.
+Each name is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilesync import aio, errors, events
+    from tilesync import aio, errors, events, testing
     from tilesync.api.auth import ClientCredentials, Environment, ShareKey, Token, TokenCommand, TokenFile
     from tilesync.api.monitor import RunMonitor
     from tilesync.api.results import (
@@ -79,6 +80,7 @@ __all__ = [
     "mirror",
     "plan",
     "rollback",
+    "testing",
     "verify",
     "versions",
     "viewer_link",

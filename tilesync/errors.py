@@ -15,9 +15,11 @@ class TilesyncError(Exception):
     """Base class of all tilesync errors. `str()` is one sentence without secrets, safe to show.
 
     `hint` says what to do. `result` is the partial result of the run that the error ended; None outside a run.
+    `is_retryable`: the same call may succeed later, without any change by a person.
     """
 
     exit_code: ClassVar[int] = 1
+    is_retryable: ClassVar[bool] = False
     default_hint: ClassVar[str] = ""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
@@ -126,6 +128,7 @@ class Incomplete(RunError):
     """Some files failed or are damaged; this export was not published."""
 
     exit_code = 3
+    is_retryable = True
     default_hint = "run the same command again: files that arrived are kept, only the rest is fetched"
 
 
@@ -133,6 +136,7 @@ class NoExport(RunError):
     """No export matches, or none finished in time."""
 
     exit_code = 4
+    is_retryable = True
     default_hint = "`tilesync exports IMODEL_ID` shows the exports that the service has, and their states"
 
 
@@ -164,6 +168,7 @@ class Unavailable(RunError):
     """The service or the storage failed until the retry budget was spent."""
 
     exit_code = 6
+    is_retryable = True
     default_hint = "run the same command again later: nothing is lost; `mirror --retry-for` retries for longer"
 
 
@@ -171,6 +176,7 @@ class ExportReplaced(RunError):
     """The export was regenerated or deleted during the run."""
 
     exit_code = 7
+    is_retryable = True
     default_hint = "run again: the next run looks up the newest export"
 
 
@@ -216,6 +222,7 @@ class DestinationBusy(RunError):
     """Another run has locked the destination."""
 
     exit_code = 9
+    is_retryable = True
     default_hint = "wait for the other run to end; a killed run leaves no lock behind"
 
 

@@ -366,18 +366,6 @@ def test_a_host_program_is_left_as_it_was(sim: Simulator, tmp_path: Path) -> Non
     assert (done.returncode, done.stdout) == (0, "unchanged\n"), done.stderr
 
 
-def retry_policy(error: ts.TilesyncError) -> str:
-    """Classify an error as a task of Airflow does: retry or fail."""
-    worth_a_retry = (
-        ts.errors.Unavailable,
-        ts.errors.Incomplete,
-        ts.errors.ExportReplaced,
-        ts.errors.DestinationBusy,
-        ts.errors.NoExport,
-    )
-    return "retry" if isinstance(error, worth_a_retry) else "fail"
-
-
 def test_a_task_maps_errors_to_retries(sim: Simulator, tmp_path: Path) -> None:
     """An unavailable service is retried; a refused identity is not."""
     sim.offer_export()
@@ -387,8 +375,17 @@ def test_a_task_maps_errors_to_retries(sim: Simulator, tmp_path: Path) -> None:
     sim.faults.clear()
     with pytest.raises(ts.TilesyncError) as refused:
         ts.mirror(IMODEL, tmp_path / "d", auth=ts.Token("wrong"), api_url=sim.url)
-    assert [retry_policy(down.value), retry_policy(refused.value)] == ["retry", "fail"]
+    assert [down.value.is_retryable, refused.value.is_retryable] == [True, False]
     assert ts.mirror(IMODEL, tmp_path / "d", **service(sim)).published
+
+
+def test_errors_that_are_worth_a_retry() -> None:
+    """Of all errors that a call can raise, these may pass without any change by a person."""
+    classes = [
+        each for each in vars(ts.errors).values() if isinstance(each, type) and issubclass(each, ts.TilesyncError)
+    ]
+    retryable = {each.__name__ for each in classes if each.is_retryable}
+    assert retryable == {"Unavailable", "Incomplete", "ExportReplaced", "DestinationBusy", "NoExport"}
 
 
 def test_every_public_name_is_there() -> None:

@@ -22,6 +22,14 @@ count: int = result.stats.fetched
 audit: ts.AuditResult = ts.verify("/srv/tiles/bridge", quick=True)
 names: list[str] = [finding.name for finding in audit.findings]
 
+with ts.testing.FakeService() as service:
+    export = service.add_export({"tileset.json": b"{}"}, status="InProgress")
+    service.fail_next(503, on="api", times=2, retry_after=timedelta(seconds=1))
+    behind: bool = ts.mirror(export.imodel, "/srv", retry_for=timedelta(0), **service.options()).behind
+    ok: bool = ts.doctor(source=export.imodel, **service.options()).ok
+    ids: list[str] = [each.id for each in ts.exports(export.imodel, **service.options())]
+    kinds: set[str] = {request.kind for request in service.requests}
+
 async def work() -> bool:
     return (await ts.aio.mirror("x", "y")).published
 
@@ -48,6 +56,8 @@ def test_a_program_outside_is_type_checked(tmp_path: Path) -> None:
     """A correct program passes in strict mode; a misspelt option and a wrong type are found."""
     good = run_mypy(tmp_path, PROGRAM)
     assert good.returncode == 0, good.stdout
-    bad = run_mypy(tmp_path, PROGRAM + 'ts.mirror("x", "y", retain=1)\nts.mirror("x", "y", wait=5)\n')
+    wrong = ('ts.mirror("x", "y", retain=1)', 'ts.mirror("x", "y", wait=5)', 'service.fail_next(on="apis")', "")
+    bad = run_mypy(tmp_path, PROGRAM + "\n".join(wrong))
     assert "retain" in bad.stdout
     assert 'Argument "wait"' in bad.stdout
+    assert 'Argument "on"' in bad.stdout

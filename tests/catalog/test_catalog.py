@@ -24,6 +24,7 @@ from tilesync.model import (
     Globs,
     Inventory,
     Kind,
+    ListingState,
     ParsedContent,
     Reference,
     Role,
@@ -60,7 +61,7 @@ def add(catalog: Catalog, version: Version, *blobs: Blob | str, folders: tuple[s
 
 def relist(catalog: Catalog, version: Version) -> Version:
     """Start a new listing of the same version."""
-    version = replace(version, listing_number=version.listing_number + 1, listed=False, marker=None)
+    version = replace(version, listing=version.listing.restart())
     catalog.update_version(version)
     return version
 
@@ -109,7 +110,15 @@ def test_versions_come_back(path: Path) -> None:
     one = catalog.add_version(NEW)
     two = catalog.add_version(replace(NEW, name="e2", export="e2", imodel=None, changeset=None))
     three = catalog.add_version(
-        replace(NEW, name="e1-2", published_at="t", files=3, bytes=4, manifest_sha256="00", listed=True)
+        replace(
+            NEW,
+            name="e1-2",
+            published_at="t",
+            files=3,
+            bytes=4,
+            manifest_sha256="00",
+            listing=ListingState(is_complete=True),
+        )
     )
     assert len({one.serial, two.serial, three.serial}) == 3
     catalog.close()
@@ -126,7 +135,7 @@ def test_updates_come_back(path: Path) -> None:
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
     changed = replace(
-        version, modified="2027", record={"id": "e1", "x": None}, listing_number=2, listed=True, marker="m",
+        version, modified="2027", record={"id": "e1", "x": None}, listing=ListingState(2, True, "m"),
         damaged=True, published_at="t", files=1, bytes=2, manifest_sha256="ff", inventory="walk",
         container_url="https://host/c",
         completeness=Completeness(4, 3, 2, 1),
@@ -178,11 +187,11 @@ def test_a_page_comes_back(path: Path) -> None:
     """Blobs come back with every listed property, in listing order, with the marker of the page."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    catalog.add_page(replace(version, marker="next"), [(FULL, None), (Blob("0", 1), None)], ["a"])
+    catalog.add_page(replace(version, listing=ListingState(marker="next")), [(FULL, None), (Blob("0", 1), None)], ["a"])
     catalog.close()
     catalog = Catalog(path)
     assert [blob for _, blob in catalog.list_wanted(version, 0, limit=9, empty=False)] == [FULL, Blob("0", 1)]
-    assert catalog.versions()[0].marker == "next"
+    assert catalog.versions()[0].listing.marker == "next"
     catalog.close()
 
 
@@ -346,9 +355,17 @@ def test_a_name_listed_twice_is_refused(path: Path, first: list[str]) -> None:
     version = catalog.add_version(NEW)
     add(catalog, version, *first)
     with pytest.raises(Incomplete, match="twice"):
-        add(catalog, replace(version, marker="m"), "new", "a", "more", *([] if first else ["a"]), folders=("f",))
+        add(
+            catalog,
+            replace(version, listing=replace(version.listing, marker="m")),
+            "new",
+            "a",
+            "more",
+            *([] if first else ["a"]),
+            folders=("f",),
+        )
     assert names(catalog, version) == first
-    assert catalog.versions()[0].marker is None
+    assert catalog.versions()[0].listing.marker is None
     add(catalog, version, Blob("f", 5))
     assert catalog.finish_listing(version) == []
     catalog.close()
@@ -406,7 +423,7 @@ def test_a_file_that_is_a_folder_is_refused(path: Path) -> None:
     add(catalog, version, "a", "a/b", folders=("a",))
     with pytest.raises(DestinationError, match="both a file and a folder: a"):
         catalog.finish_listing(version)
-    assert not catalog.versions()[0].listed
+    assert not catalog.versions()[0].listing.is_complete
     catalog.close()
 
 
@@ -417,7 +434,7 @@ def test_folder_placeholders_leave(path: Path) -> None:
     add(catalog, version, Blob("a", 0), "a/b", Blob("empty", 0), folders=("a",))
     assert catalog.finish_listing(version) == []
     assert names(catalog, version) == ["a/b", "empty"]
-    assert catalog.versions()[0].listed
+    assert catalog.versions()[0].listing.is_complete
     catalog.close()
 
 
@@ -896,13 +913,14 @@ WRITE = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from tilesync.model import Blob, Diagnostic, FileResult, ParsedContent, Reference, Role, StoredFile, Version
+from tilesync.model import *
 from tilesync.catalog.catalog import Catalog
 catalog = Catalog(Path(sys.argv[1]))
-version = catalog.add_version(Version(0, "e1", "e1", None, None, "", {}))
+version = catalog.add_version(Version(0, "e1", "e1"))
 for page in range(10**6):
     blobs = [Blob(f"{page}/{number}", 1) for number in range(50)]
-    catalog.add_page(replace(version, marker=str(page)), [(blob, None) for blob in blobs], [str(page)])
+    listed = replace(version, listing=ListingState(marker=str(page)))
+    catalog.add_page(listed, [(blob, None) for blob in blobs], [str(page)])
     rows = catalog.list_wanted(version, 0, limit=50, empty=False)
     content = ParsedContent(references=(Reference("x", Role.CONTENT),), diagnostics=(Diagnostic("p", "d"),))
     catalog.mark_stored(version, [FileResult(number, StoredFile(blob, b"s" * 32, 1), content) for number, blob in rows])
@@ -924,7 +942,7 @@ def test_a_kill_leaves_whole_batches(path: Path, pages: int) -> None:
     assert (totals.files % 50, totals.stored_files % 50) == (0, 0)
     assert totals.files - totals.stored_files in {0, 50}
     assert totals.stored_files >= 50 * (reported + 1)
-    assert version.marker == str(totals.files // 50 - 1)
+    assert version.listing.marker == str(totals.files // 50 - 1)
     held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
     for table in ("reference", "remark"):
         assert {row[0] for row in catalog.query(f"SELECT source FROM {table}")} == held
@@ -942,7 +960,7 @@ from pathlib import Path
 from tilesync.model import Blob, FileResult, Inventory, Kind, ParsedContent, Reference, Role, StoredFile, Version
 from tilesync.catalog.catalog import Catalog
 catalog = Catalog(Path(sys.argv[1]))
-version = catalog.add_version(Version(0, "e1", "e1", None, None, "", {}, inventory=Inventory.WALK))
+version = catalog.add_version(Version(0, "e1", "e1", inventory=Inventory.WALK))
 catalog.add_wanted(version, "t")
 while True:
     rows = catalog.list_wanted(version, 0, limit=50)
@@ -1024,7 +1042,7 @@ def test_migration_from_schema_3(path: Path, read_only: bool) -> None:
         assert [catalog.get_value(key) for key in ("adopted", "boot", "schema")] == ["yes", "b", str(SCHEMA_VERSION)]
         (version,) = catalog.versions()
         assert version == Version(
-            5, "e1", "e1", "i", "c", "2026", {"id": "e1"}, 2, True, None, False, "then", 2, 4, "m", "list",
+            5, "e1", "e1", "i", "c", "2026", {"id": "e1"}, ListingState(2, True), False, "then", 2, 4, "m", "list",
             "https://host/container", Globs(("*.glb",)), Completeness(4, 3, 2, 1), "begun", "left", None,
             Content.STORED,
         )  # fmt: skip

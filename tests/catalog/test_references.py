@@ -31,7 +31,7 @@ from tilesync.model import (
 from tilesync.model.tiles import ABSOLUTE_URL, DAMAGED, EMPTY_TILE, REQUIRED_BUFFER_BYTES, ROOT_LEADS_AWAY, UNFOLLOWED
 
 SHA = b"s" * 32
-NEW = Version(0, "e1", "e1", None, None, "", {})
+NEW = Version(0, "e1", "e1")
 
 
 @pytest.fixture
@@ -204,13 +204,13 @@ def test_whatever_happens_to_files_the_closure_holds(steps: list[tuple[str, str,
                 oracle.stored[name] = content
         oracle.check(catalog, version)
         (again,) = catalog.versions()
-        assert (again.name, again.listing_number) == (version.name, version.listing_number)
+        assert (again.name, again.listing.number) == (version.name, version.listing.number)
         catalog.close()
 
 
 def relisted(catalog: Catalog, version: Version, *, without: str) -> Version:
     """Relist the version with all stored files but one."""
-    version = replace(version, listing_number=version.listing_number + 1)
+    version = replace(version, listing=version.listing.restart())
     catalog.update_version(version)
     rows = [(held.blob, held) for _, held in catalog.list_stored(version, limit=99) if held.blob.name != without]
     catalog.add_page(version, rows, [])

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from tests.support.builders import read_tree
+from tests.support.fork_server import run_forked
 
 MAX_DEMO_S = 45
 """Maximum duration in seconds; the demo promises 15 on an idle machine."""
@@ -18,11 +19,8 @@ MAX_DEMO_S = 45
 
 def run_demo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run the demo. The fake service is on loopback, so proxies must not matter."""
-    return subprocess.run(
-        [sys.executable, "-m", "tilesync", "demo", str(folder), *more],
-        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}, capture_output=True, text=True, timeout=MAX_DEMO_S,
-        encoding="utf-8",
-    )  # fmt: skip
+    env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    return run_forked(["demo", str(folder), *more], env, timeout_s=MAX_DEMO_S)
 
 
 def test_it_mirrors_a_city_twice_and_says_what_to_try_next(tmp_path: Path) -> None:

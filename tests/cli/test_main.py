@@ -1,4 +1,4 @@
-"""Test the command line as a real process: exit codes, stdout, stderr and files."""
+"""Test the command line as a process: exit codes, stdout, stderr and files."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from tests.support.faults import (
     is_listing,
     is_storage,
 )
+from tests.support.fork_server import run_forked
 from tests.support.simulator import EXPORT, Simulator, read_latest
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
@@ -54,10 +55,7 @@ def tilesync(
     *arguments: object, sim: Simulator | None = None, stdin: str = "", **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command; return its output and exit code."""
-    command = [sys.executable, "-m", "tilesync", *map(str, arguments)]
-    return subprocess.run(
-        command, env=environment(sim, **more), input=stdin, capture_output=True, text=True, timeout=60, encoding="utf-8"
-    )
+    return run_forked([*map(str, arguments)], environment(sim, **more), stdin=stdin)
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -294,12 +292,8 @@ def test_report_and_log_file(service: Simulator, tmp_path: Path) -> None:
 )
 def test_usage_errors_end_with_2(arguments: list[str], tmp_path: Path) -> None:
     """A usage error: exit 2, a sentence on stderr, with --json the last line too, and nothing is written."""
-    command = [sys.executable, "-m", "tilesync", *arguments]
-    env = environment(TILESYNC_TOKEN="x")
     for more in ([], ["--json"]):
-        done = subprocess.run(
-            [*command, *more], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, encoding="utf-8"
-        )
+        done = run_forked([*arguments, *more], environment(TILESYNC_TOKEN="x"), cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         assert done.stderr
         assert "Traceback" not in done.stderr
@@ -858,8 +852,7 @@ def test_options_that_delete_have_no_variable(service: Simulator, tmp_path: Path
 def test_an_empty_source_or_folder_is_a_usage_error(tmp_path: Path, words: str, empty: str) -> None:
     """An empty SOURCE or DEST, as from an unset variable in a script, is a usage error; nothing is written."""
     before, there = read_tree(tmp_path), [*(word.replace("{}", empty) for word in words.split(" ")), "--json"]
-    command = [sys.executable, "-m", "tilesync", *there]
-    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = run_forked(there, environment(), cwd=tmp_path)
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert "empty" in assert_failed(done, 2, "UsageError")["message"]
     assert read_tree(tmp_path) == before
@@ -890,9 +883,7 @@ def test_an_unexpanded_tilde_is_a_usage_error(
 ) -> None:
     """An unexpanded `~` (environment files, quotes) is refused with a hint what to write; no folder `~` is made."""
     home = tmp_path / "home"
-    command = [sys.executable, "-m", "tilesync", *words, "--json"]
-    env = environment(service, **more, HOME=str(home))
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = run_forked([*words, "--json"], environment(service, **more, HOME=str(home)), cwd=tmp_path)
     assert instead.format(home=home) in assert_failed(done, 2, "UsageError")["message"]
     assert not list(tmp_path.iterdir())
 
@@ -902,10 +893,7 @@ def test_a_folder_whose_name_begins_with_a_tilde_can_be_meant(service: Simulator
     """An existing folder named `~` is accepted, and so is `./~`."""
     if not dest.startswith("."):
         (tmp_path / dest).parent.mkdir()
-    command = [sys.executable, "-m", "tilesync", "mirror", IMODEL, dest, "--json"]
-    done = subprocess.run(
-        command, env=environment(service), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run_forked(["mirror", IMODEL, dest, "--json"], environment(service), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / dest / "tileset.json").is_file()
 

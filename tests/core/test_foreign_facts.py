@@ -56,7 +56,7 @@ def test_a_listing_round_trips_through_the_manifest(modified: str, etag: str, si
     stored = StoredFile(blob, b"s" * 32, 0)
     assert read_line(parse_json(json.dumps(make_line(stored), ensure_ascii=False).encode())) == stored
     catalog = Catalog(Path(":memory:"))
-    version = catalog.add_version(Version(0, "e1", "e1", None, None, "", {}))
+    version = catalog.add_version(Version(0, "e1", "e1"))
     catalog.add_page(version, [(blob, stored)], [])
     assert [each.blob for _, each in catalog.list_stored(version, limit=2)] == [blob]
     catalog.close()

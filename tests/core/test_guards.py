@@ -10,7 +10,7 @@ from tilesync.core.guards import DEFAULT_DELETE_LIMIT, DeleteLimit, guard_agains
 from tilesync.errors import GuardTripped
 from tilesync.model import Content, Globs, Version
 
-CURRENT = Version(1, "v1", "e1", None, None, "", {}, files=100, bytes=1000)
+CURRENT = Version(1, "v1", "e1", files=100, bytes=1000)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_the_export_completes_the_requested_owner() -> None:
         ONE, EXPORT
     )
     assert RequestedOwner("").with_export(Export(EXPORT, "Complete", link=link)) == RequestedOwner(link.base, EXPORT)
-    version = Version(0, EXPORT, EXPORT, None, None, "", {}, container_url=f"{HOST}/x")
+    version = Version(0, EXPORT, EXPORT, container_url=f"{HOST}/x")
     assert RequestedOwner("").with_export(Export(EXPORT, "Complete", stored_version=version)) == RequestedOwner(
         f"{HOST}/x", EXPORT
     )

@@ -20,7 +20,7 @@ class CatalogFixture:
         self.root = root
         self.catalog = Catalog(catalog or Path(":memory:"))
         self.files = LocalStoredFiles(SafePathResolver(root))
-        self.version = self.catalog.add_version(Version(0, "e1", "e1", None, None, "", {}, container_url=HOME))
+        self.version = self.catalog.add_version(Version(0, "e1", "e1", container_url=HOME))
 
     def write(self, name: str, data: bytes) -> None:
         """Write the bytes of a file, without a catalog entry."""

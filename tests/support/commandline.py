@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from tests.support.fork_server import run_forked
 from tests.support.simulator import Simulator
 
 
@@ -47,14 +46,8 @@ def run_tilesync(*arguments: object, sim: Simulator | None = None, stdin: str = 
     """Run tilesync with these arguments."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
     service = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
-    done = subprocess.run(
-        [sys.executable, "-m", "tilesync", *map(str, arguments)],
-        env={**kept, "LC_ALL": "C.UTF-8", **service, **more},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        encoding="utf-8",
+    done = run_forked(
+        [*map(str, arguments)], {**kept, "LC_ALL": "C.UTF-8", **service, **more}, stdin=stdin, timeout_s=120
     )
     assert "Traceback" not in done.stderr, done.stderr
     return CommandResult(done.returncode, done.stdout, done.stderr)

@@ -10,7 +10,7 @@ from typing import Any
 from tilesync.catalog.catalog import Catalog
 from tilesync.core.manifest import make_header, make_line
 from tilesync.errors import DestinationError
-from tilesync.model import Blob, FileStamp, StoredFile, Version
+from tilesync.model import Blob, FileStamp, ListingState, StoredFile, Version
 from tilesync.protocols import PresencePage
 
 
@@ -42,7 +42,7 @@ class FakeDestination:
             "c",
             "",
             {},
-            listed=True,
+            listing=ListingState(is_complete=True),
             published_at=published,
             container_url="https://a/c",
             files=len(files),

@@ -94,7 +94,7 @@ def walk(folder: Path, entry: str = "tileset.json", *, home: str = "https://host
     found, files = WalkResult(), FolderFiles(folder)
     with tempfile.TemporaryDirectory() as state:
         catalog = Catalog(Path(state) / "catalog.sqlite3")
-        version = catalog.add_version(Version(0, "v", "e", None, None, "", {}, container_url=home))
+        version = catalog.add_version(Version(0, "v", "e", container_url=home))
         if entry != ROOT:  # what no root leads to is not followed
             leads = ParsedContent(Kind.TILESET, (Reference(entry, Role.CONTENT),))
             catalog.add_stored_files(version, [FileResult(0, StoredFile(Blob(ROOT, 0), b"", 0), leads)])

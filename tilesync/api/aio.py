@@ -53,8 +53,8 @@ async def mirror(
 ) -> MirrorResult:
     """Mirror the latest finished export of `source` into `dest`, and publish it. Raises TilesyncError.
 
-    Called again it continues where it stopped, or fetches the next export. Errors of class Unavailable, Incomplete,
-    ExportReplaced, DestinationBusy and NoExport can be retried later.
+    Called again it continues where it stopped, or fetches the next export. Errors with `is_retryable` (Unavailable,
+    Incomplete, ExportReplaced, DestinationBusy, NoExport) may pass: call it again later.
     """
     from tilesync.app import commands
 

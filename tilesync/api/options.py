@@ -12,13 +12,18 @@ from tilesync.core.guards import DeleteLimit
 from tilesync.core.retention import RetentionPolicy
 
 
-class ServiceOptions(TypedDict, total=False):
-    """Options of the connection to the service."""
+class ConnectionOptions(TypedDict, total=False):
+    """Address of the service, and the identity."""
 
     auth: Auth | None
     """The identity; None: from the environment."""
     api_url: str | None
     """Base URL of the Mesh Export API; None: TILESYNC_API_URL, ITP_API_URL, else the public service."""
+
+
+class ServiceOptions(ConnectionOptions, total=False):
+    """Options of the connection to the service."""
+
     retry_for: timedelta
     """How long to retry failed requests. Default: 60 s."""
 

@@ -128,9 +128,9 @@ class Catalog(CatalogDatabase):
         ]
         stored_keys = [self.key(blob.name) for blob, stored in rows if stored is not None]
         with self.transaction() as db:
-            kinds = _read_kinds(db, version, stored_keys) if version.listing_number > 1 else []
-            if version.listing_number > 1:
-                keys = ((version.serial, version.listing_number, self.key(blob.name)) for blob, _ in rows)
+            kinds = _read_kinds(db, version, stored_keys) if version.listing.number > 1 else []
+            if version.listing.number > 1:
+                keys = ((version.serial, version.listing.number, self.key(blob.name)) for blob, _ in rows)
                 db.executemany("DELETE FROM blob WHERE version=? AND listing<? AND key=?", keys)
             changes_before = db.total_changes
             db.executemany(INSERT_BLOB, values)
@@ -140,9 +140,9 @@ class Catalog(CatalogDatabase):
                     hint="this export was not published; the next run lists the container again",
                 )
             db.executemany("UPDATE blob SET kind=?, implicit=? WHERE version=? AND key=?", kinds)
-            folder_rows = ((version.serial, self.key(folder), version.listing_number) for folder in folders)
+            folder_rows = ((version.serial, self.key(folder), version.listing.number) for folder in folders)
             db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", folder_rows)
-            db.execute("UPDATE version SET marker=? WHERE serial=?", (version.marker, version.serial))
+            db.execute("UPDATE version SET marker=? WHERE serial=?", (version.listing.marker, version.serial))
 
     def _find_repeated_name(self, names: Iterable[str]) -> str:
         seen: dict[str, str] = {}
@@ -180,7 +180,7 @@ class Catalog(CatalogDatabase):
         Folder placeholders (empty blobs with the name of a folder of other blobs) leave the inventory. Raises
         UnsafeName when a name is both a file and a folder and the destination cannot hold both.
         """
-        current = (version.serial, version.listing_number)
+        current = (version.serial, version.listing.number)
         named, old = "SELECT coalesce(name, key) FROM blob WHERE", "version=? AND listing < ?"
         is_folder = "version=? AND EXISTS (SELECT 1 FROM folder f WHERE f.version=blob.version AND f.key=blob.key)"
         with self.transaction() as db:
@@ -221,7 +221,7 @@ class Catalog(CatalogDatabase):
             f"SELECT id, {WANTED_BLOB_COLUMNS} FROM blob WHERE version=? AND listing=? AND state={WANTED} AND id>?"
             " AND coalesce((size IS 0)=?, 1) ORDER BY id LIMIT ?"
         )
-        rows = self.query(sql, version.serial, version.listing_number, after, empty, limit)
+        rows = self.query(sql, version.serial, version.listing.number, after, empty, limit)
         return [(row[0], Blob._make(row[1:])) for row in rows]
 
     def list_stored(
@@ -266,14 +266,14 @@ class Catalog(CatalogDatabase):
                 "UPDATE blob SET state=1, sha256=coalesce(sha256, x''), mtime_ns=0, inode=0"
                 " WHERE version=? AND listing=? AND state=0"
             )
-            db.execute(sql, (version.serial, version.listing_number))
+            db.execute(sql, (version.serial, version.listing.number))
 
     def add_wanted(self, version: Version, name: str) -> None:
         """Add one file that a walk wants, known only by name; a known file stays unchanged."""
         with self.transaction() as db:
             self._delete_older(db, version, "VALUES (?)", (self.key(name),))
             stated_name = None if self.key(name) == name else name
-            db.execute(_INSERT_WANTED, (version.serial, version.listing_number, self.key(name), stated_name, WANTED))
+            db.execute(_INSERT_WANTED, (version.serial, version.listing.number, self.key(name), stated_name, WANTED))
 
     def add_wanted_references(self, version: Version, source: str) -> int:
         """Add everything that one file references as wanted; return how many of these are new."""
@@ -282,22 +282,22 @@ class Catalog(CatalogDatabase):
 
     def _add_wanted_references(self, db: sqlite3.Connection, version: Version, source: str) -> int:
         referrer = (version.serial, self.key(source))
-        if version.listing_number > 1:
+        if version.listing.number > 1:
             self._delete_older(db, version, "SELECT target FROM reference WHERE version=? AND source=?", referrer)
         if not version.globs:
-            return db.execute(_INSERT_WANTED_REFERENCES, (version.serial, version.listing_number, *referrer)).rowcount
+            return db.execute(_INSERT_WANTED_REFERENCES, (version.serial, version.listing.number, *referrer)).rowcount
         is_included, new_count = glob_matcher(version.globs), 0
         for key, name in db.execute(
             "SELECT target, name FROM reference WHERE version=? AND source=?", referrer
         ).fetchall():
             included = is_included(name or key)
-            row = (version.serial, version.listing_number, key, name, WANTED if included else EXCLUDED)
+            row = (version.serial, version.listing.number, key, name, WANTED if included else EXCLUDED)
             new_count += db.execute(_INSERT_WANTED, row).rowcount * included
         return new_count
 
     def _delete_older(self, db: sqlite3.Connection, version: Version, keys: str, values: Sequence[object]) -> None:
         """Delete rows of an older walk, so that these names get new rows at the end: readers page by row id."""
-        older = (version.serial, version.listing_number)
+        older = (version.serial, version.listing.number)
         db.execute(f"DELETE FROM blob WHERE version=? AND listing<? AND key IN ({keys})", (*older, *values))
 
     def mark_missing(self, version: Version, ids: Iterable[int]) -> None:

@@ -18,6 +18,7 @@ from tilesync.model import (
     Content,
     FileResult,
     Globs,
+    ListingState,
     StoredFile,
     UnpackedFile,
     Version,
@@ -110,7 +111,7 @@ def blob_row(
     state: tuple[object, ...] = (WANTED if is_included else EXCLUDED, blob.sha256, None, None, None, None)
     if stored is not None and is_included:
         state = (STORED, *_on_disk_columns(stored))
-    return (version.serial, version.listing_number, key, name, *blob[1:DESCRIBED_FIELD_COUNT], *state)
+    return (version.serial, version.listing.number, key, name, *blob[1:DESCRIBED_FIELD_COUNT], *state)
 
 
 def file_result_row(result: FileResult) -> tuple[object, ...]:
@@ -158,9 +159,9 @@ def version_row(version: Version) -> dict[str, object]:
         "changeset": version.changeset,
         "modified": version.modified,
         "record": json.dumps(dict(version.record)),
-        "listing": version.listing_number,
-        "listed": version.listed,
-        "marker": version.marker,
+        "listing": version.listing.number,
+        "listed": version.listing.is_complete,
+        "marker": version.listing.marker,
         "damaged": version.damaged,
         "published": version.published_at,
         "files": version.files,
@@ -202,8 +203,8 @@ def read_version(row: Sequence[Any]) -> Version:
     for text in (name, export, imodel, changeset, modified, marker, published, digest, home):
         read_optional(text, read_text)
     return Version(
-        serial, name, export, imodel, changeset, modified, read_or_default(record, _parse_object, {}), listing,
-        bool(listed), marker, bool(damaged), published, files, size, digest, inventory, home,
+        serial, name, export, imodel, changeset, modified, read_or_default(record, _parse_object, {}),
+        ListingState(listing, bool(listed), marker), bool(damaged), published, files, size, digest, inventory, home,
         Globs(read_texts(parse_json(include)), read_texts(parse_json(exclude))), Completeness(*completeness), started,
         replaced, retired, Content(content),
     )  # fmt: skip

@@ -56,7 +56,7 @@ def find_unmatched(globs: Globs, names: Iterable[str]) -> list[tuple[str, str]]:
     Stops reading as soon as every glob has a match.
     """
     options = [("--include", glob) for glob in globs.include] + [("--exclude", glob) for glob in globs.exclude]
-    matchers = {each: _make_matcher(each[1:]) for each in options}
+    matchers = {each: make_matcher(each[1:]) for each in options}
     for name in names:
         if matched := [each for each, matches in matchers.items() if matches(name)]:
             for each in matched:
@@ -77,7 +77,7 @@ def glob_matcher(globs: Globs) -> Callable[[str], bool]:
     slashes, `**` does not, `[…]` is one character of a set. A glob that ends with a slash means everything below it.
     Case matters. A glob also matches the name that is equal to it, whatever special characters it has.
     """
-    included, excluded = _make_matcher(globs.include), _make_matcher(globs.exclude)
+    included, excluded = make_matcher(globs.include), make_matcher(globs.exclude)
 
     def is_wanted(name: str) -> bool:
         is_included = not globs.include or included(name)
@@ -86,7 +86,8 @@ def glob_matcher(globs: Globs) -> Callable[[str], bool]:
     return is_wanted
 
 
-def _make_matcher(globs: tuple[str, ...]) -> Callable[[str], bool]:
+def make_matcher(globs: tuple[str, ...]) -> Callable[[str], bool]:
+    """Return a function that tells whether any of the globs matches a name. Raises re.error for an invalid glob."""
     fullmatch, names = _compile_globs(globs).fullmatch, frozenset(globs)
     return lambda name: fullmatch(name) is not None or name in names
 

@@ -26,7 +26,7 @@ from tilesync.core.foreign_json import (
 )
 from tilesync.core.safe_names import make_version_name
 from tilesync.errors import UsageError
-from tilesync.model import Blob, Completeness, Content, Inventory, StoredFile, UnpackedFile, Version
+from tilesync.model import Blob, Completeness, Content, Inventory, ListingState, StoredFile, UnpackedFile, Version
 
 MAX_SINGLE_COPY_BYTES = 5000 << 20
 """Maximum bytes of a blob that Azure copies in one request. Source: "Put Blob From URL"."""
@@ -139,7 +139,7 @@ def read_header(document: Mapping[str, Any], *, name: str) -> Version:
         changeset=read_optional(document["changeset"], read_text),
         modified=read_text(document["modified"]),
         record=record,
-        listed=True,
+        listing=ListingState(is_complete=True),
         published_at=read_timestamp(document["finished"]),
         files=read_count(document["files"]),
         bytes=read_count(document["bytes"]),

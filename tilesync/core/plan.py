@@ -89,8 +89,8 @@ def choose_version(
         globs = narrow_globs(export.stored_version.globs, globs)
         content = export.stored_version.content if export.stored_version.content is Content.DECODED else content
     versions = [v for v in versions if v.content is content]
-    unfinished = next((v for v in versions if v.published_at is None), None)
-    candidates = [v for v in reversed(versions) if v.published_at is not None and v.globs == globs]
+    unfinished = next((v for v in versions if not v.is_published), None)
+    candidates = [v for v in reversed(versions) if v.is_published and v.globs == globs]
     if export.stored_version is not None:
         name = export.stored_version.name
         candidates.sort(key=lambda v: (_has_same_time(export, v), v.name == name), reverse=True)

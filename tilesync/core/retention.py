@@ -31,7 +31,7 @@ KEEP_ALL_VERSIONS = RetentionPolicy()
 
 def sort_newest_first(versions: Iterable[Version]) -> list[Version]:
     """Return the finished versions, newest first, by the export time of the service, else by publication time."""
-    finished = (version for version in versions if version.published_at is not None)
+    finished = (version for version in versions if version.is_published)
     return sorted(
         finished, key=lambda v: (v.exported or v.published_at or "", v.published_at or "", v.serial), reverse=True
     )
@@ -64,7 +64,7 @@ def find_retirable(
         if rank > policy.versions and version.name not in protected and _has_passed(since, policy.keep_for, now):
             verb = "current until" if version.replaced_at else "mirrored"
             found.append((version, f"number {rank} of the newest, {policy.versions} are kept; {verb} {since}"))
-    unfinished = (v for v in versions if v.published_at is None and v.name not in protected)
+    unfinished = (v for v in versions if not v.is_published and v.name not in protected)
     stale = (v for v in unfinished if _has_passed(v.started_at, policy.keep_for, now))
     return found + [(version, f"never finished, last continued {version.started_at}") for version in stale]
 

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, urlencode
 from xml.sax.saxutils import escape
 
 from tilesync.demo.faults import Effect, Fault, RequestMatcher
@@ -151,9 +151,7 @@ class FakeBackend:
     def respond_api(self, request: FakeRequest) -> FakeResponse:
         """Respond as the Mesh Export API does."""
         if request.headers.get("authorization") != f"Bearer {self.token}":
-            return _api_error(
-                401, "HeaderNotFound", "Header Authorization was not found in the request. Access denied."
-            )
+            return api_error(401, "HeaderNotFound", "Header Authorization was not found in the request. Access denied.")
         rows = [row for row in self.visible_exports() if _matches_query(row, request.query)]
         top, skip = int(request.query.get("$top", "100")), int(request.query.get("$skip", "0"))
         page = [self._build_export_row(row, request) for row in rows[skip : skip + top]]
@@ -175,7 +173,7 @@ class FakeBackend:
 
     def respond_storage(self, request: FakeRequest) -> FakeResponse:
         """Respond as Azure Blob Storage does."""
-        container, _, name = unquote(request.path.lstrip("/")).partition("/")
+        container, name = request.container_and_name
         if problem := self._find_auth_error(container, request.query):
             return storage_error(403, "AuthenticationFailed", problem)
         blobs = self.containers.get(container)
@@ -272,6 +270,7 @@ def storage_error(status: int, code: str, message: str) -> FakeResponse:
     return FakeResponse(status, body.encode(), {"Content-Type": "application/xml", "x-ms-error-code": code})
 
 
-def _api_error(status: int, code: str, message: str) -> FakeResponse:
+def api_error(status: int, code: str, message: str) -> FakeResponse:
+    """Build an error response in the format of the Mesh Export API."""
     body = json.dumps({"error": {"code": code, "message": message}}).encode()
     return FakeResponse(status, body, {"Content-Type": "application/json"})

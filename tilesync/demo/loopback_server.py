@@ -14,7 +14,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 Headers = dict[str, str]
 
@@ -40,6 +40,12 @@ class FakeRequest:
     def is_api(self) -> bool:
         """Return whether the request goes to the Mesh Export API."""
         return self.path.startswith("/mesh-export")
+
+    @property
+    def container_and_name(self) -> tuple[str, str]:
+        """Return the container and the blob that the request is for; no blob for a listing."""
+        container, _, name = unquote(self.path.lstrip("/")).partition("/")
+        return container, name
 
 
 @dataclass

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import random
 import uuid
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -56,7 +57,7 @@ def make_export_id(edition: int) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"tilesync-demo/{edition}"))
 
 
-def make_blobs(files: dict[str, bytes]) -> dict[str, StoredBlob]:
+def make_blobs(files: Mapping[str, bytes]) -> dict[str, StoredBlob]:
     """Return files as stored blobs, with the MD5 that an uploader gives."""
     return {
         name: StoredBlob(

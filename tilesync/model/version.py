@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -79,6 +79,9 @@ class Completeness:
     orphans: int = 0
     unfollowed: int = 0
 
+    def __add__(self, other: Completeness) -> Completeness:
+        return Completeness(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
 
 class Inventory(StrEnum):
     """Method to find the files of an export: list the container, or walk from the root tileset."""
@@ -103,12 +106,34 @@ EVERYTHING: Final = Globs()
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
-    """One export in a destination, complete or still unfinished (`published_at` is None then).
+class ListingState:
+    """State of the listing, or walk, of one version.
 
-    `serial`: key in the catalog. `listing_number`: number of listings started for it; `listed`: the current one is
-    complete, else it continues at `marker`. `damaged`: `verify` found bad files. `container_url`: without its query.
-    `globs`: the wanted files. `bytes`: size of its files on disk; `content` is their form and never changes.
+    `number`: listings started for it. `is_complete`: this one has all files, else it continues at `marker`.
+    """
+
+    number: int = 1
+    is_complete: bool = False
+    marker: str | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """True if at least one page is known."""
+        return self.is_complete or self.marker is not None
+
+    def restart(self) -> ListingState:
+        """Return the state of the next listing, before its first page."""
+        return ListingState(self.number + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One export in a destination, complete or still unfinished.
+
+    `serial`: key in the catalog. `export`, `imodel`, `changeset`, `modified`, `record`: the export as the service
+    describes it. `damaged`: `verify` found bad files. `files`, `bytes`, `manifest_sha256`, `completeness`: facts of a
+    published version; `bytes` is the size on disk. `inventory`, `container_url`, `globs`: how its files were found,
+    where (without the query), and which of them are wanted. `content`: form of its files; never changes.
 
     Times are texts in UTC. `started_at`: a run last started or continued it. `published_at`: it was finished.
     `replaced_at`: the pointer last moved away from it. `retired_at`: it was given up; its files are in the trash, or
@@ -118,13 +143,11 @@ class Version:
     serial: int
     name: str
     export: str
-    imodel: str | None
-    changeset: str | None
-    modified: str
-    record: Mapping[str, Any] = field(hash=False)
-    listing_number: int = 1
-    listed: bool = False
-    marker: str | None = None
+    imodel: str | None = None
+    changeset: str | None = None
+    modified: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    listing: ListingState = ListingState()
     damaged: bool = False
     published_at: str | None = None
     files: int = 0
@@ -138,6 +161,11 @@ class Version:
     replaced_at: str | None = None
     retired_at: str | None = None
     content: Content = Content.STORED
+
+    @property
+    def is_published(self) -> bool:
+        """True if it was finished: all its files are in place, and its manifest is written."""
+        return self.published_at is not None
 
     @property
     def exported(self) -> str:

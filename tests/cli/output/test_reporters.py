@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from tests.support.builders import IMODEL
 from tests.support.faults import error_response, is_blob, is_blob_named, wait_for
+from tests.support.fork_server import run_forked
 from tests.support.simulator import EXPORT, Simulator
 from tilesync import __version__
 from tilesync.api.target_names import redact_dest, redact_source
@@ -29,7 +31,10 @@ LOST = "error: standard output cannot be written (No space left on device)"
 def run_in_shell(
     sim: Simulator | None, command: str, *, redirected: str = "", **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run tilesync with its streams redirected by a shell."""
+    """Run tilesync with its streams redirected, by a shell unless stdout alone goes to a file."""
+    if "<<" not in command and (not redirected or redirected == ">/dev/full"):
+        stdout = Path(redirected[1:]) if redirected else None
+        return run_forked(shlex.split(command), environment(sim, **more), stdout=stdout, timeout_s=60)
     return subprocess.run(
         ["sh", "-c", f'exec "{sys.executable}" -m tilesync {command} {redirected}'],
         env=environment(sim, **more), capture_output=True, text=True, timeout=60, check=False,

@@ -423,7 +423,7 @@ class MemorySource:
 def transfer(
     destination: LocalDestination, source: MemorySource, run: JobOutcome, **changes: Any
 ) -> tuple[Transfer, Version]:
-    version = destination.catalog.add_version(Version(0, "v", "v", None, None, "", {}))
+    version = destination.catalog.add_version(Version(0, "v", "v"))
     destination.catalog.add_page(version, [(blob, None) for blob in source.blobs()], ())
     destination.catalog.finish_listing(version)
     clock = changes.pop("clock", WallClock())
@@ -524,7 +524,7 @@ def test_files_listed_later_are_transferred_too(tmp_path: Path) -> None:
     async def work() -> None:
         with open_local(tmp_path, state_dir=None) as destination:
             run, source, work_signal = JobOutcome(), MemorySource(export(9)), WorkSignal()
-            version = destination.catalog.add_version(Version(0, "v", "v", None, None, "", {}))
+            version = destination.catalog.add_version(Version(0, "v", "v"))
             first, *rest = source.blobs()
 
             async def listing() -> None:

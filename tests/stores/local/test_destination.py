@@ -191,7 +191,7 @@ def test_another_layout_is_refused(tmp_path: Path) -> None:
         destination.catalog.set_value("layout", "flat")
     with open_destination(tmp_path / "d") as destination:
         destination.catalog.set_value("layout", "flat")
-        destination.catalog.add_version(Version(0, "v", "e", None, None, "", {}, published_at="2026-01-01T00:00:00Z"))
+        destination.catalog.add_version(Version(0, "v", "e", published_at="2026-01-01T00:00:00Z"))
     with pytest.raises(DestinationError, match="layout flat"), open_destination(tmp_path / "d"):
         pass
 

@@ -45,7 +45,7 @@ class Cleanup:
         if self._destination.layout is Layout.FLAT and current is not None:
             self._flat_layout.retire_others(current)
         for version in self._catalog.versions():
-            if version.damaged and version.published_at is not None:
+            if version.damaged and version.is_published:
                 self._repair(version)
         self._retire_old(now)
         self._publication.empty_trash(format_timestamp(now - TRASH_RETENTION))
@@ -82,7 +82,7 @@ class Cleanup:
     def _retire(self, version: Version, reason: str) -> None:
         """Move a version into the trash. The catalog hides it first, so that no new file links to its files."""
         retired_at = version.retired_at or format_timestamp(self._run.clock.now())
-        if version.published_at is None and version.retired_at is None:
+        if not version.is_published and version.retired_at is None:
             totals = self._catalog.compute_totals(version)
             version = replace(version, files=totals.stored_files, bytes=totals.stored_bytes + totals.growth_bytes)
         self._catalog.set_value("retiring", version.name)

@@ -119,10 +119,7 @@ class DryRun:
         version = choice.unfinished
         if version is None:
             version = create_version(export, choice.content, self._catalog, self._inputs.publication, self._run.clock)
-        described = with_export_details(version, export)
-        version = replace(
-            described, listing_number=version.listing_number + 1, listed=False, marker=None, globs=choice.globs
-        )
+        version = replace(with_export_details(version, export), listing=version.listing.restart(), globs=choice.globs)
         self._catalog.update_version(version)
         source = await origin.open_source(resolution)
         candidates = choice.candidates if choice.unfinished is None else ()

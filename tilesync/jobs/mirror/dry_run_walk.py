@@ -53,9 +53,7 @@ class DryRunWalk:
         """Yield every blob as the container describes it. Reports referenced blobs that are missing."""
         scratch, container_url = self._scratch, await self._source.container_url()
         name = f"dry-run walk {len(scratch.catalog.versions())}"
-        draft = Version(
-            0, name, "", None, None, "", {}, inventory=Inventory.WALK, container_url=container_url, globs=self._globs
-        )
+        draft = Version(0, name, "", inventory=Inventory.WALK, container_url=container_url, globs=self._globs)
         version = scratch.catalog.add_version(draft)
         scratch.catalog.add_wanted(version, ROOT)
         subtree_walk, after = SubtreeWalk(version, scratch.catalog, scratch.files), 0

@@ -30,10 +30,10 @@ class InventoryIngest:
 
         Names and free space are checked before anything of a page is written.
         """
-        is_relisting, is_kept = version.listing_number > 1, glob_matcher(version.globs)
-        async for page in source.pages(version.marker):
+        is_relisting, is_kept = version.listing.number > 1, glob_matcher(version.globs)
+        async for page in source.pages(version.listing.marker):
             self._files.check_names(blob.name for blob in page.blobs if is_kept(blob.name))
-            version = replace(version, marker=page.marker)
+            version = replace(version, listing=replace(version.listing, marker=page.marker))
             self._run.stats.merge(await run_in_thread(self._ingest_page, version, page, compare=is_relisting))
             self._run.observe(PageListed(self._run.stats.listed, self._run.stats.listed_bytes, complete=False))
             work_signal.notify()

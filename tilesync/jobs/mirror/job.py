@@ -161,13 +161,13 @@ class MirrorJob:
         is_resumed = version is not None
         if version is None:
             version = await run_in_thread(self._versions.begin_version, export, choice.content)
-        elif version.published_at is None and is_stale(version, export):
+        elif not version.is_published and is_stale(version, export):
             version = self._versions.restart_listing(with_export_details(version, export))
         self._run.observe(VersionChosen(version.name, "continued" if is_resumed else "begun"))
         if is_resumed:
             version = self._versions.resume(version)
             await self._versions.recheck(version)
-            if export.stored_version is not None and version.content is Content.DECODED and version.listed:
+            if export.stored_version is not None and version.content is Content.DECODED and version.listing.is_complete:
                 # A copy lists decoded files, its container the stored ones: the two listings cannot be mixed.
                 version = self._versions.restart_listing(version)
         self._transfer.note_stored(version)
@@ -180,7 +180,7 @@ class MirrorJob:
             if self._options.inventory is not None:
                 raise
             self._run.observe(Notice(f"{denied}; walking from {ROOT} instead"))
-            version = self._versions.restart_listing(version, inventory=Inventory.WALK)
+            version = self._versions.restart_listing(replace(version, inventory=Inventory.WALK))
             try:
                 await self._transfer_and_publish(version, choice, source, resolution)
             except NotAuthorised as error:
@@ -207,7 +207,7 @@ class MirrorJob:
         await self._warn_about_filters(self._versions.reload(version), resolution)
         await self._transfer.refetch_vanished(self._versions.reload(version), source)
         version = self._versions.reload(version)
-        if version.inventory == Inventory.WALK and version.published_at is None:
+        if version.inventory == Inventory.WALK and not version.is_published:
             await self._revalidate(version, source)
         await run_in_thread(self._versions.remove_foreign_files, version)
         try:
@@ -226,7 +226,7 @@ class MirrorJob:
 
     async def _find_identical(self, candidates: Sequence[Version], version: Version, source: Source) -> Version | None:
         """Return the first finished version with the content that the new version would get; None if there is none."""
-        if version.published_at is not None or self._catalog.compute_totals(version).stored_files:
+        if version.is_published or self._catalog.compute_totals(version).stored_files:
             return None
         for candidate in candidates:
             if candidate.serial == version.serial:
@@ -238,7 +238,7 @@ class MirrorJob:
     async def _is_unchanged(self, existing: Version, version: Version, source: Source) -> bool:
         """Return whether the container equals a stored version of the same export: by listing, else file by file."""
         if version.inventory == Inventory.LIST:
-            if not version.listed:
+            if not version.listing.is_complete:
                 await self._inventory.ingest_listing(version, source, WorkSignal())
             return await run_in_thread(has_same_listing, self._versions.reload(version), existing, self._catalog)
         missing = await run_in_thread(self._publisher.list_missing, existing)
@@ -253,7 +253,7 @@ class MirrorJob:
 
     async def _warn_about_filters(self, version: Version, resolution: Resolution) -> None:
         """Warn once about globs that match nothing, or leave nothing, as soon as all names are known."""
-        if not version.listed:
+        if not version.listing.is_complete:
             return
         copied = resolution.export.stored_version
         added = find_added_globs(EVERYTHING if copied is None else copied.globs, self._options.globs)
@@ -265,6 +265,6 @@ class MirrorJob:
 
 def _with_source_inventory(version: Version, export: Export) -> Version:
     """Return the version with the inventory of the copied manifest: a copy was not walked itself."""
-    if export.stored_version is None or version.published_at is not None:
+    if export.stored_version is None or version.is_published:
         return version
     return replace(version, inventory=export.stored_version.inventory)

@@ -34,13 +34,14 @@ class VersionTransfer:
 
     async def fetch_all(self, version: Version, source: Source) -> None:
         """Fetch the wanted files while the listing or walk still finds more. Raises Incomplete if files failed."""
-        is_walk = version.inventory == Inventory.WALK and not version.listed
+        is_listed = version.listing.is_complete
+        is_walk = version.inventory == Inventory.WALK and not is_listed
         if is_walk:
             await run_in_thread(self._begin_walk, version)
-        if version.listed or version.marker is not None or is_walk:
+        if version.listing.has_begun or is_walk:
             self._inventory.count_known(version)
-        self._run.stats.inventory_complete = version.listed
-        work_signal = WorkSignal(complete=version.listed)
+        self._run.stats.inventory_complete = is_listed
+        work_signal = WorkSignal(complete=is_listed)
         # A new or shared catalog may not know files that already exist here: check them instead of fetching again.
         may_have_unknown_files = self._catalog.is_new or self._destination.is_shared
         salvage = may_have_unknown_files and await run_in_thread(self._versions.has_any_files, version)
@@ -48,7 +49,7 @@ class VersionTransfer:
         try:
             await transfer.run(
                 work_signal,
-                None if is_walk or version.listed else self._inventory.ingest_listing(version, source, work_signal),
+                None if is_walk or is_listed else self._inventory.ingest_listing(version, source, work_signal),
             )
             if is_walk and not self._run.stats.failed:
                 await self._inventory.finish(version)

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from tilesync.catalog.catalog import Catalog
 from tilesync.core.filters import glob_matcher
@@ -56,9 +55,9 @@ class VersionLifecycle:
         """Read the version again from the catalog."""
         return self._catalog.versions(name=version.name)[0]
 
-    def restart_listing(self, version: Version, **changes: Any) -> Version:
+    def restart_listing(self, version: Version) -> Version:
         """Start a new listing of a version; stored files stay until that listing decides about them."""
-        version = replace(version, listing_number=version.listing_number + 1, listed=False, marker=None, **changes)
+        version = replace(version, listing=version.listing.restart())
         self._catalog.update_version(version)
         return version
 
@@ -68,17 +67,17 @@ class VersionLifecycle:
         A published version is never changed: if it cannot be repaired from the changed export, that becomes a new one.
         """
         for version in self._catalog.versions(export=export.id):
-            if version.published_at is None:
+            if not version.is_published:
                 self.restart_listing(version)
             else:
                 self._catalog.update_version(replace(version, modified=""))
 
     def schedule_relisting(self, version: Version) -> None:
         """Let the next run list an incomplete version again; a walk continues with the files that it lacks."""
-        if version.published_at is None and version.inventory == Inventory.LIST:
+        if not version.is_published and version.inventory == Inventory.LIST:
             self.restart_listing(version)
-        elif version.published_at is None:
-            self._catalog.update_version(replace(version, listed=False))
+        elif not version.is_published:
+            self._catalog.update_version(replace(version, listing=replace(version.listing, is_complete=False)))
 
     async def prepare_version(
         self, version: Version, source: Source, inventory: Inventory | None, globs: Globs
@@ -88,15 +87,15 @@ class VersionLifecycle:
             inventory = Inventory.WALK
         inventory = inventory or Inventory(version.inventory)
         container_url = await source.container_url()
-        is_marker_lost = inventory == Inventory.LIST and not version.listed and version.marker is None
-        has_new_options = version.published_at is None and (inventory, globs) != (version.inventory, version.globs)
-        has_moved = version.published_at is None and source.inventory_key != get_inventory_key(version, self._catalog)
-        has_listed = version.listed or version.marker is not None or self._catalog.compute_totals(version).files > 0
+        is_marker_lost = inventory == Inventory.LIST and not version.listing.has_begun
+        has_new_options = not version.is_published and (inventory, globs) != (version.inventory, version.globs)
+        has_moved = not version.is_published and source.inventory_key != get_inventory_key(version, self._catalog)
+        has_listed = version.listing.has_begun or self._catalog.compute_totals(version).files > 0
         if has_new_options or ((is_marker_lost or has_moved) and has_listed):
             version = self.restart_listing(version)
         if has_moved:
             self._catalog.set_value(LISTED_AT_KEY.format(version.name), source.inventory_key)
-        if version.published_at is None:
+        if not version.is_published:
             if version.globs != globs:
                 self._catalog.set_value(f"sweep {version.name}", "yes")
                 await run_in_thread(self._remove_excluded, version, globs)
@@ -139,9 +138,7 @@ class VersionLifecycle:
             return
         for version in self._catalog.versions():
             stored_files = (
-                self._catalog.compute_totals(version).stored_files
-                if version.published_at is None or version.damaged
-                else 0
+                self._catalog.compute_totals(version).stored_files if not version.is_published or version.damaged else 0
             )
             if stored_files:
                 reason = "after a restart, or without the state folder, some files may not have reached the disk"
@@ -226,9 +223,7 @@ def list_export_versions(export: Export, catalog: Catalog) -> list[Version]:
     if own_name is None:
         return versions
     return [
-        v
-        for v in versions
-        if v.published_at is not None or own_name == (get_inventory_key(v, catalog).split(" ")[0] or v.name)
+        v for v in versions if v.is_published or own_name == (get_inventory_key(v, catalog).split(" ")[0] or v.name)
     ]
 
 

@@ -45,7 +45,7 @@ def list_versions(
     finished = [
         _with_known_details(version, known.get(version.name)) for version in _list_finished(publication, observe)
     ]
-    unfinished = [version for version in known.values() if version.published_at is None]
+    unfinished = [version for version in known.values() if not version.is_published]
 
     def make_entry(version: Version, state: str) -> ListedVersion:
         is_current = version.name == latest.get("version")

@@ -160,7 +160,7 @@ def _list_finished(publication: ReadOnlyPublication) -> Iterator[Version]:
 
 def _find_unfinished_owner(catalog: Catalog) -> str:
     """Return the owner of the newest unfinished version, which an earlier release may have left; else empty."""
-    unfinished = [version for version in catalog.versions() if version.published_at is None]
+    unfinished = [version for version in catalog.versions() if not version.is_published]
     return next((_get_version_owner(version) for version in reversed(unfinished)), "")
 
 

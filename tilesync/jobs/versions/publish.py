@@ -87,7 +87,7 @@ class Publisher:
         completeness = compute_completeness(version, self._catalog, self._files)
         self._run.stats.completeness = completeness
         report_diagnostics(version, self._catalog, self._run.observe)
-        has_known_gaps = version.published_at is not None and completeness.missing <= version.completeness.missing
+        has_known_gaps = version.is_published and completeness.missing <= version.completeness.missing
         damaged = self._release_unusable(version, defects)
         damaged_names = {each.name for each in damaged}
         missing_count = unreadable_count = 0
@@ -119,7 +119,7 @@ class Publisher:
 
     def _report_leading_elsewhere(self, version: Version, defects: Collection[str]) -> int:
         """Report the files that lead viewers of a copy elsewhere; return their number if that is an error, else 0."""
-        if self._allow_missing or version.published_at is not None:
+        if self._allow_missing or version.is_published:
             return 0
         failed = 0
         for name, where in self._catalog.references.list_leading_elsewhere(version):
@@ -134,7 +134,7 @@ class Publisher:
         Errors count as not stored any more, so that the next run fetches them again. A version that was published
         before may have used --allow-missing, so its damaged files are errors only if the scene depends on them.
         """
-        failed, tolerates = list[DamagedFile](), self._allow_missing or version.published_at is not None
+        failed, tolerates = list[DamagedFile](), self._allow_missing or version.is_published
         for each in list_unusable(version, self._catalog):
             if each.name in defects or (tolerates and not is_essential(each)):
                 self._run.observe(DiagnosticReported(each.name, "damaged", describe_damage(each)))

@@ -31,7 +31,7 @@ async def prepare_destination(destination: Destination, run: RunContext) -> None
     versions = VersionLifecycle(destination, run)
     await versions.recheck_after_restart()
     for version in destination.catalog.versions():
-        if version.published_at is not None and version.name not in finished_names:
+        if version.is_published and version.name not in finished_names:
             await _handle_missing_manifest(version, versions, destination, run)
 
 
@@ -46,7 +46,7 @@ async def _sync_with_other_machines(destination: Destination, finished_names: se
             catalog.update_version(replace(version, retired_at=format_timestamp(run.clock.now())))
             catalog.drop_files(version)
             run.observe(Notice(f"version {version.name} was retired by another machine"))
-        elif version.name in finished_names and version.published_at is None:
+        elif version.name in finished_names and not version.is_published:
             catalog.delete_version(version)
     known = {version.name for version in catalog.versions(retired=True)}
     for name in sorted(finished_names - known):

@@ -1,0 +1,229 @@
+"""A process that has tilesync loaded and forks for each command: a run without the half second of imports.
+
+The child has the arguments, the environment, the folder and the streams of a new process, and ends like one. Tests
+of signals, terminals, loading and killed processes start a real one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+_READ_AT_START = ("PYTHON", "LC_", "LANG", "TQDM_", "SSL_", "SSLKEYLOGFILE")
+"""Variables that the interpreter or a package reads when it is loaded."""
+
+_AT_START = {"LC_ALL": "C.UTF-8", **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}}
+_MAX_STDIN_BYTES = 60_000
+"""Fits the buffer of a pipe, so that it can be written before the child reads."""
+
+
+def run_forked(
+    arguments: Sequence[str],
+    env: dict[str, str],
+    *,
+    stdin: str = "",
+    stdout: Path | None = None,
+    cwd: Path | None = None,
+    timeout_s: float = 120,
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m tilesync` with these arguments and this environment; return its exit code and output.
+
+    `stdout` names a file or device instead of a pipe. A process is started where a fork would differ.
+    """
+    differs = any(name.startswith(_READ_AT_START) and value != _AT_START.get(name) for name, value in env.items())
+    if sys.platform != "linux" or differs:
+        return _run_process(arguments, env, stdin=stdin, stdout=stdout, cwd=cwd, timeout_s=timeout_s)
+    data = stdin.encode()
+    assert len(data) <= _MAX_STDIN_BYTES, "does not fit the pipe"
+    status = os.pipe()
+    pipes = [os.pipe() for _ in range(3)]
+    (stdin_read, stdin_write), (stdout_read, stdout_write), (stderr_read, stderr_write) = pipes
+    if stdout is not None:
+        os.close(stdout_write)
+        stdout_write = os.open(stdout, os.O_WRONLY)
+    given = [stdin_read, stdout_write, stderr_write, status[1]]
+    request = {"arguments": list(arguments), "env": {**_AT_START, **env}, "cwd": str(cwd or Path.cwd())}
+    try:
+        pid = _start_server().start_command(request, given, status[0])
+    finally:
+        for number in given:
+            os.close(number)
+    os.write(stdin_write, data)
+    os.close(stdin_write)
+    try:
+        output = _read_all([stdout_read, stderr_read, status[0]], pid, timeout_s)
+    finally:
+        for number in (stdout_read, stderr_read, status[0]):
+            os.close(number)
+    return subprocess.CompletedProcess(["tilesync", *arguments], int(output[2]), output[0].decode(), output[1].decode())
+
+
+def _run_process(
+    arguments: Sequence[str],
+    env: dict[str, str],
+    *,
+    stdin: str,
+    stdout: Path | None,
+    cwd: Path | None,
+    timeout_s: float,
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tilesync", *arguments]
+    with open(stdout or os.devnull, "wb") as named:
+        done = subprocess.run(
+            command,
+            env=env,
+            cwd=cwd,
+            input=stdin,
+            stdout=named if stdout else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            timeout=timeout_s,
+            check=False,
+        )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout or "", done.stderr)
+
+
+def _read_all(numbers: list[int], pid: int, timeout_s: float) -> list[bytes]:
+    """Read pipes until their ends; kill the child after the timeout."""
+    read = {number: bytearray() for number in numbers}
+    ends_at = time.monotonic() + timeout_s
+    with selectors.DefaultSelector() as selector:
+        for number in numbers:
+            selector.register(number, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(ends_at - time.monotonic(), 0))
+            if not ready and time.monotonic() >= ends_at:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired("tilesync", timeout_s, *map(bytes, list(read.values())[:2]))
+            for key, _ in ready:
+                data = os.read(key.fd, 65536)
+                read[key.fd] += data
+                if not data:
+                    selector.unregister(key.fd)
+    return [bytes(data) for data in read.values()]
+
+
+class ForkServer:
+    """The process that forks, and the socket on which it gets commands."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._lock = threading.Lock()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                env={"PATH": os.environ["PATH"], **_AT_START},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def start_command(self, request: dict[str, Any], streams: list[int], status: int) -> int:
+        """Start a command on these streams; return its process id."""
+        with self._lock:
+            socket.send_fds(self._socket, [json.dumps(request).encode() + b"\n"], streams)
+            return int.from_bytes(os.read(status, 4), "big")
+
+    def stop(self) -> None:
+        """End the process."""
+        self._socket.close()
+        self._process.wait(10)
+
+
+@functools.cache
+def _start_server() -> ForkServer:
+    server = ForkServer()
+    atexit.register(server.stop)
+    return server
+
+
+# --- in the server ---
+
+
+def _serve(commands: socket.socket) -> dict[str, Any]:
+    """Fork for each request; return in the child, with the request."""
+    running: dict[int, int] = {}
+
+    def report_exits(*_: object) -> None:
+        with suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = found
+                with suppress(OSError):  # nobody waits any more
+                    os.write(running[pid], str(os.waitstatus_to_exitcode(status)).encode())
+                os.close(running.pop(pid))
+
+    signal.signal(signal.SIGCHLD, report_exits)
+    while True:
+        message, streams, *_ = socket.recv_fds(commands, 1 << 20, 4)
+        while message and not message.endswith(b"\n"):
+            message += commands.recv(1 << 20)
+        if not message:
+            os._exit(0)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        pid = os.fork()
+        if not pid:
+            _become_command(streams, [commands.fileno(), streams[3], *running.values()])
+            return dict(json.loads(message))
+        running[pid] = streams[3]
+        os.write(streams[3], pid.to_bytes(4, "big"))
+        for number in streams[:3]:
+            os.close(number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+
+def _become_command(streams: list[int], others: list[int]) -> None:
+    """Give the child the signals and the descriptors of a new process."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    for number in range(3):
+        os.dup2(streams[number], number)
+    for number in {*streams[:3], *others}:
+        os.close(number)
+
+
+def _load_tilesync() -> None:
+    import tilesync
+
+    for module in pkgutil.walk_packages(tilesync.__path__, "tilesync."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def _run_command(request: dict[str, Any]) -> NoReturn:
+    os.environ.clear()
+    os.environ.update(request["env"])
+    time.tzset()
+    os.chdir(request["cwd"])
+    sys.path[0] = request["cwd"]
+    sys.argv = ["tilesync", *request["arguments"]]
+    runpy.run_module("tilesync", run_name="__main__", alter_sys=True)
+    sys.exit()
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[2])
+    _load_tilesync()
+    gc.freeze()
+    with socket.socket(fileno=int(sys.argv[1])) as given:
+        asked = _serve(given)
+        given.detach()
+    _run_command(asked)
