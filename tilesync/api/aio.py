@@ -25,7 +25,7 @@ from tilesync.api.inputs import (
 )
 from tilesync.api.locations import Dest, Source, find_viewer_location, parse_imodel_id
 from tilesync.api.monitor import RunMonitor
-from tilesync.api.options import ConnectionOptions, MirrorOptions, StoreAccessOptions, ViewerLinkOptions
+from tilesync.api.options import AccessOptions, MirrorOptions, StoreAccessOptions, ViewerLinkOptions
 from tilesync.api.results import (
     AuditResult,
     DoctorResult,
@@ -188,7 +188,7 @@ async def exports(
     held_in: Dest | None = None,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
-    **options: Unpack[ConnectionOptions],
+    **options: Unpack[AccessOptions],
 ) -> ExportsResult:
     """List the exports of an iModel, newest first; without an id those of all iModels that the identity can see.
 
@@ -258,7 +258,7 @@ async def doctor(
     origin: str | None = None,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
-    **options: Unpack[ConnectionOptions],
+    **options: Unpack[AccessOptions],
 ) -> DoctorResult:
     """Check identity and service; or, with `dest`, whether viewers can load it. Nothing is written.
 

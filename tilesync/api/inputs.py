@@ -20,7 +20,7 @@ from tilesync.api.locations import (
     parse_mirror_source,
     parse_source_link,
 )
-from tilesync.api.options import ConnectionOptions, MirrorOptions, SelectionOptions, ServiceOptions, StoreAccessOptions
+from tilesync.api.options import AccessOptions, MirrorOptions, SelectionOptions, ServiceOptions, StoreAccessOptions
 from tilesync.app.requests import MirrorRequest, StoreOptions, Target
 from tilesync.app.requests import default_state_root as default_state_root
 from tilesync.app.service import API_URL, Service
@@ -215,7 +215,7 @@ def _refuse_service_options(options: MirrorOptions) -> None:
 
 
 def create_hosting_request(
-    dest: Dest, options: ConnectionOptions, *, public_url: str | None, origin: str | None
+    dest: Dest, options: AccessOptions, *, public_url: str | None, origin: str | None
 ) -> HostingRequest:
     """Create the request of the hosting checks of `doctor`. Raises UsageError."""
     retry_for = options.get("retry_for", DOCTOR_RETRY_FOR)

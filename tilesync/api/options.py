@@ -64,15 +64,15 @@ class StoreAccessOptions(TypedDict, total=False):
     """Command that prints a fresh link to the container of DEST."""
 
 
-class ConnectionOptions(ServiceOptions, StoreAccessOptions, total=False):
+class AccessOptions(ServiceOptions, StoreAccessOptions, total=False):
     """Options of `exports` and `doctor`, which use the service, a store, or both."""
 
 
-class ViewerLinkOptions(ConnectionOptions, SelectionOptions, total=False):
+class ViewerLinkOptions(AccessOptions, SelectionOptions, total=False):
     """Options of `viewer_link`."""
 
 
-class MirrorOptions(ConnectionOptions, SelectionOptions, total=False):
+class MirrorOptions(AccessOptions, SelectionOptions, total=False):
     """Options of `mirror` and `plan`."""
 
     link_command: str | None
