@@ -145,7 +145,7 @@ class ObjectStoreBackend(Backend):
                 admission=opening.admission,
                 make_worker_target=store.make_worker_target,
             )
-            yield wait_for_lock(lambda: exits.enter_context(open_locked()), objects, observe)
+            yield wait_for_lock(lambda: exits.enter_context(open_locked()), objects.lease().term, observe)
 
     def refuse_source(self, source: Location, identity: str) -> None:
         """Raise UsageError if the prefix of SOURCE is this one, or one contains the other."""

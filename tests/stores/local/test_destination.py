@@ -33,7 +33,6 @@ from tilesync.model import Blob, Layout, Version
 from tilesync.stores.local import destination as destination_module
 from tilesync.stores.local.destination import LocalDestination, open_local, open_local_read_only
 from tilesync.stores.local.fs import ensure_real_folder, read_boot_id
-from tilesync.stores.local.scratch_files import open_scratch_files
 from tilesync.stores.opening import Mode
 
 
@@ -549,18 +548,6 @@ def test_destination_outlives_event_loops(tmp_path: Path) -> None:
         for number in range(3):
             asyncio.run(put_file(destination, blob(str(number), b"1"), b"1"))
         assert [destination.files.size(SAMPLE_VERSION, str(number)) for number in range(3)] == [1, 1, 1]
-
-
-def test_scratch_files_are_deleted_at_the_end() -> None:
-    """Scratch space has an empty catalog and writable files, and its folder is deleted at the end."""
-    with open_scratch_files() as (catalog, files, put_there):
-        assert catalog.is_new
-        put_there(SAMPLE_VERSION, "a/ä b", b"12")
-        assert files.read(SAMPLE_VERSION, "a/ä b") == b"12"
-        root = Path(files._resolver._tree.path)
-        with pytest.raises(DestinationError):
-            put_there(SAMPLE_VERSION, "../up", b"x")
-    assert not root.exists()
 
 
 def test_folder_created_by_another_thread_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

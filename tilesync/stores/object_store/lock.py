@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tilesync.errors import DestinationBusy, DestinationError, TilesyncError, Transient, Unavailable
 from tilesync.events import Notice
-from tilesync.protocols import Lease, Objects, Observer
+from tilesync.protocols import Lease, Observer
 from tilesync.runtime.os_errors import translate_os_errors, translate_read_errors
 from tilesync.runtime.threads import STOP_EVENT
 from tilesync.stores.local.directory_handles import DirectoryTree
@@ -54,8 +54,8 @@ class HeldElsewhere(DestinationBusy):
     """The lock is held by another machine, or by a dead run: only the end of the term tells."""
 
 
-def wait_for_lock(acquire: Callable[[], T], objects: Objects, observe: Observer) -> T:
-    """Call `acquire` until the lock is free, and return its result: the lock of a killed run expires after its term.
+def wait_for_lock(acquire: Callable[[], T], term: timedelta, observe: Observer) -> T:
+    """Call `acquire` until the lock is free, and return its result: the lock of a killed run expires after `term`.
 
     Gives up a second after that term, or at once if the caller no longer wants the result. Raises HeldElsewhere then.
     """
@@ -66,7 +66,7 @@ def wait_for_lock(acquire: Callable[[], T], objects: Objects, observe: Observer)
             return acquire()
         except HeldElsewhere as error:
             if deadline is None:
-                wait_s = objects.lease().term.total_seconds() + LOCK_POLL_S
+                wait_s = term.total_seconds() + LOCK_POLL_S
                 deadline = time.monotonic() + wait_s
                 observe(Notice(f"{error}; waiting up to {wait_s:.0f} s until that run ends or its lock expires"))
             if time.monotonic() > deadline or stop.wait(LOCK_POLL_S):
