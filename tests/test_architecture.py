@@ -272,6 +272,16 @@ def test_every_test_says_what_must_hold() -> None:
     assert missing == []
 
 
+def test_a_class_name_exists_once() -> None:
+    """One name, one class: a reader who searches for it finds one definition."""
+    places: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(name_of(path))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"])
 def test_pages_name_files_that_exist(page: str) -> None:
     """Each path that a page for developers names exists, and the tree has a row for each room."""

@@ -3,7 +3,7 @@
 import os
 
 _INTERRUPTED = 130
-"""The exit code after Ctrl-C; what defines it is not loaded yet."""
+"""Exit code after Ctrl-C. It is repeated here because `tilesync.errors` may not be loaded yet."""
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        os._exit(_INTERRUPTED)  # at once: a second Ctrl-C would be told while Python winds down
+        os._exit(_INTERRUPTED)  # exit at once: a second Ctrl-C during a normal exit would print a traceback
 
 
 if __name__ == "__main__":

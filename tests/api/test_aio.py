@@ -19,14 +19,12 @@ import pytest
 import tilesync as ts
 from tests.support.builders import IMODEL, export, read_tree
 from tests.support.faults import error_response, is_api, is_blob, is_blob_named, wait_for
-from tests.support.simulator import EXPORT, Simulator, run_program
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, run_program
 from tilesync.api.call import Call
 from tilesync.events import Event, VersionPublished, Warned
 
 CHANGING = {"seconds", "started", "finished", "host"}
 """Fields of the last line that differ from run to run."""
-
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 
 
 def service(sim: Simulator) -> dict[str, Any]:
@@ -102,18 +100,24 @@ def test_versions_and_the_way_back(sim: Simulator, tmp_path: Path) -> None:
     """Versions are listed with their states; a rollback pins the version before, and `latest` unpins it."""
     sim.offer_export()
     ts.mirror(IMODEL, tmp_path / "d", **service(sim))
-    sim.offer_export(export(9), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+    sim.offer_export(export(9), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
     ts.mirror(IMODEL, tmp_path / "d", **service(sim))
-    assert [(each.version, each.current) for each in ts.versions(tmp_path / "d")] == [(OTHER, True), (EXPORT, False)]
+    assert [(each.version, each.current) for each in ts.versions(tmp_path / "d")] == [
+        (OTHER_EXPORT, True),
+        (EXPORT, False),
+    ]
     back = ts.rollback(tmp_path / "d")
     assert (back.version, back.ok) == (EXPORT, True)
-    assert [(each.version, each.pinned) for each in ts.versions(tmp_path / "d")] == [(OTHER, False), (EXPORT, True)]
-    assert ts.rollback(tmp_path / "d", latest=True).version == OTHER
+    assert [(each.version, each.pinned) for each in ts.versions(tmp_path / "d")] == [
+        (OTHER_EXPORT, False),
+        (EXPORT, True),
+    ]
+    assert ts.rollback(tmp_path / "d", latest=True).version == OTHER_EXPORT
     found = ts.versions(tmp_path / "d")
     rows = run_lines("versions", str(tmp_path / "d"), "--json")
     assert [each.to_dict() for each in found] == rows[:-1]
     assert found.owner == IMODEL
-    assert len(list(ts.iter_sha256sums(tmp_path / "d", OTHER[:4]))) == len(export(9))
+    assert len(list(ts.iter_sha256sums(tmp_path / "d", OTHER_EXPORT[:4]))) == len(export(9))
 
 
 def run_lines(*words: str) -> list[dict[str, Any]]:
@@ -128,9 +132,9 @@ def test_exports_and_what_is_held_of_them(sim: Simulator, tmp_path: Path) -> Non
     """Exports are listed newest first, each with how a destination stores it."""
     sim.offer_export()
     ts.mirror(IMODEL, tmp_path / "d", **service(sim))
-    sim.offer_export(export(9), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+    sim.offer_export(export(9), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
     found = ts.exports(IMODEL, held_in=tmp_path / "d", **service(sim))
-    assert {each.id: each.held for each in found} == {OTHER: None, EXPORT: "held"}
+    assert {each.id: each.held for each in found} == {OTHER_EXPORT: None, EXPORT: "held"}
     assert found.exports[0].to_dict()["kind"] == "export"
     assert [each.held for each in ts.exports(**service(sim))] == [None, None]
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.test_process_pool import list_worker_pids
 from tests.support.builders import export, glb, md5_base64, read_tree, tileset
 from tests.support.faults import (
     blob_name,
@@ -29,7 +28,8 @@ from tests.support.faults import (
     replace_headers,
     truncate_body,
 )
-from tests.support.simulator import EXPORT, Simulator, verify
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, verify
+from tests.support.worker_processes import LATE, TILES, list_worker_pids, record_worker_pids
 from tilesync.app import commands
 from tilesync.demo.faults import Effect
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
@@ -38,20 +38,10 @@ from tilesync.jobs.versions.file_audit import FileVerifier
 from tilesync.model import FileResult, StoredFile, Version
 from tilesync.runtime import process_pool
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
-TILES = 2000
-LATE = 1500
-"""Number of requests after which the workers run."""
-
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "count_cores", lambda: 2)
-
-
-def record_worker_pids(sim: Simulator, seen: list[int]) -> None:
-    """Record the workers that run when most blobs have been requested."""
-    sim.run_before_request(LATE, is_blob, lambda: seen.extend(list_worker_pids()))
 
 
 def test_workers_transfer_a_large_export(tmp_path: Path) -> None:
@@ -117,7 +107,9 @@ def test_workers_start_during_the_first_listing(tmp_path: Path, large: bool) -> 
         assert len(seen) == (2 if large else 0)
         seen.clear()
         sim.faults.clear()
-        sim.offer_export({**files, "tiles/new.glb": glb(b"new")}, export_id=OTHER, stats={"compressedSize": 60_000_000})
+        sim.offer_export(
+            {**files, "tiles/new.glb": glb(b"new")}, export_id=OTHER_EXPORT, stats={"compressedSize": 60_000_000}
+        )
         sim.run_before_request(1, is_blob_named("tiles/new.glb"), lambda: seen.extend(list_worker_pids()))
         run = sim.mirror(tmp_path)
         assert (run.exit_code, run.stats.fetched, seen) == (0, 1, [])

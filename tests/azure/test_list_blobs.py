@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilesync.azure.list_blobs import _parse_any_form, _parse_azure_form, parse_page
+from tilesync.azure.list_blobs import MAX_PAGE_TAGS, _parse_any_form, _parse_azure_form, parse_page
 from tilesync.errors import Transient
 from tilesync.model import Blob, Page
 
@@ -385,3 +385,9 @@ def test_document_types_are_refused(doctype: bytes) -> None:
     """A page with a document type, and so every entity bomb, is refused before expansion."""
     with pytest.raises(Transient, match="document type"):
         parse_page(doctype + b"<EnumerationResults><Blobs>&c;</Blobs></EnumerationResults>")
+
+
+def test_a_page_of_endless_tags_is_refused() -> None:
+    """A page with far more elements than 5,000 blobs have is refused before it fills the memory."""
+    with pytest.raises(Transient, match="tags"):
+        listed("<a/>" * (MAX_PAGE_TAGS + 1))

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.azure.sas import parse_expiry, parse_sas_link
+from tests.support.clock import FakeClock
+from tilesync.azure.sas import parse_expiry, parse_sas_link, parse_start
 from tilesync.core.urls import check_scheme, is_loopback
 from tilesync.errors import UsageError
 
@@ -152,3 +153,9 @@ def test_a_viewer_url_has_no_slash_behind_its_path() -> None:
 def test_permissions_of_a_link(query: str, reads_only: bool) -> None:
     """Permissions are known from `sp` only, not from a stored policy."""
     assert parse_sas_link(f"https://account/c?{query}").is_read_only is reads_only
+
+
+def test_start_of_a_link() -> None:
+    """`st` is parsed in each form of Azure; a link without one is valid already."""
+    assert parse_start("st=2026-03-01T12%3A00%3A00Z&se=x") == parse_start("st=2026-03-01T12%3A00Z") == FakeClock().now()
+    assert parse_start("st=nonsense&sp=r") is parse_start("sp=r") is None

@@ -1,4 +1,6 @@
-"""Catalog: versions, listings, walks, and old or damaged files."""
+"""Catalog: listings, stored files, and the catalog file."""
+
+from __future__ import annotations
 
 import os
 import sqlite3
@@ -11,173 +13,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.catalog_rows import (
+    FULL,
+    NEW,
+    SHA,
+    add_blobs,
+    names_in_listing_order,
+    relist,
+    store_files,
+    tileset_content,
+)
 from tilesync.catalog.catalog import Catalog
-from tilesync.catalog.schema import MIGRATIONS, SCHEMA_VERSION
 from tilesync.errors import DestinationError, Incomplete
 from tilesync.model import (
-    UNKNOWN_SIZE,
     Blob,
-    Completeness,
-    Content,
-    Diagnostic,
     FileResult,
-    Globs,
-    Inventory,
     Kind,
     ListingState,
     ParsedContent,
-    Reference,
     Role,
     StoredFile,
     Totals,
-    UnpackedFile,
     Version,
 )
 
-SHA = b"s" * 32
 DOCUMENTS = (Kind.TILESET, Kind.SUBTREE)
-NEW = Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1", "deep": {"n": [1]}})
-WALKED = replace(NEW, inventory=Inventory.WALK, container_url="https://host/container")
-FULL = Blob("a/ä", 3, "0x8D", b"m" * 16, "t", "gzip", 1772353800)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "catalog.sqlite3"
-
-
-def names(catalog: Catalog, version: Version) -> list[str]:
-    """List the wanted names, in listing order."""
-    rows = [
-        *catalog.list_wanted(version, 0, limit=100, empty=False),
-        *catalog.list_wanted(version, 0, limit=100, empty=True),
-    ]
-    return [blob.name for _, blob in sorted(rows)]
-
-
-def add(catalog: Catalog, version: Version, *blobs: Blob | str, folders: tuple[str, ...] = ()) -> None:
-    catalog.add_page(version, [(b if isinstance(b, Blob) else Blob(b, 1), None) for b in blobs], folders)
-
-
-def relist(catalog: Catalog, version: Version) -> Version:
-    """Start a new listing of the same version."""
-    version = replace(version, listing=version.listing.restart())
-    catalog.update_version(version)
-    return version
-
-
-def reference_to(name: str, role: Role = Role.CONTENT) -> Reference:
-    return Reference(name, role)
-
-
-def tileset_content(*names: str, kind: Kind = Kind.TILESET, implicit: bool = False) -> ParsedContent:
-    """Build the content of a tileset that references these."""
-    return ParsedContent(kind, tuple(reference_to(name) for name in names), has_implicit_tiling=implicit)
-
-
-def store_files(catalog: Catalog, version: Version, **readings: ParsedContent) -> int:
-    """Mark wanted files as stored; dots in a name are written `_`."""
-    named = {name.replace("_", "."): reading for name, reading in readings.items()}
-    rows = [(number, blob) for number, blob in catalog.list_wanted(version, 0, limit=100) if blob.name in named]
-    assert len(rows) == len(named)
-    arrivals = [
-        FileResult(number, StoredFile(blob._replace(size=5, etag="0x1"), SHA, 7), named[blob.name])
-        for number, blob in rows
-    ]
-    return catalog.mark_stored(version, arrivals)
-
-
-def wanted(catalog: Catalog, version: Version) -> list[str]:
-    """List the wanted names in the order in which readers get them."""
-    return [blob.name for _, blob in catalog.list_wanted(version, 0, limit=100)]
-
-
-def number_of(catalog: Catalog, version: Version, name: str) -> int:
-    return next(number for number, blob in catalog.list_wanted(version, 0, limit=100) if blob.name == name)
 
 
 def store_all(catalog: Catalog, version: Version) -> None:
     rows = catalog.list_wanted(version, 0, limit=100, empty=False)
     catalog.mark_stored(version, [FileResult(number, StoredFile(blob, SHA, 5)) for number, blob in rows])
-
-
-# --- versions and facts ---
-
-
-def test_versions_come_back(path: Path) -> None:
-    """Versions come back in the order in which they were started, with all fields, also after reopening."""
-    catalog = Catalog(path)
-    one = catalog.add_version(NEW)
-    two = catalog.add_version(replace(NEW, name="e2", export="e2", imodel=None, changeset=None))
-    three = catalog.add_version(
-        replace(
-            NEW,
-            name="e1-2",
-            published_at="t",
-            files=3,
-            bytes=4,
-            manifest_sha256="00",
-            listing=ListingState(is_complete=True),
-        )
-    )
-    assert len({one.serial, two.serial, three.serial}) == 3
-    catalog.close()
-    catalog = Catalog(path)
-    assert catalog.versions() == [one, two, three]
-    assert catalog.versions(export="e1") == [one, three]
-    assert catalog.versions(name="e1-2") == [three]
-    assert catalog.versions(export="e3") == []
-    catalog.close()
-
-
-def test_updates_come_back(path: Path) -> None:
-    """Every field of a version that may change is saved."""
-    catalog = Catalog(path)
-    version = catalog.add_version(NEW)
-    changed = replace(
-        version, modified="2027", record={"id": "e1", "x": None}, listing=ListingState(2, True, "m"),
-        damaged=True, published_at="t", files=1, bytes=2, manifest_sha256="ff", inventory="walk",
-        container_url="https://host/c",
-        completeness=Completeness(4, 3, 2, 1),
-    )  # fmt: skip
-    catalog.update_version(changed)
-    assert catalog.versions() == [changed]
-    catalog.close()
-
-
-def test_delete_version(path: Path) -> None:
-    """A deleted version leaves nothing behind, and its name is free again."""
-    catalog = Catalog(path)
-    other = catalog.add_version(replace(NEW, name="other"))
-    add(catalog, other, "x")
-    version = catalog.add_version(NEW)
-    add(catalog, version, "a/b", folders=("a",))
-    catalog.references.add(
-        version, "a/b", ParsedContent(references=(reference_to("x"),), diagnostics=(Diagnostic("problem", "detail"),))
-    )
-    catalog.delete_version(version)
-    for table in ("blob", "folder", "reference", "remark"):
-        assert catalog.query(f"SELECT count(*) FROM {table} WHERE version=?", version.serial) == [(0,)]
-    assert catalog.versions() == [other]
-    fresh = catalog.add_version(NEW)
-    add(catalog, fresh, "a")
-    assert catalog.finish_listing(fresh) == []
-    assert (names(catalog, fresh), names(catalog, other)) == (["a"], ["x"])
-    catalog.close()
-
-
-def test_values(path: Path) -> None:
-    """A value is kept under its key, the last one counts, and a catalog knows whether it is new."""
-    catalog = Catalog(path)
-    assert catalog.is_new
-    assert catalog.get_value("boot") is None
-    catalog.set_value("boot", "1")
-    catalog.set_value("boot", "2")
-    catalog.close()
-    catalog = Catalog(path)
-    assert not catalog.is_new
-    assert catalog.get_value("boot") == "2"
-    catalog.close()
 
 
 # --- inventory ---
@@ -199,7 +64,7 @@ def test_wanted_is_read_in_portions(path: Path) -> None:
     """Wanted files are read from an id on, up to a limit; empty blobs can be read separately."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, "c", "b", Blob("empty", 0), "a")
+    add_blobs(catalog, version, "c", "b", Blob("empty", 0), "a")
     seen, after = [], 0
     while rows := catalog.list_wanted(version, after, limit=2, empty=False):
         assert len(rows) <= 2
@@ -214,12 +79,12 @@ def test_stored_files(path: Path) -> None:
     """A stored file is no longer wanted, is found by name and in key order, and survives reopening."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, "c", FULL, "b")
+    add_blobs(catalog, version, "c", FULL, "b")
     (number, blob), *_ = catalog.list_wanted(version, 1, limit=1, empty=False)
     catalog.mark_stored(version, [FileResult(number, StoredFile(blob, SHA, 7))])
     catalog.close()
     catalog = Catalog(path)
-    assert names(catalog, version) == ["c", "b"]
+    assert names_in_listing_order(catalog, version) == ["c", "b"]
     assert catalog.find_stored(version, ["b", FULL.name, "nothing"]) == {FULL.name: StoredFile(FULL, SHA, 7)}
     assert catalog.list_stored(version, limit=9) == [(FULL.name, StoredFile(FULL, SHA, 7))]
     assert catalog.compute_totals(version) == Totals(3, 5, 1, 3)
@@ -230,7 +95,7 @@ def test_stored_files_are_read_in_portions(path: Path) -> None:
     """Stored files are read in key order, after the last key."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, "b", "a/b", "a", "ä")
+    add_blobs(catalog, version, "b", "a/b", "a", "ä")
     store_all(catalog, version)
     seen, after = [], ""
     while rows := catalog.list_stored(version, after, limit=3):
@@ -255,10 +120,10 @@ def test_mark_wanted(path: Path) -> None:
     """Released files are wanted again; unknown names do no harm."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, "a", "b")
+    add_blobs(catalog, version, "a", "b")
     store_all(catalog, version)
     catalog.mark_wanted(version, ["a", "nothing"])
-    assert names(catalog, version) == ["a"]
+    assert names_in_listing_order(catalog, version) == ["a"]
     assert catalog.compute_totals(version) == Totals(2, 2, 1, 1)
     catalog.close()
 
@@ -267,10 +132,10 @@ def test_versions_do_not_mix(path: Path) -> None:
     """The same name in two versions is two files."""
     catalog = Catalog(path)
     one, two = catalog.add_version(NEW), catalog.add_version(replace(NEW, name="e2"))
-    add(catalog, one, "a")
-    add(catalog, two, "a")
+    add_blobs(catalog, one, "a")
+    add_blobs(catalog, two, "a")
     store_all(catalog, one)
-    assert (names(catalog, one), names(catalog, two)) == ([], ["a"])
+    assert (names_in_listing_order(catalog, one), names_in_listing_order(catalog, two)) == ([], ["a"])
     assert catalog.finish_listing(two) == []
     assert catalog.compute_totals(one) == Totals(1, 1, 1, 1)
     catalog.close()
@@ -281,7 +146,7 @@ def test_any_spelling_is_found_at_once(path: Path) -> None:
     catalog = Catalog(path)
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(NEW)
-    add(catalog, version, "Tile.glb")
+    add_blobs(catalog, version, "Tile.glb")
     store_all(catalog, version)
     found = catalog.find_stored(version, ["tile.glb", "TILE.GLB", "other"])
     assert {name: held.blob.name for name, held in found.items()} == {"tile.glb": "Tile.glb", "TILE.GLB": "Tile.glb"}
@@ -353,9 +218,9 @@ def test_a_name_listed_twice_is_refused(path: Path, first: list[str]) -> None:
     """A name listed twice, in one page or two, is an error, and the page is rolled back."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, *first)
+    add_blobs(catalog, version, *first)
     with pytest.raises(Incomplete, match="twice"):
-        add(
+        add_blobs(
             catalog,
             replace(version, listing=replace(version.listing, marker="m")),
             "new",
@@ -364,9 +229,9 @@ def test_a_name_listed_twice_is_refused(path: Path, first: list[str]) -> None:
             *([] if first else ["a"]),
             folders=("f",),
         )
-    assert names(catalog, version) == first
+    assert names_in_listing_order(catalog, version) == first
     assert catalog.versions()[0].listing.marker is None
-    add(catalog, version, Blob("f", 5))
+    add_blobs(catalog, version, Blob("f", 5))
     assert catalog.finish_listing(version) == []
     catalog.close()
 
@@ -376,18 +241,18 @@ def test_names_that_differ_only_in_case(path: Path, one: str, other: str) -> Non
     """On a case-insensitive disk, names that differ only in case are refused, both named; elsewhere they are two."""
     catalog = Catalog(path)
     plain = catalog.add_version(NEW)
-    add(catalog, plain, one, other)
-    assert names(catalog, plain) == [one, other]
+    add_blobs(catalog, plain, one, other)
+    assert names_in_listing_order(catalog, plain) == [one, other]
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(replace(NEW, name="folded"))
     with pytest.raises(Incomplete) as error:
-        add(catalog, version, one, other)
+        add_blobs(catalog, version, one, other)
     assert one in str(error.value)
     assert other in str(error.value)
-    assert names(catalog, version) == []
-    add(catalog, version, one)
+    assert names_in_listing_order(catalog, version) == []
+    add_blobs(catalog, version, one)
     with pytest.raises(Incomplete):
-        add(catalog, version, other)
+        add_blobs(catalog, version, other)
     catalog.close()
 
 
@@ -396,11 +261,11 @@ def test_case_folding_keeps_names(path: Path) -> None:
     catalog = Catalog(path)
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(NEW)
-    add(catalog, version, "Tile.GLB")
+    add_blobs(catalog, version, "Tile.GLB")
     store_all(catalog, version)
     assert [held.blob.name for held in catalog.find_stored(version, ["Tile.GLB"]).values()] == ["Tile.GLB"]
     catalog.mark_wanted(version, ["Tile.GLB"])
-    assert names(catalog, version) == ["Tile.GLB"]
+    assert names_in_listing_order(catalog, version) == ["Tile.GLB"]
     catalog.close()
     assert Catalog(path).is_case_insensitive
 
@@ -410,7 +275,7 @@ def test_folded_folders_clash(path: Path) -> None:
     catalog = Catalog(path)
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(NEW)
-    add(catalog, version, "Data", "data/a", folders=("data",))
+    add_blobs(catalog, version, "Data", "data/a", folders=("data",))
     with pytest.raises(DestinationError, match="both a file and a folder: Data"):
         catalog.finish_listing(version)
     catalog.close()
@@ -420,7 +285,7 @@ def test_a_file_that_is_a_folder_is_refused(path: Path) -> None:
     """A blob with bytes that is also the folder of another stops the listing."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, "a", "a/b", folders=("a",))
+    add_blobs(catalog, version, "a", "a/b", folders=("a",))
     with pytest.raises(DestinationError, match="both a file and a folder: a"):
         catalog.finish_listing(version)
     assert not catalog.versions()[0].listing.is_complete
@@ -431,9 +296,9 @@ def test_folder_placeholders_leave(path: Path) -> None:
     """An empty blob that is the folder of others leaves the inventory; other empty blobs stay."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, Blob("a", 0), "a/b", Blob("empty", 0), folders=("a",))
+    add_blobs(catalog, version, Blob("a", 0), "a/b", Blob("empty", 0), folders=("a",))
     assert catalog.finish_listing(version) == []
-    assert names(catalog, version) == ["a/b", "empty"]
+    assert names_in_listing_order(catalog, version) == ["a/b", "empty"]
     assert catalog.versions()[0].listing.is_complete
     catalog.close()
 
@@ -445,7 +310,7 @@ def test_relisting_keeps_and_drops(path: Path) -> None:
     """A new listing keeps stored files, wants the rest, and returns the names that are gone."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, "kept", "changed", "gone", "unseen")
+    add_blobs(catalog, version, "kept", "changed", "gone", "unseen")
     store_all(catalog, version)
     assert catalog.finish_listing(version) == []
     held = catalog.find_stored(version, ["kept"])["kept"]
@@ -456,9 +321,9 @@ def test_relisting_keeps_and_drops(path: Path) -> None:
         (Blob("new", 1), None),
     ]
     catalog.add_page(version, page, [])
-    assert names(catalog, version) == ["changed", "new"]
+    assert names_in_listing_order(catalog, version) == ["changed", "new"]
     assert sorted(catalog.finish_listing(version)) == ["gone", "unseen"]
-    assert names(catalog, version) == ["changed", "new"]
+    assert names_in_listing_order(catalog, version) == ["changed", "new"]
     assert catalog.find_stored(version, ["kept", "gone"]) == {"kept": held._replace(blob=Blob("kept", 1, "e2"))}
     assert catalog.compute_totals(version) == Totals(3, 4, 1, 1)
     catalog.close()
@@ -468,12 +333,12 @@ def test_relisted_names_come_behind(path: Path) -> None:
     """A reader that pages by id meets every name of the new listing, also known ones."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, "a", "b", "c")
+    add_blobs(catalog, version, "a", "b", "c")
     version = relist(catalog, version)
     seen: list[str] = []
     after = 0
     for name in ("c", "b", "a", "d"):
-        add(catalog, version, name)
+        add_blobs(catalog, version, name)
         rows = catalog.list_wanted(version, after, limit=9, empty=False)
         seen += [blob.name for _, blob in rows]
         after = rows[-1][0]
@@ -486,16 +351,16 @@ def test_what_was_a_folder_may_become_a_file(path: Path, size: int) -> None:
     """Only the current listing decides which names are files and which are folders."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, "a/b", folders=("a",))
+    add_blobs(catalog, version, "a/b", folders=("a",))
     catalog.finish_listing(version)
     version = relist(catalog, version)
-    add(catalog, version, Blob("a", size))
+    add_blobs(catalog, version, Blob("a", size))
     assert catalog.finish_listing(version) == ["a/b"]
-    assert names(catalog, version) == ["a"]
+    assert names_in_listing_order(catalog, version) == ["a"]
     version = relist(catalog, version)
-    add(catalog, version, "a/b", folders=("a",))
+    add_blobs(catalog, version, "a/b", folders=("a",))
     assert catalog.finish_listing(version) == ["a"]
-    assert names(catalog, version) == ["a/b"]
+    assert names_in_listing_order(catalog, version) == ["a/b"]
     catalog.close()
 
 
@@ -503,11 +368,11 @@ def test_relisting_refuses_doubles_too(path: Path) -> None:
     """A name listed twice is also refused in a second listing, and stored files stay stored."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, "a")
+    add_blobs(catalog, version, "a")
     store_all(catalog, version)
     version = relist(catalog, version)
     with pytest.raises(Incomplete):
-        add(catalog, version, "a", "a")
+        add_blobs(catalog, version, "a", "a")
     assert list(catalog.find_stored(version, ["a"])) == ["a"]
     catalog.close()
 
@@ -516,7 +381,7 @@ def test_relisting_keeps_what_files_are(path: Path) -> None:
     """A file that a new listing keeps has the same kind and references as before."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, "tileset.json", "s.subtree", "changed")
+    add_blobs(catalog, version, "tileset.json", "s.subtree", "changed")
     readings = {
         "tileset_json": tileset_content("s.subtree", implicit=True),
         "s_subtree": tileset_content("x", kind=Kind.SUBTREE),
@@ -538,7 +403,7 @@ def test_references_of_gone_files_are_dropped(path: Path) -> None:
     """References of files that left the listing are dropped; those of other files are not."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    add(catalog, version, "tileset.json", "gone.json")
+    add_blobs(catalog, version, "tileset.json", "gone.json")
     store_files(catalog, version, tileset_json=tileset_content("a"), gone_json=tileset_content("b"))
     catalog.finish_listing(version)
     version = relist(catalog, version)
@@ -562,227 +427,10 @@ def test_the_last_listing_is_the_inventory(listings: list[list[str]]) -> None:
     for listed in listings:
         version = relist(catalog, version)
         for name in listed:
-            add(catalog, version, name)
+            add_blobs(catalog, version, name)
         assert set(catalog.finish_listing(version)) == before - set(listed)
-        assert names(catalog, version) == listed
+        assert names_in_listing_order(catalog, version) == listed
         before = set(listed)
-    catalog.close()
-
-
-# --- walking ---
-
-
-def test_a_walk_wants_the_references_of_arrived_files(path: Path) -> None:
-    """References of an arrived file become wanted once, by name only; the number of new ones is returned."""
-    catalog = Catalog(path)
-    version = catalog.add_version(WALKED)
-    catalog.add_wanted(version, "tileset.json")
-    assert wanted(catalog, version) == ["tileset.json"]
-    assert store_files(catalog, version, tileset_json=tileset_content("b.json", "a", "tileset.json")) == 2
-    assert [blob for _, blob in catalog.list_wanted(version, 0, limit=9)] == [
-        Blob("a", UNKNOWN_SIZE),
-        Blob("b.json", UNKNOWN_SIZE),
-    ]
-    assert store_files(catalog, version, b_json=tileset_content("a", "tileset.json", "b.json", "c")) == 1
-    assert wanted(catalog, version) == ["a", "c"]
-    assert catalog.compute_totals(version) == Totals(4, 10, 2, 10)
-    catalog.close()
-
-
-def test_a_walk_reads_on_by_id(path: Path) -> None:
-    """New wanted files come after everything that a reader has met."""
-    catalog = Catalog(path)
-    version = catalog.add_version(WALKED)
-    catalog.add_wanted(version, "m")
-    seen: list[str] = []
-    after, readings = 0, {"m": tileset_content("z", "b"), "z": tileset_content("a", "b"), "a": tileset_content("m")}
-    while rows := catalog.list_wanted(version, after, limit=9):
-        seen += [blob.name for _, blob in rows]
-        after = rows[-1][0]
-        store_files(catalog, version, **{blob.name: readings.get(blob.name, ParsedContent()) for _, blob in rows})
-    assert seen == ["m", "b", "z", "a"]
-    assert catalog.compute_totals(version).stored_files == 4
-    catalog.close()
-
-
-def test_wanting_twice_is_wanting_once(path: Path) -> None:
-    """A known name is not added again, whether it is wanted, stored or missing."""
-    catalog = Catalog(path)
-    version = catalog.add_version(WALKED)
-    for name in ("held", "missing", "wanted"):
-        catalog.add_wanted(version, name)
-    store_files(catalog, version, held=tileset_content("held", "missing", "wanted"))
-    catalog.mark_missing(version, [number_of(catalog, version, "missing")])
-    for name in ("held", "missing", "wanted"):
-        catalog.add_wanted(version, name)
-    assert catalog.add_wanted_references(version, "held") == 0
-    assert wanted(catalog, version) == ["wanted"]
-    catalog.close()
-
-
-def test_a_listed_version_wants_nothing_by_itself(path: Path) -> None:
-    """Where the listing is the inventory, arriving files add nothing to it."""
-    catalog = Catalog(path)
-    version = catalog.add_version(NEW)
-    add(catalog, version, "tileset.json")
-    assert store_files(catalog, version, tileset_json=tileset_content("a", "b")) == 0
-    assert wanted(catalog, version) == []
-    assert catalog.compute_totals(version).files == 1
-    catalog.close()
-
-
-def test_references_in_parts_are_all_wanted(path: Path) -> None:
-    """All references of a file that came in parts become wanted, not only those of the last part."""
-    catalog = Catalog(path)
-    version = catalog.add_version(WALKED)
-    catalog.add_wanted(version, "tileset.json")
-    catalog.references.add(version, "tileset.json", tileset_content("stale"))
-    catalog.references.add(version, "tileset.json", tileset_content("a", "b"), replace_existing=True)
-    catalog.references.add(version, "tileset.json", tileset_content("c"))
-    ((number, blob),) = catalog.list_wanted(version, 0, limit=9)
-    whole = StoredFile(blob._replace(size=9), SHA, 7)
-    assert (
-        catalog.mark_stored(version, [FileResult(number, whole, ParsedContent(Kind.TILESET), has_more_references=True)])
-        == 3
-    )
-    assert wanted(catalog, version) == ["a", "b", "c"]
-    catalog.close()
-
-
-def test_missing_files_are_not_in_the_inventory(path: Path) -> None:
-    """A missing file is not wanted, counted or stored, until it is wanted again."""
-    catalog = Catalog(path)
-    version = catalog.add_version(WALKED)
-    catalog.add_wanted(version, "tileset.json")
-    store_files(catalog, version, tileset_json=tileset_content("a", "b"))
-    catalog.mark_missing(version, [number_of(catalog, version, "a")])
-    assert wanted(catalog, version) == ["b"]
-    assert catalog.compute_totals(version) == Totals(2, 5, 1, 5)
-    assert catalog.find_stored(version, ["a"]) == {}
-    catalog.close()
-    catalog = Catalog(path)
-    catalog.mark_missing_wanted(version)
-    assert wanted(catalog, version) == ["a", "b"]
-    assert catalog.compute_totals(version) == Totals(3, 5, 1, 5)
-    catalog.close()
-
-
-def test_mark_missing_wanted_leaves_other_versions_alone(path: Path) -> None:
-    """Missing files of one version stay missing when another version wants its own again."""
-    catalog = Catalog(path)
-    one, two = catalog.add_version(WALKED), catalog.add_version(replace(WALKED, name="e2"))
-    for version in (one, two):
-        catalog.add_wanted(version, "a")
-        catalog.mark_missing(version, [number_of(catalog, version, "a")])
-    catalog.mark_missing_wanted(two)
-    assert (wanted(catalog, one), wanted(catalog, two)) == ([], ["a"])
-    catalog.close()
-
-
-def test_a_second_walk_wants_everything_anew(path: Path) -> None:
-    """A second walk wants known files again as it reaches them, after all that a reader has met."""
-    catalog = Catalog(path)
-    version = catalog.add_version(WALKED)
-    catalog.add_wanted(version, "tileset.json")
-    store_files(catalog, version, tileset_json=tileset_content("gone.json", "a", "lost"))
-    store_files(catalog, version, gone_json=tileset_content("g"), a=ParsedContent())
-    catalog.mark_missing(version, [number_of(catalog, version, "lost")])
-    catalog.finish_listing(version)
-    version = relist(catalog, version)
-    assert wanted(catalog, version) == []
-    catalog.add_wanted(version, "tileset.json")
-    first = number_of(catalog, version, "tileset.json")
-    assert catalog.find_stored(version, ["tileset.json"]) == {}
-    assert store_files(catalog, version, tileset_json=tileset_content("a", "new", "lost")) == 3
-    assert min(number for number, _ in catalog.list_wanted(version, 0, limit=9)) > first
-    assert wanted(catalog, version) == ["a", "lost", "new"]
-    assert (
-        store_files(catalog, version, a=tileset_content("tileset.json"), new=ParsedContent(), lost=ParsedContent()) == 0
-    )
-    assert sorted(catalog.finish_listing(version)) == ["g", "gone.json"]
-    assert wanted(catalog, version) == []
-    assert catalog.compute_totals(version) == Totals(4, 20, 4, 20)
-    assert catalog.references.compute_completeness(version) == Completeness(referenced=4)
-    catalog.close()
-
-
-def test_files_that_a_second_walk_misses_lose_their_references(path: Path) -> None:
-    """A tileset that is gone is missing, and its old references are dropped."""
-    catalog = Catalog(path)
-    version = catalog.add_version(WALKED)
-    catalog.add_wanted(version, "tileset.json")
-    store_files(catalog, version, tileset_json=tileset_content("a.json"))
-    store_files(catalog, version, a_json=tileset_content("b"))
-    store_files(catalog, version, b=ParsedContent())
-    catalog.finish_listing(version)
-    version = relist(catalog, version)
-    catalog.add_wanted(version, "tileset.json")
-    store_files(catalog, version, tileset_json=tileset_content("a.json"))
-    catalog.mark_missing(version, [number_of(catalog, version, "a.json")])
-    assert catalog.finish_listing(version) == ["b"]
-    assert catalog.references.compute_completeness(version) == Completeness(referenced=2, missing=1)
-    assert catalog.references.list_targets(version, "a.json", Role.CONTENT) == []
-    catalog.close()
-
-
-def test_walking_on_a_case_insensitive_disk(path: Path) -> None:
-    """On a case-insensitive disk two spellings of one name are one file, with the first spelling."""
-    catalog = Catalog(path)
-    catalog.set_case_insensitive(is_case_insensitive=True)
-    version = catalog.add_version(WALKED)
-    catalog.add_wanted(version, "Tileset.json")
-    ((number, blob),) = catalog.list_wanted(version, 0, limit=9)
-    assert blob.name == "Tileset.json"
-    arrival = FileResult(number, StoredFile(blob._replace(size=1), SHA, 7), tileset_content("A.glb", "TILESET.json"))
-    assert catalog.mark_stored(version, [arrival]) == 1
-    assert catalog.add_wanted_references(version, "tileset.JSON") == 0
-    catalog.add_wanted(version, "a.GLB")
-    assert wanted(catalog, version) == ["A.glb"]
-    catalog.close()
-
-
-@st.composite
-def containers(draw: st.DrawFn) -> list[dict[str, list[str]]]:
-    """Generate container contents and references of each file, one state after another."""
-    names = ["r", "a", "b", "c", "d", "e"]
-    several = st.lists(st.sampled_from(names), max_size=4)
-    held = st.dictionaries(st.sampled_from(names[1:]), several)
-    return [draw(held) | {"r": draw(several)} for _ in range(draw(st.integers(1, 3)))]
-
-
-@given(containers(), st.integers(1, 3))
-@settings(max_examples=80)
-def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], portion: int) -> None:
-    """Each walk requests each reachable file once, stores what exists, and drops the rest."""
-    catalog = Catalog(Path(":memory:"))
-    version, before = catalog.add_version(WALKED), set[str]()
-    for container in times:
-        version = relist(catalog, version)
-        reached, pending = set[str](), ["r"]
-        while pending:
-            if (name := pending.pop()) not in reached:
-                reached.add(name)
-                pending += container.get(name, [])
-        catalog.add_wanted(version, "r")
-        requested: list[str] = []
-        after = 0
-        while rows := catalog.list_wanted(version, after, limit=portion):
-            after = rows[-1][0]
-            requested += [blob.name for _, blob in rows]
-            catalog.mark_missing(version, [number for number, blob in rows if blob.name not in container])
-            there = [(number, blob) for number, blob in rows if blob.name in container]
-            readings = [tileset_content(*container[blob.name]) for _, blob in there]
-            held = [StoredFile(blob._replace(size=1), SHA, 1) for _, blob in there]
-            catalog.mark_stored(
-                version,
-                [FileResult(n, h, r) for (n, _), h, r in zip(there, held, readings, strict=True)],
-            )
-        assert sorted(requested) == sorted(reached)
-        assert set(catalog.finish_listing(version)) == before - reached
-        assert {key for key, _ in catalog.list_stored(version, limit=99)} == reached & container.keys()
-        asked_for = {(source, target) for source in reached & container.keys() for target in container[source]}
-        assert set(catalog.query("SELECT source, target FROM reference")) == asked_for
-        before = reached
     catalog.close()
 
 
@@ -832,75 +480,6 @@ def test_a_damaged_catalog(path: Path) -> None:
         assert f"delete {path}" in error.value.hint
 
 
-def test_a_newer_catalog(path: Path) -> None:
-    """A catalog of a later schema is refused with the hint to upgrade."""
-    catalog = Catalog(path)
-    catalog.set_value("schema", str(SCHEMA_VERSION + 1))
-    catalog.close()
-    with pytest.raises(DestinationError, match="newer tilesync"):
-        Catalog(path)
-
-
-SCHEMA_OF_0_1 = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE version (
-  serial INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, export TEXT NOT NULL, imodel TEXT, changeset TEXT,
-  modified TEXT NOT NULL, record TEXT NOT NULL, listing INTEGER NOT NULL,
-  listed INTEGER NOT NULL DEFAULT 0, marker TEXT,
-  damaged INTEGER NOT NULL DEFAULT 0, published TEXT, files INTEGER NOT NULL DEFAULT 0,
-  bytes INTEGER NOT NULL DEFAULT 0, manifest_sha256 TEXT);
-CREATE TABLE blob (
-  id INTEGER PRIMARY KEY, version INTEGER NOT NULL, key TEXT NOT NULL, name TEXT, size INTEGER NOT NULL,
-  etag TEXT NOT NULL, md5 BLOB, content_type TEXT, content_encoding TEXT, last_modified INTEGER,
-  listing INTEGER NOT NULL, state INTEGER NOT NULL, sha256 BLOB, mtime_ns INTEGER);
-CREATE UNIQUE INDEX blob_key ON blob (version, key);
-CREATE TABLE folder (version INTEGER NOT NULL, key TEXT NOT NULL, listing INTEGER NOT NULL, PRIMARY KEY (version, key))
-  WITHOUT ROWID;
-INSERT INTO meta VALUES ('schema', '1'), ('adopted', 'yes'), ('folds', 'yes'), ('boot', 'b');
-INSERT INTO version (serial, name, export, modified, record, listing) VALUES (1, 'e1', 'e1', '', '{}', 1);
-INSERT INTO blob (version, key, size, etag, listing, state) VALUES (1, 'a', 1, '', 1, 1);
-"""
-"""A catalog of tilesync 0.1."""
-
-
-@pytest.mark.parametrize("left", ["whole", "emptied half-way", "without a schema"])
-def test_an_older_catalog_is_emptied(path: Path, left: str) -> None:
-    """A catalog of an earlier schema is emptied and is new, also after a kill in between; then it works."""
-    with sqlite3.connect(path) as db:
-        db.executescript(SCHEMA_OF_0_1)
-        if left == "emptied half-way":
-            db.executescript("DROP TABLE meta; DROP TABLE version")
-        if left == "without a schema":
-            db.execute("DELETE FROM meta WHERE key = 'schema'")
-    db.close()
-    catalog = Catalog(path)
-    assert catalog.is_new
-    assert catalog.versions() == []
-    assert [catalog.get_value(key) for key in ("adopted", "boot", "schema")] == [None, None, str(SCHEMA_VERSION)]
-    assert not catalog.is_case_insensitive
-    version = catalog.add_version(WALKED)
-    catalog.add_wanted(version, "tileset.json")
-    assert store_files(catalog, version, tileset_json=tileset_content("a")) == 1
-    catalog.close()
-    catalog = Catalog(path)
-    assert not catalog.is_new
-    assert catalog.versions() == [version]
-    catalog.close()
-
-
-def test_reading_an_older_catalog_leaves_it(path: Path) -> None:
-    """An older catalog that is opened read-only reads as an empty one, and no byte of it changes."""
-    with sqlite3.connect(path) as db:
-        db.executescript(SCHEMA_OF_0_1)
-    db.close()
-    before = path.read_bytes()
-    catalog = Catalog(path, read_only=True)
-    assert (catalog.is_new, catalog.versions(), catalog.get_value("adopted")) == (True, [], None)
-    catalog.close()
-    assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
-
-
 def test_a_planted_symlink(path: Path, tmp_path: Path) -> None:
     """A symlink in place of the catalog is refused, and nothing is written to its target."""
     path.symlink_to(tmp_path / "elsewhere")
@@ -946,131 +525,8 @@ def test_a_kill_leaves_whole_batches(path: Path, pages: int) -> None:
     held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
     for table in ("reference", "remark"):
         assert {row[0] for row in catalog.query(f"SELECT source FROM {table}")} == held
-    add(catalog, version, "one more")
+    add_blobs(catalog, version, "one more")
     catalog.close()
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     db.close()
-
-
-WALK = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from tilesync.model import Blob, FileResult, Inventory, Kind, ParsedContent, Reference, Role, StoredFile, Version
-from tilesync.catalog.catalog import Catalog
-catalog = Catalog(Path(sys.argv[1]))
-version = catalog.add_version(Version(0, "e1", "e1", inventory=Inventory.WALK))
-catalog.add_wanted(version, "t")
-while True:
-    rows = catalog.list_wanted(version, 0, limit=50)
-    results = []
-    for number, blob in rows:
-        references = tuple(Reference(blob.name + letter, Role.CONTENT) for letter in "abc")
-        if int.from_bytes(blob.name.encode(), "big") % 5 == 0:
-            catalog.references.add(version, blob.name, ParsedContent(references=references[:2]), replace_existing=True)
-            content, has_more = ParsedContent(Kind.TILESET, references[2:]), True
-        else:
-            content, has_more = ParsedContent(Kind.TILESET, references), False
-        stored = StoredFile(blob._replace(size=1), b"s" * 32, 1)
-        results.append(FileResult(number, stored, content, has_more_references=has_more))
-    catalog.mark_stored(version, results)
-    catalog.mark_missing(version, [number for number, _ in catalog.list_wanted(version, 0, limit=3)][2:])
-    print(len(rows), flush=True)
-"""
-
-
-@pytest.mark.parametrize("batches", [1, 6, 30])
-def test_a_kill_leaves_whole_steps_of_a_walk(path: Path, batches: int) -> None:
-    """A process killed while walking leaves each stored file with all its references, all of them known."""
-    reported = 0
-    with subprocess.Popen([sys.executable, "-c", WALK, path], stdout=subprocess.PIPE, text=True) as walker:
-        assert walker.stdout is not None
-        for _ in range(batches):
-            reported += int(walker.stdout.readline())
-        walker.kill()
-    catalog = Catalog(path)
-    (version,) = catalog.versions()
-    held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
-    assert len(held) >= reported
-    known = {row[0] for row in catalog.query("SELECT key FROM blob")}
-    for name in held:
-        assert catalog.references.list_targets(version, name, Role.CONTENT) == [name + letter for letter in "abc"]
-        assert {name + letter for letter in "abc"} <= known
-    catalog.mark_missing_wanted(version)
-    assert len(wanted(catalog, version)) == min(100, len(known - held))
-    catalog.close()
-
-
-SCHEMA_3 = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE version (
-  serial INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, export TEXT NOT NULL, imodel TEXT, changeset TEXT,
-  modified TEXT NOT NULL, record TEXT NOT NULL, listing INTEGER NOT NULL, listed INTEGER NOT NULL, marker TEXT,
-  damaged INTEGER NOT NULL, published TEXT, files INTEGER NOT NULL, bytes INTEGER NOT NULL, manifest_sha256 TEXT,
-  inventory TEXT NOT NULL, home TEXT NOT NULL, include TEXT NOT NULL, exclude TEXT NOT NULL,
-  referenced INTEGER NOT NULL, missing INTEGER NOT NULL, orphans INTEGER NOT NULL, unfollowed INTEGER NOT NULL,
-  begun TEXT NOT NULL, left_at TEXT, retired TEXT);
-CREATE TABLE blob (
-  id INTEGER PRIMARY KEY, version INTEGER NOT NULL, key TEXT NOT NULL, name TEXT, size INTEGER,
-  etag TEXT NOT NULL, md5 BLOB, content_type TEXT, content_encoding TEXT, last_modified INTEGER,
-  listing INTEGER NOT NULL, state INTEGER NOT NULL, sha256 BLOB, mtime_ns INTEGER, inode INTEGER,
-  kind TEXT NOT NULL DEFAULT '', implicit INTEGER NOT NULL DEFAULT 0);
-CREATE UNIQUE INDEX blob_key ON blob (version, key);
-CREATE TABLE folder (version INTEGER NOT NULL, key TEXT NOT NULL, listing INTEGER NOT NULL, PRIMARY KEY (version, key))
-  WITHOUT ROWID;
-CREATE TABLE reference (version INTEGER NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, role TEXT NOT NULL,
-  name TEXT, grown INTEGER NOT NULL, PRIMARY KEY (version, source, target, role)) WITHOUT ROWID;
-INSERT INTO meta VALUES ('schema', '3'), ('adopted', 'yes'), ('boot', 'b');
-INSERT INTO version VALUES (5, 'e1', 'e1', 'i', 'c', '2026', '{"id": "e1"}', 2, 1, NULL, 0, 'then', 2, 4, 'm',
-  'list', 'https://host/container', '["*.glb"]', '[]', 4, 3, 2, 1, 'begun', 'left', NULL);
-INSERT INTO blob VALUES (1, 5, 'a', NULL, 3, 'tag', x'6d', 't', 'gzip', 99, 2, 1, x'73', 7, 8, 'glb', 0),
-  (2, 5, 'b', NULL, 1, '', NULL, NULL, NULL, NULL, 2, 0, x'74', NULL, NULL, '', 0);
-"""
-"""A catalog of schema 3, before files could lie unpacked."""
-
-
-@pytest.mark.parametrize("read_only", [False, True])
-def test_migration_from_schema_3(path: Path, read_only: bool) -> None:
-    """Migration keeps every row, all files as stored; the catalog is not new, and works."""
-    with sqlite3.connect(path) as db:
-        db.executescript(SCHEMA_3)
-    db.close()
-    for _ in range(2):
-        catalog = Catalog(path, read_only=read_only)
-        assert not catalog.is_new
-        assert [catalog.get_value(key) for key in ("adopted", "boot", "schema")] == ["yes", "b", str(SCHEMA_VERSION)]
-        (version,) = catalog.versions()
-        assert version == Version(
-            5, "e1", "e1", "i", "c", "2026", {"id": "e1"}, ListingState(2, True), False, "then", 2, 4, "m", "list",
-            "https://host/container", Globs(("*.glb",)), Completeness(4, 3, 2, 1), "begun", "left", None,
-            Content.STORED,
-        )  # fmt: skip
-        assert catalog.list_stored(version, limit=9) == [
-            ("a", StoredFile(Blob("a", 3, "tag", b"m", "t", "gzip", 99), b"s", 7, 8))
-        ]
-        assert catalog.list_wanted(version, 0, limit=9) == [(2, Blob("b", 1, sha256=b"t"))]
-        assert catalog.compute_totals(version) == Totals(2, 4, 1, 3)
-        catalog.close()
-    catalog = Catalog(path)
-    newer = catalog.add_version(replace(NEW, name="e1-2", content=Content.DECODED))
-    held = StoredFile(FULL, b"lies" * 8, 7, 8, UnpackedFile(99, b"were" * 8))
-    catalog.add_stored_files(newer, [FileResult(0, held)])
-    catalog.close()
-    catalog = Catalog(path)
-    assert [version.content for version in catalog.versions()] == [Content.STORED, Content.DECODED]
-    assert catalog.find_stored(newer, [FULL.name]) == {FULL.name: held}
-
-
-def test_a_failed_migration_is_repeated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A migration that fails half-way leaves the old schema; the next try completes it."""
-    with sqlite3.connect(path) as db:
-        db.executescript(SCHEMA_3)
-    db.close()
-    steps = {3: (*MIGRATIONS[3][:2], "this is no statement")}
-    with monkeypatch.context() as patched:
-        patched.setattr("tilesync.catalog.schema.MIGRATIONS", steps)
-        with pytest.raises(DestinationError):
-            Catalog(path)
-    catalog = Catalog(path)
-    assert (catalog.is_new, len(catalog.versions()), catalog.get_value("schema")) == (False, 1, str(SCHEMA_VERSION))

@@ -20,11 +20,6 @@ CREATE TABLE IF NOT EXISTS item (name TEXT PRIMARY KEY);
 """
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "db.sqlite3"
-
-
 def open_database(
     path: Path, *, schema: str = SCHEMA, version: int = 3, read_only: bool = False, is_persistent: bool = True
 ) -> Database:

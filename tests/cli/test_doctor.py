@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,13 +29,6 @@ ALL_CHECKS = [
     "listing",
     "tileset",
 ]
-
-
-@pytest.fixture
-def service() -> Iterator[Simulator]:
-    with Simulator() as sim:
-        sim.offer_export()
-        yield sim
 
 
 def run_doctor(sim: Simulator, *arguments: object, **more: str) -> CommandResult:

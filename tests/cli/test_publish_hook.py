@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import export
-from tests.support.simulator import EXPORT, Simulator
-
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 
 
 def write_hook_program(out: Path, *, exit_code: int = 0) -> str:
@@ -36,9 +34,9 @@ def test_it_hears_of_each_move_once(tmp_path: Path) -> None:
         (first,) = read_hook_reports(out)
         assert (first["kind"], first["published"], first["pointer"], first["fetched"]) == ("finished", True, EXPORT, 8)
         assert first["failures"] == []
-        sim.offer_export(export(4, seed=2), export_id=OTHER)
+        sim.offer_export(export(4, seed=2), export_id=OTHER_EXPORT)
         assert sim.mirror_program(dest, "--on-publish", write_hook_program(out)).exit_code == 0
-    assert [each["pointer"] for each in read_hook_reports(out)] == [EXPORT, OTHER]
+    assert [each["pointer"] for each in read_hook_reports(out)] == [EXPORT, OTHER_EXPORT]
 
 
 def test_one_that_fails_is_run_again(tmp_path: Path) -> None:

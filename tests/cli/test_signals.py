@@ -8,33 +8,24 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.builders import IMODEL
-from tests.support.commandline import run_tilesync
+from tests.support.commandline import (
+    CommandResult,
+    make_environment,
+    run_tilesync,
+    start_tilesync,
+)
 from tests.support.faults import call_before, is_blob
 from tests.support.simulator import EXPORT, Simulator
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def service() -> Iterator[Simulator]:
-    """Start a simulator with a small export."""
-    with Simulator() as sim:
-        sim.offer_export()
-        yield sim
-
-
-def environment(sim: Simulator | None = None) -> dict[str, str]:
-    """Return a minimal environment."""
-    given = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
-    return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **given}
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -61,7 +52,7 @@ def test_a_hangup_is_told_and_resumable(service: Simulator, tmp_path: Path, time
     running = subprocess.Popen(
         [sys.executable, "-m", "tilesync", "mirror", IMODEL, str(tmp_path / "d"), "--json", "--transfers", "1",
          "--report", str(report)],
-        env=environment(service), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=make_environment(service), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert halted.is_blocked.wait(20)
     for _ in range(times):
@@ -83,9 +74,8 @@ def test_a_closed_terminal_ends_a_run_with_its_report(service: Simulator, tmp_pa
     pid, master = pty.fork()
     if pid == 0:
         arguments = ["mirror", IMODEL, str(tmp_path / "d"), "--transfers", "1", "--report", str(report)]
-        os.execve(
-            sys.executable, [sys.executable, "-m", "tilesync", *arguments], {**environment(service), "TERM": "xterm"}
-        )
+        command = [sys.executable, "-m", "tilesync", *arguments]
+        os.execve(sys.executable, command, make_environment(service, TERM="xterm"))
     assert halted.is_blocked.wait(20)
     while b"/" not in os.read(master, 4096):
         pass  # until the bar is there
@@ -101,8 +91,8 @@ def test_a_hangup_that_is_ignored_stays_ignored(service: Simulator, tmp_path: Pa
     halted = BlockedService(service)
     running = subprocess.Popen(
         ["nohup", sys.executable, "-m", "tilesync", "mirror", IMODEL, str(tmp_path / "d"), "--transfers", "1", "-q"],
-        env=environment(service), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        env=make_environment(service), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
     )  # fmt: skip
     assert halted.is_blocked.wait(20)
     os.killpg(running.pid, signal.SIGHUP)
@@ -137,7 +127,7 @@ def test_ctrl_c_while_the_program_loads_is_quiet(module: str, how: str) -> None:
     """SIGINT during an import at the start ends with 130 and without a traceback."""
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED_IMPORT, module, how],
-        env=environment(), capture_output=True, text=True, timeout=60, check=False,
+        env=make_environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
@@ -151,3 +141,40 @@ def test_the_script_is_the_quiet_entry_point() -> None:
     )
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["tilesync", "tilesync.__main__"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "kind"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
+)
+def test_a_signal_stops_cleanly_and_the_next_run_resumes(
+    service: Simulator, tmp_path: Path, number: int, code: int, kind: str
+) -> None:
+    """A signal ends a run with 130 or 143 and a hint to resume; stored files are kept, and the next run continues."""
+    gate, inside = threading.Event(), threading.Event()
+    service.add_fault(is_blob, call_before(inside.set, lambda: gate.wait(30)), skip=9)
+    running = start_tilesync("mirror", IMODEL, tmp_path, "--json", "--transfers", "1", sim=service)
+    assert inside.wait(20)
+    running.send_signal(number)
+    out, err = running.communicate(timeout=20)
+    gate.set()
+    said = CommandResult(running.returncode, out, err).assert_failed(code, kind)
+    assert "again" in said["hint"]
+    assert not (tmp_path / "tileset.json").exists()
+    service.clear_requests()
+    again = run_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service).last_line
+    assert (again["kept"], again["fetched"], again["published"]) == (9, len(service.containers[EXPORT]) - 9, True)
+    assert len(service.blob_requests()) == again["fetched"]
+
+
+def test_a_signal_while_waiting_for_an_export(service: Simulator, tmp_path: Path) -> None:
+    """SIGINT during --wait ends at once with 130."""
+    service.exports[0]["status"] = "InProgress"
+    running = start_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service)
+    assert running.stdout is not None
+    while '"waiting"' not in (line := running.stdout.readline()):
+        assert line
+    begun = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert time.monotonic() - begun < 5

@@ -21,11 +21,10 @@ from tests.support import faults
 from tests.support.azure_proxy import AzureFixture, kill_at_random_times, refuse_uploads
 from tests.support.azurite import ACCOUNT, KEY, Azurite, ProxiedRequest, RefusedResponse, signed_link
 from tests.support.builders import export, glb, glb_with_image, md5_base64, tileset
-from tests.support.simulator import EXPORT, Simulator
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tests.support.viewers import Browser, view_url
 from tilesync.demo.city import build_city
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
@@ -63,13 +62,13 @@ def test_what_is_unchanged_is_copied_inside_the_store(away: AzureFixture, sim: S
     """The second export reuses files of the first by copies inside the store, without a transfer of bytes."""
     sim.offer_export(export(40))
     assert away.mirror(sim).exit_code == 0
-    files = sim.offer_export(export(44), export_id=OTHER)
+    files = sim.offer_export(export(44), export_id=OTHER_EXPORT)
     away.clear_requests()
     run = away.mirror(sim)
     assert run.exit_code == 0, run.stderr
     assert run.last_line["reused"] >= 40
     assert run.last_line["fetched"] + run.last_line["reused"] == len(files)
-    away.assert_published(OTHER, files)
+    away.assert_published(OTHER_EXPORT, files)
     put = {each.blob for each in away.transfer_requests() if each.method == "PUT"}
     assert len(put) == run.last_line["fetched"]
 
@@ -182,18 +181,18 @@ def test_versions_come_and_go_as_in_a_folder(away: AzureFixture, sim: Simulator)
     """Versions are listed, rolled back to, verified and retired; a retired version loses its manifest at once."""
     first = sim.offer_export(export(5))
     assert away.mirror(sim).exit_code == 0
-    second = sim.offer_export(export(6), export_id=OTHER)
+    second = sim.offer_export(export(6), export_id=OTHER_EXPORT)
     assert away.mirror(sim).exit_code == 0
     assert away.run("versions", away.destination_url).exit_code == 0
     assert away.run("rollback", away.destination_url).exit_code == 0
     away.assert_published(EXPORT, first)
     assert away.run("rollback", away.destination_url, "--latest").exit_code == 0
-    away.assert_published(OTHER, second)
+    away.assert_published(OTHER_EXPORT, second)
     assert away.run("verify", away.destination_url, "--all").exit_code == 0
     run = away.mirror(sim, "--keep-versions", "1", "--keep-for", "0s")
     assert (run.exit_code, run.last_line["retired"]) == (0, 1), run.stderr
-    assert list(away.blobs("manifests/")) == [f"{OTHER}.jsonl"]
-    away.assert_published(OTHER, second)
+    assert list(away.blobs("manifests/")) == [f"{OTHER_EXPORT}.jsonl"]
+    away.assert_published(OTHER_EXPORT, second)
 
 
 def test_what_is_damaged_there_is_found_and_healed(away: AzureFixture, sim: Simulator) -> None:

@@ -31,9 +31,8 @@ from tests.support.azurite import (
     signed_link,
 )
 from tests.support.builders import IMODEL, export, glb, tileset
-from tests.support.simulator import EXPORT, Simulator, run_program
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, run_program
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 THIRD = "cccccccc-0000-4000-8000-000000000003"
 BIG_EXPORT = {"tileset.json": tileset("big.glb"), "big.glb": glb(random.Random(3).randbytes(9_500_000))}
 
@@ -76,23 +75,23 @@ def test_what_another_machine_retired_stays_so(away: AzureFixture, sim: Simulato
     """An old state does not restore a version that is in the trash."""
     sim.offer_export(export(5))
     assert away.mirror(sim).exit_code == 0
-    sim.offer_export(export(6), export_id=OTHER)
+    sim.offer_export(export(6), export_id=OTHER_EXPORT)
     other = other_state_folder(away, "other")
     assert away.mirror(sim, "--keep-versions", "1", "--keep-for", "0s", XDG_STATE_HOME=other).last_line["retired"] == 1
     run = away.mirror(sim)
     assert run.exit_code == 0, run.stderr
-    assert list(away.blobs("manifests/")) == [f"{OTHER}.jsonl"]
+    assert list(away.blobs("manifests/")) == [f"{OTHER_EXPORT}.jsonl"]
 
 
 def test_no_copy_tells_a_link_that_may_write(away: AzureFixture, sim: Simulator) -> None:
     """The copy source in the properties of a blob is no link, or one that can only read."""
     sim.offer_export(export(10))
     assert away.mirror(sim).exit_code == 0
-    sim.offer_export(export(12), export_id=OTHER)
+    sim.offer_export(export(12), export_id=OTHER_EXPORT)
     assert away.mirror(sim).last_line["reused"] >= 10
     away.client.set_container_access_policy({}, public_access="blob")
     connection = http.client.HTTPConnection(urlsplit(away.proxy.url).netloc)
-    connection.request("HEAD", f"/{ACCOUNT}/{away.container}/versions/{OTHER}/tiles/000.glb")
+    connection.request("HEAD", f"/{ACCOUNT}/{away.container}/versions/{OTHER_EXPORT}/tiles/000.glb")
     answer = connection.getresponse()
     assert answer.status == 200
     told = answer.getheader("x-ms-copy-source") or ""
@@ -106,10 +105,10 @@ def test_a_link_that_was_given_copies_nothing_where_that_would_tell_it(away: Azu
     dest = f"{away.proxy.url}/{ACCOUNT}/{away.container}?{link.query}"
     sim.offer_export(export(10))
     assert away.mirror(sim, dest=dest).exit_code == 0
-    files = sim.offer_export(export(12), export_id=OTHER)
+    files = sim.offer_export(export(12), export_id=OTHER_EXPORT)
     run = away.mirror(sim, dest=dest)
     assert (run.exit_code, run.last_line["reused"]) == (0, 0), run.stderr
-    away.assert_published(OTHER, files)
+    away.assert_published(OTHER_EXPORT, files)
     assert not [blob for blob in away.client.list_blobs() if "sig=" in str(blob.copy.source)]
 
 
@@ -120,14 +119,14 @@ def test_a_store_that_may_not_read_itself_copies_nothing(away: AzureFixture, sim
     dest = f"{away.proxy.url}/{ACCOUNT}/{away.container}?{signed_link(away.url).query}" if by_link else None
     sim.offer_export(export(60))
     assert away.mirror(sim, dest=dest).exit_code == 0
-    files = sim.offer_export(export(64), export_id=OTHER)
+    files = sim.offer_export(export(64), export_id=OTHER_EXPORT)
     away.proxy.gate = lambda passing: (
         RefusedResponse(403, "CannotVerifyCopySource") if "x-ms-copy-source" in passing.headers else None
     )
     away.clear_requests()
     run = away.mirror(sim, "--keep-versions", "1", "--keep-for", "0s", dest=dest)
     assert (run.exit_code, run.last_line["reused"], run.last_line["retired"]) == (0, 0, 1), run.stderr
-    away.assert_published(OTHER, files)
+    away.assert_published(OTHER_EXPORT, files)
     asked = [each for each in away.proxy.requests if "x-ms-copy-source" in each.headers]
     assert 1 <= len(asked) <= 33
     (trashed,) = away.blobs(".tilesync/trash/").values()
@@ -140,7 +139,7 @@ def test_a_copy_that_fails_once_is_made_again(away: AzureFixture, sim: Simulator
     link = f"{away.proxy.url}/{ACCOUNT}/{away.container}?{signed_link(away.url).query}"
     sim.offer_export(export(40))
     assert away.mirror(sim, dest=link).exit_code == 0
-    files = sim.offer_export(export(44), export_id=OTHER)
+    files = sim.offer_export(export(44), export_id=OTHER_EXPORT)
     failed = threading.Event()
 
     def once(passing: ProxiedRequest) -> RefusedResponse | None:
@@ -152,7 +151,7 @@ def test_a_copy_that_fails_once_is_made_again(away: AzureFixture, sim: Simulator
     away.proxy.gate = once
     run = away.mirror(sim, dest=link)
     assert (run.exit_code, run.last_line["reused"] >= 40) == (0, True), run.stderr
-    away.assert_published(OTHER, files)
+    away.assert_published(OTHER_EXPORT, files)
 
 
 @pytest.mark.parametrize("kind", ["block", "blocklist"])
@@ -285,7 +284,7 @@ def test_what_has_not_moved_is_not_announced(away: AzureFixture, sim: Simulator,
 
 def test_a_pin_is_every_machines(away: AzureFixture, sim: Simulator) -> None:
     """A pin from another machine keeps the pointer in all runs of this one, until any machine releases it."""
-    for which in (EXPORT, OTHER):
+    for which in (EXPORT, OTHER_EXPORT):
         sim.offer_export(export(4, seed=len(which)), export_id=which)
         assert away.mirror(sim).exit_code == 0
     there = {"XDG_STATE_HOME": other_state_folder(away, "laptop")}
@@ -297,7 +296,7 @@ def test_a_pin_is_every_machines(away: AzureFixture, sim: Simulator) -> None:
     assert "pinned" in away.mirror(sim, "--dry-run").stderr
     assert away.run("rollback", away.destination_url, "--latest").exit_code == 0
     assert away.read_json("latest.json")["version"] == THIRD
-    assert run_program("rollback", away.destination_url, OTHER[:8], env={**away.env, **there}).exit_code == 0
+    assert run_program("rollback", away.destination_url, OTHER_EXPORT[:8], env={**away.env, **there}).exit_code == 0
     assert run_program("rollback", away.destination_url, "--latest", env={**away.env, **there}).exit_code == 0
     run = away.mirror(sim)
     assert (run.exit_code, run.last_line["published"]) == (0, False)
@@ -307,7 +306,7 @@ def test_a_pin_is_every_machines(away: AzureFixture, sim: Simulator) -> None:
 
 def test_a_pin_that_another_machine_took_away_spares_nothing(away: AzureFixture, sim: Simulator) -> None:
     """A version that was pinned here and released elsewhere is retired like any other."""
-    for which in (EXPORT, OTHER):
+    for which in (EXPORT, OTHER_EXPORT):
         sim.offer_export(export(4, seed=ord(which[0])), export_id=which)
         assert away.mirror(sim).exit_code == 0
     assert away.run("rollback", away.destination_url).exit_code == 0
@@ -315,7 +314,7 @@ def test_a_pin_that_another_machine_took_away_spares_nothing(away: AzureFixture,
     assert run_program("rollback", away.destination_url, "--latest", env=there).exit_code == 0
     run = away.mirror(sim, "--keep-versions", "1", "--keep-for", "0s")
     assert (run.exit_code, run.last_line["retired"]) == (0, 1), run.stderr
-    assert list(away.blobs("manifests/")) == [f"{OTHER}.jsonl"]
+    assert list(away.blobs("manifests/")) == [f"{OTHER_EXPORT}.jsonl"]
 
 
 def test_what_another_machine_left_just_now_does_not_retire(away: AzureFixture, sim: Simulator) -> None:
@@ -325,7 +324,7 @@ def test_what_another_machine_left_just_now_does_not_retire(away: AzureFixture, 
     catalog = next(away.state.glob("tilesync/destinations/*/catalog.sqlite3"))
     with sqlite3.connect(catalog) as connection:
         assert connection.execute("UPDATE version SET published = '2026-01-01T00:00:00Z'").rowcount == 1
-    sim.offer_export(export(4, seed=2), export_id=OTHER)
+    sim.offer_export(export(4, seed=2), export_id=OTHER_EXPORT)
     assert away.mirror(sim, XDG_STATE_HOME=other_state_folder(away, "other")).exit_code == 0
     run = away.mirror(sim, "--keep-versions", "1")
     assert (run.exit_code, run.last_line["retired"]) == (0, 0), run.stderr
@@ -348,7 +347,7 @@ def test_who_lost_the_lock_writes_nothing_more(away: AzureFixture, sim: Simulato
     running = away.start_mirror(sim, "--retry-for", "5m")
     assert stuck.wait(30)
     running.send_signal(signal.SIGSTOP)
-    sim.offer_export(export(4, seed=2), export_id=OTHER)
+    sim.offer_export(export(4, seed=2), export_id=OTHER_EXPORT)
     with AzureProxy(azurite) as proxy:
         away.env["TILESYNC_AZURE_ENDPOINT"] = f"{proxy.url}/{ACCOUNT}"
         other = away.mirror(sim, XDG_STATE_HOME=other_state_folder(away, "other"))
@@ -358,8 +357,8 @@ def test_who_lost_the_lock_writes_nothing_more(away: AzureFixture, sim: Simulato
     _, err = running.communicate(timeout=120)
     assert running.returncode == 9, err
     assert b"was lost" in err or b"another run moved the pointer" in err
-    assert away.read_json("latest.json")["version"] == OTHER
-    away.assert_published(OTHER, export(4, seed=2))
+    assert away.read_json("latest.json")["version"] == OTHER_EXPORT
+    away.assert_published(OTHER_EXPORT, export(4, seed=2))
 
 
 @pytest.mark.parametrize("name", ["tileset.json", "latest.json"])

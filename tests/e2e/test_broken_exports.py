@@ -18,7 +18,7 @@ import pytest
 from tests.support.builders import b3dm, glb, gltf_as_glb, make_stored_blobs, read_manifest, read_tree, tileset
 from tests.support.commandline import run_tilesync
 from tests.support.faults import flip_last_bit, is_blob_named
-from tests.support.simulator import EXPORT, JobOutcome, Simulator, verify
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_version, verify
 from tilesync.events import DiagnosticReported, FileFailed, Finding, Warned
 from tilesync.model import Content, Globs, Inventory, Layout
 
@@ -35,10 +35,6 @@ def mirror(
     with Simulator() as sim:
         sim.offer_export(files, md5=md5)
         return sim.mirror(dest, inventory=inventory, **options)
-
-
-def stored_files(dest: Path) -> dict[str, bytes]:
-    return read_tree(dest / "versions" / EXPORT)
 
 
 def implicit(subtrees: str = "s/{level}/{x}/{y}", contents: str = "c/{level}/{x}/{y}.glb", **tiling: Any) -> bytes:
@@ -169,7 +165,7 @@ def test_a_byte_order_mark_is_borne(inventory: Inventory, tmp_path: Path) -> Non
     files = {"tileset.json": mark + tileset("e.json", schemaUri="s.json"), "e.json": mark + tileset("a.glb"),
              "s.json": mark + b"{}", "a.glb": TILE}  # fmt: skip
     assert mirror(files, tmp_path, inventory).exit_code == 0
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
 
 
 @both_inventories
@@ -192,7 +188,7 @@ def test_a_page_that_came_once_is_fetched_anew(inventory: Inventory, tmp_path: P
         run = sim.mirror(tmp_path, inventory=inventory)
         assert len(sim.blob_requests("e.json")) >= 2
     assert run.exit_code == 0
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
 
 
 def _with_body(answer: Any, body: bytes) -> Any:
@@ -214,7 +210,7 @@ def test_what_is_broken_is_fetched_anew_by_the_next_run(inventory: Inventory, tm
         files["e.json"] = tileset("a.glb")
         sim.containers[EXPORT].update(make_stored_blobs({"e.json": files["e.json"]}))
         assert sim.mirror(tmp_path, inventory=inventory).exit_code == 0
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     assert verify(tmp_path).exit_code == 0
 
 
@@ -244,7 +240,7 @@ def test_broken_files_that_nothing_asks_for_are_published(content: Content, md5:
         assert any(str(warned.message).startswith("damaged orphan: ") for warned in run.events_of(Warned))
         assert all(len(sim.blob_requests(name)) == (1 if md5 else 2) for name in ORPHANS)
         assert sim.mirror(tmp_path, content=content).exit_code == 0
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     head, rows = read_manifest(tmp_path, EXPORT)
     assert head["damaged_names"] == sorted(ORPHANS)
     assert (head["orphans"], head["missing"], set(rows)) == (len(ORPHANS), 0, set(files))
@@ -306,7 +302,7 @@ def test_files_that_are_left_out_are_not_judged(inventory: Inventory, tmp_path: 
     files = {"tileset.json": tileset("a.glb", "e.json"), "a.glb": TILE, "e.json": PAGE}
     run = mirror(files, tmp_path, inventory, globs=Globs(exclude=("e.json",)))
     assert run.exit_code == 0
-    assert stored_files(tmp_path).keys() == {"tileset.json", "a.glb"}
+    assert read_version(tmp_path).keys() == {"tileset.json", "a.glb"}
 
 
 def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
@@ -316,7 +312,7 @@ def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, "big.bin": cut, "big.gz": gzip.compress(cut)}
     run = mirror(files, tmp_path, Inventory.LIST, content=Content.DECODED)
     assert (run.exit_code, remarked_problems(run)) == (0, {("big.bin", "damaged orphan")})
-    assert stored_files(tmp_path) == {**files, "big.gz": cut}
+    assert read_version(tmp_path) == {**files, "big.gz": cut}
     assert verify(tmp_path).exit_code == 0
 
 
@@ -332,7 +328,7 @@ def test_a_glb_that_holds_another_tile_is_followed(inventory: Inventory, tmp_pat
     assert run.exit_code == 0
     assert remarked_problems(run) == {("b.glb", "other format"), ("g.glb", "other format")}
     assert len(run.events_of(Warned)) == 1
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     assert verify(tmp_path).exit_code == 0
 
 
@@ -354,7 +350,7 @@ def test_a_glb_without_bytes_is_a_missing_content(inventory: Inventory, tmp_path
         sim.offer_export(files)
         run = sim.mirror(dest, inventory=inventory, allow_missing=True)
         assert (run.exit_code, run.stats.completeness.missing) == (0, 1)
-        assert stored_files(dest) == files
+        assert read_version(dest) == files
         assert read_manifest(dest, EXPORT)[0]["missing_names"] == ["a.glb"]
         assert verify(dest).exit_code == 0
         sim.exports[0]["lastModified"] = "2026-03-02T08:30:00Z"
@@ -395,7 +391,7 @@ def test_images_and_buffers_of_no_use_are_told(name: str, data: bytes, inventory
     assert remarked_problems(run) == {(name, "damaged")}
     assert any(str(warned.message).startswith(f"damaged: {name}: ") for warned in run.events_of(Warned))
     assert read_manifest(tmp_path, EXPORT)[0]["damaged_names"] == [name]
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     assert verify(tmp_path).exit_code == 0
 
 
@@ -409,7 +405,7 @@ def test_a_walk_does_not_believe_what_nothing_proves(name: str, data: bytes, tmp
         assert (run.exit_code, set(failure_messages(run))) == (3, {name})
         sim.containers[EXPORT].update(make_stored_blobs({name: GOOD[name]}, md5=False))
         assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit_code == 0
-        assert stored_files(tmp_path) == {**files, **GOOD}
+        assert read_version(tmp_path) == {**files, **GOOD}
     allowed = mirror(files, tmp_path / "b", Inventory.WALK, md5=False, allow_missing=True)
     assert (allowed.exit_code, remarked_problems(allowed)) == (0, {(name, "damaged")})
     assert verify(tmp_path / "b").exit_code == 0
@@ -530,7 +526,7 @@ def test_of_a_key_that_stands_twice_the_last_one_counts(inventory: Inventory, tm
     files = {"tileset.json": root, "s/0/0/0": subtree(), "c/0/0/0.glb": TILE, **below}
     run = mirror(files, tmp_path, inventory)
     assert (run.exit_code, run.stats.completeness.orphans) == (0, 0)
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
 
 
 @both_inventories
@@ -607,7 +603,7 @@ def test_shaders_of_techniques_are_followed(inventory: Inventory, tmp_path: Path
     files = {"tileset.json": tileset("a.gltf"), "a.gltf": model, "fs.glsl": b"void main(){}"}
     run = mirror(files, tmp_path, inventory)
     assert (run.exit_code, run.stats.completeness.unfollowed, run.stats.completeness.orphans) == (0, 0, 0)
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
 
 
 # --- what leads elsewhere ---
@@ -731,7 +727,7 @@ def test_a_subtree_file_that_serves_several_tiles(template: str, inventory: Inve
         sim.offer_export(files)
         run = sim.mirror(tmp_path, inventory=inventory)
         assert (run.exit_code, run.stats.completeness.orphans) == (0, 0)
-        assert stored_files(tmp_path) == files
+        assert read_version(tmp_path) == files
         assert verify(tmp_path).stats.completeness == run.stats.completeness
         del sim.containers[EXPORT]["c/1/1/1.glb"]
         assert set(failure_messages(sim.mirror(tmp_path / "b", inventory=inventory))) == {"c/1/1/1.glb"}
@@ -747,7 +743,7 @@ def test_contents_whose_template_lacks_a_coordinate(inventory: Inventory, tmp_pa
     files |= {f"c/{level}.glb": TILE for level in range(3)}
     run = mirror(files, tmp_path, inventory)
     assert (run.exit_code, run.stats.completeness.referenced) == (0, 5)
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
 
 
 @both_inventories

@@ -18,13 +18,22 @@ from typing import Any
 
 import pytest
 
-from tests.app.test_worker_tasks import TILES, record_worker_pids
-from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree, tileset
+from tests.support.builders import IMODEL, export, glb, read_manifest, tileset
 from tests.support.commandline import run_tilesync
 from tests.support.faults import blob_name, call_before, is_blob, is_blob_named
-from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, run_program, verify
+from tests.support.simulator import (
+    EXPORT,
+    OTHER_EXPORT,
+    JobOutcome,
+    Simulator,
+    read_latest,
+    read_version,
+    run_program,
+    verify,
+)
 from tests.support.viewer_walk import closure as closure_of
 from tests.support.viewers import CAMERA_PATH, Browser, view_mirror
+from tests.support.worker_processes import TILES, record_worker_pids
 from tilesync.api.rows import make_version_info
 from tilesync.app import commands
 from tilesync.app.requests import Target
@@ -35,7 +44,6 @@ from tilesync.jobs.versions.ownership import OwnershipStatus
 from tilesync.model import Content, Inventory, Layout
 from tilesync.stores.local.gunzip import GunzipWriter
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 SECOND = f"{EXPORT}-2"
 BIG, LARGE = "tiles/big.glb", "tiles/large.glb"
 DECODED = ("--content", "decoded")
@@ -58,10 +66,6 @@ def make_gzip_export(tiles: int = 12, *, seed: int = 0) -> tuple[dict[str, bytes
 
 def gz_names(files: dict[str, bytes]) -> set[str]:
     return {name for name, data in files.items() if data.startswith(b"\x1f\x8b\x08")}
-
-
-def version_files(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
-    return read_tree(dest / "versions" / version)
 
 
 def run_sha256sum(dest: Path, version: str = EXPORT) -> int:
@@ -93,7 +97,7 @@ def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
         assert (first.exit_code, first.last_line["fetched"], first.last_line["version"]) == (0, len(files), EXPORT), (
             first.stderr
         )
-        assert version_files(tmp_path) == plain
+        assert read_version(tmp_path) == plain
         sim.clear_requests()
         again = sim.mirror_program(tmp_path, env={"TILESYNC_CONTENT": "decoded"})
         assert (again.exit_code, again.last_line["kept"], len(sim.blob_requests()), len(sim.listing_requests)) == (
@@ -141,7 +145,7 @@ def test_a_folder_with_gzip_files_says_what_a_web_server_must_send(tmp_path: Pat
         quiet = run_tilesync("mirror", IMODEL, tmp_path / "again", sim=sim)
         decoded = sim.mirror_program(tmp_path / "decoded", *DECODED)
         assert ("gzip" in quiet.stderr, decoded.last_line["gzip_files"]) == (False, 0)
-        sim.offer_export(plain, export_id=OTHER)
+        sim.offer_export(plain, export_id=OTHER_EXPORT)
         assert sim.mirror_program(tmp_path / "plain").last_line["gzip_files"] == 0
 
 
@@ -171,7 +175,7 @@ def test_many_small_files_come_unpacked_by_helpers(tmp_path: Path, monkeypatch: 
         assert mirror_decoded(sim, tmp_path).exit_code == 0
         assert len(sim.blob_requests()) == len(files)
     assert len(seen) == 2
-    assert version_files(tmp_path) == plain
+    assert read_version(tmp_path) == plain
     _, rows = read_manifest(tmp_path, EXPORT)
     assert {name for name, row in rows.items() if "stored" in row} == gz_names(files)
     assert verify(tmp_path).exit_code == 0
@@ -190,7 +194,7 @@ def test_bytes_are_verified_as_they_are_stored(tmp_path: Path, wrong: bytes) -> 
         there.data = wrong + bytes(max(0, len(there.data) - len(wrong)))
         run = mirror_decoded(sim, tmp_path)
         assert isinstance(run.error, Incomplete)
-    assert "tiles/003.glb" not in version_files(tmp_path)
+    assert "tiles/003.glb" not in read_version(tmp_path)
     assert not (tmp_path / "tileset.json").exists()
 
 
@@ -220,14 +224,14 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
         running.send_signal(signal.SIGKILL)
         running.communicate()
         gate.set()
-        assert LARGE not in version_files(tmp_path)
+        assert LARGE not in read_version(tmp_path)
         sim.faults.clear()
         sim.clear_requests()
         assert sim.mirror_program(tmp_path, *DECODED).exit_code == 0
         (asked,) = sim.range_headers(LARGE)
         assert asked is not None
         assert int(asked.removeprefix("bytes=").rstrip("-")) >= 2_000_000
-    assert version_files(tmp_path) == plain
+    assert read_version(tmp_path) == plain
     assert verify(tmp_path).exit_code == 0
 
 
@@ -250,11 +254,11 @@ def test_killed_at_random_moments_nothing_partial_lies_there(tmp_path: Path, see
             except subprocess.TimeoutExpired:
                 running.send_signal(signal.SIGKILL)
             running.communicate()
-            assert version_files(tmp_path).items() <= plain.items()
+            assert read_version(tmp_path).items() <= plain.items()
         sim.faults.clear()
         sim.delay_s = 0
         assert mirror_decoded(sim, tmp_path).exit_code == 0
-    assert version_files(tmp_path) == plain
+    assert read_version(tmp_path) == plain
     assert verify(tmp_path).exit_code == 0
 
 
@@ -275,7 +279,7 @@ def test_a_lost_state_is_told_again(tmp_path: Path) -> None:
         assert mirror_decoded(sim, tmp_path).exit_code == 0
         asked = {blob_name(request) for request in sim.blob_requests()}
         assert asked == gz_names(files)
-    assert version_files(tmp_path) == plain
+    assert read_version(tmp_path) == plain
     assert verify(tmp_path).exit_code == 0
 
 
@@ -290,7 +294,7 @@ def test_files_of_another_content_under_a_lost_name_are_not_taken(tmp_path: Path
         for leader in ("tileset.json", "latest.json", "current"):
             (tmp_path / leader).unlink()
         assert mirror_decoded(sim, tmp_path).exit_code == 0
-    assert version_files(tmp_path) == plain
+    assert read_version(tmp_path) == plain
 
 
 @pytest.mark.parametrize("name", ["tiles/004.glb", LARGE])
@@ -311,7 +315,7 @@ def test_a_damaged_file_is_healed(tmp_path: Path, name: str, how: str) -> None:
         sim.clear_requests()
         assert mirror_decoded(sim, tmp_path).exit_code == 0
         assert {blob_name(request) for request in sim.blob_requests()} == {name}
-    assert version_files(tmp_path) == plain
+    assert read_version(tmp_path) == plain
     assert verify(tmp_path).exit_code == 0
 
 
@@ -326,7 +330,7 @@ def test_both_contents_in_one_destination(tmp_path: Path) -> None:
         assert (run.exit_code, run.stats.fetched, run.stats.reused) == (0, 0, len(files))
         assert sim.blob_requests() == []
         assert read_latest(tmp_path)["version"] == SECOND
-        assert (version_files(tmp_path), version_files(tmp_path, SECOND)) == (files, plain)
+        assert (read_version(tmp_path), read_version(tmp_path, SECOND)) == (files, plain)
         for name in files:
             one, other = (os.lstat(tmp_path / "versions" / each / name) for each in (EXPORT, SECOND))
             assert (one.st_ino == other.st_ino) == (name not in gz_names(files)), name
@@ -349,7 +353,7 @@ def test_unpacked_files_are_no_source_for_stored_ones(tmp_path: Path) -> None:
         run = sim.mirror(tmp_path)
         assert (run.exit_code, run.stats.fetched) == (0, len(gz_names(files)))
         assert {blob_name(request) for request in sim.blob_requests()} == gz_names(files)
-    assert (version_files(tmp_path), version_files(tmp_path, SECOND)) == (plain, files)
+    assert (read_version(tmp_path), read_version(tmp_path, SECOND)) == (plain, files)
     assert verify(tmp_path, every=True).exit_code == 0
 
 
@@ -361,12 +365,12 @@ def test_a_second_export_shares_what_lies_unpacked(tmp_path: Path, md5: bool) ->
     with Simulator() as sim:
         sim.offer_export(files, md5=md5)
         assert mirror_decoded(sim, tmp_path).exit_code == 0
-        sim.offer_export(more, export_id=OTHER, md5=md5, lastModified="2026-03-02T08:30:00Z")
+        sim.offer_export(more, export_id=OTHER_EXPORT, md5=md5, lastModified="2026-03-02T08:30:00Z")
         run = mirror_decoded(sim, tmp_path)
         assert (run.exit_code, run.stats.fetched) == (0, 1 if md5 else len(files))
-    assert version_files(tmp_path, OTHER) == more_plain
+    assert read_version(tmp_path, OTHER_EXPORT) == more_plain
     for name in gz_names(files):
-        one, other = (os.lstat(tmp_path / "versions" / each / name) for each in (EXPORT, OTHER))
+        one, other = (os.lstat(tmp_path / "versions" / each / name) for each in (EXPORT, OTHER_EXPORT))
         assert one.st_ino == other.st_ino, name
     assert verify(tmp_path, every=True).exit_code == 0
 
@@ -399,7 +403,7 @@ def test_a_version_on_its_way_in_keeps_its_content(tmp_path: Path, first: Conten
         assert sim.mirror(tmp_path, content=first).exit_code == 0
         assert read_latest(tmp_path)["version"] == EXPORT
     found = {Content.STORED: files, Content.DECODED: plain}
-    assert (version_files(tmp_path), version_files(tmp_path, SECOND)) == (found[first], found[other])
+    assert (read_version(tmp_path), read_version(tmp_path, SECOND)) == (found[first], found[other])
     assert verify(tmp_path, every=True).exit_code == 0
 
 
@@ -422,7 +426,7 @@ def test_the_flat_layout(tmp_path: Path, before: Content) -> None:
         assert mirror_decoded(sim, tmp_path, layout=Layout.FLAT).exit_code == 0
         assert {name: (tmp_path / name).read_bytes() for name in files} == plain
         assert verify(tmp_path).exit_code == 0
-        sim.offer_export(fewer, export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        sim.offer_export(fewer, export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
         ended = sim.mirror_program(tmp_path, *DECODED, "--layout", "flat", "--delete")
         assert (ended.exit_code, ended.last_line["deleted"]) == (0, 1), ended.stderr
     assert not (tmp_path / "tiles/005.glb").exists()
@@ -436,7 +440,7 @@ def test_a_walk(tmp_path: Path) -> None:
     with Simulator() as sim:
         sim.offer_export(files)
         assert mirror_decoded(sim, tmp_path, inventory=Inventory.WALK).exit_code == 0
-        held = version_files(tmp_path)
+        held = read_version(tmp_path)
         assert held.items() <= plain.items()
         assert len(held) == len(plain) - 2
         sim.regenerate(files)
@@ -451,9 +455,9 @@ def test_all_exports_and_the_plan(tmp_path: Path) -> None:
     other, other_plain = make_gzip_export(9, seed=1)
     with Simulator() as sim:
         sim.offer_export(files)
-        sim.offer_export(other, export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        sim.offer_export(other, export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
         assert sim.mirror_program(tmp_path, "--all-exports", *DECODED).exit_code == 0
-        assert (version_files(tmp_path), version_files(tmp_path, OTHER)) == (plain, other_plain)
+        assert (read_version(tmp_path), read_version(tmp_path, OTHER_EXPORT)) == (plain, other_plain)
         sim.clear_requests()
         assert sim.mirror_program(tmp_path, "--all-exports", *DECODED).exit_code == 0
         assert sim.blob_requests() == []
@@ -463,7 +467,7 @@ def test_all_exports_and_the_plan(tmp_path: Path) -> None:
         assert (stored.exit_code, stored.stats.fetched) == (0, len(gz_names(other)))
         actions = {each.name: each.action for each in stored.events_of(Planned)}
         assert all(actions[name] == "fetch" for name in gz_names(other))
-    assert not (tmp_path / "versions" / f"{OTHER}-2").exists()
+    assert not (tmp_path / "versions" / f"{OTHER_EXPORT}-2").exists()
 
 
 def test_an_object_store_is_told_otherwise(tmp_path: Path) -> None:
@@ -489,12 +493,12 @@ def test_a_disk_that_fills_while_unpacking(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(GunzipWriter, "write_next", full)
         assert mirror_decoded(sim, tmp_path).exit_code == 8
         monkeypatch.undo()
-        assert LARGE not in version_files(tmp_path)
+        assert LARGE not in read_version(tmp_path)
         assert [p for p in (tmp_path / ".tilesync/parts").iterdir() if p.name.endswith("unpacked")] == []
         sim.clear_requests()
         assert mirror_decoded(sim, tmp_path).exit_code == 0
         assert sim.blob_requests(LARGE) == []
-    assert version_files(tmp_path) == plain
+    assert read_version(tmp_path) == plain
 
 
 # --- a held copy as SOURCE ---
@@ -514,7 +518,7 @@ def test_a_copy_of_what_lies_unpacked(tmp_path: Path) -> None:
         assert mirror_decoded(sim, source).exit_code == 0
     for dest in (tmp_path / "one", tmp_path / "two"):
         copy_mirror(source, dest)
-        assert version_files(dest) == plain
+        assert read_version(dest) == plain
         head, rows = read_manifest(dest, EXPORT)
         assert (head["content"], head["bytes"]) == ("decoded", sum(map(len, plain.values())))
         assert {row["sha256"] for row in rows.values()} == {
@@ -566,7 +570,7 @@ def test_a_copy_of_what_is_there_unpacked_already_is_none(tmp_path: Path) -> Non
     (version,) = (each.name for each in (tmp_path / "b/versions").iterdir())
     copy_mirror(tmp_path / "a", tmp_path / "b")
     assert [each.name for each in (tmp_path / "b/versions").iterdir()] == [version]
-    assert version_files(tmp_path / "b", version) == plain
+    assert read_version(tmp_path / "b", version) == plain
 
 
 def test_a_stored_copy_is_unpacked_on_the_way(tmp_path: Path) -> None:
@@ -577,7 +581,7 @@ def test_a_stored_copy_is_unpacked_on_the_way(tmp_path: Path) -> None:
         assert sim.mirror(tmp_path / "source").exit_code == 0
     copy_mirror(tmp_path / "source", tmp_path / "d", *DECODED)
     copy_mirror(tmp_path / "source", tmp_path / "d", *DECODED)
-    assert version_files(tmp_path / "d") == plain
+    assert read_version(tmp_path / "d") == plain
     head, rows = read_manifest(tmp_path / "d", EXPORT)
     assert head["content"] == "decoded"
     assert {name for name, row in rows.items() if "stored" in row} == gz_names(files)

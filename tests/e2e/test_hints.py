@@ -24,10 +24,10 @@ from tilesync.azure.sas import parse_sas_link
 from tilesync.demo.faults import RequestMatcher
 from tilesync.errors import LinkRefused, NotAuthorised, TilesyncError, UsageError
 from tilesync.itwin.auth import read_token_file
-from tilesync.model import Inventory
+from tilesync.model import Inventory, SasUrl
 from tilesync.stores.azure import credentials as account
 from tilesync.stores.azure import errors as azure_replies
-from tilesync.stores.azure.sas_link import RenewableSasLink
+from tilesync.stores.azure.sas_link import make_store_link
 from tilesync.stores.s3 import errors as s3_replies
 from tilesync.transport.connect_errors import permanent_error
 
@@ -236,13 +236,18 @@ def test_a_container_that_is_written_to(
 
 def test_links_that_were_just_made() -> None:
     """A refused signature of a generated link: the hint names the key and the clock, not quotes."""
-    link = parse_sas_link("https://a.blob.core.windows.net/c?sp=rl&sig=x")
-    refusal = LinkRefused("az://a/c refuses x", hint=storage_hint("AuthenticationFailed"))
+
+    def sign() -> SasUrl:
+        return parse_sas_link("https://a.blob.core.windows.net/c?sp=rl&sig=x", fetched=time.monotonic())
+
+    def refuse(link: SasUrl) -> None:
+        raise LinkRefused("az://a/c refuses x", hint=storage_hint("AuthenticationFailed"))
+
     with pytest.raises(NotAuthorised) as raised:
-        RenewableSasLink(lambda: link, lambda event: None, first=link).handle_refusal(link, refusal, was_fresh=True)
+        make_store_link(sign, lambda event: None, first=sign()).use(refuse)
     assert "AZURE_STORAGE_KEY" in raised.value.hint
     with pytest.raises(NotAuthorised) as raised:
-        RenewableSasLink(None, lambda event: None, first=link).handle_refusal(link, refusal, was_fresh=False)
+        make_store_link(None, lambda event: None, first=sign()).use(refuse)
     assert "check that the link is complete" in raised.value.hint
 
 

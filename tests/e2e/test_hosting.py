@@ -27,12 +27,11 @@ from tests.support.azurite import ACCOUNT, KEY, Azurite
 from tests.support.builders import IMODEL, export, glb, tileset
 from tests.support.commandline import CommandResult, run_tilesync
 from tests.support.s3 import ENVIRONMENT, SECRET, BucketServer, S3Proxy
-from tests.support.simulator import EXPORT, Simulator
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tests.support.web_servers import caddy, nginx
 from tilesync.checks.web_servers import CADDY_INSIDE_SITE, NGINX_INSIDE_SERVER, NGINX_OUTSIDE_SERVER
 
 ORIGIN = "https://viewer.example"
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 Change = Callable[[str], str]
 
 
@@ -225,14 +224,14 @@ def test_an_old_pointer_is_noticed(dest: Path, tmp_path: Path) -> None:
     """A server that still sends the pointer of an older version is detected."""
     require_program("nginx")
     old = shutil.copytree(dest, tmp_path / "old", symlinks=True)
-    mirror_files(dest, export(4, seed=1), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+    mirror_files(dest, export(4, seed=1), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
     with nginx(old, tmp_path / "state") as server:
         done = run_doctor(dest, server.url)
     assert (done.exit_code, done.failed_checks) == (
         8,
         {"current": "fail", "files": "fail", "names": "fail"} | SKIPPED_CHECKS,
     )
-    assert f"to version {OTHER}: it leads to version {EXPORT}" in done.checks["current"]["message"]
+    assert f"to version {OTHER_EXPORT}: it leads to version {EXPORT}" in done.checks["current"]["message"]
 
 
 SKIPPED_CHECKS = dict.fromkeys(("types", "encoding", "range", "caching"), "skipped")

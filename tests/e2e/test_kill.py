@@ -20,9 +20,7 @@ import pytest
 
 from tests.support.builders import IMODEL, export, glb, read_tree
 from tests.support.faults import blob_name, call_before, is_blob, is_blob_named, is_listing
-from tests.support.simulator import EXPORT, Simulator, read_latest, verify
-
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest, verify
 
 
 def start_mirror(sim: Simulator, dest: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -171,7 +169,7 @@ def test_killed_during_a_second_export_the_first_stays_reachable(tmp_path: Path)
     with Simulator(page_size=40) as sim:
         first = sim.offer_export(export(60))
         assert sim.mirror(tmp_path).exit_code == 0
-        second = sim.offer_export(export(90, seed=9), export_id=OTHER)
+        second = sim.offer_export(export(90, seed=9), export_id=OTHER_EXPORT)
         sim.delay_s = 0.03
         for _ in range(3):
             ready = threading.Event()
@@ -185,8 +183,8 @@ def test_killed_during_a_second_export_the_first_stays_reachable(tmp_path: Path)
         sim.faults.clear()
         sim.delay_s = 0
         assert sim.mirror(tmp_path).exit_code == 0
-    assert read_latest(tmp_path)["version"] == OTHER
-    assert read_tree(tmp_path / "versions" / OTHER) == second
+    assert read_latest(tmp_path)["version"] == OTHER_EXPORT
+    assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == second
     assert read_tree(tmp_path / "versions" / EXPORT) == first
 
 

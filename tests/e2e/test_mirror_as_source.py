@@ -19,10 +19,9 @@ from tests.e2e.test_kill import read_stored_rows
 from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree, tileset
 from tests.support.faults import error_response, is_blob_named
 from tests.support.sequential_exports import FIRST, SECOND, THIRD, mirror_each
-from tests.support.simulator import EXPORT, Simulator, read_latest, rollback, verify
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest, rollback, verify
 from tilesync.model import Globs, Inventory
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 BIG = "tiles/big.glb"
 
 
@@ -86,9 +85,9 @@ def make_source_with_history(tmp_path: Path) -> Path:
         assert sim.mirror(dest).error is None
         sim.regenerate(export(6) | {"tiles/003.glb": glb(b"new")})
         assert sim.mirror(dest).error is None
-        sim.offer_export(export(7), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        sim.offer_export(export(7), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
         assert sim.mirror(dest).error is None
-    assert set(os.listdir(dest / "versions")) == {EXPORT, f"{EXPORT}-2", OTHER}
+    assert set(os.listdir(dest / "versions")) == {EXPORT, f"{EXPORT}-2", OTHER_EXPORT}
     return dest
 
 
@@ -188,21 +187,21 @@ def test_a_version_keeps_its_name(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "dest/versions") == [f"{EXPORT}-2"]
     assert assert_same_versions(source, tmp_path / "dest", f"{EXPORT}-2")
     run_copy(source, tmp_path / "dest")
-    assert read_latest(tmp_path / "dest")["version"] == OTHER
+    assert read_latest(tmp_path / "dest")["version"] == OTHER_EXPORT
 
 
 @pytest.mark.parametrize("modified", [True, False])
 def test_all_of_them(tmp_path: Path, modified: bool) -> None:
     """Every version is copied once, under its name, also without export times."""
     source = make_source_with_history(tmp_path)
-    versions = (EXPORT, f"{EXPORT}-2", OTHER)
+    versions = (EXPORT, f"{EXPORT}-2", OTHER_EXPORT)
     for day, version in enumerate(() if modified else versions, start=1):
         record = {"id": version.removesuffix("-2")}
         rewrite_manifest_header(source, version, export=record, modified="", finished=f"2026-03-0{day}T00:00:00Z")
     plan = run_copy(source, tmp_path / "dest", "--all-exports", "-n")
     last = run_copy(source, tmp_path / "dest", "--all-exports")
     assert assert_same_versions(source, tmp_path / "dest", *versions)
-    assert (last["version"], last["published"]) == (OTHER, True)
+    assert (last["version"], last["published"]) == (OTHER_EXPORT, True)
     assert last["reused"] > 0
     assert (plan["fetched"], plan["reused"]) == (last["fetched"], last["reused"])
     again = run_copy(source, tmp_path / "dest", "--all-exports")
@@ -218,7 +217,7 @@ def test_versions_under_other_names_are_known_by_their_content(tmp_path: Path) -
         assert sim.mirror(dest).error is None
     for _ in range(2):
         run_copy(source, dest, "--all-exports")
-        assert set(os.listdir(dest / "versions")) == {EXPORT, f"{EXPORT}-2", OTHER}
+        assert set(os.listdir(dest / "versions")) == {EXPORT, f"{EXPORT}-2", OTHER_EXPORT}
         assert read_tree(dest / f"versions/{EXPORT}") == read_tree(source / f"versions/{EXPORT}-2")
         assert read_tree(dest / f"versions/{EXPORT}-2") == read_tree(source / f"versions/{EXPORT}")
 
@@ -229,10 +228,10 @@ def test_a_pinned_pointer_is_followed(tmp_path: Path) -> None:
     run_copy(source, dest)
     assert rollback(source, EXPORT).error is None
     last = run_copy(source, dest)
-    assert (read_latest(dest)["version"], last["newest"], last["behind"]) == (EXPORT, OTHER, True)
+    assert (read_latest(dest)["version"], last["newest"], last["behind"]) == (EXPORT, OTHER_EXPORT, True)
     assert rollback(source, latest=True).error is None
     run_copy(source, dest)
-    assert read_latest(dest)["version"] == OTHER
+    assert read_latest(dest)["version"] == OTHER_EXPORT
 
 
 def test_what_is_there_is_reused(tmp_path: Path) -> None:
@@ -415,11 +414,11 @@ def test_an_interrupted_history_goes_on_where_it_was(tmp_path: Path) -> None:
     data = path.read_bytes()
     path.unlink()
     run_copy(source, dest, "--all-exports", exit_code=3)
-    assert {path.stem for path in (dest / "manifests").iterdir()} == {EXPORT, OTHER}
+    assert {path.stem for path in (dest / "manifests").iterdir()} == {EXPORT, OTHER_EXPORT}
     path.write_bytes(data)
     last = run_copy(source, dest, "--all-exports")
     assert (last["fetched"], last["reused"]) == (1, 0)
-    assert assert_same_versions(source, dest, EXPORT, f"{EXPORT}-2", OTHER)
+    assert assert_same_versions(source, dest, EXPORT, f"{EXPORT}-2", OTHER_EXPORT)
 
 
 # --- the request ---
@@ -475,6 +474,6 @@ def test_no_server_is_asked(source: Path, tmp_path: Path) -> None:
         sim.offer_export()
         run_copy(source, tmp_path / "dest", TILESYNC_API_URL=sim.url, TILESYNC_TOKEN=sim.token)
         assert sim.requests == []
-        sim.offer_export(export(3), export_id=OTHER)
+        sim.offer_export(export(3), export_id=OTHER_EXPORT)
         assert sim.mirror(tmp_path / "dest", allow_shrink=True).error is None
-    assert set(os.listdir(tmp_path / "dest/versions")) == {EXPORT, OTHER}
+    assert set(os.listdir(tmp_path / "dest/versions")) == {EXPORT, OTHER_EXPORT}

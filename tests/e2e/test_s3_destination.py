@@ -15,9 +15,7 @@ from tests.support.azure_proxy import kill_at_random_times
 from tests.support.azurite import ACCOUNT, KEY, Azurite, new_container
 from tests.support.builders import IMODEL, export, glb, read_tree
 from tests.support.s3 import ENVIRONMENT, BucketServer
-from tests.support.simulator import EXPORT, ProgramResult, Simulator, run_program
-
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
+from tests.support.simulator import EXPORT, OTHER_EXPORT, ProgramResult, Simulator, run_program
 
 
 class BucketFixture:
@@ -102,11 +100,11 @@ def test_a_second_export_shares_and_a_lost_state_is_told_again(place: BucketFixt
     big = {"tiles/big.glb": glb(random.Random(1).randbytes(9_000_000))}
     sim.offer_export({**export(20), **big})
     assert place.mirror(sim).exit_code == 0
-    files = sim.offer_export({**export(22), **big}, export_id=OTHER)
+    files = sim.offer_export({**export(22), **big}, export_id=OTHER_EXPORT)
     run = place.mirror(sim)
     assert run.exit_code == 0, run.stderr
     assert run.last_line["reused"] >= 20
-    place.assert_published(OTHER, files)
+    place.assert_published(OTHER_EXPORT, files)
     run = place.mirror(sim, XDG_STATE_HOME=str(place.state.with_name("elsewhere")))
     assert (run.exit_code, run.last_line["kept"], run.last_line["fetched"], run.last_line["bytes"]) == (
         0,
@@ -129,15 +127,15 @@ def test_versions_come_and_go(place: BucketFixture, sim: Simulator) -> None:
     """Versions are rolled back to, followed again, and retired."""
     first = sim.offer_export(export(5))
     assert place.mirror(sim).exit_code == 0
-    second = sim.offer_export(export(6), export_id=OTHER)
+    second = sim.offer_export(export(6), export_id=OTHER_EXPORT)
     assert place.mirror(sim).exit_code == 0
     assert place.run_command("rollback", place.url).exit_code == 0
     place.assert_published(EXPORT, first)
     assert place.run_command("rollback", place.url, "--latest").exit_code == 0
-    place.assert_published(OTHER, second)
+    place.assert_published(OTHER_EXPORT, second)
     run = place.mirror(sim, "--keep-versions", "1", "--keep-for", "0s")
     assert (run.exit_code, run.last_line["retired"]) == (0, 1), run.stderr
-    assert [name for name in place.list_names() if name.startswith("manifests/")] == [f"manifests/{OTHER}.jsonl"]
+    assert [name for name in place.list_names() if name.startswith("manifests/")] == [f"manifests/{OTHER_EXPORT}.jsonl"]
 
 
 def archive_version(place: BucketFixture, version: str) -> None:
@@ -156,12 +154,12 @@ def test_what_was_archived_is_fetched_again(place: BucketFixture, sim: Simulator
     sim.offer_export(export(8))
     assert place.mirror(sim).exit_code == 0
     archive_version(place, EXPORT)
-    files = sim.offer_export(export(9), export_id=OTHER)
+    files = sim.offer_export(export(9), export_id=OTHER_EXPORT)
     run = place.mirror(sim)
     assert run.exit_code == 0, run.stderr
     assert run.last_line["fetched"] >= 9
     assert run.stderr.count("archived") == 1, run.stderr
-    place.assert_published(OTHER, files)
+    place.assert_published(OTHER_EXPORT, files)
     assert place.run_command("verify", place.url).exit_code == 0
     audit = place.run_command("verify", place.url, "--all")
     assert audit.exit_code == 10, audit.stderr

@@ -14,13 +14,12 @@ import pytest
 from tests.support.builders import export, glb, read_tree
 from tests.support.commandline import run_tilesync
 from tests.support.faults import is_blob
-from tests.support.simulator import EXPORT, JobOutcome, Simulator, verify
+from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, verify
 from tilesync.app import commands
 from tilesync.core.retention import RetentionPolicy
 from tilesync.events import Event, Finding, PageListed, VersionChosen
 from tilesync.model import Layout
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 TILES = 1500
 REQUESTS_BEFORE_SWAP = 1200
 """Requests after which the workers are at work."""
@@ -151,7 +150,7 @@ def test_folders_that_are_links_when_a_version_retires(tmp_path: Path, outside: 
     with Simulator() as sim:
         sim.offer_export(export(8))
         assert sim.mirror(dest).error is None
-        sim.offer_export(export(9), export_id=OTHER)
+        sim.offer_export(export(9), export_id=OTHER_EXPORT)
         (dest / place).mkdir(exist_ok=True)
         (outside / "20000101T000000Z-old").mkdir()
         (outside / "20000101T000000Z-old/file").write_bytes(b"precious")
@@ -180,7 +179,7 @@ def test_flat_a_folder_in_place_that_becomes_a_link(tmp_path: Path, outside: Pat
     with Simulator() as sim:
         sim.offer_export(export(8))
         assert sim.mirror(dest, layout=Layout.FLAT).error is None
-        sim.offer_export(export(8, seed=2), export_id=OTHER)
+        sim.offer_export(export(8, seed=2), export_id=OTHER_EXPORT)
         run = OutcomeWithAction(
             lambda event: isinstance(event, PageListed), lambda: replace_by_link(dest / "tiles", outside / "tiles")
         )

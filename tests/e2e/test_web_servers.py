@@ -17,12 +17,11 @@ import pytest
 
 from tests.support import samples
 from tests.support.builders import export, glb, read_tree
-from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, rollback
+from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, read_latest, rollback
 from tests.support.viewers import CAMERA_PATH, Browser, CameraPose, view_url
 from tests.support.web_servers import WebServer, caddy, find_program, nginx, read_configuration
 from tilesync.demo.city import build_city
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 Serve = Callable[..., AbstractContextManager[WebServer]]
 
 
@@ -121,7 +120,7 @@ def raw_status(url: str, path: str) -> int:
 def test_a_rolled_back_pointer_is_never_taken_for_the_other(serve: Serve, dest: Path, tmp_path: Path) -> None:
     """Two pointers of the same length, published within a second, are told apart by conditional requests."""
     with Simulator() as sim:
-        sim.offer_export(export(4), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        sim.offer_export(export(4), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
         assert sim.mirror(dest).error is None
     with serve(dest, tmp_path / "state") as server, httpx.Client(base_url=server.url, trust_env=False) as client:
         new = client.get("/tileset.json", headers={"Accept-Encoding": "identity"})
@@ -130,7 +129,7 @@ def test_a_rolled_back_pointer_is_never_taken_for_the_other(serve: Serve, dest: 
         old = client.get("/tileset.json", headers={"Accept-Encoding": "identity", **asked})
         assert old.status_code == 200
         assert EXPORT in old.text
-        assert OTHER in new.text
+        assert OTHER_EXPORT in new.text
         same = client.get(
             "/tileset.json", headers={"Accept-Encoding": "identity", "If-None-Match": old.headers["etag"]}
         )
@@ -198,18 +197,18 @@ def test_a_viewer_streams_through_nginx_while_a_version_is_published(browser: Br
     with Simulator() as sim, nginx(dest, tmp_path / "state") as server:
         first = sim.offer_export(build_city(edition=1))
         assert sim.mirror(dest).error is None
-        second = sim.offer_export(build_city(edition=2), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        second = sim.offer_export(build_city(edition=2), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
         sim.delay_s = 0.01
         publishing = PublishDuringFlight(sim, dest)
         before = view_url(browser, "cesium", f"{server.url}/tileset.json", before_view=publishing)
         asked_before = server.requests()
         assert [run.error for run in publishing.runs] == [None]
-        assert read_latest(dest)["version"] == OTHER
+        assert read_latest(dest)["version"] == OTHER_EXPORT
         after = view_url(browser, "cesium", f"{server.url}/tileset.json")
         asked_after = server.requests()[len(asked_before) :]
     for flight, asked, version, files in (
         (before, asked_before, EXPORT, first),
-        (after, asked_after, OTHER, second),
+        (after, asked_after, OTHER_EXPORT, second),
     ):
         assert flight.errors == []
         assert flight.loaded > 0

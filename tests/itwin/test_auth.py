@@ -21,9 +21,9 @@ from tilesync.app import commands, service
 from tilesync.demo.loopback_server import FakeResponse
 from tilesync.errors import NotAuthorised, TilesyncError, Unavailable, UsageError
 from tilesync.itwin.auth import (
-    BearerToken,
-    ClientCredentials,
-    ShareKey,
+    BearerTokenProvider,
+    ClientCredentialsGrant,
+    ShareKeyProvider,
     extract_token,
     read_environment_token,
     read_token_file,
@@ -73,7 +73,7 @@ def test_the_environments_token_stays_refused() -> None:
     """It cannot be read again: once refused it stays refused."""
 
     async def work() -> None:
-        token = BearerToken(lambda: read_environment_token(Secret("abc")), FakeClock())
+        token = BearerTokenProvider(lambda: read_environment_token(Secret("abc")), FakeClock())
         header = await token.header()
         assert header == "Bearer abc"
         assert await token.renew_refused(header) is False
@@ -87,7 +87,7 @@ def test_a_file_is_read_again_when_refused(tmp_path: Path) -> None:
     path.write_text("one\n")
 
     async def work() -> None:
-        token = BearerToken(lambda: read_token_file(path), FakeClock())
+        token = BearerTokenProvider(lambda: read_token_file(path), FakeClock())
         first = await token.header()
         assert await token.renew_refused(first) is False
         path.write_text("two\n")
@@ -118,7 +118,7 @@ def test_a_command_is_run_again_when_refused(tmp_path: Path) -> None:
     command = f'{sys.executable} -c "{script}" "{counter}"'
 
     async def work() -> None:
-        token = BearerToken(lambda: run_token_command(command), FakeClock())
+        token = BearerTokenProvider(lambda: run_token_command(command), FakeClock())
         assert await token.header() == "Bearer t1"
         assert await token.header() == "Bearer t1"
         assert await token.renew_refused("Bearer t1") is True
@@ -154,7 +154,7 @@ def test_many_refusals_cause_one_fetch() -> None:
         return Secret(f"t{fetched[0]}"), None
 
     async def work() -> None:
-        token = BearerToken(fetch, FakeClock())
+        token = BearerTokenProvider(fetch, FakeClock())
         headers = await asyncio.gather(*(token.header() for _ in range(64)))
         assert set(headers) == {"Bearer t1"}
         again = await asyncio.gather(*(token.renew_refused("Bearer t1") for _ in range(64)))
@@ -170,7 +170,9 @@ def test_client_credentials_are_a_form_post(tmp_path: Path) -> None:
     with Simulator() as sim:
         issuing(sim)
         found, lifetime_s = run_with_client(
-            sim, FakeClock(), lambda client: ClientCredentials(client, sim.url + "/", identity, Secret(secret)).fetch()
+            sim,
+            FakeClock(),
+            lambda client: ClientCredentialsGrant(client, sim.url + "/", identity, Secret(secret)).fetch(),
         )
         (request,) = sim.requests
     assert (found.text, lifetime_s) == ("t1", 3600)
@@ -193,7 +195,7 @@ def test_a_token_is_renewed_a_minute_early(lifetime_s: float, renewal_s: float) 
         return Secret(f"t{fetched[0]}"), lifetime_s
 
     async def work() -> None:
-        token = BearerToken(fetch, clock)
+        token = BearerTokenProvider(fetch, clock)
         await token.header()
         clock.advance(renewal_s - 1)
         assert await token.header() == "Bearer t1"
@@ -212,7 +214,9 @@ def test_refused_credentials_end_with_5(status: int) -> None:
         sim.token_answer = lambda _: FakeResponse(status, b'{"error": "invalid_client"}')
         with pytest.raises(NotAuthorised) as caught:
             run_with_client(
-                sim, FakeClock(), lambda client: ClientCredentials(client, sim.url, "id", Secret("hush")).fetch()
+                sim,
+                FakeClock(),
+                lambda client: ClientCredentialsGrant(client, sim.url, "id", Secret("hush")).fetch(),
             )
         assert len(sim.requests) == 1
     assert "hush" not in str(caught.value) + caught.value.hint
@@ -226,7 +230,9 @@ def test_response_without_a_token(body: bytes) -> None:
         sim.token_answer = lambda _: FakeResponse(200, body)
         with pytest.raises((Unavailable, NotAuthorised)):
             run_with_client(
-                sim, FakeClock(), lambda client: ClientCredentials(client, sim.url, "id", Secret("hush")).fetch()
+                sim,
+                FakeClock(),
+                lambda client: ClientCredentialsGrant(client, sim.url, "id", Secret("hush")).fetch(),
             )
 
 
@@ -236,7 +242,7 @@ def test_busy_issuer_is_retried() -> None:
         issuing(sim)
         sim.add_fault(lambda r: r.path == "/connect/token", error_response(503), times=2)
         found, _ = run_with_client(
-            sim, FakeClock(), lambda client: ClientCredentials(client, sim.url, "id", Secret("s")).fetch()
+            sim, FakeClock(), lambda client: ClientCredentialsGrant(client, sim.url, "id", Secret("s")).fetch()
         )
     assert found.text == "t1"
 
@@ -245,7 +251,7 @@ def test_a_share_key_is_basic_and_final() -> None:
     """Authorization: Basic, and never renewed."""
 
     async def work() -> None:
-        key = ShareKey(Secret("abc"))
+        key = ShareKeyProvider(Secret("abc"))
         assert await key.header() == "Basic abc"
         assert await key.renew_refused("Basic abc") is False
 

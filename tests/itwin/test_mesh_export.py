@@ -14,11 +14,11 @@ import pytest
 from tests.support.builders import IMODEL, export
 from tests.support.clock import FakeClock
 from tests.support.faults import delay, error_response, is_api
-from tests.support.simulator import EXPORT, JobOutcome, Simulator
+from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator
 from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 from tilesync.errors import ExportReplaced, InvalidRequest, NoExport, NotAuthorised, TilesyncError, Unavailable
 from tilesync.events import Retried, Waiting
-from tilesync.itwin.auth import BearerToken, read_environment_token
+from tilesync.itwin.auth import BearerTokenProvider, read_environment_token
 from tilesync.itwin.mesh_export import MeshExports, matches
 from tilesync.model import Export, Resolution, SasUrl, Secret, Selector
 from tilesync.transport.api_client import open_api_client
@@ -26,7 +26,6 @@ from tilesync.transport.api_client import open_api_client
 T = TypeVar("T")
 
 SELECTOR = Selector(imodel=IMODEL, export_type="3DTiles")
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 THIRD = "cccccccc-0000-4000-8000-000000000003"
 
 
@@ -39,7 +38,7 @@ def run_with_client(
 
     async def work() -> T:
         async with open_api_client(clock, run, budget=timedelta(seconds=budget)) as conversation:
-            who = token or BearerToken(lambda: read_environment_token(Secret(sim.token)), clock)
+            who = token or BearerTokenProvider(lambda: read_environment_token(Secret(sim.token)), clock)
             async with asyncio.timeout(30):
                 return await job(MeshExports(url or sim.url, who, conversation, clock, run))
 
@@ -62,10 +61,15 @@ def latest(
 def test_the_latest_is_the_first_complete_row(service: Simulator) -> None:
     """The first Complete row in the service's order is chosen; newer incomplete ones are only reported."""
     service.offer_export()
-    service.offer_export(export_id=OTHER, lastModified="2020-01-01T00:00:00Z")
+    service.offer_export(export_id=OTHER_EXPORT, lastModified="2020-01-01T00:00:00Z")
     service.offer_export(export_id=THIRD, status="InProgress")
     found = latest(service)
-    assert (found.export.id, found.newest, found.newest_status, found.behind) == (OTHER, THIRD, "InProgress", True)
+    assert (found.export.id, found.newest, found.newest_status, found.behind) == (
+        OTHER_EXPORT,
+        THIRD,
+        "InProgress",
+        True,
+    )
 
 
 def test_a_link_does_not_mean_complete(service: Simulator) -> None:
@@ -124,7 +128,7 @@ def test_pages_use_our_address_and_filters(service: Simulator) -> None:
 def test_rows_are_filtered_again(service: Simulator) -> None:
     """If a service ignores its filters, foreign iModels and types are neither chosen nor reported as newest."""
     service.offer_export()
-    service.offer_export(export_id=OTHER, request={"iModelId": "someone else's", "changesetId": "x"})
+    service.offer_export(export_id=OTHER_EXPORT, request={"iModelId": "someone else's", "changesetId": "x"})
     service.offer_export(export_id=THIRD, request={"iModelId": IMODEL, "changesetId": "x", "exportType": "IMODEL"})
     rows = [service._build_export_row(row, _representation()) for row in service.exports]
     body = json.dumps({"exports": rows, "_links": {}}).encode()
@@ -168,10 +172,10 @@ def test_a_changeset_and_an_id_select(service: Simulator) -> None:
     """--changeset-id and --export-id find older exports, and report the newest of the selection."""
     service.offer_export()
     changeset = service.exports[0]["request"]["changesetId"]
-    service.offer_export(export_id=OTHER)
+    service.offer_export(export_id=OTHER_EXPORT)
     assert latest(service, replace(SELECTOR, changeset=changeset)).export.id == EXPORT
     found = latest(service, replace(SELECTOR, export_id=EXPORT))
-    assert (found.export.id, found.newest, found.behind) == (EXPORT, OTHER, True)
+    assert (found.export.id, found.newest, found.behind) == (EXPORT, OTHER_EXPORT, True)
 
 
 def test_an_id_is_found_behind_the_first_page(service: Simulator) -> None:
@@ -246,7 +250,7 @@ def test_without_waiting(service: Simulator) -> None:
 
 def test_all_invalid_ends_at_once(service: Simulator) -> None:
     """If every match is Invalid, waiting cannot help; the reason is reported."""
-    for export_id in (EXPORT, OTHER):
+    for export_id in (EXPORT, OTHER_EXPORT):
         service.offer_export(
             export_id=export_id, status="Invalid", error={"code": "X", "message": "the model is empty"}
         )
@@ -259,10 +263,10 @@ def test_all_invalid_ends_at_once(service: Simulator) -> None:
 def test_invalid_beside_unfinished_is_waited_for(service: Simulator) -> None:
     """One Invalid and one in progress: the latter may still become Complete."""
     service.offer_export(status="Invalid")
-    service.offer_export(export_id=OTHER)
+    service.offer_export(export_id=OTHER_EXPORT)
     unfinished = [{**service.exports[0], "status": "InProgress"}, service.exports[1]]
     service.list_exports = lambda look: unfinished if look == 1 else service.exports
-    assert latest(service, wait=600).export.id == OTHER
+    assert latest(service, wait=600).export.id == OTHER_EXPORT
 
 
 def test_another_type_is_named_in_the_hint(service: Simulator) -> None:
@@ -284,8 +288,8 @@ def test_an_id_that_is_not_listed_is_not_waited_for(service: Simulator) -> None:
     """--export-id of an unknown export ends at once."""
     service.offer_export()
     clock = FakeClock()
-    with pytest.raises(NoExport, match=OTHER):
-        latest(service, replace(SELECTOR, export_id=OTHER), wait=600, clock=clock)
+    with pytest.raises(NoExport, match=OTHER_EXPORT):
+        latest(service, replace(SELECTOR, export_id=OTHER_EXPORT), wait=600, clock=clock)
     assert clock.sleeps_s == []
 
 
@@ -439,7 +443,7 @@ def test_a_link_to_a_deleted_export_is_export_replaced(service: Simulator) -> No
     service.offer_export()
     wanted = latest(service).export
     service.delete()
-    service.offer_export(export_id=OTHER)
+    service.offer_export(export_id=OTHER_EXPORT)
     with pytest.raises(ExportReplaced):
         fresh(service, wanted)
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.builders import export, glb, read_tree
 from tests.support.faults import blob_name
-from tests.support.simulator import EXPORT, JobOutcome, Simulator, verify
+from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, verify
 from tilesync.errors import DestinationError, VerifyFailed
 from tilesync.events import Finding
 from tilesync.model import FileStamp, Version
@@ -173,7 +173,6 @@ def test_unsafe_names_in_the_manifest_are_not_read(dest: Path) -> None:
 
 # --- all versions ---
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 THIRD = "cccccccc-0000-4000-8000-000000000003"
 
 
@@ -181,7 +180,7 @@ THIRD = "cccccccc-0000-4000-8000-000000000003"
 def history(tmp_path: Path) -> Path:
     """Three versions that differ in one file each."""
     with Simulator() as sim:
-        for number, which in enumerate((EXPORT, OTHER, THIRD), 1):
+        for number, which in enumerate((EXPORT, OTHER_EXPORT, THIRD), 1):
             files = export(8) | {"tiles/003.glb": glb(which.encode())}
             sim.offer_export(files, export_id=which, lastModified=f"2026-03-0{number}T08:30:00Z")
             assert sim.mirror(tmp_path / "h").error is None
@@ -213,13 +212,13 @@ def test_damage_is_found_in_every_version_that_shares_it(history: Path) -> None:
     """A damaged inode is a finding in each version, a lost name in one; mirror repairs all."""
     shared, lost = "tiles/001.glb", "tiles/002.glb"
     good = (history / "versions" / EXPORT / shared).read_bytes()
-    with (history / "versions" / OTHER / shared).open("r+b") as file:
+    with (history / "versions" / OTHER_EXPORT / shared).open("r+b") as file:
         file.write(b"?")
     (history / "versions" / EXPORT / lost).unlink()
     run = verify(history, every=True)
     assert run.exit_code == 10
     assert {(found.version, found.name) for found in run.events_of(Finding)} == {
-        *((which, shared) for which in (EXPORT, OTHER, THIRD)),
+        *((which, shared) for which in (EXPORT, OTHER_EXPORT, THIRD)),
         (EXPORT, lost),
     }
     assert "4 problems found in 3 versions" in str(run.error)
@@ -229,7 +228,7 @@ def test_damage_is_found_in_every_version_that_shares_it(history: Path) -> None:
         again = sim.mirror(history)
         assert {blob_name(request) for request in sim.blob_requests()} == {shared}
     assert again.error is None
-    assert {(history / "versions" / which / shared).read_bytes() for which in (EXPORT, OTHER, THIRD)} == {good}
+    assert {(history / "versions" / which / shared).read_bytes() for which in (EXPORT, OTHER_EXPORT, THIRD)} == {good}
     assert verify(history, every=True).error is None
 
 
@@ -250,7 +249,7 @@ def test_damaged_manifest_of_an_old_version(history: Path) -> None:
     run = verify(history, every=True)
     assert run.exit_code == 10
     assert [(each.version, each.problem) for each in run.events_of(Finding)] == [(EXPORT, "manifest")]
-    assert run.stats.verified == 2 * len(read_tree(history / "versions" / OTHER))
+    assert run.stats.verified == 2 * len(read_tree(history / "versions" / OTHER_EXPORT))
 
 
 def test_quick_checks_names_and_sizes_of_all_versions(history: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.support.worker_processes import list_worker_pids
 from tilesync.runtime import process_pool
 from tilesync.runtime.process_pool import ProcessPool, WorkerContext, WorkerLost
 
@@ -92,20 +93,6 @@ def run_with_pool(work: Callable[[ProcessPool], Awaitable[T]], size: int = 2) ->
             await pool.aclose()
 
     return asyncio.run(main())
-
-
-def list_worker_pids() -> list[int]:
-    """Return the ids of worker processes that this process started."""
-    pids = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if int(fields[1]) == os.getpid() and b"tilesync.runtime.process_pool" in command:
-            pids.append(int(pid))
-    return pids
 
 
 def has_ended(pid: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -42,6 +43,7 @@ from tilesync.sources.container import Container
 from tilesync.transport.api_client import open_api_client
 from tilesync.transport.blob_client import open_blob_client
 from tilesync.transport.rate_limit import RateLimiter
+from tilesync.transport.renewing_link import RenewingLink
 
 T = TypeVar("T")
 
@@ -57,36 +59,24 @@ class AdvancingClock(FakeClock):
         return super().monotonic()
 
 
-class CountedLink:
-    """Link that counts its renewals; with `stuck` it gives the same link again."""
+class CountedLink(RenewingLink):
+    """Link that counts its renewals; with `always_expired` each fresh link has expired."""
 
     def __init__(self, sim: Simulator, clock: FakeClock) -> None:
+        super().__init__(self.fetch, clock, JobOutcome())
         self.sim = sim
         self.clock = clock
         self.renewals = 0
-        self.stuck = False
         self.always_expired = False
-        self.link = self.fetch()
+        self.set_current(self.make(), None)
 
-    def fetch(self) -> SasUrl:
-        return parse_sas_link(self.sim.create_link(EXPORT), fetched=self.clock.monotonic())
+    def make(self) -> SasUrl:
+        link = parse_sas_link(self.sim.create_link(EXPORT), fetched=self.clock.monotonic())
+        return replace(link, expires=self.clock.now() - timedelta(hours=1)) if self.always_expired else link
 
-    async def current(self) -> SasUrl:
-        return self.link
-
-    async def renew(self, stale: SasUrl) -> None:
-        if self.link == stale:
-            self.renewals += 1
-            self.link = self.link if self.stuck else self.fetch()
-
-    def is_expired(self, link: SasUrl) -> bool:
-        return self.always_expired
-
-    def mark_accepted(self, link: SasUrl) -> None:
-        pass
-
-    def seconds_until_valid(self, link: SasUrl, server_time: datetime | None, *, is_last: bool) -> float | None:
-        return None
+    async def fetch(self) -> tuple[SasUrl, datetime | None]:
+        self.renewals += 1
+        return self.make(), None
 
 
 def run_with_container(
@@ -102,9 +92,7 @@ def run_with_container(
         bandwidth = RateLimiter(bwlimit, FakeClock()) if bwlimit else None
         opening = open_api_client(clock, JobOutcome(), budget=timedelta(seconds=budget), bandwidth=bandwidth)
         async with opening as api_client, open_blob_client(bandwidth=bandwidth) as blob_client:
-            container = Container(
-                listing=links, content=links, api_client=api_client, blob_client=blob_client, clock=clock
-            )
+            container = Container(listing=links, content=links, api_client=api_client, blob_client=blob_client)
             async with asyncio.timeout(30):
                 return await job(container, links)
 
@@ -299,10 +287,10 @@ def test_a_403_on_a_link_fetched_before_the_refusal_is_not_final(service: Simula
     service.add_fault(is_blob, error_response(403, "AuthenticationFailed"), times=2)
 
     async def job(container: Container, links: CountedLink) -> None:
-        stale, links.link = links.link, links.fetch()
-        fresh = links.link
-        given = iter([stale, fresh])
-        links.current = lambda: _soon(next(given, None) or links.link)  # type: ignore[method-assign]  # links that a test gives
+        stale, fresh, renewed = await links.current(), links.make(), links.current
+        links.set_current(fresh, None)
+        given = [stale, fresh]
+        links.current = lambda: _soon(given.pop(0)) if given else renewed()  # type: ignore[method-assign]  # links that a test gives
         start, data = await body(container, listed_blob(service, NAME))
         assert (start, data) == (0, service.blob(NAME).data)
         assert links.renewals == 1
@@ -498,9 +486,7 @@ def test_listing_and_bytes_may_go_through_two_links(service: Simulator) -> None:
                 open_api_client(clock, JobOutcome(), budget=timedelta(seconds=5)) as api_client,
                 open_blob_client() as blob_client,
             ):
-                container = Container(
-                    listing=one, content=two, api_client=api_client, blob_client=blob_client, clock=clock
-                )
+                container = Container(listing=one, content=two, api_client=api_client, blob_client=blob_client)
                 pages = await list_pages(container)
                 await body(container, pages[0].blobs[0])
             assert (len(cdn.listing_requests), len(cdn.blob_requests())) == (0, 1)

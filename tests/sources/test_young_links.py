@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.support.builders import export, read_tree
-from tests.support.clock import FakeClock
 from tests.support.faults import error_response, is_storage
-from tests.support.simulator import EXPORT, JobOutcome, Simulator
-from tilesync.azure.sas import parse_sas_link, parse_start
+from tests.support.simulator import EXPORT, Simulator
 from tilesync.errors import NotAuthorised
-from tilesync.events import Notice, Warned
-from tilesync.model import SasUrl
-from tilesync.sources.sas_link import VALIDITY_RETRY_S, RenewingLink
+from tilesync.events import Notice
 
 HOUR = timedelta(hours=1)
 
@@ -105,104 +99,3 @@ def test_a_run_uses_the_old_link_until_the_new_one_is_valid(tmp_path: Path) -> N
     assert run.error is None
     assert run.stats.renewals >= 2
     assert read_tree(tmp_path / "versions" / EXPORT) == files
-
-
-# --- on a clock of the test ---
-
-
-def made(clock: FakeClock, *, life: timedelta = HOUR, starts_in: timedelta | None = None, n: int = 0) -> SasUrl:
-    end = f"{clock.now() + life:%Y-%m-%dT%H:%M:%SZ}"
-    begin = "" if starts_in is None else f"&st={clock.now() + starts_in:%Y-%m-%dT%H:%M:%SZ}"
-    return parse_sas_link(f"https://a.blob.core.windows.net/c?sp=rl{begin}&se={end}&sig={n}", fetched=clock.monotonic())
-
-
-def renewing(clock: FakeClock, links: Iterator[SasUrl], run: JobOutcome) -> RenewingLink:
-    async def fetch() -> tuple[SasUrl, datetime | None]:
-        return next(links), clock.now()
-
-    return RenewingLink(fetch, clock, run, budget=timedelta(seconds=60))
-
-
-async def run_pending_callbacks() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-def test_previous_link_is_used_while_valid() -> None:
-    """A renewed link is not used before its start, and a refused one only after some time."""
-
-    async def work() -> None:
-        clock = FakeClock()
-        old, new = made(clock), made(clock, life=2 * HOUR, starts_in=timedelta(minutes=58), n=1)
-        link = renewing(clock, iter([new]), JobOutcome())
-        link.set_current(old, clock.now())
-        link.mark_accepted(old)
-        clock.advance(56 * 60)
-        assert await link.current() is old
-        await run_pending_callbacks()
-        assert await link.current() is old
-        clock.advance(2 * 60)
-        assert await link.current() is new
-        assert link.seconds_until_valid(new, clock.now(), is_last=False) == 0
-        assert await link.current() is old
-        clock.advance(VALIDITY_RETRY_S)
-        assert await link.current() is new
-        link.mark_accepted(new)
-        assert link.seconds_until_valid(new, clock.now(), is_last=True) is None
-        assert await link.current() is new
-
-    asyncio.run(work())
-
-
-def test_refused_link_is_not_reused() -> None:
-    """A link that was replaced because it was refused is not used again."""
-
-    async def work() -> None:
-        clock = FakeClock()
-        old, new = made(clock), made(clock, life=2 * HOUR, starts_in=timedelta(seconds=5), n=1)
-        run = JobOutcome()
-        link = renewing(clock, iter([new]), run)
-        link.set_current(old, clock.now())
-        await link.renew(old)
-        assert await link.current() is new
-        assert link.seconds_until_valid(new, clock.now(), is_last=False) == 5 + VALIDITY_RETRY_S
-        assert link.seconds_until_valid(new, clock.now(), is_last=False) == 5 + VALIDITY_RETRY_S
-        assert len(run.events_of(Notice)) == 1
-        clock.advance(5 + VALIDITY_RETRY_S)
-        assert link.seconds_until_valid(new, clock.now(), is_last=False) is None
-        assert link.seconds_until_valid(new, clock.now(), is_last=True) == VALIDITY_RETRY_S
-        clock.advance(10)
-        assert link.seconds_until_valid(new, clock.now(), is_last=True) is None
-
-    asyncio.run(work())
-
-
-def test_expired_fresh_link_is_not_used() -> None:
-    """The previous link is used while it is valid, and a fresh one is fetched at the usual interval."""
-
-    async def work() -> None:
-        clock, run = FakeClock(), JobOutcome()
-        old, dead, new = made(clock), made(clock, life=timedelta(minutes=1), n=1), made(clock, life=3 * HOUR, n=2)
-        given = [dead, dead, new]
-        link = renewing(clock, iter(given), run)
-        link.set_current(old, clock.now())
-        clock.advance(50 * 60)
-        for _ in range(100):
-            assert await link.current() is old
-            await run_pending_callbacks()
-        assert ["already expired" in event.message for event in run.events_of(Warned)] == [True]
-        clock.advance(60)
-        assert await link.current() is old
-        await run_pending_callbacks()
-        clock.advance(60)
-        await link.current()
-        await run_pending_callbacks()
-        assert await link.current() is new
-
-    asyncio.run(work())
-
-
-def test_start_of_a_link() -> None:
-    """`st` is parsed in each form of Azure; a link without one is valid already."""
-    assert parse_start("st=2026-03-01T12%3A00%3A00Z&se=x") == parse_start("st=2026-03-01T12%3A00Z") == FakeClock().now()
-    assert parse_start("st=nonsense&sp=r") is parse_start("sp=r") is None

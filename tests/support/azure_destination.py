@@ -14,7 +14,7 @@ from tilesync.events import Event
 from tilesync.model import SasUrl
 from tilesync.stores.azure.client import AzureClients, AzureObjects
 from tilesync.stores.azure.credentials import delete_batch
-from tilesync.stores.azure.sas_link import RenewableSasLink
+from tilesync.stores.azure.sas_link import make_store_link
 from tilesync.stores.object_store.destination import ObjectDestination, open_objects
 from tilesync.transport.blob_client import BlobClient, open_blob_client
 from tilesync.transport.blob_client_sync import open_sync_client
@@ -48,9 +48,9 @@ def azure_objects(
         return engines[loop][1]
 
     with open_sync_client(observe, budget=budget) as talk:
-        link = RenewableSasLink(fetch or (lambda: signed_link(url)), observe)
+        link = make_store_link(fetch or (lambda: signed_link(url)), observe)
         wires = AzureClients(
-            link, RenewableSasLink(lambda: signed_link(url, permission="r"), observe), talk, bulk, delete_batch
+            link, make_store_link(lambda: signed_link(url, permission="r"), observe), talk, bulk, delete_batch
         )
         shown = f"az://{ACCOUNT}/{url.rpartition('/')[2]}/{prefix}"
         yield AzureObjects(wires, prefix, observe, display_name=shown, canonical_url=f"{url}/{prefix}", term=LEASE_TERM)

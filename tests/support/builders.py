@@ -67,6 +67,11 @@ def export(tiles: int = 12, *, seed: int = 0, size: int = 900) -> dict[str, byte
     return files
 
 
+def referenced_export(tiles: int = 8, **more: bytes) -> dict[str, bytes]:
+    """Return the export without its orphan, and with `more` files."""
+    return {name: data for name, data in export(tiles).items() if data} | more
+
+
 def md5_base64(data: bytes) -> str:
     """Return the MD5 in base64, as Azure does."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

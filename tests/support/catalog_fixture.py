@@ -70,6 +70,10 @@ class CatalogFixture:
         """Return the diagnostics of the files."""
         return list(self.catalog.references.list_diagnostics(self.version))
 
+    def problems(self) -> list[tuple[str, str]]:
+        """Return the problem of each diagnostic, with its file."""
+        return [(name, diagnostic.problem) for name, diagnostic in self.remarks()]
+
     def all_references(self) -> set[tuple[str, str, str]]:
         """Return every reference: referring file, target and role."""
         sql = "SELECT source, target, role FROM reference WHERE version=?"

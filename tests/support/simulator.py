@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.support.builders import IMODEL, export, make_stored_blobs
+from tests.support.builders import IMODEL, export, glb, make_stored_blobs, read_tree
 from tests.support.faults import blob_name, call_before, is_blob, is_listing
 from tilesync.app import commands
 from tilesync.app import service as services
@@ -28,6 +28,7 @@ from tilesync.jobs.run.stats import RunStats
 from tilesync.model import SasUrl, Secret, Selector
 
 EXPORT = "aaaaaaaa-0000-4000-8000-000000000001"
+OTHER_EXPORT = "bbbbbbbb-0000-4000-8000-000000000002"
 
 
 @dataclass
@@ -74,6 +75,12 @@ class Simulator(FakeBackend):
         files = export() if files is None else files
         self.add_export(export_id, IMODEL, make_stored_blobs(files, md5=md5), **changes)
         return files
+
+    def offer_changed_export(self, export_id: str, day: int) -> None:
+        """Offer an export of this day of March that differs from the first one in one file."""
+        files = {name: item.data for name, item in self.containers[EXPORT].items()}
+        files["tiles/003.glb"] = glb(export_id.encode())
+        self.offer_export(files, export_id=export_id, lastModified=f"2026-03-{day:02d}T08:30:00Z")
 
     def regenerate(self, files: dict[str, bytes], *, export_id: str = EXPORT, md5: bool = True) -> None:
         """Replace the content of an export."""
@@ -220,6 +227,11 @@ def rollback(dest: Path, name: str | None = None, *, latest: bool = False) -> Jo
     except TilesyncError as error:
         run.error = error
     return run
+
+
+def read_version(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
+    """Read the files of a version."""
+    return read_tree(dest / "versions" / version)
 
 
 def read_latest(dest: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import samples
-from tests.tiles.test_binary_formats import FILES, NAMED, NAMING, b3dm, chunk, cmpt, glb, glb_1, gltf, i3dm, subt
+from tests.support.tile_formats import FILES, NAMED, NAMING, b3dm, chunk, cmpt, glb, glb_1, gltf, i3dm, subt
 from tilesync.errors import BlobDamaged
 from tilesync.model import ROOT, UNKNOWN_SIZE, Blob, Diagnostic, Digests, Kind, ParsedContent, Reference, Role
 from tilesync.model.tiles import DAMAGED, EMPTY_TILE, UNPACKED_BYTES

@@ -1,8 +1,9 @@
 """The Python API for a running event loop. Each function can be cancelled, and several can run at once.
 
-Every function takes `on_event`, which is called with each event (see `tilesync.events`), from any thread but one at a
-time: it must return quickly. `monitor` is a RunMonitor to watch the counts with. Errors are those of `tilesync.errors`;
-the `result` of an error has the counts up to that point. Messages use the option names of the command line.
+Every function takes `on_event`, which is called with each event (see `tilesync.events`): perhaps in another thread, but
+never twice at once. It must return quickly. `monitor` is a RunMonitor to watch the counts with. Errors are those of
+`tilesync.errors`; the `result` of an error has the counts up to that point. Messages use the option names of the
+command line.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tilesync.api.inputs import (
 )
 from tilesync.api.locations import Dest, Source, find_viewer_location, parse_imodel_id
 from tilesync.api.monitor import RunMonitor
-from tilesync.api.options import AccessOptions, MirrorOptions, StoreAccessOptions, ViewerLinkOptions
+from tilesync.api.options import AccessOptions, MirrorArguments, StoreAccessOptions, ViewerLinkOptions
 from tilesync.api.results import (
     AuditResult,
     DoctorResult,
@@ -49,7 +50,7 @@ async def mirror(
     on_publish: OnPublish | None = None,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
-    **options: Unpack[MirrorOptions],
+    **options: Unpack[MirrorArguments],
 ) -> MirrorResult:
     """Mirror the latest finished export of `source` into `dest`, and publish it. Raises TilesyncError.
 
@@ -74,7 +75,7 @@ async def plan(
     keep_actions: bool = True,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
-    **options: Unpack[MirrorOptions],
+    **options: Unpack[MirrorArguments],
 ) -> PlanResult:
     """Plan a mirror, and write nothing. Raises TilesyncError.
 
@@ -140,9 +141,9 @@ async def rollback(
     monitor: RunMonitor | None = None,
     **options: Unpack[StoreAccessOptions],
 ) -> RollbackResult:
-    """Move the pointer to `version`, or the one before the current, and pin it; `latest` unpins it at the newest.
+    """Move the pointer to `version`, or to the one before the current, and pin it there. Raises TilesyncError.
 
-    The first letters of a version are enough. Raises TilesyncError.
+    The first characters of a version name are enough. `latest` moves the pointer to the newest version and unpins it.
     """
     from tilesync.app import commands
 

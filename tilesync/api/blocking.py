@@ -17,8 +17,8 @@ T = TypeVar("T")
 def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run the coroutine that `make` returns in a new event loop, and return its result.
 
-    Inside a running loop, as in a notebook, a new thread runs the coroutine and that loop is blocked meanwhile. Ctrl-C
-    cancels the coroutine, and KeyboardInterrupt is raised after it has ended.
+    If a loop is already running, as in a notebook, the coroutine runs in a new thread, and that loop is blocked until
+    it ends. Ctrl-C cancels the coroutine; KeyboardInterrupt is raised after it has ended.
     """
     try:
         asyncio.get_running_loop()
@@ -38,8 +38,8 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         return outcome.result()
     except KeyboardInterrupt:
-        begun: list[Future[Any]] = [started, outcome]
-        wait(begun, return_when=FIRST_COMPLETED)  # the thread may not have come to its task yet
+        either: list[Future[Any]] = [started, outcome]
+        wait(either, return_when=FIRST_COMPLETED)  # the thread may not have created its task yet
         if not outcome.done():
             loop, task = started.result()
             loop.call_soon_threadsafe(task.cancel)

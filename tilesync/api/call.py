@@ -42,7 +42,7 @@ class Call:
         self._listeners.append(listener)
 
     def observe(self, event: Event) -> None:
-        """Record an event and pass it to all listeners, from any thread but one event at a time."""
+        """Record an event and pass it to all listeners, one event at a time. Any thread may call it."""
         with self._lock:
             event = self.monitor.record(event)
             for listener in self._listeners:

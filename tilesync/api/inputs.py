@@ -20,7 +20,7 @@ from tilesync.api.locations import (
     parse_mirror_source,
     parse_source_link,
 )
-from tilesync.api.options import AccessOptions, MirrorOptions, SelectionOptions, ServiceOptions, StoreAccessOptions
+from tilesync.api.options import AccessOptions, MirrorArguments, SelectionOptions, ServiceOptions, StoreAccessOptions
 from tilesync.app.requests import MirrorRequest, StoreOptions, Target
 from tilesync.app.requests import default_state_root as default_state_root
 from tilesync.app.service import API_URL, Service
@@ -86,7 +86,7 @@ def create_selector(imodel: str | None, options: SelectionOptions) -> Selector:
     )
 
 
-def create_mirror_request(source: Source, dest: Dest, options: MirrorOptions) -> MirrorRequest:
+def create_mirror_request(source: Source, dest: Dest, options: MirrorArguments) -> MirrorRequest:
     """Resolve the arguments of a mirror into a request. Raises UsageError for options that conflict."""
     location = parse_dest(dest, options.get("azure_endpoint"))
     mirror_location = parse_mirror_source(source, options.get("azure_endpoint"))
@@ -182,7 +182,7 @@ def _parse_store_url(text: str | None, option: str, *, allow_http: bool) -> str 
     return text
 
 
-def _refuse_contradictions(options: MirrorOptions, link: SasUrl | None) -> None:
+def _refuse_contradictions(options: MirrorArguments, link: SasUrl | None) -> None:
     is_flat, all_exports = options.get("layout") == "flat", options.get("all_exports", False)
     kept_versions, delete = options.get("retention", KEEP_ALL_VERSIONS).versions, options.get("delete", False)
     refused = (
@@ -201,7 +201,7 @@ def _refuse_contradictions(options: MirrorOptions, link: SasUrl | None) -> None:
             raise UsageError(message)
 
 
-def _refuse_service_options(options: MirrorOptions) -> None:
+def _refuse_service_options(options: MirrorArguments) -> None:
     """Raise UsageError for options that need the service or a container of an export."""
     given = {
         "--cdn": options.get("cdn"),

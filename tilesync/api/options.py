@@ -42,18 +42,18 @@ class SelectionOptions(TypedDict, total=False):
     itwinjs: str | None
     """Only exports compatible with this iTwin.js version."""
     cdn: bool
-    """Download files through the CDN; list the container directly."""
+    """Use links to the CDN for files; the container is still listed directly."""
     wait: timedelta
     """How long to wait for an export that is not finished. Default: 10 min for a mirror, none for a link."""
     poll: timedelta
-    """How often to check while waiting. Default: 15 s."""
+    """How often to look for an export while waiting. Default: 15 s."""
 
 
 class StoreAccessOptions(TypedDict, total=False):
     """Options of the access to an object store, and the folder of its state."""
 
     state_dir: str | Path | None
-    """Folder of the state, if not the default."""
+    """Folder for the state of the destination, if not the default."""
     azure_endpoint: str | None
     """Blob service of the account, if not https://ACCOUNT.blob.core.windows.net."""
     endpoint_url: str | None
@@ -72,7 +72,7 @@ class ViewerLinkOptions(AccessOptions, SelectionOptions, total=False):
     """Options of `viewer_link`."""
 
 
-class MirrorOptions(AccessOptions, SelectionOptions, total=False):
+class MirrorArguments(AccessOptions, SelectionOptions, total=False):
     """Options of `mirror` and `plan`."""
 
     link_command: str | None
@@ -88,9 +88,9 @@ class MirrorOptions(AccessOptions, SelectionOptions, total=False):
     inventory: Literal["auto", "list", "walk"]
     """List the container, or follow references from tileset.json; auto lists, and walks if listing is denied."""
     include: Sequence[str]
-    """Only files whose name matches one of these globs."""
+    """Mirror only files whose name matches one of these globs."""
     exclude: Sequence[str]
-    """No files whose name matches one of these globs; overrides `include`."""
+    """Leave out files whose name matches one of these globs, even if `include` matches too."""
     allow_missing: bool
     """Publish even if files that the tilesets reference are missing, or are outside the container."""
     allow_shrink: bool

@@ -16,9 +16,9 @@ class RunCounts:
     """Counts of a run: files, or bytes if the name says so.
 
     `fetched`: downloaded from the source. `reused`: taken from another version; `reused_bytes` is their size.
-    `kept`: already in place. `excluded`: left out by filters. `looked`: seen in place unchanged. `bytes`: received over
-    the network. `referenced`, `missing`, `orphans` and `unfollowed` say whether all files that the tilesets reference
-    are there.
+    `kept`: already in place. `excluded`: left out by filters. `looked`: checked in place, and unchanged. `bytes`:
+    received over the network. `referenced`, `missing`, `orphans` and `unfollowed` say whether the version has all files
+    that its tilesets reference.
     """
 
     listed: int = 0
@@ -117,7 +117,7 @@ class RollbackResult(RunResult):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInfo:
-    """An export as the service lists it. `held`: how the destination of `held_in` stores it, None if it does not."""
+    """An export as the service lists it. `held`: the state of its version in `held_in`, None if there is none."""
 
     id: str
     name: str
@@ -184,7 +184,7 @@ class VersionInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class VersionsResult(RunResult):
-    """The versions of a destination, the newest first. `checked` is when a mirror last ended well (UTC)."""
+    """The versions of a destination, the newest first. `checked`: time of the last successful mirror (UTC)."""
 
     versions: tuple[VersionInfo, ...] = ()
     checked: str | None = None

@@ -83,7 +83,7 @@ def open_azure_objects(
     """
     from tilesync.stores.azure.client import AzureClients, AzureObjects
     from tilesync.stores.azure.credentials import delete_batch
-    from tilesync.stores.azure.sas_link import RenewableSasLink
+    from tilesync.stores.azure.sas_link import make_store_link
     from tilesync.transport.blob_client_sync import open_sync_client
 
     with ExitStack() as closing:
@@ -94,14 +94,17 @@ def open_azure_objects(
         fetch = _make_link_command(store_options, option)
         base = f"{account_endpoint(location, store_options)}/{location.container}" if fetch is not None else None
         first_link = location.link or link_from_sas_token(location, store_options, read_only=read_only)
-        copy_link: RenewableSasLink | None = None
+        new_link = partial(
+            make_store_link, observe=observe, allow_http=store_options.allow_http, budget=store_options.retry_for
+        )
+        copy_link = None
         if first_link is None and fetch is None:
             from tilesync.stores.azure.credentials import READ_LIST_PERMISSIONS, READ_PERMISSIONS, WRITE_PERMISSIONS
 
             account = closing.enter_context(open_storage_account(location, store_options))
             fetch = partial(account.create_sas, READ_LIST_PERMISSIONS if read_only else WRITE_PERMISSIONS)
             create_copy_sas = partial(account.create_sas, READ_PERMISSIONS, lifetime=COPY_LINK_LIFETIME)
-            copy_link = RenewableSasLink(create_copy_sas, observe, allow_http=store_options.allow_http)
+            copy_link = new_link(create_copy_sas)
             if create:
                 sync_client.retry(f"the storage account {location.account}", account.create_container)
         elif create:
@@ -109,9 +112,7 @@ def open_azure_objects(
                 "a SAS link cannot create its container",
                 hint="write az://ACCOUNT/CONTAINER, with an account key or an identity that may create it",
             )
-        link = RenewableSasLink(
-            fetch, observe, first=first_link, base=base, option=option, allow_http=store_options.allow_http
-        )
+        link = new_link(fetch, first=first_link, base=base, option=option)
         clients = AzureClients(link, copy_link, sync_client, _create_once(open_client), delete_batch)
         url = f"{sync_client.retry(f'the storage account {location.account}', link.current).base}/{location.prefix}"
         yield AzureObjects(

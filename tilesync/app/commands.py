@@ -64,7 +64,7 @@ def _refuse_plain_http_copy(request: MirrorRequest) -> None:
 
 
 def _make_upload_limit(request: MirrorRequest, clients: SourceClients) -> WaitForBandwidth | None:
-    """Create the limit for uploads: as fast as downloads, but counted apart."""
+    """Create the limit for uploads: the same rate as for downloads, but counted separately."""
     from tilesync.transport.rate_limit import RateLimiter
 
     return RateLimiter(request.bwlimit, clients.clock).wait_for_bandwidth if request.bwlimit else None

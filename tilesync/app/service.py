@@ -17,7 +17,7 @@ from tilesync.protocols import Observer
 from tilesync.runtime.clock import WallClock
 
 if TYPE_CHECKING:
-    from tilesync.itwin.auth import BearerToken, ShareKey
+    from tilesync.itwin.auth import BearerTokenProvider, ShareKeyProvider
     from tilesync.itwin.mesh_export import MeshExports
     from tilesync.sources.resolvers import SourceClients
     from tilesync.transport.blob_client import BlobClient
@@ -96,7 +96,7 @@ OpenBlobClient = Callable[[], Awaitable[Any]]
 
 
 async def refuse_client() -> Any:
-    """Fail: this stands in for the client of commands that upload nothing."""
+    """Raise an error: takes the place of `open_client` in commands that upload nothing."""
     raise AssertionError("this command uploads no files")
 
 
@@ -114,35 +114,37 @@ def make_mesh_exports(service: Service, clients: SourceClients) -> MeshExports:
     )
 
 
-def make_token_provider(identity: Identity, clients: SourceClients) -> BearerToken | ShareKey:
+def make_token_provider(identity: Identity, clients: SourceClients) -> BearerTokenProvider | ShareKeyProvider:
     """Create the token provider of the first credential that is set. Raises NotAuthorised if none is."""
     from tilesync.itwin import auth
 
     clock = clients.clock
     if identity.token_file is not None:
-        return auth.BearerToken(
+        return auth.BearerTokenProvider(
             partial(auth.read_token_file, identity.token_file),
             clock,
             remedy=f"the token {_ENDED_HINT}: put a fresh one in the file of --token-file",
         )
     if identity.token_command is not None:
-        return auth.BearerToken(
+        return auth.BearerTokenProvider(
             partial(auth.run_token_command, identity.token_command),
             clock,
             remedy=f"the token of --token-command {_ENDED_HINT}: the command must print a fresh one",
         )
     if identity.token is not None:
-        return auth.BearerToken(
+        return auth.BearerTokenProvider(
             partial(auth.read_environment_token, identity.token),
             clock,
             remedy=f"the token {_ENDED_HINT}: put a fresh one in TILESYNC_TOKEN",
         )
     if identity.share_key is not None:
-        return auth.ShareKey(identity.share_key)
+        return auth.ShareKeyProvider(identity.share_key)
     if identity.client_id and identity.client_secret is not None:
         check_scheme(identity.issuer)
-        client = auth.ClientCredentials(clients.api_client, identity.issuer, identity.client_id, identity.client_secret)
-        return auth.BearerToken(client.fetch, clock, remedy=_ISSUER_HINT)
+        client = auth.ClientCredentialsGrant(
+            clients.api_client, identity.issuer, identity.client_id, identity.client_secret
+        )
+        return auth.BearerTokenProvider(client.fetch, clock, remedy=_ISSUER_HINT)
     raise NotAuthorised(
         "no credentials are set for the service",
         hint="set TILESYNC_TOKEN, TILESYNC_SHARE_KEY, or ITP_SERVICE_CLIENT_ID with ITP_SERVICE_CLIENT_SECRET; or use"

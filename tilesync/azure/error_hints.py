@@ -17,7 +17,7 @@ _ACCOUNT_SAS_HINT: Final = "get a link that covers blobs (`ss=b`), containers an
 BAD_SIGNATURE_HINT: Final = (
     "check that the link is complete (quote it in the shell); if the key that signed it was rotated, get a new link"
 )
-"""For a link that the user gave. A link that tilesync just made fails for other reasons, which its maker knows."""
+"""Hint for a link that the user gave. If tilesync signed the link itself, the caller has a better hint."""
 
 _HINT_BY_CODE: Final[Mapping[str, str]] = {
     "AccountIsDisabled": "the storage account is disabled, perhaps with its subscription: only its owner can enable it",
@@ -48,7 +48,7 @@ LIST_PERMISSION_HINT: Final = (
     "check that the link allows listing (`sp=rl`), or use --inventory walk, which needs no listing"
 )
 READ_PERMISSION_HINT: Final = "get a link that allows reading (`sp=r`), better also listing (`sp=rl`)"
-"""For a refused listing, and for a refused blob, where the response gives no other reason."""
+"""For a refused listing, and for a refused blob, if the response gives no other reason."""
 
 _KEY_VAULT_HINT: Final = (
     "the storage account cannot reach its encryption key in Key Vault: its owner must restore the key or the access"
@@ -57,7 +57,7 @@ _LEASED_HINT: Final = "another client holds a lease on that blob: break the leas
 
 
 def storage_hint(code: str) -> str:
-    """Return the hint for an error code of the storage; empty where only the caller knows what helps."""
+    """Return the hint for an error code of the storage; empty if only the caller knows what helps."""
     if code.startswith("KeyVault"):
         return _KEY_VAULT_HINT
     return _LEASED_HINT if code.startswith("Lease") else _HINT_BY_CODE.get(code, "")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
-from xml.parsers import expat
+from xml.etree import ElementTree
 from xml.sax.saxutils import unescape
 
 from tilesync.azure.responses import is_weak_etag, parse_etag, parse_http_date, parse_md5, sanitize_header_value
@@ -54,11 +54,8 @@ _PROPERTY: Final = re.compile(
     r"<(Etag|Content-(?:Length|Type|Encoding|MD5)|Last-Modified|ResourceType)(?: ?/>|>([^<]*+)<)"
 )
 
-_WANTED_ELEMENTS: Final = {
-    "Name", "NextMarker", "Etag", "Content-Length", "Content-Type", "Content-Encoding", "Content-MD5", "Last-Modified",
-    "ResourceType",
-}  # fmt: skip
-
+MAX_PAGE_TAGS: Final = 1 << 20
+"""Several times the tags of 5,000 blobs: a tree of more would take too much memory."""
 
 MAX_IDLE_PAGES: Final = 100
 """Maximum consecutive pages without a new name: a service may return empty pages, but not forever."""
@@ -166,77 +163,37 @@ def _build_blob_from_texts(
     )
 
 
+class _TreeBuilder(ElementTree.TreeBuilder):
+    def doctype(self, *_: object) -> None:
+        raise ValueError("it declares a document type")  # before any entity is expanded
+
+
 def _parse_any_form(body: bytes) -> Page:
-    parser = _PageParser()
+    """Parse a page in any form of XML."""
+    if body.count(b"<") > MAX_PAGE_TAGS:
+        raise Transient(f"the listing page has more than {MAX_PAGE_TAGS:,} tags")
+    parser = ElementTree.XMLParser(target=_TreeBuilder())  # noqa: S314 - it refuses document types, so all entities
+    blobs, skipped, undated = list[Blob](), 0, 0
     try:
-        parser.parse(body)
-    except (expat.ExpatError, ValueError, LookupError) as error:
-        raise Transient(f"the listing page is truncated or malformed ({error})") from error
-    if not parser.is_complete:
-        raise Transient("the response is not a blob listing")
-    return Page(tuple(parser.blobs), parser.marker or None, parser.skipped, parser.undated)
-
-
-class _PageParser:
-    """Parser for a page in any form of XML."""
-
-    def __init__(self) -> None:
-        self._parser = expat.ParserCreate()
-        self._parser.buffer_text = True
-        self._parser.StartElementHandler = self._start
-        self._parser.EndElementHandler = self._end
-        self._parser.CharacterDataHandler = self._text
-        self._parser.StartDoctypeDeclHandler = self._doctype
-        self._path: list[str] = []
-        self._is_wanted = False
-        self._is_encoded = False
-        self._text_parts: list[str] = []
-        self._fields: dict[str, str] = {}
-        self.blobs: list[Blob] = []
-        self.marker = ""
-        self.skipped = 0
-        self.undated = 0
-        self.is_complete = False
-
-    def parse(self, body: bytes) -> None:
-        """Parse the whole page. Raises ExpatError, and what handlers raise."""
-        self._parser.Parse(body, True)
-
-    def _doctype(self, *_: object) -> None:
-        raise ValueError("it declares a document type")
-
-    def _start(self, tag: str, attributes: dict[str, str]) -> None:
-        self._path.append(tag)
-        self._is_wanted = tag in _WANTED_ELEMENTS
-        if tag == "Blob" and self._path == ["EnumerationResults", "Blobs", "Blob"]:
-            self._fields = {}
-        elif tag == "Name":
-            self._is_encoded = attributes.get("Encoded", "").lower() == "true"
-        if self._is_wanted:
-            self._text_parts = []
-
-    def _text(self, text: str) -> None:
-        if self._is_wanted:
-            self._text_parts.append(text)
-
-    def _end(self, tag: str) -> None:
-        path, self._is_wanted = self._path, False
-        depth = len(path)
-        if tag in _WANTED_ELEMENTS:
-            text = "".join(self._text_parts)
-            if depth == 4 and tag == "Name" and path[2] == "Blob":
-                self._fields[tag] = unquote(text, errors="strict") if self._is_encoded else text
-            elif depth == 5 and path[3] == "Properties":
-                self._fields[tag] = text
-            elif depth == 2 and tag == "NextMarker":
-                self.marker = text
-        elif tag == "Blob" and depth == 3 and path[1] == "Blobs":
-            blob = _build_blob(self._fields["Name"], self._fields)
+        parser.feed(body)
+        root: ElementTree.Element = parser.close()
+        for element in root.iterfind("Blobs/Blob"):
+            fields = {each.tag: each.text or "" for part in element if part.tag == "Properties" for each in part}
+            blob = _build_blob(_read_name(element), fields)
             if blob is None:
-                self.skipped += 1
+                skipped += 1
             else:
-                self.blobs.append(blob)
-                self.undated += blob.last_modified is None and bool(self._fields.get("Last-Modified"))
-        elif tag == "Blobs" and depth == 2 and path[0] == "EnumerationResults":
-            self.is_complete = True
-        path.pop()
+                blobs.append(blob)
+                undated += blob.last_modified is None and bool(fields.get("Last-Modified"))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise Transient(f"the listing page is truncated or malformed ({error})") from error
+    if root.tag != "EnumerationResults" or root.find("Blobs") is None:
+        raise Transient("the response is not a blob listing")
+    return Page(tuple(blobs), root.findtext("NextMarker") or None, skipped, undated)
+
+
+def _read_name(blob: ElementTree.Element) -> str:
+    name = blob.find("Name")
+    text = "" if name is None else name.text or ""
+    is_encoded = name is not None and name.get("Encoded", "").lower() == "true"
+    return unquote(text, errors="strict") if is_encoded else text

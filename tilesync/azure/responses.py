@@ -51,7 +51,8 @@ def parse_storage_error_code(header: str | None, body: bytes) -> str:
 
 
 MAX_ETAG_CHARS = 256
-"""Most characters of an entity tag; storage services use about 40. A longer one may not fit into a request header."""
+"""Maximum characters of an entity tag; storage services use about 40. A longer one may not fit into a request header.
+"""
 
 
 def parse_etag(text: str | None) -> str:

@@ -199,7 +199,7 @@ class Catalog(CatalogDatabase):
     def find_clash(self, version: Version, name: str) -> tuple[str, str] | None:
         """Find a file and another file in a folder of exactly that name, where `name` is one of the two.
 
-        Returns None where there is no such pair, or where the destination can hold both.
+        Returns None if there is no such pair, or if the destination can hold both.
         """
         select_known = f"SELECT coalesce(name, key) FROM blob WHERE version=? AND state IN ({WANTED}, {STORED}) AND"
         for folder in list_parent_folders(name) if self.has_folders else ():

@@ -24,7 +24,7 @@ _SELECT_DUPLICATE = (
 )
 _IS_LIVE = "(SELECT retired FROM version WHERE serial={0}.version) IS NULL"
 _IS_USABLE = "({0} OR {1}.lying_sha256 IS NULL)"
-"""A file that lies unpacked is of no use to a version that stores all files packed."""
+"""A file that is stored unpacked is of no use to a version that stores all files packed."""
 
 _NEWEST_USABLE = (
     f"AND {_IS_USABLE.format('?', 'blob')} AND {_IS_LIVE.format('blob')}"
@@ -59,10 +59,10 @@ class DuplicateIndex:
     def find_by_digest(
         self, version: Version, blobs: Sequence[Blob], *, all_versions: bool = False
     ) -> dict[str, list[Duplicate]]:
-        """Find duplicates by size and SHA-256, or MD5 where a blob has no SHA-256; by name, where there are any.
+        """Find duplicates by size and SHA-256, or by MD5 if a blob has no SHA-256. Returns them by name.
 
-        One duplicate from one of the newest versions, or with `all_versions` several. Versions with the same content
-        mode come first: their files can be hard linked.
+        Each blob gets one duplicate from one of the newest versions, or several with `all_versions`. Versions with the
+        same content mode come first, because their files can be hard-linked.
         """
         others = [other for other in reversed(self._database.versions()) if other.serial != version.serial]
         others.sort(key=lambda other: other.content is not version.content)
@@ -110,7 +110,7 @@ class DuplicateIndex:
         )
 
     def find_by_sha256(self, version: Version, stored: Sequence[StoredFile]) -> dict[str, list[Duplicate]]:
-        """Find duplicates of stored files by size and SHA-256; by name, where there are any."""
+        """Find duplicates of stored files by size and SHA-256. Returns them by name."""
         return self._find_each(
             _BY_SHA256, version, ((one.blob.name, one.stored_sha256, one.blob.size) for one in stored if one.sha256)
         )

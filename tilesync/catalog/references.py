@@ -38,7 +38,7 @@ INSERT OR IGNORE INTO reached WITH RECURSIVE found(key) AS (
   VALUES (?2) UNION SELECT r.target FROM found CROSS JOIN blob b ON b.version=?1 AND b.key=found.key AND b.state=1
   CROSS JOIN reference r ON r.version=?1 AND r.source=b.key) SELECT key FROM found
 """
-"""Only stored files count as sources: a file that was stored earlier, or was read in part, references nothing."""
+"""Only files that are stored now (`state=1`) count as sources. Others may still have references from earlier."""
 
 _NAME_BY_KEY = "coalesce((SELECT coalesce(b.name, b.key) FROM blob b WHERE b.version=?1 AND b.key={0}), {0})"
 """The name of the file with a key."""
@@ -237,7 +237,7 @@ class ReferenceIndex:
             yield tuple(Reference(name or target, Role(role)) for target, role, name in rows)
             target, role, _ = rows[-1]
 
-    # --- what follows ---
+    # --- queries ---
 
     def compute_completeness(self, version: Version) -> Completeness:
         """Count what the version references. The `list_` methods below use the state that this call found.
@@ -318,7 +318,7 @@ class ReferenceIndex:
         ):
             role = Role.CONTENT if name == ROOT else role or ""  # every viewer loads the root
             if role == Role.BUFFER and source_kind == Kind.SUBTREE and key in damaged:
-                role = Role.SUBTREE  # a subtree without its buffer tells viewers nothing
+                role = Role.SUBTREE  # viewers cannot use a subtree without its buffer
             if key not in found or _rank_role(role) < _rank_role(found[key].role):
                 found[key] = DamagedFile(name, reason, source or "", role, bool(has_md5))
         return list(found.values())

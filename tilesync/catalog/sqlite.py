@@ -181,7 +181,7 @@ def _connect_to_copy(path: Path, folder: str) -> sqlite3.Connection:
 
 
 def _refuse_links(path: Path) -> None:
-    """Raise DestinationError where the catalog, or a file that SQLite keeps beside it, is a link or no regular file.
+    """Raise DestinationError if the catalog, or a file that SQLite keeps beside it, is a link or not a regular file.
 
     SQLite would follow a symlink, and writing to a hard link changes the file under its other name too.
     """

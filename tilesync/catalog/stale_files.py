@@ -21,7 +21,7 @@ class StaleFileIndex:
     ) -> list[tuple[int, StoredFile]]:
         """List files that `other` has stored under names that `version` has not, with their row ids.
 
-        By key in byte order; `after` is a name and is exclusive.
+        The list is in byte order of the keys, and begins after the name `after`.
         """
         sql = (
             f"SELECT id, {STORED_BLOB_COLUMNS} FROM blob WHERE version=?2 AND key>?3 AND {_IS_STALE}"
@@ -37,10 +37,7 @@ class StaleFileIndex:
         return bool(self._database.query(sql, version.serial, STORED, key + "/", key + "0"))
 
     def drop_superseded(self, version: Version) -> None:
-        """Delete the rows of other versions, now that this version is in their place.
-
-        Only the rows of their stale files stay.
-        """
+        """Delete the rows of other versions, which this version has replaced, except those of stale files."""
         with self._database.transaction() as db:
             others = "version IN (SELECT serial FROM version WHERE serial<>?1)"
             db.execute(f"DELETE FROM blob WHERE {others} AND NOT ({_IS_STALE})", (version.serial,))

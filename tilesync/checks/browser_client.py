@@ -25,7 +25,7 @@ OBSERVED_HEADERS = (
 
 
 class BrowserClient:
-    """HTTP client without identity, like a browser. Sends one request each, and follows no redirect.
+    """HTTP client without identity, like a browser. It sends each request once, and follows no redirect.
 
     It allows http://, since the requests contain no secrets.
     """

@@ -26,7 +26,7 @@ RENEWABLE_IDENTITY_HINT = "use --token-command or client credentials: they renew
 
 
 class ServiceChecks:
-    """Checks of one iModel, or of all exports that the identity sees; or of a container `link` alone.
+    """Checks of the service for one iModel or for all that the identity can see; or of only a container `link`.
 
     `identity_names`: settings of the configured identities, in order of precedence.
     """
@@ -100,8 +100,8 @@ class ServiceChecks:
         return CheckResult(
             f"this machine is {seconds} s {direction} the server",
             CheckStatus.WARN,
-            "set the clock (`timedatectl set-ntp true`): tilesync needs it to know when tokens and links end;"
-            " beyond 15 minutes Azure and S3 refuse signatures of this machine",
+            "set the clock (`timedatectl set-ntp true`): tilesync needs it to know when tokens and links expire;"
+            " if it is wrong by 15 minutes, Azure and S3 refuse the signatures of this machine",
         )
 
     def _server_now(self) -> datetime:

@@ -13,7 +13,7 @@ from tilesync.azure.sas import guess_folder_depths
 from tilesync.core.http_status import Verdict, raise_for_status
 from tilesync.core.urls import check_scheme
 from tilesync.errors import ExportReplaced, Incomplete, NotAuthorised, Transient, Unavailable
-from tilesync.itwin.auth import BearerToken, ShareKey
+from tilesync.itwin.auth import BearerTokenProvider, ShareKeyProvider
 from tilesync.itwin.mesh_export import LATEST_PAGE_ROWS, MeshExports
 from tilesync.model import ROOT, Export, SasUrl, Secret, Selector
 from tilesync.sources.resolvers import SourceClients
@@ -33,19 +33,19 @@ class Credential(NamedTuple):
 class ServiceProbe:
     """Requests to the API with an identity that is created on first use, and to containers by their links.
 
-    One request for each question. Raises the RunErrors.
+    Each method sends one request. Raises RunErrors.
     """
 
     def __init__(
-        self, api_url: str, make_identity: Callable[[], BearerToken | ShareKey], clients: SourceClients
+        self, api_url: str, make_identity: Callable[[], BearerTokenProvider | ShareKeyProvider], clients: SourceClients
     ) -> None:
         check_scheme(api_url)
         self.api_url = api_url
         self._make_identity = make_identity
-        self._identity: BearerToken | ShareKey | None = None
+        self._identity: BearerTokenProvider | ShareKeyProvider | None = None
         self._clients = clients
 
-    def _get_identity(self) -> BearerToken | ShareKey:
+    def _get_identity(self) -> BearerTokenProvider | ShareKeyProvider:
         self._identity = self._identity or self._make_identity()
         return self._identity
 

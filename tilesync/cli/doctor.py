@@ -21,7 +21,7 @@ RESULT_MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL", "skipped": "-"}
 NAME_COLUMN_CHARS = 16
 
 
-@click.command(short_help="Check identity and service; or, with DEST, what viewers need.")
+@click.command(short_help="Check identity and service, or whether viewers can load DEST.")
 @click.argument("dest", required=False, type=DestinationType())
 @option(
     "--source",

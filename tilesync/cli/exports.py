@@ -29,8 +29,8 @@ from tilesync.core.wording import format_count
 
 @click.command(short_help="List the exports.")
 @click.argument("imodel_id", required=False, envvar="TILESYNC_SOURCE", type=SourceType())
-@option("--held", metavar="DEST", type=DestinationType(), help="Show which of them this destination holds.")
-@option("--state-dir", type=FilePathType(), help="Folder of the state of DEST, if not the default.")
+@option("--held", metavar="DEST", type=DestinationType(), help="Show which of the exports this destination has.")
+@option("--state-dir", type=FilePathType(), help="Folder for the state of DEST, if not the default.")
 @STORE_OPTIONS
 @SERVICE_OPTIONS
 @OUTPUT_OPTIONS

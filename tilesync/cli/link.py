@@ -27,7 +27,7 @@ from tilesync.cli.parse import (
 )
 
 
-@click.command(short_help="Print a viewer URL: a secret.")
+@click.command(short_help="Print the URL that a viewer loads (a secret).")
 @click.argument("what", metavar="IMODEL_ID|DEST", envvar="TILESYNC_SOURCE", type=SourceType())
 @SELECTION_OPTIONS
 @wait_option("0s")

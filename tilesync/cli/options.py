@@ -62,8 +62,14 @@ SELECTION_OPTIONS = combine_decorators(
     option("--export-type", default="3DTiles", show_default=True, help="Select exports of this type."),
     option("--tile-version", help="Select only exports compatible with this tile version."),
     option("--itwinjs", help="Select only exports compatible with this iTwin.js version."),
-    option("--cdn", is_flag=True, help="Download files through the CDN; list the container directly."),
-    option("--poll", type=DurationType(), default="15s", show_default=True, help="How often to check while waiting."),
+    option("--cdn", is_flag=True, help="Use links to the CDN for files; the container is still listed directly."),
+    option(
+        "--poll",
+        type=DurationType(),
+        default="15s",
+        show_default=True,
+        help="How often to look for an export while waiting.",
+    ),
 )
 
 INVENTORY_OPTIONS = combine_decorators(

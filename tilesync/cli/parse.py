@@ -14,7 +14,7 @@ from tilesync.errors import UsageError
 if TYPE_CHECKING:
     from tilesync.api.auth import Auth
     from tilesync.api.locations import Location, Source
-    from tilesync.api.options import MirrorOptions, SelectionOptions, ServiceOptions, StoreAccessOptions
+    from tilesync.api.options import MirrorArguments, SelectionOptions, ServiceOptions, StoreAccessOptions
     from tilesync.cli.session import Session
 
 
@@ -98,7 +98,7 @@ def store_options(options: dict[str, Any]) -> StoreAccessOptions:
     }
 
 
-def mirror_options(options: dict[str, Any]) -> MirrorOptions:
+def mirror_options(options: dict[str, Any]) -> MirrorArguments:
     """Return all options of `mirror`."""
     from tilesync.core.retention import RetentionPolicy
 

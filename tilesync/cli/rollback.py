@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 def rollback(dest: Location, version: str | None, *, latest: bool, state_dir: Path | None, **options: Any) -> int:
     """Move the pointer to VERSION, or to the version before the current one, and pin it there.
 
-    Later runs still mirror, but do not move the pointer until `rollback DEST --latest`. The first letters of a
-    version are enough.
+    Later runs still mirror, but do not move the pointer until `rollback DEST --latest`. The first characters
+    of a version name are enough.
     """
     if latest and version is not None:
         raise UsageError("--latest and VERSION cannot be used together", hint="give only one of them")

@@ -17,7 +17,7 @@ MAX_DELAY_S = 20.0
 """Maximum seconds between two retries, unless the server asks for more."""
 
 MAX_RETRY_AFTER_S = 120.0
-"""Longest Retry-After, in seconds, that is obeyed once beyond the budget."""
+"""Maximum Retry-After, in seconds, that is obeyed once even if the budget is shorter."""
 
 PROGRESS_WINDOW = timedelta(seconds=30)
 MIN_PROGRESS_BYTES = 1 << 10

@@ -17,7 +17,7 @@ Effect = Callable[[FakeRequest, Callable[[], FakeResponse]], FakeResponse]
 class Fault:
     """Affects the first `times` requests that match `matches`, after skipping `skip` of them; None: all.
 
-    Unless `optional`, a fault that was never hit fails the test. `hits` counts.
+    Unless `optional`, a fault that was never hit fails the test. `hits` counts how often it was applied.
     """
 
     matches: RequestMatcher

@@ -29,7 +29,7 @@ TokenFetcher = Callable[[], Awaitable[tuple[Secret, float | None]]]
 """Gets a token and its lifetime in seconds, None if that is not known."""
 
 
-class BearerToken:
+class BearerTokenProvider:
     """Bearer token that is fetched again before it expires, and when the service refuses it.
 
     Concurrent callers cause one fetch. `remedy`: the hint if the token stays refused.
@@ -70,7 +70,7 @@ class BearerToken:
         )
 
 
-class ShareKey:
+class ShareKeyProvider:
     """An iTwin share key, sent as `Authorization: Basic`; it cannot be renewed."""
 
     lifetime_s = None
@@ -127,7 +127,7 @@ async def run_command(command: str, option: str) -> str:
     return await run_in_thread(run_secret_command, command, option)
 
 
-class ClientCredentials:
+class ClientCredentialsGrant:
     """OAuth 2.0 client credentials (RFC 6749, section 4.4) at `{issuer}/connect/token`, id and secret in the form."""
 
     def __init__(self, api_client: ApiClient, issuer: str, client_id: str, secret: Secret) -> None:

@@ -94,8 +94,8 @@ class Objects(Protocol):
     ) -> ObjectInfo:
         """Write an object of any size.
 
-        `expected_etag`: only if the object has this ETag, or, with an empty text, does not exist; else raises
-        ConditionFailed.
+        `expected_etag`: raises ConditionFailed, and writes nothing, unless the object has this ETag; an empty text
+        means that the object must not exist.
         """
 
     def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:

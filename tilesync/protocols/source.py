@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tilesync.events import Event, Finding
 from tilesync.model import BatchResult, Blob, Export, FileResult, Page, Resolution, SasUrl, StoredFile, Version
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -47,19 +49,10 @@ class Link(Protocol):
     async def current(self) -> SasUrl:
         """Return a valid link, renewed early if that is due."""
 
-    async def renew(self, stale: SasUrl) -> None:
-        """Fetch a fresh link, unless `stale` was replaced already: many callers cause one request."""
+    async def use(self, attempt: Callable[[SasUrl], Awaitable[T]]) -> T:
+        """Call `attempt` with the link, and again with a fresh one after LinkRefused.
 
-    def is_expired(self, link: SasUrl) -> bool:
-        """Return whether `link` has expired by the server's clock."""
-
-    def mark_accepted(self, link: SasUrl) -> None:
-        """Record that the server accepted a request with `link`."""
-
-    def seconds_until_valid(self, link: SasUrl, server_time: datetime | None, *, is_last: bool) -> float | None:
-        """Return the seconds to wait if the refused `link` may not be valid yet; None if that is not the reason.
-
-        `is_last`: no other link is available. Raises NotAuthorised if the wait would be too long.
+        Raises NotAuthorised for a refusal that is final.
         """
 
 

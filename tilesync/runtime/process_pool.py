@@ -45,7 +45,7 @@ It may be stopped, or blocked by a disk that does not answer. The time for the b
 """
 
 _MIN_BYTES_PER_S = 1 << 20
-"""Bytes per second that a process handles at least."""
+"""Minimum bytes per second that a process handles."""
 
 _WATCH_INTERVAL_S = 1.0
 
@@ -170,7 +170,7 @@ class _Worker:
         finally:
             self._pending.pop(task_id, None)
             if not future.cancel() and not future.cancelled():
-                future.exception()  # two causes may fail it at once; asyncio warns of one never retrieved
+                future.exception()  # retrieved in any case: asyncio warns of an exception that nobody retrieves
         return result
 
     async def _read_results(self, process: asyncio.subprocess.Process) -> None:

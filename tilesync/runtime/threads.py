@@ -23,12 +23,12 @@ Blocking code that waits for a retry should check it and give up.
 
 
 THREAD_POOL: Final[ContextVar[Executor | None]] = ContextVar("THREAD_POOL", default=None)
-"""The threads of a run: `own_thread_pool` sets it. None: those of the event loop."""
+"""Thread pool of a run, which `own_thread_pool` sets; None means that of the event loop."""
 
 
 @contextmanager
 def own_thread_pool(max_threads: int | None = None) -> Iterator[None]:
-    """Give what runs inside threads of its own, so that those of the host's event loop are left alone."""
+    """Run the `with` block with its own thread pool, so that it does not use up the threads of the event loop."""
     with ThreadPoolExecutor(max_threads, thread_name_prefix="tilesync") as pool:
         token = THREAD_POOL.set(pool)
         try:

@@ -5,5 +5,4 @@ container         source: list and read the container of an export
 mirror_files      source: list and read the files of a version in another mirror
 mirror_resolver   resolver: choose versions of another mirror
 resolvers         resolvers: choose exports of an iModel, or the container of a link
-sas_link          SAS link that renews itself
 """

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from tilesync.azure.blob_headers import is_permanent_denial
-from tilesync.azure.error_hints import BAD_SIGNATURE_HINT, LIST_PERMISSION_HINT, storage_hint
+from tilesync.azure.error_hints import LIST_PERMISSION_HINT, storage_hint
 from tilesync.azure.list_blobs import PageGuard, parse_page
 from tilesync.azure.responses import classify_storage_response, parse_storage_error_code
 from tilesync.azure.sas import guess_folder_depths
@@ -20,12 +20,11 @@ from tilesync.errors import (
     ExportReplaced,
     LinkRefused,
     ListingDenied,
-    NoFreshLink,
     NotAuthorised,
     Transient,
 )
 from tilesync.model import UNKNOWN_SIZE, Blob, Page, SasUrl, StoredFile
-from tilesync.protocols import Clock, Link
+from tilesync.protocols import Link
 from tilesync.runtime.threads import run_in_thread
 from tilesync.sources.blob_response import BlobBody, Provenance, check_blob_response
 from tilesync.transport.api_client import MAX_LISTING_PAGE_BYTES, ApiClient, ApiRequest, ApiResponse
@@ -34,11 +33,6 @@ from tilesync.transport.retry_after import retry_after_seconds
 if TYPE_CHECKING:
     from tilesync.transport.blob_client import BlobClient  # loaded with the first container that is opened
 
-T = TypeVar("T")
-
-FRESH_LINK_REFUSED_HINT = (
-    "new links are refused: a proxy on the way may rewrite their URLs, or they are signed with a wrong key"
-)
 LISTING_ENTRY_BYTES = 700
 """Approximate bytes of one blob in a listing."""
 
@@ -47,9 +41,6 @@ MAX_PAGE_BLOBS, MIN_PAGE_BLOBS = 5000, 100
 
 _NO_CONTAINER_STATUSES = {400, 405}
 """Statuses of a listing whose path is not a container. Source: "Blob service error codes"."""
-
-MAX_REFUSALS = 8
-"""Maximum consecutive 403s for one request, when each fresh link has already expired."""
 
 
 class Container:
@@ -62,14 +53,11 @@ class Container:
     inventory_key = ""
     remedy = ""
 
-    def __init__(
-        self, *, listing: Link, content: Link, api_client: ApiClient, blob_client: BlobClient, clock: Clock
-    ) -> None:
+    def __init__(self, *, listing: Link, content: Link, api_client: ApiClient, blob_client: BlobClient) -> None:
         self._listing = listing
         self._content = content
         self._api_client = api_client
         self._blob_client = blob_client
-        self._clock = clock
         self._provenance = Provenance(cdn=content is not listing)
         self._folder_depth: int | None = None
         self.undated = 0
@@ -84,7 +72,7 @@ class Container:
         depth = await self._find_folder_depth()
         while True:
             try:
-                page = await self._retry_with_fresh_link(self._listing, partial(self._fetch_page, marker, depth))
+                page = await self._listing.use(partial(self._fetch_page, marker, depth))
             except NotAuthorised as error:
                 if marker or not isinstance(error.__cause__, LinkRefused):
                     raise
@@ -107,7 +95,7 @@ class Container:
             self._folder_depth = depths[0]
             for depth in depths if len(depths) > 1 else ():
                 try:
-                    await self._retry_with_fresh_link(self._listing, partial(self._fetch_page, None, depth, probe=True))
+                    await self._listing.use(partial(self._fetch_page, None, depth, probe=True))
                 except (ExportReplaced, NotAuthorised) as error:
                     if isinstance(error, NotAuthorised):
                         self._folder_depth = depth
@@ -117,7 +105,7 @@ class Container:
         return self._folder_depth
 
     async def _fetch_page(self, marker: str | None, folder_depth: int, sas: SasUrl, *, probe: bool = False) -> Page:
-        # a page takes a quarter of a second of the bandwidth: a piece is a sixteenth
+        # With a bandwidth limit, a page has as many bytes as arrive in a quarter of a second: four pieces.
         piece = self._blob_client.piece_bytes
         size = None if piece is None else min(max(4 * piece // LISTING_ENTRY_BYTES, MIN_PAGE_BLOBS), MAX_PAGE_BLOBS)
 
@@ -183,7 +171,7 @@ class Container:
     async def is_unchanged(self, stored: StoredFile) -> bool:
         """Return whether the container still has the stored file: by its ETag, or else by its SHA-256."""
         try:
-            return await self._retry_with_fresh_link(self._content, lambda sas: self._is_same_blob(sas, stored))
+            return await self._content.use(lambda sas: self._is_same_blob(sas, stored))
         except BlobMissing:
             return False
 
@@ -205,7 +193,7 @@ class Container:
             await response.aclose()
 
     async def is_listable(self) -> bool:
-        """Return whether the link may allow a listing: a SAS may, the signature of a CDN never does."""
+        """Return whether the link may allow a listing: a SAS may, the signature of a CDN does not."""
         return "sig" in parse_qs((await self._listing.current()).query)
 
     async def worker_source(self) -> SasUrl:
@@ -224,9 +212,7 @@ class Container:
         headers = {"If-Match": f'"{blob.etag}"'} if blob.etag else {}
         if offset or until is not None:
             headers["Range"] = f"bytes={offset}-{'' if until is None else until - 1}"
-        return await self._retry_with_fresh_link(
-            self._content, lambda sas: self._request_blob(sas, blob, headers, offset, prefetch_bytes)
-        )
+        return await self._content.use(lambda sas: self._request_blob(sas, blob, headers, offset, prefetch_bytes))
 
     async def _request_blob(
         self, sas: SasUrl, blob: Blob, headers: dict[str, str], offset: int, prefetch_bytes: int
@@ -237,51 +223,6 @@ class Container:
         except BaseException:
             await response.aclose()
             raise
-
-    async def _retry_with_fresh_link(self, link: Link, attempt: Callable[[SasUrl], Awaitable[T]]) -> T:
-        """Call `attempt` with the current link, and again with a fresh link after a 403.
-
-        The 403 is final for an unexpired link that was fetched after the previous 403, unless it may not be valid yet.
-        """
-        refused_at: float | None = None
-        refusals = 0
-        while refusals < MAX_REFUSALS:
-            sas = await link.current()
-            try:
-                result = await attempt(sas)
-            except LinkRefused as refusal:
-                is_final = refused_at is not None and sas.fetched_at_s > refused_at and not link.is_expired(sas)
-                if await self._wait_until_valid(link, sas, refusal, is_last=is_final):
-                    continue
-                if is_final:
-                    raise NotAuthorised(
-                        f"{refusal}, also through a fresh link", hint=_fresh_link_hint(refusal.hint)
-                    ) from refusal
-                refused_at, refusals = self._clock.monotonic(), refusals + 1
-                try:
-                    await link.renew(sas)
-                except NoFreshLink as error:
-                    if not await self._wait_until_valid(link, sas, refusal, is_last=True):
-                        hint = error.hint if link.is_expired(sas) else refusal.hint or error.hint
-                        raise NotAuthorised(f"{refusal}; {error}", hint=hint) from refusal
-                    refusals -= 1
-            else:
-                link.mark_accepted(sas)
-                return result
-        raise NotAuthorised("every fresh link is refused", hint="check that the clock of this machine is right")
-
-    async def _wait_until_valid(self, link: Link, sas: SasUrl, refusal: LinkRefused, *, is_last: bool) -> bool:
-        """Wait until the refused link is valid. Return False if there is no reason to try it again."""
-        delay_s = None if refusal.is_permanent else link.seconds_until_valid(sas, refusal.server_time, is_last=is_last)
-        if delay_s is None:
-            return False
-        await self._clock.sleep(delay_s)
-        return True
-
-
-def _fresh_link_hint(hint: str) -> str:
-    """Return the hint for a fresh link that is refused too."""
-    return FRESH_LINK_REFUSED_HINT if hint == BAD_SIGNATURE_HINT else hint
 
 
 def _names_below(page: Page, folder: str) -> Page:

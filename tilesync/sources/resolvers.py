@@ -8,17 +8,24 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tilesync.azure.link_state import LinkTexts
 from tilesync.errors import ExportReplaced, NoExport
 from tilesync.itwin.mesh_export import MeshExports
 from tilesync.model import Export, Resolution, SasUrl, Selector, Status
 from tilesync.protocols import Clock, Observer
 from tilesync.sources.container import Container
-from tilesync.sources.sas_link import LinkFetcher, RenewingLink
 from tilesync.transport.api_client import ApiClient
+from tilesync.transport.renewing_link import LinkFetcher, RenewingLink
 
 if TYPE_CHECKING:
     from tilesync.transport.blob_client import BlobClient
     from tilesync.transport.rate_limit import RateLimiter
+
+SOURCE_LINK_TEXTS = LinkTexts(
+    bad_signature_hint="new links are refused: a proxy on the way may rewrite their URLs, or they are signed with a"
+    " wrong key",
+    other_container_hint="a run mirrors one export only; start a new run for the other",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,7 @@ class SourceClients:
 
     def make_link(self, fetch: LinkFetcher | None) -> RenewingLink:
         """Create a link that renews itself by `fetch` until the run ends."""
-        link = RenewingLink(fetch, self.clock, self.observe, budget=self.api_client.budget)
+        link = RenewingLink(fetch, self.clock, self.observe, budget=self.api_client.budget, texts=SOURCE_LINK_TEXTS)
         self.exit_stack.push_async_callback(link.aclose)
         return link
 
@@ -46,7 +53,6 @@ class SourceClients:
             content=content,
             api_client=self.api_client,
             blob_client=await self.open_blob_client(),
-            clock=self.clock,
         )
 
 

@@ -37,7 +37,7 @@ KIND_BY_MAGIC: Final = {
 _JSON_CHUNK, _BIN_CHUNK = 0x4E4F534A, 0x004E4942
 _MAX_BUFFERED_JSON_BYTES = 1 << 20
 _MAX_COMPOSITE_DEPTH: Final = 64
-"""Most levels of composites within composites."""
+"""Maximum nesting of composites."""
 
 _LEGACY_HEADER_THRESHOLD = 0x22000000
 """A length field of b3dm from this value on is really text, so the header is a deprecated, shorter one (CesiumJS)."""
@@ -258,7 +258,7 @@ class BinaryFormatParser:
         return length
 
     def _parse_model(self, length: int, header: int, tables: list[int]) -> _ParserGenerator:
-        """Parse the tables behind a header, and the glTF behind them; padding may follow."""
+        """Parse the tables after a header, then the glTF; padding may follow."""
         available = _bytes_after_tables(length, header, tables)
         yield _ByteSpan(sum(tables))
         if available == 0:
@@ -269,7 +269,7 @@ class BinaryFormatParser:
         header_bytes = yield 12
         magic, _, size = struct.unpack("<4sII", header_bytes)
         if magic != b"glTF":
-            raise BlobDamaged("a tile holds something else where its glTF should be")
+            raise BlobDamaged("a tile has something else in the place of its glTF")
         if size > available:
             raise BlobDamaged(f"the glTF of a tile is cut off: its header says {size} bytes, {available} are there")
         yield _Rewind(12)
@@ -294,7 +294,7 @@ class BinaryFormatParser:
             if offset == 12 and chunk_type != _JSON_CHUNK:
                 raise BlobDamaged("the first GLB chunk is not JSON")
             if offset + 8 + size > length:
-                raise BlobDamaged(f"a GLB chunk ends at byte {offset + 8 + size}, behind the declared length {length}")
+                raise BlobDamaged(f"a GLB chunk ends at byte {offset + 8 + size}, beyond the declared length {length}")
             if offset == 12:
                 buffer = yield from self._parse_gltf_json(size)
             else:
@@ -359,10 +359,10 @@ class BinaryFormatParser:
 
 
 def _bytes_after_tables(length: int, header: int, tables: list[int]) -> int:
-    """Count the bytes of a tile behind its header and tables."""
+    """Count the bytes of a tile after its header and tables."""
     rest = length - header - sum(tables)
     if rest < 0:
-        raise BlobDamaged(f"the tables of a tile end at byte {length - rest}, behind its declared length {length}")
+        raise BlobDamaged(f"the tables of a tile end at byte {length - rest}, beyond its declared length {length}")
     return rest
 
 
@@ -380,7 +380,7 @@ _DECODER = json.JSONDecoder(parse_constant=_reject_constant)
 def _parse_plain_gltf(text: bytes) -> tuple[Buffer | None, list[_UriReference]] | None:
     """Parse the first buffer and the URIs of an ordinary glTF 2.0, ten times as fast as a Document.
 
-    None where a URI stands anywhere else than in buffers and images, and for input that needs the strict parser.
+    Returns None for other input: a glTF with URIs outside of buffers and images, or one that needs the strict parser.
     """
     if _NEEDS_FULL_PARSE.search(text):
         return None

@@ -11,9 +11,9 @@ from tilesync.model import ROOT
 
 
 def find_cycles(references: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Find each reference, as a pair of names, that closes a cycle: without these there is no cycle. In linear time.
+    """Find the references that close a cycle, as pairs of names: without them there is no cycle.
 
-    The search starts at the root, then at names that the root does not reach.
+    The search starts at the root, then at names that the root does not reach. It takes linear time.
     """
     return ((name, target) for name, target in _walk_depth_first(references) if target is not None)
 
@@ -24,7 +24,7 @@ def sort_dependencies_first(references: Iterable[tuple[str, str]]) -> Iterator[s
 
 
 def _walk_depth_first(references: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str | None]]:
-    """Walk depth first: yield each finished name with None, and each reference that closes a cycle with its target."""
+    """Walk depth first: yield `(name, None)` for each finished name, and each reference that closes a cycle."""
     targets_by_source: dict[str, list[str]] = {}
     for source, target in references:
         targets_by_source.setdefault(source, []).append(target)

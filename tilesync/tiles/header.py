@@ -14,7 +14,7 @@ PROBE_BYTES: Final = 1 << 14
 """Bytes at the beginning that are read first."""
 
 MAX_HEADER_BYTES: Final = 1 << 22
-"""Most bytes at the beginning: a file that needs more is read whole, which is cheaper."""
+"""Maximum bytes to read at the beginning of a file. If more are needed, the whole file is read, which is cheaper."""
 
 _KINDS_WITHOUT_REFERENCES: Final = {Kind.IMAGE, Kind.NONE, Kind.VOXELS}
 """Kinds that never reference other files."""
@@ -23,8 +23,8 @@ _KINDS_WITHOUT_REFERENCES: Final = {Kind.IMAGE, Kind.NONE, Kind.VOXELS}
 def read_header(blob: Blob, container_url: str, prefix: bytes) -> ParsedContent | int | None:
     """Parse the references of a file from its first bytes.
 
-    Returns the number of bytes needed where `prefix` is too short, and None where only the whole file tells. The JSON
-    chunk of a GLB comes first and contains all references. Source: glTF 2.0, section 4.4. Raises BlobDamaged where the
+    Returns the number of bytes needed if `prefix` is too short, and None if the whole file is needed. The JSON
+    chunk of a GLB comes first and contains all references. Source: glTF 2.0, section 4.4. Raises BlobDamaged if the
     beginning contradicts the name or the length of the file.
     """
     references = ReferenceCollector(blob.name, container_url)

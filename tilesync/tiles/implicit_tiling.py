@@ -23,7 +23,7 @@ MAX_UNPACKED_BYTES = 1 << 28
 """Largest size of a gzip-compressed file when unpacked."""
 
 _MAX_JSON_BYTES = 1 << 22
-"""Most bytes of JSON in a subtree: as objects it takes many times its size."""
+"""Maximum bytes of JSON in a subtree: parsed into objects, it takes many times as much memory."""
 
 _HEADER = struct.Struct("<4sIQQ")
 _CHUNK_BYTES = 1 << 16
@@ -143,7 +143,7 @@ class Subtree:
 def parse_subtree(data: bytes, name: str) -> Subtree:
     """Parse a subtree file: JSON or binary, plain or gzip-compressed, with or without a byte order mark.
 
-    Raises BlobDamaged when it is not a subtree, or when its buffer views do not lie in their buffers.
+    Raises BlobDamaged if it is not a subtree, or if a buffer view exceeds its buffer.
     """
     try:
         text, binary, trailing_bytes = _split_chunks(decompress(data) if data.startswith(GZIP_MAGIC) else data)
@@ -163,7 +163,7 @@ def parse_subtree(data: bytes, name: str) -> Subtree:
 def decompress(data: bytes) -> bytes:
     """Decompress a gzip file of at most MAX_UNPACKED_BYTES.
 
-    Fed in pieces: at the end of each gzip member zlib copies all input that follows.
+    The data is fed in pieces, because zlib copies all remaining input at the end of each gzip member.
     """
     unpacker, whole = Unpacker(), bytearray()
     for offset in range(0, len(data), _CHUNK_BYTES):
@@ -248,8 +248,9 @@ def _read_contents(members: dict[str, Any], views: Sequence[BufferView]) -> Iter
 
 
 def _read_availability(members: Any, label: str, views: Sequence[BufferView]) -> Availability:
-    """Read an availability. The constant wins where both are given, as in viewers; drafts say `bufferView` for
-    `bitstream`.
+    """Read an availability. If it has a bitstream and a constant, the constant counts, as in viewers.
+
+    Drafts call `bitstream` `bufferView`.
     """
     stated_count = _require_type(dict, members, label).get("availableCount")
     stated_count = stated_count if isinstance(stated_count, (int, float)) else None

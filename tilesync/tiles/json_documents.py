@@ -30,7 +30,7 @@ _URI_KEY = re.compile(rb"uri|url|.+U(?:ri|RI|rl|RL)")
 
 
 class _ExtensibleNode(Node):
-    """An object with members that no table knows: `uri`, `url` and `…Uri` strings in it may name files."""
+    """An object whose members no specification defines: `uri`, `url` and `…Uri` strings in it may name files."""
 
     def __missing__(self, key: bytes) -> Node | Leaf:
         return _UNKNOWN_URI if _URI_KEY.fullmatch(key) else self.other
@@ -147,7 +147,7 @@ _DOCUMENT_NODE = _spec_node(
 # --- the documents ---
 
 MAX_CONTENTS_PER_TILE = 1 << 16
-"""Most contents of one tile: they are kept in memory until it is known whether they are templates."""
+"""Maximum contents of one tile: they are kept in memory until it is known whether they are templates."""
 
 Buffer = tuple[int | None, bool]
 """A buffer of a glTF: its stated length, and whether its bytes are elsewhere."""
@@ -262,7 +262,7 @@ class Document:
             self._open_items.append(_OpenItem())
 
     def on_object_end(self, scope: str) -> None:
-        """Handle its end."""
+        """Handle the end of an object with a scope."""
         if scope not in _ROLE_BY_SCOPE:
             return
         item = self._open_items.pop()
@@ -340,11 +340,11 @@ class _UriRebaser:
         """Do nothing: not a URI."""
 
     def on_object_start(self, scope: str) -> None:
-        """Only tilesets have tiles."""
+        """Detect a tileset: only a tileset has tiles."""
         self.is_tileset = self.is_tileset or scope == "tile"
 
     def on_object_end(self, scope: str) -> None:
-        """Do nothing: not a URI."""
+        """Do nothing: only URIs are edited."""
 
 
 def _leaves_container(uri: str) -> bool:

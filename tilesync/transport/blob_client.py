@@ -201,10 +201,10 @@ class BlobClient:
     async def put(
         self, url: str, headers: Mapping[str, str], body: bytes, *, time_limit: timedelta = timedelta(seconds=60)
     ) -> PutResponse:
-        """Upload a body, and return the response. The bandwidth limit is the caller's task.
+        """Upload a body, and return the response. The caller must apply the bandwidth limit.
 
-        Raises Transient without a response. One that exceeds `time_limit` plus the time for the bytes (at
-        MIN_UPLOAD_BYTES_PER_S) counts as throttling.
+        Raises Transient if no response arrives. If it takes longer than `time_limit` plus the time for the bytes (at
+        MIN_UPLOAD_BYTES_PER_S), that counts as throttling.
         """
         time_limit += timedelta(seconds=len(body) / MIN_UPLOAD_BYTES_PER_S)
         try:

@@ -167,7 +167,7 @@ class Http1Connection:
         if self._remaining_bytes > 0:
             return False
         if self._remaining_bytes < 0 or (self._tls_socket is not None and self._tls_socket.pending()):
-            self._keep_alive = False  # bytes behind the body belong to no request
+            self._keep_alive = False  # bytes after the body belong to no request
         body = b"".join(self._parts)[: self._expected_bytes]
         if self._expected_bytes != request.expected_size and body != _EMPTY_CHUNKED_BODY:
             self._complete_request(request, None)
@@ -242,7 +242,7 @@ def _decode_header(value: bytes | None) -> str | None:
 
 
 def _find_header(head: bytes, lower: bytes, name: bytes) -> bytes | None:
-    """Return the value of a header; None when it is absent, and b"" when it occurs twice: then no value is right."""
+    """Return the value of a header; None if it is absent, b"" if it occurs twice and no value can be trusted."""
     position = lower.find(b"\r\n" + name + b":")
     if position < 0:
         return None

@@ -42,12 +42,17 @@ class SyncRetrier:
 
     def retry(self, server: str, attempt: Callable[[], T]) -> T:
         """Call `attempt` until it raises no Transient. Raises Unavailable when the retry budget is spent."""
-        policy, stop = RetryPolicy(server, self._budget_s, self._observe), STOP_EVENT.get() or threading.Event()
+        policy = RetryPolicy(server, self._budget_s, self._observe)
         while True:
             began_at = time.monotonic()
             try:
                 return attempt()
             except Transient as error:
                 delay_s = policy.delay_after(error, time.monotonic(), began_at=began_at)
-            if stop.wait(delay_s):
-                raise Unavailable(f"{server}: the request was cancelled")
+            wait_or_cancel(delay_s, server)
+
+
+def wait_or_cancel(delay_s: float, subject: str) -> None:
+    """Block the thread for some seconds. Raises Unavailable at once when the work is cancelled."""
+    if (STOP_EVENT.get() or threading.Event()).wait(delay_s):
+        raise Unavailable(f"{subject}: the request was cancelled")

@@ -182,9 +182,6 @@ def test_appending_makes_and_goes_on(tmp_path: Path) -> None:
         open_to_append(tmp_path / "folder", create=True)
 
 
-# --- the command line ---
-
-
 @pytest.mark.parametrize("option", ["--report", "--log-file"])
 def test_a_device_that_is_named_stays_a_device(tmp_path: Path, option: str) -> None:
     """A report to /dev/null does not replace the device, even as root."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,6 @@ def here(kept: Path, tmp_path: Path) -> Path:
     """Make a folder with both destinations, to be changed."""
     shutil.copytree(kept, tmp_path / "here", symlinks=True)
     return tmp_path / "here"
-
-
-@pytest.fixture
-def service() -> Iterator[Simulator]:
-    """Start a simulator with the export of both destinations."""
-    with Simulator() as sim:
-        sim.offer_export()
-        yield sim
 
 
 def assert_usage_error(done: CommandResult, *words: str) -> None:

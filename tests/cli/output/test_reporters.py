@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,16 @@ from typing import Any
 import pytest
 
 from tests.support.builders import IMODEL
+from tests.support.commandline import (
+    make_environment,
+    run_tilesync,
+)
 from tests.support.faults import error_response, is_blob, is_blob_named, wait_for
 from tests.support.fork_server import run_forked
-from tests.support.simulator import EXPORT, Simulator
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tilesync import __version__
 from tilesync.api.target_names import redact_dest, redact_source
 
-SECOND = "bbbbbbbb-0000-4000-8000-000000000002"
 LOST = "error: standard output cannot be written (No space left on device)"
 
 
@@ -34,25 +36,11 @@ def run_in_shell(
     """Run tilesync with its streams redirected, by a shell unless stdout alone goes to a file."""
     if "<<" not in command and (not redirected or redirected == ">/dev/full"):
         stdout = Path(redirected[1:]) if redirected else None
-        return run_forked(shlex.split(command), environment(sim, **more), stdout=stdout, timeout_s=60)
+        return run_forked(shlex.split(command), make_environment(sim, **more), stdout=stdout, timeout_s=60)
     return subprocess.run(
         ["sh", "-c", f'exec "{sys.executable}" -m tilesync {command} {redirected}'],
-        env=environment(sim, **more), capture_output=True, text=True, timeout=60, check=False,
+        env=make_environment(sim, **more), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-
-
-def environment(sim: Simulator | None, **more: str) -> dict[str, str]:
-    """Return a minimal environment."""
-    service = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
-    return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **service, **more}
-
-
-@pytest.fixture
-def service() -> Iterator[Simulator]:
-    """Start a simulator with a small export."""
-    with Simulator() as sim:
-        sim.offer_export()
-        yield sim
 
 
 # --- standard output ---
@@ -84,9 +72,9 @@ def test_output_that_does_not_get_there(service: Simulator, tmp_path: Path, comm
 def two_versions(service: Simulator, dest: Path) -> list[str]:
     """Make a destination with two versions."""
     assert run_in_shell(service, f"mirror {IMODEL} {dest}").returncode == 0
-    service.offer_export(export_id=SECOND)
+    service.offer_export(export_id=OTHER_EXPORT)
     assert run_in_shell(service, f"mirror {IMODEL} {dest}").returncode == 0
-    return [SECOND, EXPORT]
+    return [OTHER_EXPORT, EXPORT]
 
 
 @pytest.mark.parametrize("how", ["lost", "interrupted"])
@@ -122,7 +110,7 @@ def test_a_reader_that_has_enough(service: Simulator, tmp_path: Path) -> None:
     script = f'"{sys.executable}" -m tilesync versions {tmp_path / "d"} --json -q; echo $? >&2'
     done = subprocess.run(
         ["sh", "-c", f"({script}) | true"],
-        env=environment(service), capture_output=True, text=True, timeout=60, check=False,
+        env=make_environment(service), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.stderr.strip() == "0"
 
@@ -262,7 +250,7 @@ def test_a_bug_writes_a_report(tmp_path: Path) -> None:
         report.write_text("{}")
         done = subprocess.run(
             [sys.executable, "-c", code, "mirror", IMODEL, str(tmp_path / "d"), "--report", str(report), "--json"],
-            env=environment(None, TILESYNC_TOKEN="t"), capture_output=True, text=True, timeout=60, check=False,
+            env=make_environment(TILESYNC_TOKEN="t"), capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         said = read_report(report)
         assert (done.returncode, said["exit"], said["error"]) == (1, 1, "TypeError")
@@ -286,7 +274,7 @@ def test_signals_write_a_report(
     report.write_text("{}")
     running = subprocess.Popen(
         [sys.executable, "-m", "tilesync", "mirror", IMODEL, str(tmp_path / "d"), "--report", str(report)],
-        env=environment(service), stderr=subprocess.PIPE, text=True,
+        env=make_environment(service), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while not service.blob_requests("tileset.json") and not any(is_blob(each) for each in service.requests):
         time.sleep(0.01)
@@ -311,7 +299,7 @@ def test_a_signal_before_the_session(tmp_path: Path, name: str, exit_code: int, 
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "mirror", IMODEL, str(tmp_path / "d"), "--report", str(report)],
-        env=environment(None), capture_output=True, text=True, timeout=60, check=False,
+        env=make_environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     said = read_report(report)
     assert (done.returncode, said["exit"], said["error"]) == (exit_code, exit_code, wrong)
@@ -329,3 +317,24 @@ def test_what_may_be_told(text: str | None, shown: str | None) -> None:
     """A URL is reported without query and user; a text that may contain a signature is not reported."""
     assert redact_source(text) == shown
     assert redact_dest("d") == os.path.abspath("d")
+
+
+def test_people_read_stderr(service: Simulator, tmp_path: Path) -> None:
+    """Without --json stdout is empty and stderr ends with a summary; a pipe gets no bar and no control character."""
+    done = run_tilesync("mirror", IMODEL, tmp_path, sim=service)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "published" in done.stderr
+    assert "\r" not in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_quiet_says_nothing_when_all_is_well(service: Simulator, tmp_path: Path) -> None:
+    """-q: a successful run prints nothing."""
+    done = run_tilesync("mirror", IMODEL, tmp_path, "-q", sim=service)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_verbose_names_every_file(service: Simulator, tmp_path: Path) -> None:
+    """-v: each stored file is printed."""
+    done = run_tilesync("mirror", IMODEL, tmp_path, "-v", sim=service)
+    assert all(name in done.stderr for name in service.containers[EXPORT])

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import select
-import struct
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.builders import IMODEL, export
 from tests.support.commandline import run_tilesync
 from tests.support.simulator import EXPORT, Simulator
-
-fcntl = pytest.importorskip("fcntl", reason="this system has no pseudo-terminals")
-pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
-termios = pytest.importorskip("termios", reason="this system has no pseudo-terminals")
+from tests.support.terminal import resize, run_in_terminal
 
 NAME = "A bridge over a river, seen from the north in the morning, with every bolt and cable that it has"
 
@@ -33,40 +26,11 @@ def service() -> Iterator[Simulator]:
         yield sim
 
 
-def resize(terminal: int, columns: int) -> None:
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-
-
-def run_on_terminal(
-    *words: object, sim: Simulator, columns: int, on_output: Callable[[int, bytes], None] = lambda terminal, shown: None
-) -> str:
-    """Run a command on a terminal; return its output. `on_output` gets the output so far and may resize."""
-    outer, inner = pty.openpty()
-    resize(inner, columns)
-    running = subprocess.Popen(
-        [sys.executable, "-m", "tilesync", *map(str, words)],
-        env={
-            "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TERM": "xterm",
-            "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token,
-        },
-        stdin=inner, stdout=inner, stderr=inner,
-    )  # fmt: skip
-    os.close(inner)
-    shown = b""
-    try:
-        while select.select([outer], [], [], 30)[0]:
-            try:
-                data = os.read(outer, 65536)
-            except OSError:
-                break
-            if not data:
-                break
-            shown += data
-            on_output(outer, shown)
-    finally:
-        os.close(outer)
-    assert running.wait(20) == 0, shown
-    return shown.decode()
+def run_at_width(*words: object, sim: Simulator, columns: int, **how: Any) -> str:
+    """Run a command that succeeds on a terminal of this width; return its output."""
+    exit_code, output = run_in_terminal(*words, sim=sim, size=(24, columns), **how)
+    assert exit_code == 0, output
+    return output
 
 
 def split_bar_frames(shown: str) -> list[str]:
@@ -78,7 +42,7 @@ def split_bar_frames(shown: str) -> list[str]:
 def test_the_bar_fits(service: Simulator, tmp_path: Path, columns: int) -> None:
     """No frame of the bar reaches the last column, where a terminal would wrap; the last frame is erased."""
     service.delay_s = 0.1
-    shown = run_on_terminal("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, columns=columns)
+    shown = run_at_width("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, columns=columns)
     bars = split_bar_frames(shown)
     assert len(bars) > 3
     assert max(map(len, bars)) < columns
@@ -93,10 +57,10 @@ def test_the_bar_follows_a_terminal_that_shrinks(service: Simulator, tmp_path: P
 
     def look(terminal: int, shown: bytes) -> None:
         if not at and shown.count(b"% |") > 2:
-            resize(terminal, 60)
+            resize(terminal, 24, 60)
             at.append(len(shown))
 
-    shown = run_on_terminal("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, columns=200, on_output=look)
+    shown = run_at_width("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, columns=200, on_output=look)
     states = re.split(r"\r\n|\r", shown)
     wide = [number for number, state in enumerate(states) if len(state) > 59 and "/" in state and "%" in state]
     assert wide
@@ -112,7 +76,7 @@ def test_tables_fit_80_columns(service: Simulator, tmp_path: Path, words: list[s
     """On a terminal lines fit and ids are complete; a pipe gets everything, one line per row."""
     assert run_tilesync("mirror", IMODEL, tmp_path, sim=service).exit_code == 0
     named = [word.format(d=tmp_path) for word in words]
-    shown = run_on_terminal(*named, "-q", sim=service, columns=80)
+    shown = run_at_width(*named, "-q", sim=service, columns=80)
     lines = shown.replace("\r\n", "\n").splitlines()
     assert max(map(len, lines)) <= 80
     assert EXPORT in shown
@@ -126,7 +90,7 @@ def test_a_plan_fits(service: Simulator, tmp_path: Path) -> None:
     """A long name keeps its end, followed by the reason."""
     service.offer_export({**export(2), f"tiles/{'deep/' * 30}leaf.glb": b"x"}, export_id="b" * 8 + EXPORT[8:])
     words = ("mirror", IMODEL, tmp_path / "d", "-n", "--exclude", "nothing")
-    shown = run_on_terminal(*words, sim=service, columns=80)
+    shown = run_at_width(*words, sim=service, columns=80)
     plan = [line for line in shown.replace("\r\n", "\n").splitlines() if line.startswith(("fetch ", "keep "))]
     assert any("…" in line and "leaf.glb  (" in line for line in plan)
     assert max(map(len, plan)) <= 80
@@ -135,6 +99,6 @@ def test_a_plan_fits(service: Simulator, tmp_path: Path) -> None:
 
 def test_doctor_fits(service: Simulator) -> None:
     """Long findings and hints are wrapped between words."""
-    shown = run_on_terminal("doctor", "--source", IMODEL, sim=service, columns=80)
+    shown = run_at_width("doctor", "--source", IMODEL, sim=service, columns=80)
     assert max(map(len, shown.replace("\r\n", "\n").splitlines())) <= 80
     assert EXPORT in shown

@@ -7,22 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import read_tree
 from tests.support.faults import error_response, is_blob
 from tests.support.sequential_exports import FIRST as EXPORT
 from tests.support.sequential_exports import FOURTH, THIRD, offer_exports
 from tests.support.sequential_exports import SECOND as OTHER
-from tests.support.simulator import Simulator, read_latest, rollback, verify
+from tests.support.simulator import Simulator, read_latest, read_version, rollback, verify
 from tilesync.core.retention import RetentionPolicy
 from tilesync.demo.faults import RequestMatcher
 from tilesync.events import ExportFailed, ExportResolved, Planned, PointerKept, VersionPublished, VersionRetired, Warned
 from tilesync.model import Inventory
 
 ALL = (EXPORT, OTHER, THIRD)
-
-
-def stored_files(dest: Path, version: str) -> dict[str, bytes]:
-    return read_tree(dest / "versions" / version)
 
 
 def of_container(export_id: str) -> RequestMatcher:
@@ -39,7 +34,7 @@ def test_every_export_is_mirrored_oldest_first(tmp_path: Path) -> None:
     assert [event.export for event in run.events_of(ExportResolved)] == list(ALL)
     assert [event.version for event in run.events_of(VersionPublished)] == [THIRD]
     assert read_latest(tmp_path)["version"] == THIRD
-    assert {which: stored_files(tmp_path, which) for which in ALL} == files
+    assert {which: read_version(tmp_path, which) for which in ALL} == files
     counts = run.stats
     assert counts.listed == counts.fetched + counts.reused + counts.kept == sum(map(len, files.values()))
     assert counts.fetched == len(files[EXPORT]) + 2
@@ -81,7 +76,7 @@ def test_older_versions_are_checked_too(tmp_path: Path) -> None:
     assert (plan.exit_code, plan.stats.fetched) == (0, 1)
     assert (run.exit_code, run.stats.fetched, run.stats.kept) == (0, 1, everything - 1)
     assert [w.message for w in run.events_of(Warned)] == [f"1 file is gone or changed in version {EXPORT}"]
-    assert {which: stored_files(tmp_path, which) for which in ALL} == files
+    assert {which: read_version(tmp_path, which) for which in ALL} == files
     assert read_latest(tmp_path)["version"] == THIRD
     assert not run.events_of(VersionPublished)
 
@@ -95,11 +90,11 @@ def test_a_failed_export_does_not_stop_the_next(tmp_path: Path) -> None:
         assert run.exit_code == 3
         assert [event.export for event in run.events_of(ExportFailed)] == [OTHER]
         assert read_latest(tmp_path)["version"] == THIRD
-        assert stored_files(tmp_path, EXPORT) == files[EXPORT]
+        assert read_version(tmp_path, EXPORT) == files[EXPORT]
         sim.faults.clear()
         again = sim.mirror(tmp_path, all_exports=True)
     assert again.error is None
-    assert stored_files(tmp_path, OTHER) == files[OTHER]
+    assert read_version(tmp_path, OTHER) == files[OTHER]
     assert read_latest(tmp_path)["version"] == THIRD
     assert again.events_of(VersionPublished) == []
 
@@ -114,7 +109,7 @@ def test_while_the_newest_fails_the_pointer_stays(tmp_path: Path) -> None:
         run = sim.mirror(tmp_path, all_exports=True)
     assert run.exit_code == 3
     assert read_latest(tmp_path)["version"] == EXPORT
-    assert stored_files(tmp_path, OTHER) == files[OTHER]
+    assert read_version(tmp_path, OTHER) == files[OTHER]
 
 
 def test_an_export_that_vanishes_during_the_run(tmp_path: Path) -> None:
@@ -158,7 +153,7 @@ def test_without_publishing_the_pointer_stays(tmp_path: Path) -> None:
         assert [event.version for event in run.events_of(PointerKept)] == [OTHER]
         assert (tmp_path / "tileset.json").read_bytes() == pointer
         assert read_latest(tmp_path)["version"] == EXPORT
-        assert stored_files(tmp_path, OTHER) == files[OTHER]
+        assert read_version(tmp_path, OTHER) == files[OTHER]
         assert (tmp_path / "manifests" / f"{OTHER}.jsonl").is_file()
         sim.clear_requests()
         again = sim.mirror(tmp_path)
@@ -209,4 +204,4 @@ def test_an_interrupted_run_of_all_exports_continues(tmp_path: Path, inventory: 
         assert run.error is not None
         sim.faults.clear()
         assert sim.mirror(tmp_path, all_exports=True, inventory=inventory).error is None
-    assert {which: stored_files(tmp_path, which) for which in ALL} == files
+    assert {which: read_version(tmp_path, which) for which in ALL} == files

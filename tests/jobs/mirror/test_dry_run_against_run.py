@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.support.builders import IMODEL, export, glb, read_tree
 from tests.support.faults import error_response, is_blob, is_listing
 from tests.support.sequential_exports import CHANGED_FILE, FIRST, FOURTH, SECOND, THIRD, mirror_each, offer_exports
-from tests.support.simulator import JobOutcome, Simulator, verify
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, verify
 from tilesync.core.guards import DeleteLimit
 from tilesync.core.retention import RetentionPolicy
 from tilesync.demo.faults import RequestMatcher
-from tilesync.events import Planned
+from tilesync.events import (
+    Planned,
+    VersionChosen,
+)
 from tilesync.model import Globs, Inventory, Layout, Selector
 
 Incident = Callable[[Simulator, Path], object]
@@ -209,3 +215,22 @@ def test_the_guard_counts_only_files_to_delete(tmp_path: Path) -> None:
         change_here(tmp_path / "d")
         _, run = agree(sim, tmp_path / "d", layout=Layout.FLAT, delete_limit=DeleteLimit(3))
     assert run.stats.deleted == 3
+
+
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(tiles=st.integers(0, 12), seed=st.integers(0, 100), md5=st.booleans(), page_size=st.integers(1, 20))
+def test_an_applied_plan_replans_to_nothing(tiles: int, seed: int, md5: bool, page_size: int) -> None:
+    """A dry run after a run keeps everything; also after a touch of lastModified."""
+    with tempfile.TemporaryDirectory() as folder, Simulator(page_size=page_size) as sim:
+        dest = Path(folder)
+        files = sim.offer_export(export(tiles, seed=seed), md5=md5)
+        plan = sim.dry_run(dest)
+        assert {event.name for event in plan.events_of(Planned)} == set(files)
+        run = sim.mirror(dest)
+        assert (run.stats.fetched, run.stats.listed) == (plan.stats.fetched, plan.stats.listed)
+        for again in (sim.dry_run(dest), sim.mirror(dest)):
+            assert (again.exit_code, again.stats.fetched, again.stats.kept) == (0, 0, len(files))
+        sim.regenerate(files, md5=md5)
+        for again in (sim.dry_run(dest), sim.mirror(dest)):
+            assert (again.exit_code, again.stats.fetched, again.stats.kept) == (0, 0, len(files))
+        assert [event.version for event in again.events_of(VersionChosen)][-1] == EXPORT

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import export, glb, read_manifest, read_tree, tileset
+from tests.support.builders import glb, read_manifest, read_tree, referenced_export, tileset
 from tests.support.faults import error_response, is_blob_named
-from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, verify
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, read_version, verify
 from tilesync.core.guards import DeleteLimit
 from tilesync.errors import GuardTripped
 from tilesync.events import Finding, PageListed, Planned, Warned
@@ -17,14 +17,6 @@ from tilesync.model import EVERYTHING, Globs, Inventory, Layout, Selector
 INVENTORIES = pytest.mark.parametrize("inventory", list(Inventory))
 SOME_EXCLUDED = Globs(exclude=("tiles/00[3-5].glb",))
 EXCLUDED_NAMES = {"tiles/003.glb", "tiles/004.glb", "tiles/005.glb"}
-
-
-def walkable(tiles: int = 8) -> dict[str, bytes]:
-    return {name: data for name, data in export(tiles).items() if data}
-
-
-def stored_files(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
-    return read_tree(dest / "versions" / version)
 
 
 def without(files: dict[str, bytes], names: set[str]) -> dict[str, bytes]:
@@ -40,12 +32,12 @@ def counts_add_up(run: JobOutcome) -> bool:
 def test_excluded_files_are_not_missing(tmp_path: Path, inventory: Inventory) -> None:
     """Excluded files are never requested, count as excluded, are in the manifest as globs; verify accepts them."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         run = sim.mirror(tmp_path, inventory=inventory, globs=SOME_EXCLUDED)
         assert not any(sim.blob_requests(name) for name in EXCLUDED_NAMES)
         again = sim.mirror(tmp_path, inventory=inventory, globs=SOME_EXCLUDED)
     assert run.error is None
-    assert stored_files(tmp_path) == without(files, EXCLUDED_NAMES)
+    assert read_version(tmp_path) == without(files, EXCLUDED_NAMES)
     assert (run.stats.listed, run.stats.excluded) == (len(files), 3)
     if inventory is Inventory.LIST:
         listed = [event for event in run.events_of(PageListed) if event.complete]
@@ -68,7 +60,7 @@ def test_excluded_files_are_not_missing(tmp_path: Path, inventory: Inventory) ->
 def test_a_file_missing_in_the_container_is_still_missing(tmp_path: Path, inventory: Inventory) -> None:
     """Of two files that the container does not have one is excluded: the other is missing."""
     with Simulator() as sim:
-        sim.offer_export(without(walkable(), {"tiles/003.glb", "tiles/006.glb"}))
+        sim.offer_export(without(referenced_export(), {"tiles/003.glb", "tiles/006.glb"}))
         run = sim.mirror(tmp_path, inventory=inventory, globs=SOME_EXCLUDED)
     assert run.exit_code == 3
     assert run.stats.completeness.missing == 1
@@ -77,10 +69,10 @@ def test_a_file_missing_in_the_container_is_still_missing(tmp_path: Path, invent
 def test_references_of_excluded_files_are_orphans(tmp_path: Path) -> None:
     """Nothing references the contents of an external tileset that was excluded."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         run = sim.mirror(tmp_path, globs=Globs(exclude=("tiles/tileset.json",)))
     assert run.error is None
-    assert stored_files(tmp_path).keys() == files.keys() - {"tiles/tileset.json"}
+    assert read_version(tmp_path).keys() == files.keys() - {"tiles/tileset.json"}
     assert (run.stats.completeness.missing, run.stats.completeness.orphans) == (0, 8)
 
 
@@ -88,18 +80,18 @@ def test_references_of_excluded_files_are_orphans(tmp_path: Path) -> None:
 def test_include_excludes_all_other_files(tmp_path: Path, inventory: Inventory) -> None:
     """Everything else is excluded, but never the root."""
     with Simulator() as sim:
-        sim.offer_export(walkable())
+        sim.offer_export(referenced_export())
         run = sim.mirror(tmp_path, inventory=inventory, globs=Globs(include=("tiles/*",), exclude=("*/000.glb",)))
     assert run.error is None
     expected = {"tileset.json", "tiles/tileset.json", *(f"tiles/00{number}.glb" for number in range(1, 8))}
-    assert stored_files(tmp_path).keys() == expected
+    assert read_version(tmp_path).keys() == expected
 
 
 @INVENTORIES
 def test_an_interrupted_run_continues_with_other_filters(tmp_path: Path, inventory: Inventory) -> None:
     """Files excluded now are removed, newly wanted ones are fetched, the others are fetched once."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         bad = sim.add_fault(is_blob_named("tiles/007.glb"), error_response(400), times=None)
         first = sim.mirror(tmp_path, inventory=inventory, globs=Globs(exclude=("*/000.glb",)))
         assert first.exit_code == 3
@@ -111,7 +103,7 @@ def test_an_interrupted_run_continues_with_other_filters(tmp_path: Path, invento
             request.path.rpartition("/")[2] for request in sim.blob_requests() if "if-none-match" not in request.headers
         }
     assert run.error is None
-    assert stored_files(tmp_path) == without(files, EXCLUDED_NAMES)
+    assert read_version(tmp_path) == without(files, EXCLUDED_NAMES)
     if inventory is Inventory.LIST:
         assert requested == {"000.glb", "007.glb"}
     assert (run.stats.listed, run.stats.excluded) == (len(files), 3)
@@ -121,12 +113,12 @@ def test_an_interrupted_run_continues_with_other_filters(tmp_path: Path, invento
 def test_other_filters_make_another_version(tmp_path: Path) -> None:
     """A published version does not change: other filters make another version, and the pointer follows the run."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         assert sim.mirror(tmp_path, globs=SOME_EXCLUDED).error is None
         assert sim.mirror(tmp_path, globs=EVERYTHING).error is None
         assert read_latest(tmp_path)["version"] == f"{EXPORT}-2"
-        assert stored_files(tmp_path, f"{EXPORT}-2") == files
-        assert stored_files(tmp_path) == without(files, EXCLUDED_NAMES)
+        assert read_version(tmp_path, f"{EXPORT}-2") == files
+        assert read_version(tmp_path) == without(files, EXCLUDED_NAMES)
         sim.clear_requests()
         back = sim.mirror(tmp_path, globs=SOME_EXCLUDED)
         assert not sim.blob_requests()
@@ -138,10 +130,10 @@ def test_other_filters_make_another_version(tmp_path: Path) -> None:
 def test_fewer_files_by_filters_are_no_shrinking(tmp_path: Path) -> None:
     """The guard compares exports, not filters."""
     with Simulator() as sim:
-        sim.offer_export(walkable())
+        sim.offer_export(referenced_export())
         assert sim.mirror(tmp_path).error is None
         assert sim.mirror(tmp_path, globs=Globs(include=("tileset.json",))).error is None
-    assert stored_files(tmp_path, f"{EXPORT}-2").keys() == {"tileset.json", "tiles/tileset.json"}
+    assert read_version(tmp_path, f"{EXPORT}-2").keys() == {"tileset.json", "tiles/tileset.json"}
 
 
 def test_an_unstorable_name_can_be_excluded(tmp_path: Path) -> None:
@@ -150,13 +142,13 @@ def test_an_unstorable_name_can_be_excluded(tmp_path: Path) -> None:
         sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": glb(b"a"), "x//con.glb": glb(b"c")})
         assert sim.mirror(tmp_path).exit_code == 8
         assert sim.mirror(tmp_path, globs=Globs(exclude=("con.*",))).error is None
-    assert stored_files(tmp_path).keys() == {"tileset.json", "a.glb"}
+    assert read_version(tmp_path).keys() == {"tileset.json", "a.glb"}
 
 
 def test_filters_survive_a_lost_catalog(tmp_path: Path) -> None:
     """The manifest has the filters: without a catalog the same run fetches nothing."""
     with Simulator() as sim:
-        sim.offer_export(walkable())
+        sim.offer_export(referenced_export())
         assert sim.mirror(tmp_path, globs=SOME_EXCLUDED).error is None
         for path in (tmp_path / ".tilesync").glob("catalog*"):
             path.unlink()
@@ -171,7 +163,7 @@ def test_filters_survive_a_lost_catalog(tmp_path: Path) -> None:
 def test_a_dry_run_reports_excluded_files(tmp_path: Path, inventory: Inventory) -> None:
     """--dry-run counts them; by listing it reports each name with the reason."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         run = sim.dry_run(tmp_path / "dest", inventory=inventory, globs=SOME_EXCLUDED)
     assert run.error is None
     assert (run.stats.listed, run.stats.fetched, run.stats.excluded) == (len(files), len(files) - 3, 3)
@@ -182,15 +174,12 @@ def test_a_dry_run_reports_excluded_files(tmp_path: Path, inventory: Inventory) 
 def test_verify_finds_a_lost_file_that_is_not_excluded(tmp_path: Path) -> None:
     """Filters excuse only the files that they match."""
     with Simulator() as sim:
-        sim.offer_export(walkable())
+        sim.offer_export(referenced_export())
         assert sim.mirror(tmp_path, globs=SOME_EXCLUDED).error is None
     (tmp_path / "versions" / EXPORT / "tiles/006.glb").unlink()
     run = verify(tmp_path)
     assert run.exit_code == 10
     assert [finding.name for finding in run.events_of(Finding)] == ["tiles/006.glb"]
-
-
-# --- globs that match nothing ---
 
 
 def warnings(run: JobOutcome) -> list[str]:
@@ -205,7 +194,7 @@ def test_a_glob_without_matches_is_warned_of(tmp_path: Path, inventory: Inventor
     """
     globs = Globs(include=("tiles/*",), exclude=("*.jpg", "*/00[1-3].glb", "*/001.glb"))
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         run = (sim.dry_run if plan else sim.mirror)(tmp_path, inventory=inventory, globs=globs)
     assert run.error is None
     (message,) = warnings(run)
@@ -221,7 +210,7 @@ def test_a_mistyped_include_does_not_replace_a_full_version(tmp_path: Path, inve
     """
     how = {"inventory": inventory, "globs": Globs(include=("*.glbb",))}
     with Simulator() as sim:
-        sim.offer_export(walkable())
+        sim.offer_export(referenced_export())
         assert sim.mirror(tmp_path).error is None
         plan = sim.dry_run(tmp_path, **how)
         assert plan.error is None
@@ -243,7 +232,7 @@ def test_a_mistyped_include_does_not_replace_a_full_version(tmp_path: Path, inve
 def test_a_first_version_of_the_root_alone_is_warned_of(tmp_path: Path, inventory: Inventory, layout: Layout) -> None:
     """Without an earlier version it is published, with a warning."""
     with Simulator() as sim:
-        sim.offer_export(walkable())
+        sim.offer_export(referenced_export())
         run = sim.mirror(tmp_path, inventory=inventory, globs=Globs(include=("*.glbb",)), layout=layout)
     assert run.error is None
     assert [("'*.glbb' matches none" in message, "only the root" in message) for message in warnings(run)] == [
@@ -255,7 +244,7 @@ def test_a_first_version_of_the_root_alone_is_warned_of(tmp_path: Path, inventor
 def test_a_mistyped_include_does_not_empty_a_flat_folder(tmp_path: Path) -> None:
     """In the flat layout nothing is deleted or placed."""
     with Simulator() as sim:
-        sim.offer_export(walkable())
+        sim.offer_export(referenced_export())
         flat = {"layout": Layout.FLAT, "delete_limit": DeleteLimit(percent=100)}
         assert sim.mirror(tmp_path, **flat).error is None
         before = {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync")}
@@ -267,7 +256,7 @@ def test_filters_of_a_copy_are_compared_with_those_of_its_source(tmp_path: Path)
     """With the same filters for a mirror and a copy of it, there is no warning about files that the mirror excluded."""
     some, more = Globs(exclude=("*/001.glb",)), Globs(exclude=("*/001.glb", "*/0x1.glb"))
     with Simulator() as sim:
-        sim.offer_export(walkable())
+        sim.offer_export(referenced_export())
         assert sim.mirror(tmp_path / "one", globs=some).error is None
         for globs, count in ((some, 0), (more, 1)):
             run = sim.mirror(

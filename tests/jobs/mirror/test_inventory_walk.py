@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import export, glb, read_manifest, read_tree, tileset
+from tests.support.builders import glb, read_manifest, referenced_export, tileset
 from tests.support.faults import (
     call_before,
     error_response,
@@ -20,7 +20,7 @@ from tests.support.faults import (
     is_storage,
     truncate_body,
 )
-from tests.support.simulator import EXPORT, Simulator, read_latest, verify
+from tests.support.simulator import EXPORT, Simulator, read_latest, read_version, verify
 from tilesync.demo.fake_service import StoredBlob
 from tilesync.errors import ExportReplaced, Incomplete, NotAuthorised
 from tilesync.events import DiagnosticReported, FileFailed, Notice, Warned
@@ -29,21 +29,10 @@ from tilesync.model import Inventory
 DENIED = error_response(403, "AuthorizationPermissionMismatch")
 
 
-def walkable(tiles: int = 8, **more: bytes) -> dict[str, bytes]:
-    """An export without orphans."""
-    files = export(tiles)
-    del files["data/empty"]
-    return {**files, **more}
-
-
-def stored_files(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
-    return read_tree(dest / "versions" / version)
-
-
 def test_a_walk_finds_all_referenced_files(tmp_path: Path) -> None:
     """Without a listing all referenced files arrive, each fetched once; an orphan is never seen."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable(orphan=b"nobody asks for this"))
+        files = sim.offer_export(referenced_export(orphan=b"nobody asks for this"))
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
         assert not sim.listing_requests
         fetched = [
@@ -51,7 +40,7 @@ def test_a_walk_finds_all_referenced_files(tmp_path: Path) -> None:
         ]
     assert run.error is None
     del files["orphan"]
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     assert len(fetched) == len(set(fetched)) == len(files)
     head, rows = read_manifest(tmp_path, EXPORT)
     assert head["inventory"] == "walk"
@@ -69,19 +58,19 @@ def revalidation(request: Any) -> bool:
 def test_a_denied_listing_is_walked(tmp_path: Path, lifetime: timedelta) -> None:
     """If only listing is refused, also with a fresh link, the run reports it and walks."""
     with Simulator(link_lifetime=lifetime) as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         denied = sim.add_fault(is_listing, DENIED, times=None)
         run = sim.mirror(tmp_path)
     assert run.error is None
     assert denied.hits == 2
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     assert any("walking" in notice.message for notice in run.events_of(Notice))
 
 
 def test_a_denied_listing_is_an_error_with_inventory_list(tmp_path: Path) -> None:
     """`--inventory list` never walks."""
     with Simulator() as sim:
-        sim.offer_export(walkable())
+        sim.offer_export(referenced_export())
         sim.add_fault(is_listing, DENIED, times=None)
         run = sim.mirror(tmp_path, inventory=Inventory.LIST)
         assert not sim.blob_requests()
@@ -91,7 +80,7 @@ def test_a_denied_listing_is_an_error_with_inventory_list(tmp_path: Path) -> Non
 def test_nothing_is_walked_if_everything_is_denied(tmp_path: Path) -> None:
     """A dead identity is exit 5, with the refused listing as the reason."""
     with Simulator() as sim:
-        sim.offer_export(walkable())
+        sim.offer_export(referenced_export())
         sim.add_fault(is_storage, DENIED, times=None)
         run = sim.mirror(tmp_path)
     assert isinstance(run.error, NotAuthorised)
@@ -101,30 +90,30 @@ def test_nothing_is_walked_if_everything_is_denied(tmp_path: Path) -> None:
 def test_a_link_without_sas_is_walked_at_once(tmp_path: Path) -> None:
     """A bare CDN link is never used for a listing."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         link = sim.create_link(EXPORT).replace("sig=", "Signature=")
         sim.add_fault(lambda request: True, call_before(lambda: None), times=None)
         sim._find_auth_error = lambda container, query: None  # type: ignore[method-assign]  # a CDN checks its own signature
         run = sim.mirror(tmp_path, link=link)
         assert not sim.listing_requests
     assert run.error is None
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
 
 
 def test_a_denied_listing_through_a_bare_link(tmp_path: Path) -> None:
     """A SAS that can read but not list, and cannot be renewed: the run walks, since the tileset is readable."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         sim.add_fault(is_listing, DENIED, times=None)
         run = sim.mirror(tmp_path, link=sim.create_link(EXPORT))
     assert run.error is None
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
 
 
 def test_an_interrupted_walk_continues(tmp_path: Path) -> None:
     """The second run requests no stored file again, except for the tilesets, which must be unchanged."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable(30))
+        files = sim.offer_export(referenced_export(30))
         bad = sim.add_fault(is_blob_named("tiles/029.glb"), error_response(400), times=None)
         first = sim.mirror(tmp_path, inventory=Inventory.WALK)
         assert first.exit_code == 3
@@ -135,7 +124,7 @@ def test_an_interrupted_walk_continues(tmp_path: Path) -> None:
         plain = [request for request in sim.blob_requests() if not revalidation(request)]
     assert second.error is None
     assert [request.path.rpartition("/")[2] for request in plain] == ["029.glb"]
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     assert (second.stats.fetched, second.stats.kept) == (1, len(files) - 1)
 
 
@@ -150,7 +139,7 @@ def test_a_broken_body_is_continued_under_its_first_etag(tmp_path: Path) -> None
         assert again.headers["if-match"] == f'"{sim.blob("a.glb").etag}"'
         assert again.headers["range"] == "bytes=200000-"
     assert run.error is None
-    assert stored_files(tmp_path)["a.glb"] == big
+    assert read_version(tmp_path)["a.glb"] == big
 
 
 def weak(answer: Any) -> Any:
@@ -169,7 +158,7 @@ def test_a_weak_etag_is_never_sent(tmp_path: Path) -> None:
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
         requested = sim.blob_requests()
     assert run.error is None
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     assert not any(
         request.headers.get(name) for request in requested for name in ("if-match", "if-none-match", "range")
     )
@@ -180,12 +169,15 @@ def test_a_weak_etag_is_never_sent(tmp_path: Path) -> None:
 def test_a_tileset_that_changes_during_the_walk_is_noticed(tmp_path: Path, name: str) -> None:
     """Every tileset is requested again before publishing: after a change the run walks again, and ends complete."""
     with Simulator() as sim:
-        sim.offer_export(walkable())
-        second = {**walkable(), name: json.dumps({**json.loads(walkable()[name]), "extras": "new"}).encode()}
+        sim.offer_export(referenced_export())
+        second = {
+            **referenced_export(),
+            name: json.dumps({**json.loads(referenced_export()[name]), "extras": "new"}).encode(),
+        }
         sim.run_before_request(1, revalidated(name), lambda: sim.regenerate(second))
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert run.error is None
-    assert stored_files(tmp_path) == second
+    assert read_version(tmp_path) == second
     assert any("changed during the run" in warning.message for warning in run.events_of(Warned))
 
 
@@ -196,8 +188,8 @@ def revalidated(name: str) -> Any:
 def test_a_bare_link_whose_tileset_changes_ends_with_7(tmp_path: Path) -> None:
     """Nothing is published, since there is no newer link."""
     with Simulator() as sim:
-        sim.offer_export(walkable())
-        second = {**walkable(), "tileset.json": tileset("tiles/tileset.json")}
+        sim.offer_export(referenced_export())
+        second = {**referenced_export(), "tileset.json": tileset("tiles/tileset.json")}
         sim.run_before_request(1, revalidated("tileset.json"), lambda: sim.regenerate(second))
         run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK)
     assert isinstance(run.error, ExportReplaced)
@@ -207,7 +199,7 @@ def test_a_bare_link_whose_tileset_changes_ends_with_7(tmp_path: Path) -> None:
 def test_an_unchanged_run_by_link_transfers_nothing(tmp_path: Path) -> None:
     """Each stored file is requested once, conditionally; no body arrives, and no version is made."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         assert sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK).error is None
         sim.clear_requests()
         run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK)
@@ -222,21 +214,21 @@ def test_an_unchanged_run_by_link_transfers_nothing(tmp_path: Path) -> None:
 def test_a_changed_content_by_link_makes_a_new_version(tmp_path: Path) -> None:
     """One GLB changed since the last run: a new version is made, and the old one stays unchanged."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         assert sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK).error is None
         changed = {**files, "tiles/003.glb": glb(b"changed")}
         sim.regenerate(changed)
         run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK)
     assert run.error is None
     assert read_latest(tmp_path)["version"] == f"{EXPORT}-2"
-    assert stored_files(tmp_path) == files
-    assert stored_files(tmp_path, f"{EXPORT}-2") == changed
+    assert read_version(tmp_path) == files
+    assert read_version(tmp_path, f"{EXPORT}-2") == changed
 
 
 def test_a_referenced_file_not_in_the_container_is_missing(tmp_path: Path) -> None:
     """Exit 3 and nothing published; the next run requests the file again, and publishes when it has arrived."""
     with Simulator() as sim:
-        files = walkable()
+        files = referenced_export()
         late = files.pop("tiles/005.glb")
         sim.offer_export(files)
         first = sim.mirror(tmp_path, inventory=Inventory.WALK)
@@ -250,18 +242,18 @@ def test_a_referenced_file_not_in_the_container_is_missing(tmp_path: Path) -> No
         sim.containers[EXPORT]["tiles/005.glb"] = StoredBlob(late)
         second = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert second.error is None
-    assert stored_files(tmp_path) == {**files, "tiles/005.glb": late}
+    assert read_version(tmp_path) == {**files, "tiles/005.glb": late}
 
 
 def test_missing_files_are_published_on_request_and_recorded(tmp_path: Path) -> None:
     """--allow-missing: the counts include missing files, and verify reports them without failing."""
     with Simulator() as sim:
-        files = walkable()
+        files = referenced_export()
         del files["tiles/005.glb"]
         sim.offer_export(files)
         run = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
     assert run.error is None
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     head, _ = read_manifest(tmp_path, EXPORT)
     assert (head["missing"], head["missing_names"], head["files"]) == (1, ["tiles/005.glb"], len(files))
     assert run.stats.listed == len(files)
@@ -294,7 +286,7 @@ def test_unstorable_names_are_missing(tmp_path: Path) -> None:
     assert run.stats.completeness.missing == 3
     assert requested == {"tileset.json", "ok.glb"}
     assert again.error is None
-    assert set(stored_files(tmp_path)) == {"tileset.json", "ok.glb"}
+    assert set(read_version(tmp_path)) == {"tileset.json", "ok.glb"}
     head, _ = read_manifest(tmp_path, EXPORT)
     assert (head["missing"], head["missing_names"], len(head["unheld"])) == (3, [], 3)
     audit = verify(tmp_path)
@@ -327,7 +319,7 @@ def test_an_absolute_url_into_the_same_container_is_followed(tmp_path: Path) -> 
         refused = sim.mirror(tmp_path, inventory=Inventory.WALK)
         run = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
     assert (refused.exit_code, run.exit_code) == (3, 0)
-    assert set(stored_files(tmp_path)) == {"tileset.json", "sub/a b.glb"}
+    assert set(read_version(tmp_path)) == {"tileset.json", "sub/a b.glb"}
     assert any(remark.problem == "absolute URL" for remark in run.events_of(DiagnosticReported))
     assert "stolen" not in json.dumps([str(event) for event in run.events])
 
@@ -339,7 +331,7 @@ def test_gzip_tilesets_are_walked(tmp_path: Path) -> None:
         sim.offer_export({"tileset.json": packed, "a.glb": glb(b"a")})
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert run.error is None
-    assert stored_files(tmp_path)["tileset.json"] == packed
+    assert read_version(tmp_path)["tileset.json"] == packed
     assert json.loads((tmp_path / "tileset.json").read_bytes())["root"]["children"][0]["content"]["uri"].endswith(
         "a.glb"
     )
@@ -351,24 +343,24 @@ def test_a_cycle_ends_and_is_reported(tmp_path: Path) -> None:
         files = sim.offer_export({"tileset.json": tileset("b.json"), "b.json": tileset("tileset.json", "b.json")})
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert run.error is None
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     assert sorted(r.name for r in run.events_of(DiagnosticReported) if r.problem == "cycle") == ["b.json", "b.json"]
 
 
 def test_links_expire_during_a_walk(tmp_path: Path) -> None:
     """Links of half a second are renewed as often as needed, also between the levels of the walk."""
     with Simulator(link_lifetime=timedelta(seconds=0.5), delay_s=0.05) as sim:
-        files = sim.offer_export(walkable(60))
+        files = sim.offer_export(referenced_export(60))
         run = sim.mirror(tmp_path, inventory=Inventory.WALK, transfers=4)
     assert run.error is None
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     assert run.stats.renewals
 
 
 def test_a_dry_run_by_walk_writes_nothing(tmp_path: Path) -> None:
     """--dry-run reports the files that the tilesets reference."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         run = sim.dry_run(tmp_path / "dest", inventory=Inventory.WALK)
     assert run.error is None
     assert run.stats.fetched == len(files)
@@ -378,13 +370,13 @@ def test_a_dry_run_by_walk_writes_nothing(tmp_path: Path) -> None:
 def test_a_listing_after_a_walk_adds_the_orphans(tmp_path: Path) -> None:
     """Started by walk, continued by listing: stored files are kept, and orphans are fetched too."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable(12, orphan=b"x"))
+        files = sim.offer_export(referenced_export(12, orphan=b"x"))
         bad = sim.add_fault(is_blob_named("tiles/011.glb"), error_response(400), times=None)
         assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit_code == 3
         bad.times = bad.hits
         run = sim.mirror(tmp_path, inventory=Inventory.LIST)
     assert run.error is None
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     assert run.stats.fetched == 2
     assert run.stats.completeness.orphans == 1
 
@@ -415,13 +407,13 @@ def test_a_large_file_is_continued_by_the_next_run(tmp_path: Path) -> None:
     assert first.headers.get("range") is None
     assert second.headers["range"].startswith("bytes=")
     assert int(second.headers["range"][6:-1]) >= 1_000_000
-    assert stored_files(tmp_path)["a.glb"] == big
+    assert read_version(tmp_path)["a.glb"] == big
 
 
 def test_files_are_salvaged_when_the_catalog_is_lost(tmp_path: Path) -> None:
     """Existing files with the MD5 of the first response are kept, with their references; only the rest is fetched."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable(10))
+        files = sim.offer_export(referenced_export(10))
         bad = sim.add_fault(is_blob_named("tiles/009.glb"), error_response(400), times=None)
         assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit_code == 3
         bad.times = bad.hits
@@ -429,7 +421,7 @@ def test_files_are_salvaged_when_the_catalog_is_lost(tmp_path: Path) -> None:
             path.unlink()
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert run.error is None
-    assert stored_files(tmp_path) == files
+    assert read_version(tmp_path) == files
     assert (run.stats.fetched, run.stats.kept) == (1, len(files) - 1)
 
 
@@ -438,7 +430,7 @@ def test_a_file_that_appeared_makes_a_new_version(tmp_path: Path) -> None:
     version.
     """
     with Simulator() as sim:
-        files = walkable()
+        files = referenced_export()
         late = files.pop("tiles/005.glb")
         sim.offer_export(files)
         options = {"link": sim.create_link(EXPORT), "inventory": Inventory.WALK, "allow_missing": True}
@@ -448,4 +440,4 @@ def test_a_file_that_appeared_makes_a_new_version(tmp_path: Path) -> None:
         sim.containers[EXPORT]["tiles/005.glb"] = StoredBlob(late)
         assert sim.mirror(tmp_path, **options).error is None
     assert read_latest(tmp_path)["version"] == f"{EXPORT}-2"
-    assert stored_files(tmp_path, f"{EXPORT}-2") == {**files, "tiles/005.glb": late}
+    assert read_version(tmp_path, f"{EXPORT}-2") == {**files, "tiles/005.glb": late}

@@ -40,7 +40,7 @@ def test_names_that_only_windows_cannot_store_are_mirrored(
     assert (plan.exit_code, run.exit_code) == (0, 0)
     for each in (plan, run):
         (warning,) = [event.message for event in each.events_of(Warned) if "Windows" in event.message]
-        assert warning.startswith("5 names that Windows cannot hold: ")
+        assert warning.startswith("5 names that Windows cannot store: ")
     place = tmp_path if layout is Layout.FLAT else tmp_path / "versions" / EXPORT
     assert {name: (place / name).read_bytes() for name in files} == files
     assert verify(tmp_path).exit_code == 0

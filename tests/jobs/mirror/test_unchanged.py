@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import cast
 
 import pytest
 
+from tests.support.builders import read_tree
 from tests.support.clock import FakeClock
+from tests.support.faults import (
+    error_response,
+    is_listing,
+)
+from tests.support.simulator import EXPORT, Simulator
 from tilesync.errors import (
     BlobError,
     BlobMissing,
@@ -19,7 +27,11 @@ from tilesync.errors import (
     Transient,
     Unavailable,
 )
-from tilesync.events import Event, Retried
+from tilesync.events import (
+    Event,
+    Retried,
+    VersionPublished,
+)
 from tilesync.jobs.mirror import unchanged
 from tilesync.jobs.mirror.unchanged import ReadStoredBatch, find_first_appeared, find_first_changed
 from tilesync.jobs.run.concurrency import ConcurrencyLimiter
@@ -194,3 +206,57 @@ def test_an_error_for_a_missing_name_ends_the_run(error: Exception, told: type[E
     """An error for a missing name ends the run; it does not count as an answer."""
     with pytest.raises(told):
         RevalidationRun(FakeContainer(a=error)).first_appeared("a")
+
+
+def test_an_unchanged_run_is_one_request(tmp_path: Path) -> None:
+    """Nothing new: one request to the API, none to the storage, exit 0, and no byte of DEST changes but a time."""
+
+    def read_unchanging() -> dict[str, bytes]:
+        files = {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync")}
+        record = json.loads(files["checked.json"])
+        assert datetime.fromisoformat(record.pop("checked"))
+        return {**files, "checked.json": json.dumps(record).encode()}
+
+    with Simulator() as sim:
+        files = sim.offer_export()
+        sim.mirror(tmp_path)
+        before = read_unchanging()
+        sim.clear_requests()
+        run = sim.mirror(tmp_path)
+        assert [request.path for request in sim.requests] == ["/mesh-export/"]
+    assert run.exit_code == 0
+    assert (run.stats.listed, run.stats.kept, run.stats.fetched) == (len(files), len(files), 0)
+    assert run.events_of(VersionPublished) == []
+    assert read_unchanging() == before
+
+
+def test_a_touched_export_with_the_same_content_is_no_new_version(tmp_path: Path) -> None:
+    """Another lastModified for the same blobs: listed and compared, nothing fetched; the run after it needs one
+    request.
+    """
+    with Simulator() as sim:
+        files = sim.offer_export()
+        sim.mirror(tmp_path)
+        sim.regenerate(files)
+        sim.clear_requests()
+        run = sim.mirror(tmp_path)
+        assert (run.exit_code, sim.blob_requests()) == (0, [])
+        assert [p.name for p in (tmp_path / "versions").iterdir()] == [EXPORT]
+        sim.clear_requests()
+        assert sim.mirror(tmp_path).exit_code == 0
+        assert len(sim.requests) == 1
+
+
+def test_an_interrupted_comparison_makes_no_second_version(tmp_path: Path) -> None:
+    """If the listing of a touched export fails midway, the next run still compares and fetches nothing."""
+    with Simulator(page_size=5) as sim:
+        files = sim.offer_export()
+        sim.mirror(tmp_path)
+        sim.regenerate(files)
+        sim.add_fault(lambda r: is_listing(r) and "marker" in r.query, error_response(500, "InternalError"), times=None)
+        assert sim.mirror(tmp_path, retry_for=timedelta(seconds=0.2)).exit_code == 6
+        sim.faults[0].times = 0
+        sim.clear_requests()
+        assert sim.mirror(tmp_path).exit_code == 0
+        assert sim.blob_requests() == []
+    assert [p.name for p in (tmp_path / "versions").iterdir()] == [EXPORT]

@@ -206,9 +206,6 @@ def test_cancelled_wait_without_slot_loses_no_slot() -> None:
     assert asyncio.run(work()) == 0
 
 
-# --- adaptive limit ---
-
-
 def simulate_storage(
     limiter: ConcurrencyLimiter, clock: FakeClock, seconds: float, *, capacity: float, answer: float
 ) -> list[int]:

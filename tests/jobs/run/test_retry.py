@@ -143,9 +143,6 @@ def test_success_raises_the_limit() -> None:
     assert run.limiter.limit == INITIAL_LIMIT + 1
 
 
-# --- blob or storage at fault ---
-
-
 def test_without_any_success_the_storage_failed() -> None:
     """If the run never had a success, the storage is at fault."""
     assert RetryFixture().fail_for_good("a") is Unavailable

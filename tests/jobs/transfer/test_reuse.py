@@ -13,19 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import IMODEL, export, glb, read_tree, tileset
+from tests.support.builders import IMODEL, export, glb, read_tree, referenced_export, tileset
 from tests.support.faults import blob_name, error_response, is_blob
-from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, verify
+from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, read_latest, verify
 from tilesync.core import manifest
 from tilesync.model import Blob, Inventory, StoredFile, Version
 from tilesync.stores.local.writer import LocalFiles
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 INVENTORIES = pytest.mark.parametrize("inventory", list(Inventory))
-
-
-def walkable(tiles: int = 8) -> dict[str, bytes]:
-    return {name: data for name, data in export(tiles).items() if data}
 
 
 def inode(dest: Path, name: str, version: str = EXPORT) -> int:
@@ -46,7 +41,7 @@ def file_counts(run: JobOutcome) -> tuple[int, int, int]:
 
 def mirror_second(sim: Simulator, dest: Path, files: dict[str, bytes], *, md5: bool = True) -> JobOutcome:
     """Offer another export and mirror it; only its requests count."""
-    sim.offer_export(files, export_id=OTHER, md5=md5)
+    sim.offer_export(files, export_id=OTHER_EXPORT, md5=md5)
     sim.clear_requests()
     return sim.mirror(dest)
 
@@ -64,8 +59,8 @@ def test_a_run_fetches_only_changed_files(tmp_path: Path) -> None:
     assert run.stats.transferred_bytes == run.stats.planned_bytes == len(changed["tiles/007.glb"])
     assert run.stats.verified == len(files)
     assert read_tree(tmp_path / "versions" / EXPORT) == files
-    assert read_tree(tmp_path / "versions" / OTHER) == changed
-    same = {name for name in files if inode(tmp_path, name) == inode(tmp_path, name, OTHER)}
+    assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == changed
+    same = {name for name in files if inode(tmp_path, name) == inode(tmp_path, name, OTHER_EXPORT)}
     assert same == files.keys() - {"tiles/007.glb"}
     assert run.stats.completeness.missing == 0
     assert run.stats.completeness.referenced == len(files) - 1
@@ -82,8 +77,8 @@ def test_names_need_not_be_equal(tmp_path: Path) -> None:
         run = mirror_second(sim, tmp_path, moved)
         assert requested_names(sim) == {"tileset.json"}
     assert file_counts(run) == (1, len(files) - 1, 0)
-    assert read_tree(tmp_path / "versions" / OTHER) == moved
-    assert inode(tmp_path, "tiles/tileset.json") == inode(tmp_path, "tiles2/tileset.json", OTHER)
+    assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == moved
+    assert inode(tmp_path, "tiles/tileset.json") == inode(tmp_path, "tiles2/tileset.json", OTHER_EXPORT)
     assert run.stats.completeness.missing == 0
     assert verify(tmp_path).exit_code == 0
 
@@ -96,9 +91,9 @@ def test_equal_bytes_are_linked_after_the_fetch_without_md5(tmp_path: Path) -> N
         changed = files | {"tiles/001.glb": glb(b"new")}
         run = mirror_second(sim, tmp_path, changed, md5=False)
     assert file_counts(run) == (len(files), 0, 0)
-    same = {name for name in files if inode(tmp_path, name) == inode(tmp_path, name, OTHER)}
+    same = {name for name in files if inode(tmp_path, name) == inode(tmp_path, name, OTHER_EXPORT)}
     assert same == files.keys() - {"tiles/001.glb"}
-    assert read_tree(tmp_path / "versions" / OTHER) == changed
+    assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == changed
     assert verify(tmp_path).exit_code == 0
 
 
@@ -114,7 +109,7 @@ def test_absolute_urls_are_parsed_again_in_another_container(tmp_path: Path, inv
         }
         sim.offer_export(files)
         first = sim.mirror(tmp_path, inventory=inventory, allow_missing=True)
-        sim.offer_export(files, export_id=OTHER)
+        sim.offer_export(files, export_id=OTHER_EXPORT)
         run = sim.mirror(tmp_path, inventory=inventory)
     assert (first.error, run.error) == (None, None)
     assert (first.stats.completeness.referenced, first.stats.completeness.unfollowed) == (3, 1)
@@ -126,13 +121,13 @@ def test_absolute_urls_are_parsed_again_in_another_container(tmp_path: Path, inv
 def test_implicit_tilings_and_contents_with_textures_are_shared_whole(tmp_path: Path, inventory: Inventory) -> None:
     """References of shared files are the same as after a fetch, with each inventory."""
     with Simulator() as sim:
-        files = sim.offer_export(walkable())
+        files = sim.offer_export(referenced_export())
         first = sim.mirror(tmp_path, inventory=inventory)
-        sim.offer_export(files, export_id=OTHER)
+        sim.offer_export(files, export_id=OTHER_EXPORT)
         run = sim.mirror(tmp_path, inventory=inventory)
     assert file_counts(run) == (0, len(files), 0)
     assert run.stats.completeness == first.stats.completeness
-    assert read_tree(tmp_path / "versions" / OTHER) == files
+    assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == files
 
 
 def rewritten(path: Path) -> None:
@@ -174,7 +169,7 @@ def test_changed_files_are_not_shared(tmp_path: Path, change: Callable[[Path], N
         assert "tiles/003.glb" in requested_names(sim)
     assert run.error is None
     assert run.stats.transferred_bytes == run.stats.planned_bytes
-    assert read_tree(tmp_path / "versions" / OTHER) == files
+    assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == files
     assert verify(tmp_path).exit_code == 0
 
 
@@ -188,7 +183,7 @@ def test_a_copied_destination_shares_intact_files(tmp_path: Path) -> None:
         run = mirror_second(sim, tmp_path / "new", files)
         assert requested_names(sim) == {"tiles/003.glb"}
     assert file_counts(run) == (1, len(files) - 1, 0)
-    assert read_tree(tmp_path / "new/versions" / OTHER) == files
+    assert read_tree(tmp_path / "new/versions" / OTHER_EXPORT) == files
 
 
 @pytest.mark.parametrize("reason", [errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP, None])
@@ -205,8 +200,8 @@ def test_files_are_copied_where_links_fail(tmp_path: Path, monkeypatch: pytest.M
         run = mirror_second(sim, tmp_path, files)
         assert requested_names(sim) == set()
     assert file_counts(run) == (0, len(files), 0)
-    assert read_tree(tmp_path / "versions" / OTHER) == files
-    assert inode(tmp_path, "tiles/003.glb") != inode(tmp_path, "tiles/003.glb", OTHER)
+    assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == files
+    assert inode(tmp_path, "tiles/003.glb") != inode(tmp_path, "tiles/003.glb", OTHER_EXPORT)
     assert verify(tmp_path).exit_code == 0
 
 
@@ -224,7 +219,7 @@ def test_a_copy_is_checked_by_its_digest(tmp_path: Path, monkeypatch: pytest.Mon
         run = mirror_second(sim, tmp_path, files)
         assert requested_names(sim) == {"tiles/003.glb"}
     assert file_counts(run) == (1, len(files) - 1, 0)
-    assert read_tree(tmp_path / "versions" / OTHER) == files
+    assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == files
 
 
 def rot(path: Path) -> None:
@@ -241,13 +236,13 @@ def test_free_space_is_needed_only_for_fetched_files(tmp_path: Path, monkeypatch
     with Simulator(page_size=7) as sim:
         files = sim.offer_export(export(20))
         sim.mirror(tmp_path)
-        sim.offer_export(files | {"tiles/007.glb": glb(b"new")}, export_id=OTHER)
+        sim.offer_export(files | {"tiles/007.glb": glb(b"new")}, export_id=OTHER_EXPORT)
         monkeypatch.setattr(LocalFiles, "free_bytes", lambda _: len(glb(b"new")))
         run = sim.mirror(tmp_path)
         assert run.error is None
         again = sim.mirror(tmp_path)
     assert again.error is None
-    assert read_latest(tmp_path)["version"] == OTHER
+    assert read_latest(tmp_path)["version"] == OTHER_EXPORT
 
 
 def test_a_repair_replaces_the_link(tmp_path: Path) -> None:
@@ -256,7 +251,7 @@ def test_a_repair_replaces_the_link(tmp_path: Path) -> None:
         files = sim.offer_export(export(6))
         sim.mirror(tmp_path)
         mirror_second(sim, tmp_path, files)
-        old, new = (tmp_path / "versions" / version / "tiles/003.glb" for version in (EXPORT, OTHER))
+        old, new = (tmp_path / "versions" / version / "tiles/003.glb" for version in (EXPORT, OTHER_EXPORT))
         assert old.stat().st_ino == new.stat().st_ino
         rot(new)
         with old.open("rb") as link:
@@ -285,7 +280,7 @@ def test_an_interrupted_version_shares_too(tmp_path: Path) -> None:
         run = mirror_second(sim, tmp_path, files)
         assert requested_names(sim) == files.keys() - have.keys()
     assert file_counts(run) == (len(files) - len(have), len(have), 0)
-    assert read_tree(tmp_path / "versions" / OTHER) == files
+    assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == files
 
 
 def write_version(dest: Path, files: dict[str, bytes]) -> None:
@@ -317,5 +312,5 @@ def test_twenty_thousand_files_of_which_one_changed(tmp_path: Path) -> None:
         assert requested_names(sim) == {"t/00/00007.glb"}
     assert file_counts(run) == (1, 19_999, 0)
     assert run.stats.transferred_bytes == len(glb(b"new"))
-    same = sum(inode(tmp_path, name) == inode(tmp_path, name, OTHER) for name in files)
+    same = sum(inode(tmp_path, name) == inode(tmp_path, name, OTHER_EXPORT) for name in files)
     assert same == 19_999

@@ -17,11 +17,6 @@ from tilesync.jobs.versions.completeness import REPORT_ONLY_PROBLEMS, UnmetRefer
 from tilesync.model import Completeness, Diagnostic, ParsedContent, Role
 
 
-@pytest.fixture
-def fixture(tmp_path: Path) -> CatalogFixture:
-    return CatalogFixture(tmp_path)
-
-
 def reported_events(fixture: CatalogFixture) -> list[Event]:
     events: list[Event] = []
     report_diagnostics(fixture.version, fixture.catalog, events.append)

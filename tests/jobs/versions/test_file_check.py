@@ -18,11 +18,6 @@ from tilesync.jobs.versions.file_check import check_file
 from tilesync.model import UNKNOWN_SIZE, Blob, Diagnostic, Kind, ParsedContent, Reference, Role
 
 
-@pytest.fixture
-def fixture(tmp_path: Path) -> CatalogFixture:
-    return CatalogFixture(tmp_path)
-
-
 def blob_of(name: str, data: bytes, **more: Any) -> Blob:
     return Blob(name, len(data), "0x8D", hashlib.md5(data).digest(), **more)
 

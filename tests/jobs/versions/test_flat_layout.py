@@ -15,7 +15,7 @@ from tests.support.builders import export, glb, read_tree, tileset
 from tests.support.catalog_fixture import CatalogFixture
 from tests.support.crash_injection import CrashAfterCalls, SimulatedCrash
 from tests.support.faults import blob_name, error_response, is_blob
-from tests.support.simulator import EXPORT, JobOutcome, Simulator, rollback, verify
+from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, rollback, verify
 from tilesync.app import commands
 from tilesync.app.requests import Target
 from tilesync.catalog.catalog import Catalog
@@ -24,7 +24,6 @@ from tilesync.events import FileDeleted, Finding, Planned, VersionPublished, War
 from tilesync.jobs.versions.flat_layout import FlatLayout, list_dependencies_first
 from tilesync.model import Globs, Inventory, Layout
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 THIRD = "cccccccc-0000-4000-8000-000000000003"
 
 
@@ -41,9 +40,9 @@ def fetched_names(sim: Simulator) -> set[str]:
     return {str(blob_name(request)) for request in sim.blob_requests()}
 
 
-def offer_next_export(sim: Simulator, files: dict[str, bytes], export_id: str = OTHER) -> None:
+def offer_next_export(sim: Simulator, files: dict[str, bytes], export_id: str = OTHER_EXPORT) -> None:
     """Offer the next export, and count requests from here."""
-    day = 1 + (EXPORT, OTHER, THIRD).index(export_id)
+    day = 1 + (EXPORT, OTHER_EXPORT, THIRD).index(export_id)
     sim.offer_export(files, export_id=export_id, lastModified=f"2026-03-0{day}T08:30:00Z")
     sim.clear_requests()
 
@@ -345,7 +344,7 @@ def test_only_one_version_is_held(tmp_path: Path) -> None:
     assert run.exit_code == 2
     assert "flat" in str(run.error)
     (only,) = commands.list_versions(Target(tmp_path), JobOutcome())[0]
-    assert (only.version.name, only.is_current, only.shared_bytes) == (OTHER, True, 0)
+    assert (only.version.name, only.is_current, only.shared_bytes) == (OTHER_EXPORT, True, 0)
 
 
 # --- dry run ---
@@ -449,7 +448,7 @@ def test_run_after_a_kill_between_renames(
             new = export(5, seed=3) | {"gone/b.glb": glb(b"b")}
             offer_next_export(sim, new, THIRD)
         if then == "back":
-            sim.delete(OTHER)
+            sim.delete(OTHER_EXPORT)
             new = files
         if then == "lost":
             (dest / ".tilesync/catalog.sqlite3").unlink()

@@ -12,11 +12,10 @@ import pytest
 from tests.support.azure_proxy import AzureFixture
 from tests.support.builders import IMODEL, export
 from tests.support.faults import error_response, is_api, is_blob
-from tests.support.simulator import EXPORT, Simulator, read_latest, rollback
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest, rollback
 from tilesync.events import Warned
 from tilesync.model import Layout
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 LONG_AGO = "2026-01-01T00:00:00Z"
 
 
@@ -60,13 +59,13 @@ def test_run_with_a_pinned_pointer_is_recorded(tmp_path: Path) -> None:
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
-        sim.offer_export(export(13), export_id=OTHER)
+        sim.offer_export(export(13), export_id=OTHER_EXPORT)
         sim.mirror(tmp_path)
         rollback(tmp_path)
         make_old(tmp_path / "checked.json")
         assert sim.mirror(tmp_path).error is None
     assert read_latest(tmp_path)["version"] == EXPORT
-    assert json.loads((tmp_path / "checked.json").read_text())["version"] == OTHER
+    assert json.loads((tmp_path / "checked.json").read_text())["version"] == OTHER_EXPORT
     assert checked(tmp_path / "checked.json") > LONG_AGO
 
 
@@ -77,7 +76,7 @@ def test_failed_run_is_not_recorded(tmp_path: Path, all_exports: bool) -> None:
         sim.offer_export()
         sim.mirror(tmp_path)
         make_old(tmp_path / "checked.json")
-        sim.offer_export(export(13, seed=2), export_id=OTHER)
+        sim.offer_export(export(13, seed=2), export_id=OTHER_EXPORT)
         assert sim.dry_run(tmp_path).error is None
         sim.add_fault(is_blob, error_response(404, "BlobNotFound"))
         assert sim.mirror(tmp_path, all_exports=all_exports).exit_code == 3

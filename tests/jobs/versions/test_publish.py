@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.builders import export, glb, read_manifest, read_tree, tileset
-from tests.support.faults import error_response, is_blob_named
-from tests.support.simulator import EXPORT, Simulator, read_latest, verify
+from tests.support.faults import (
+    error_response,
+    is_blob_named,
+)
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest, read_version, verify
 from tilesync.demo.fake_service import StoredBlob
-from tilesync.errors import Incomplete, VerifyFailed
-from tilesync.events import DiagnosticReported, FileFailed, Finding, Planned, Warned
+from tilesync.errors import (
+    Incomplete,
+    VerifyFailed,
+)
+from tilesync.events import (
+    DiagnosticReported,
+    FileFailed,
+    Finding,
+    Planned,
+    Warned,
+)
 from tilesync.model import Completeness
+from tilesync.stores.local import publication
+from tilesync.stores.local.directory_handles import Entry
+from tilesync.stores.local.fs import replace_file_durably, sync_filesystem
+from tilesync.stores.local.publication import LocalPublication
 
 
 def textured(uri: str) -> bytes:
@@ -231,3 +250,82 @@ def test_dry_run_has_no_completeness(tmp_path: Path) -> None:
         assert not sim.blob_requests()
     assert run.events_of(Planned)
     assert run.stats.completeness == Completeness()
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("second", [False, True])
+def test_a_crash_between_two_steps_of_publishing_is_repaired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, second: bool
+) -> None:
+    """Stopped after the manifest, the pointer or latest.json: the next run publishes the same, without a fetch."""
+
+    class Killed(BaseException):
+        pass
+
+    with Simulator() as sim:
+        files = sim.offer_export()
+        if second:
+            sim.mirror(tmp_path)
+            files = sim.offer_export(export(seed=2), export_id=OTHER_EXPORT)
+        done = [0]
+
+        def stopping(temporary: Entry, final: Entry, data: Iterable[bytes]) -> None:
+            if done[0] == step - 1:
+                raise Killed
+            done[0] += 1
+            replace_file_durably(temporary, final, data)
+
+        def relink(*_: object) -> None:
+            raise Killed
+
+        monkeypatch.setattr(publication, "replace_file_durably", stopping)
+        if step == 3:
+            monkeypatch.setattr(LocalPublication, "_update_current_link", relink)
+        with pytest.raises(Killed):
+            sim.mirror(tmp_path)
+        monkeypatch.undo()
+        sim.clear_requests()
+        run = sim.mirror(tmp_path)
+        assert run.error is None, run.error
+        assert sim.blob_requests() == []
+    version = OTHER_EXPORT if second else EXPORT
+    assert read_latest(tmp_path)["version"] == version
+    assert read_version(tmp_path, version) == files
+    assert os.readlink(tmp_path / "current") == f"versions/{version}"
+    assert verify(tmp_path).exit_code == 0
+
+
+def test_publishing_has_a_fixed_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file is in place at the sync; then come manifest, pointer, latest.json, symlink."""
+    done: list[str] = []
+
+    def recording(name: str, work: Any) -> Any:
+        def recorded(*args: Any, **how: Any) -> Any:
+            names = [
+                path.name for path in tmp_path.iterdir() if path.name not in {".tilesync", "versions", "manifests"}
+            ]
+            done.append(f"{name} {sorted(names)}")
+            return work(*args, **how)
+
+        return recorded
+
+    with Simulator() as sim:
+        files = sim.offer_export()
+
+        def checked_sync(folder: Path) -> None:
+            assert read_version(tmp_path) == files
+            assert not (tmp_path / "manifests" / f"{EXPORT}.jsonl").exists()
+            sync_filesystem(folder)
+
+        monkeypatch.setattr(publication, "sync_filesystem", recording("barrier", checked_sync))
+        monkeypatch.setattr(publication, "replace_file_durably", recording("place", replace_file_durably))
+        monkeypatch.setattr(
+            LocalPublication, "_update_current_link", recording("relink", LocalPublication._update_current_link)
+        )
+        assert sim.mirror(tmp_path).exit_code == 0
+    assert done == [
+        "barrier []",
+        "place []",
+        "place ['tileset.json']",
+        "relink ['latest.json', 'tileset.json']",
+    ]

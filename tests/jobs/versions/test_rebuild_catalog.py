@@ -7,10 +7,8 @@ from pathlib import Path
 
 from tests.support.builders import export, glb, read_tree
 from tests.support.faults import blob_name, error_response, is_blob
-from tests.support.simulator import EXPORT, Simulator, read_latest, verify
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest, verify
 from tilesync.events import Notice, Warned
-
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 
 
 def delete_catalog(dest: Path) -> None:
@@ -67,20 +65,20 @@ def test_all_versions_are_rebuilt(tmp_path: Path) -> None:
     with Simulator() as sim:
         first = sim.offer_export()
         sim.mirror(tmp_path)
-        second = sim.offer_export(export(seed=2), export_id=OTHER)
+        second = sim.offer_export(export(seed=2), export_id=OTHER_EXPORT)
         sim.mirror(tmp_path)
         delete_catalog(tmp_path)
         sim.clear_requests()
         assert sim.mirror(tmp_path).exit_code == 0
         assert len(sim.requests) == 1
-        assert read_latest(tmp_path)["version"] == OTHER
+        assert read_latest(tmp_path)["version"] == OTHER_EXPORT
         third = {**second, "tiles/new.glb": glb(b"new")}
-        sim.regenerate(third, export_id=OTHER)
+        sim.regenerate(third, export_id=OTHER_EXPORT)
         delete_catalog(tmp_path)
         assert sim.mirror(tmp_path).exit_code == 0
     assert read_tree(tmp_path / "versions" / EXPORT) == first
-    assert read_tree(tmp_path / "versions" / OTHER) == second
-    assert read_tree(tmp_path / "versions" / f"{OTHER}-2") == third
+    assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == second
+    assert read_tree(tmp_path / "versions" / f"{OTHER_EXPORT}-2") == third
 
 
 def test_unfinished_version_is_reused(tmp_path: Path) -> None:
@@ -104,14 +102,14 @@ def test_unreadable_manifest_is_reported(tmp_path: Path) -> None:
     with Simulator() as sim:
         first = sim.offer_export()
         sim.mirror(tmp_path)
-        second = sim.offer_export(export(seed=2), export_id=OTHER)
+        second = sim.offer_export(export(seed=2), export_id=OTHER_EXPORT)
         delete_catalog(tmp_path)
         (tmp_path / "manifests" / f"{EXPORT}.jsonl").write_text("{}\n")
         run = sim.mirror(tmp_path)
     assert run.exit_code == 0
     assert len(run.events_of(Warned)) == 1
     assert read_tree(tmp_path / "versions" / EXPORT) == first
-    assert read_tree(tmp_path / "versions" / OTHER) == second
+    assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == second
 
 
 def test_damaged_catalog_has_a_hint(tmp_path: Path) -> None:

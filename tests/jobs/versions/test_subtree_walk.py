@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import resource
-import struct
 import tempfile
-import time
-import tracemalloc
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,100 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import samples
-from tests.support.builders import glb, read_tree, tileset
+from tests.support.builders import read_tree, tileset
 from tests.support.catalog_fixture import HOME, CatalogFixture
+from tests.support.subtrees import (
+    ALL,
+    CONTENTS,
+    GLB,
+    NONE,
+    SCHEMA,
+    SUBTREES,
+    implicit_tile,
+    implicit_tileset,
+    make_named_subtree,
+    make_subtree,
+    make_subtree_with_buffer,
+    make_subtree_with_children,
+)
 from tilesync.jobs.versions import subtree_walk as module
 from tilesync.jobs.versions.subtree_walk import SubtreeWalk
-from tilesync.model import Completeness, Diagnostic, Globs, Role
-
-ALL, NONE = {"constant": 1}, {"constant": 0}
-BOX = {"box": [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]}
-SUBTREES = "s/{level}/{x}/{y}.subtree"
-CONTENTS = "c/{level}/{x}/{y}.glb"
-GLB = glb(b"x")
-
-
-@pytest.fixture
-def fixture(tmp_path: Path) -> CatalogFixture:
-    return CatalogFixture(tmp_path)
-
-
-def implicit_tile(*, levels: int, subtrees: str, content: str, available: int = 9) -> dict[str, Any]:
-    subtree_json = {"subdivisionScheme": "QUADTREE", "subtreeLevels": levels, "availableLevels": available}
-    return {
-        "boundingVolume": BOX,
-        "geometricError": 1,
-        "content": {"uri": content},
-        "implicitTiling": {**subtree_json, "subtrees": {"uri": subtrees}},
-    }
-
-
-def implicit(
-    *more: dict[str, Any],
-    levels: int = 1,
-    available: int = 9,
-    subtrees: str = SUBTREES,
-    content: str = CONTENTS,
-    **also: Any,
-) -> bytes:
-    """Return a tileset whose children are implicit root tiles."""
-    tiles = [*more] or [implicit_tile(levels=levels, available=available, subtrees=subtrees, content=content)]
-    root = {"boundingVolume": BOX, "geometricError": 9, "refine": "ADD", "children": tiles}
-    return json.dumps({"asset": {"version": "1.1"}, "geometricError": 9, "root": root, **also}).encode()
-
-
-def subtree(*, content: dict[str, int] = ALL, children: dict[str, int] = NONE, **more: Any) -> bytes:
-    """Return a subtree whose tiles are all available."""
-    subtree_json = {"tileAvailability": ALL, "contentAvailability": [content], "childSubtreeAvailability": children}
-    return json.dumps({**subtree_json, **more}).encode()
-
-
-def make_binary_subtree(subtree_json: dict[str, Any], data: bytes = b"") -> bytes:
-    """Return a binary subtree with `data` in its buffer."""
-    text = json.dumps(subtree_json).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<4sIQQ", b"subt", 1, len(text), len(data)) + text + data
-
-
-def make_subtree_with_children(bits: int, *, content: dict[str, int] = ALL) -> bytes:
-    """Return a binary subtree of one level with some of its four children."""
-    subtree_json = {
-        "buffers": [{"byteLength": 8}],
-        "bufferViews": [{"buffer": 0, "byteOffset": 0, "byteLength": 1}],
-        "tileAvailability": ALL,
-        "contentAvailability": [content],
-        "childSubtreeAvailability": {"bitstream": 0},
-    }
-    return make_binary_subtree(subtree_json, bytes([bits]) + bytes(7))
-
-
-def make_subtree_with_buffer(uri: str) -> bytes:
-    """Return a subtree of one level whose child availability is in a separate file."""
-    views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
-    return subtree(children={"bitstream": 0}, buffers=[{"uri": uri, "byteLength": 1}], bufferViews=views)
-
-
-def make_named_subtree(*texts: str, levels: int = 1) -> bytes:
-    """Return a subtree without children whose contents have a CONTENT_URI, in property `u` of class `k`."""
-    offsets = [len("".join(texts[:row]).encode()) for row in range(len(texts) + 1)]
-    column, values = struct.pack(f"<{len(offsets)}I", *offsets), "".join(texts).encode()
-    data = column + values
-    views = [(0, len(column)), (len(column), len(values))]
-    subtree_json = {
-        "buffers": [{"byteLength": len(data)}],
-        "bufferViews": [{"buffer": 0, "byteOffset": start, "byteLength": size} for start, size in views],
-        "tileAvailability": ALL,
-        "contentAvailability": [ALL],
-        "childSubtreeAvailability": NONE,
-        "propertyTables": [{"class": "k", "count": len(texts), "properties": {"u": {"values": 1, "stringOffsets": 0}}}],
-        "contentMetadata": [0],
-    }
-    return make_binary_subtree(subtree_json, data + bytes(-len(data) % 8))
-
-
-SCHEMA = json.dumps(
-    {"id": "s", "classes": {"k": {"properties": {"u": {"type": "STRING", "semantic": "CONTENT_URI"}}}}}
-).encode()
+from tilesync.model import Completeness, Diagnostic, Role
 
 
 def advance_walk(fixture: CatalogFixture, **options: bool) -> set[str]:
@@ -126,10 +47,6 @@ def contents(fixture: CatalogFixture) -> set[str]:
         for source, target, role in fixture.all_references()
         if role == Role.CONTENT and source.endswith("subtree")
     }
-
-
-def problems(fixture: CatalogFixture) -> list[tuple[str, str]]:
-    return [(name, remark.problem) for name, remark in fixture.remarks()]
 
 
 # --- real tilesets ---------------------------------------------------------------------------------------------------
@@ -184,17 +101,17 @@ def make_two_tilesets() -> dict[str, bytes]:
     """
     return {
         "tileset.json": tileset("a/tileset.json", "b/tileset.json"),
-        "a/tileset.json": implicit(schemaUri="../schema.json"),
+        "a/tileset.json": implicit_tileset(schemaUri="../schema.json"),
         "a/s/0/0/0.subtree": make_named_subtree("named.glb"),
         "a/named.glb": GLB,
         "schema.json": SCHEMA,
-        "b/tileset.json": gzip.compress(implicit(), mtime=0),
+        "b/tileset.json": gzip.compress(implicit_tileset(), mtime=0),
         "b/s/0/0/0.subtree": make_subtree_with_children(0b0110, content=NONE),
         "b/s/1/1/0.subtree": make_subtree_with_buffer("../../../bits.bin"),
         "b/s/1/0/1.subtree": make_subtree_with_buffer("../../../bits.bin"),
         "b/bits.bin": b"\x01",
-        "b/s/2/2/0.subtree": gzip.compress(subtree(), mtime=0),
-        "b/s/2/0/2.subtree": subtree(content=NONE),
+        "b/s/2/2/0.subtree": gzip.compress(make_subtree(), mtime=0),
+        "b/s/2/0/2.subtree": make_subtree(content=NONE),
         "b/c/1/1/0.glb": GLB,
         "b/c/1/0/1.glb": GLB,
         "b/c/2/2/0.glb": GLB,
@@ -292,14 +209,14 @@ def test_two_roots_may_share_their_subtrees(fixture: CatalogFixture) -> None:
     roots = [implicit_tile(levels=1, subtrees=SUBTREES, content=f"{n}/{{level}}-{{x}}-{{y}}.glb") for n in "ab"]
     fixture.put_all(
         {
-            "tileset.json": implicit(*roots),
+            "tileset.json": implicit_tileset(*roots),
             "s/0/0/0.subtree": make_subtree_with_children(1),
-            "s/1/0/0.subtree": subtree(),
+            "s/1/0/0.subtree": make_subtree(),
         }
     )
     fixture.count_completeness()
     assert fixture.missing() == {"a/0-0-0.glb", "a/1-0-0.glb", "b/0-0-0.glb", "b/1-0-0.glb"}
-    assert problems(fixture) == []
+    assert fixture.problems() == []
 
 
 def test_case_insensitive_disk(fixture: CatalogFixture) -> None:
@@ -307,11 +224,11 @@ def test_case_insensitive_disk(fixture: CatalogFixture) -> None:
     fixture.catalog.set_case_insensitive(is_case_insensitive=True)
     fixture.put_all(
         {
-            "tileset.json": implicit(subtrees=f"S{SUBTREES}", content=f"C{CONTENTS[1:]}"),
+            "tileset.json": implicit_tileset(subtrees=f"S{SUBTREES}", content=f"C{CONTENTS[1:]}"),
             "SS/0/0/0.subtree": make_subtree_with_children(0b11),
         }
     )
-    fixture.put("SS/1/0/0.subtree", subtree(content=NONE))
+    fixture.put("SS/1/0/0.subtree", make_subtree(content=NONE))
     for spelled in ("Ss/0/0/0.subtree", "Ss/1/0/0.subtree"):  # such a disk has them under these names, too
         fixture.write(spelled, (fixture.root / "versions/e1" / spelled.replace("Ss", "SS")).read_bytes())
     assert fixture.count_completeness() == Completeness(referenced=5, missing=2)
@@ -324,7 +241,7 @@ def test_case_insensitive_disk(fixture: CatalogFixture) -> None:
 def test_walk_waits_for_the_schema(fixture: CatalogFixture) -> None:
     """Nothing is followed before the schema is stored, since it may rename contents."""
     fixture.put_all(
-        {"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
+        {"tileset.json": implicit_tileset(schemaUri="schema.json"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
     following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
     assert following.advance() == set()
@@ -337,7 +254,10 @@ def test_walk_waits_for_the_schema(fixture: CatalogFixture) -> None:
 def test_embedded_schema_counts_too(fixture: CatalogFixture) -> None:
     """An embedded schema renames contents like an external one."""
     fixture.put_all(
-        {"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": make_named_subtree("other.glb")}
+        {
+            "tileset.json": implicit_tileset(schema=json.loads(SCHEMA)),
+            "s/0/0/0.subtree": make_named_subtree("other.glb"),
+        }
     )
     advance_walk(fixture)
     assert contents(fixture) == {"other.glb"}
@@ -346,19 +266,22 @@ def test_embedded_schema_counts_too(fixture: CatalogFixture) -> None:
 def test_content_uris_give_a_warning_about_the_pointer(fixture: CatalogFixture) -> None:
     """The pointer cannot rebase names in subtrees, which are relative to their tileset."""
     fixture.put_all(
-        {"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": make_named_subtree("other.glb")}
+        {
+            "tileset.json": implicit_tileset(schema=json.loads(SCHEMA)),
+            "s/0/0/0.subtree": make_named_subtree("other.glb"),
+        }
     )
     advance_walk(fixture)
-    assert problems(fixture) == [("tileset.json", "pointer")]
-    fixture.put("tileset.json", implicit())
+    assert fixture.problems() == [("tileset.json", "pointer")]
+    fixture.put("tileset.json", implicit_tileset())
     advance_walk(fixture)
-    assert problems(fixture) == []
+    assert fixture.problems() == []
 
 
 def test_missing_schema_counts_as_empty(fixture: CatalogFixture) -> None:
     """In the end a missing schema is missing and the templates hold; if it arrives later, it takes effect."""
     fixture.put_all(
-        {"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
+        {"tileset.json": implicit_tileset(schemaUri="schema.json"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
     )
     assert fixture.count_completeness() == Completeness(referenced=4, missing=2)
     assert fixture.missing() == {"schema.json", "c/0/0/0.glb"}
@@ -368,7 +291,9 @@ def test_missing_schema_counts_as_empty(fixture: CatalogFixture) -> None:
 
 def test_broken_schema_counts_as_missing(fixture: CatalogFixture) -> None:
     """A schema that cannot be read is reported and counts as missing, until it is repaired."""
-    fixture.put_all({"tileset.json": implicit(schemaUri="schema"), "s/0/0/0.subtree": make_named_subtree("other.glb")})
+    fixture.put_all(
+        {"tileset.json": implicit_tileset(schemaUri="schema"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
+    )
     fixture.put_unread("schema", SCHEMA[:-1])
     fixture.put_all({"c/0/0/0.glb": GLB, "other.glb": GLB})
     assert fixture.count_completeness() == Completeness(referenced=5, missing=1, orphans=1)
@@ -384,7 +309,7 @@ def test_broken_schema_counts_as_missing(fixture: CatalogFixture) -> None:
 def test_subtree_waits_for_its_buffer(fixture: CatalogFixture) -> None:
     """A subtree waits for its buffer; in the end only the buffer is missing."""
     fixture.put_all(
-        {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin"), "c/0/0/0.glb": GLB}
+        {"tileset.json": implicit_tileset(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin"), "c/0/0/0.glb": GLB}
     )
     following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
     assert following.advance() == {"tileset.json"}
@@ -399,7 +324,7 @@ def test_subtree_waits_for_its_buffer(fixture: CatalogFixture) -> None:
 def test_repaired_buffer_is_read_again(fixture: CatalogFixture) -> None:
     """A subtree with a broken buffer counts as missing only until the buffer is repaired."""
     fixture.put_all(
-        {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin"), "c/0/0/0.glb": GLB}
+        {"tileset.json": implicit_tileset(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin"), "c/0/0/0.glb": GLB}
     )
     fixture.put("s/0/0/b.bin", b"")
     assert fixture.count_completeness().missing == 1
@@ -411,7 +336,7 @@ def test_repaired_buffer_is_read_again(fixture: CatalogFixture) -> None:
 def test_buffer_in_another_container_is_unreadable(fixture: CatalogFixture) -> None:
     """A subtree whose buffer is in another container is unreadable."""
     fixture.put_all(
-        {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("https://elsewhere.org/b.bin")}
+        {"tileset.json": implicit_tileset(), "s/0/0/0.subtree": make_subtree_with_buffer("https://elsewhere.org/b.bin")}
     )
     found = fixture.count_completeness()
     assert (found.missing, found.unfollowed) == (1, 1)
@@ -421,7 +346,7 @@ def test_buffer_in_another_container_is_unreadable(fixture: CatalogFixture) -> N
 def test_names_of_buffers_are_shown_safely(fixture: CatalogFixture) -> None:
     """Messages show names from a subtree without control characters and secrets."""
     fixture.put_all(
-        {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("\ud800\n\x1b.bin?sig=SECRET")}
+        {"tileset.json": implicit_tileset(), "s/0/0/0.subtree": make_subtree_with_buffer("\ud800\n\x1b.bin?sig=SECRET")}
     )
     assert fixture.count_completeness().missing == 2
     assert fixture.missing() == {
@@ -436,7 +361,7 @@ def test_subtree_size_is_limited(fixture: CatalogFixture, monkeypatch: pytest.Mo
     subtree_json = make_subtree_with_buffer("b.bin")
     monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", len(subtree_json) - 1 + most)
     fixture.put_all(
-        {"tileset.json": implicit(), "s/0/0/0.subtree": subtree_json, "c/0/0/0.glb": GLB, "s/0/0/b.bin": b"\0"}
+        {"tileset.json": implicit_tileset(), "s/0/0/0.subtree": subtree_json, "c/0/0/0.glb": GLB, "s/0/0/b.bin": b"\0"}
     )
     assert fixture.count_completeness().missing == 1 - most
     fixture.put("s/0/0/b.bin", bytes(len(subtree_json) + most))
@@ -448,12 +373,12 @@ def test_total_buffer_size_is_limited(fixture: CatalogFixture, monkeypatch: pyte
     buffers = [{"uri": f"{number}.bin", "byteLength": 1} for number in range(3)]
     views = [{"buffer": number, "byteOffset": 0, "byteLength": 1} for number in range(3)]
     tiles, content, children = ({"bitstream": number} for number in range(3))
-    subtree_json = subtree(
+    subtree_json = make_subtree(
         content=content, children=children, tileAvailability=tiles, buffers=buffers, bufferViews=views
     )
     files = {f"s/0/0/{number}.bin": b"\1" + bytes(599) for number in range(3)}
-    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": subtree_json, "c/0/0/0.glb": GLB, **files})
-    fixture.put("s/1/0/0.subtree", subtree(content=NONE))
+    fixture.put_all({"tileset.json": implicit_tileset(), "s/0/0/0.subtree": subtree_json, "c/0/0/0.glb": GLB, **files})
+    fixture.put("s/1/0/0.subtree", make_subtree(content=NONE))
     assert len(subtree_json) < 1799
     monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", 1800)
     assert fixture.count_completeness() == Completeness(referenced=7)
@@ -465,209 +390,27 @@ def test_total_buffer_size_is_limited(fixture: CatalogFixture, monkeypatch: pyte
 # --- limits and errors -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "not a readable subtree"),
-        (b"garbage", "not a readable subtree"),
-        (subtree()[:-9], "not a readable subtree"),
-        (make_subtree_with_children(1)[:-1], "cut off"),
-        (make_subtree_with_children(1)[:20], "cut off"),
-        (gzip.compress(subtree(), mtime=0)[:-5], "gzip"),
-        (b"{}", "tileAvailability"),
-        (b"[" * 100_000, "not a readable subtree"),
-    ],
-)
-def test_unreadable_subtree_counts_as_missing(fixture: CatalogFixture, data: bytes, reason: str) -> None:
-    """An unreadable subtree is one missing file, with the reason, until it is repaired."""
-    fixture.put_all({"tileset.json": implicit(), "c/0/0/0.glb": GLB})
-    fixture.put_unread("s/0/0/0.subtree", data)
-    assert fixture.count_completeness() == Completeness(referenced=3, missing=1, orphans=1)
-    ((sentence, asker, role),) = fixture.catalog.references.list_missing(fixture.version)
-    assert (asker, role) == ("s/0/0/0.subtree", "")
-    assert sentence.startswith("s/0/0/0.subtree: ")
-    assert reason in sentence
-    fixture.put("s/0/0/0.subtree", subtree())
-    assert fixture.count_completeness() == Completeness(referenced=3)
-
-
-def test_subtree_with_too_many_tiles_is_unreadable(fixture: CatalogFixture) -> None:
-    """2^40 tiles are refused at once."""
-    fixture.put_all({"tileset.json": implicit(levels=21), "s/0/0/0.subtree": subtree()})
-    started = time.perf_counter()
-    assert fixture.count_completeness().missing == 1
-    assert time.perf_counter() - started < 2
-    assert "1466015503701 tiles" in fixture.missing().pop()
-
-
-def test_deleted_subtree_counts_as_missing(fixture: CatalogFixture) -> None:
-    """A subtree that someone deleted counts as missing, and does not end the run."""
-    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": subtree()})
-    (fixture.root / "versions/e1/s/0/0/0.subtree").unlink()
-    assert fixture.count_completeness().missing == 1
-
-
-def test_invalid_content_uri_is_unreadable(fixture: CatalogFixture) -> None:
-    """A CONTENT_URI that is not UTF-8 makes the subtree unreadable, even if others were read before."""
-    broken = make_named_subtree("a.glb", "ä", levels=2).replace("ä".encode(), b"\xc3\x28")
-    fixture.put_all({"tileset.json": implicit(levels=2, schema=json.loads(SCHEMA)), "s/0/0/0.subtree": broken})
-    assert fixture.count_completeness().missing == 1
-    assert "CONTENT_URI" in fixture.missing().pop()
-
-
-def test_template_without_variables_ends(fixture: CatalogFixture) -> None:
-    """A template with one name for all tiles is reported; its file is followed for each available tile."""
-    fixture.put_all(
-        {"tileset.json": implicit(subtrees="one.subtree", available=3), "one.subtree": subtree(children=ALL)}
-    )
-    fixture.put("c/0/0/0.glb", GLB)
-    assert fixture.count_completeness() == Completeness(referenced=2 + 21, missing=20)
-    assert {name for name in fixture.missing() if name.startswith("c/2/")} == {
-        f"c/2/{x}/{y}.glb" for x in range(4) for y in range(4)
-    }
-    assert set(problems(fixture)) == {
-        ("one.subtree", "cycle"), ("one.subtree", "availability"), ("tileset.json", "template")
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("template", "cells"),
-    [("{level}.subtree", 1 + 4 + 16), ("{x}.subtree", 1 + 4 + 12 + 24), ("s/{x}/{y}", 1 + 2 + 3 + 3)],
-)
-def test_a_subtree_is_followed_for_each_tile_that_it_serves(fixture: CatalogFixture, template: str, cells: int) -> None:
-    """If a template lacks a variable, the contents of each tile reached through it are found."""
-    fixture.put("tileset.json", implicit(subtrees=template, available=4))
-    for number in range(3):
-        fixture.put(template.format(level=number, x=number, y=0), subtree(children=ALL))
-    fixture.count_completeness()
-    assert ("tileset.json", "template") in problems(fixture)
-    assert len([name for name in fixture.missing() if name.startswith("c/")]) == cells
-
-
-def test_octree_template_without_z(fixture: CatalogFixture) -> None:
-    """Tiles above one another share a subtree, and each gets its own contents."""
-    tile = implicit_tile(levels=1, subtrees="s/{level}/{x}/{y}", content="c/{level}/{x}/{y}/{z}", available=2)
-    tile["implicitTiling"]["subdivisionScheme"] = "OCTREE"
-    fixture.put_all({"tileset.json": implicit(tile), "s/0/0/0": subtree(children=ALL)})
-    fixture.put_all({f"s/1/{x}/{y}": subtree() for x in (0, 1) for y in (0, 1)})
-    assert fixture.count_completeness() == Completeness(referenced=2 + 4 + 9, missing=9)
-    assert "c/1/1/1/1" in fixture.missing()
-
-
-def test_subtree_for_too_many_tiles_is_unreadable(fixture: CatalogFixture) -> None:
-    """A tree of 30 levels in a few bytes is reported as not fully known, and the walk ends."""
-    fixture.put_all({"tileset.json": implicit(subtrees="{x}.subtree", content="c", available=30), "c": GLB})
-    fixture.put_all({f"{x}.subtree": subtree(children=ALL) for x in range(2)})
-    started = time.process_time()
-    assert fixture.count_completeness().missing > 1
-    assert time.process_time() - started < 15
-    assert any("serves too many tiles" in name for name in fixture.missing())
-
-
-@pytest.mark.parametrize("children", [NONE, ALL])
-def test_absent_announced_files_end_the_walk(fixture: CatalogFixture, children: dict[str, int]) -> None:
-    """Half a kilobyte that announces a million files is followed only until it is clear that they are absent."""
-    fixture.put("tileset.json", implicit(levels=10, available=20))
-    fixture.put("s/0/0/0.subtree", subtree(children=children))
-    tracemalloc.start()
-    started = time.perf_counter()
-    found = fixture.count_completeness()
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert module.FIRST_CHECKPOINT_FILES <= found.missing < 2 * module.FIRST_CHECKPOINT_FILES
-    assert any("not followed further" in name for name in fixture.missing())
-    assert (most < 60 << 20, time.perf_counter() - started < 30) == (True, True)
-
-
-def test_excluded_files_do_not_end_the_walk(fixture: CatalogFixture) -> None:
-    """Contents that the globs exclude are not checked, so they do not end the walk."""
-    fixture.version = replace(fixture.version, globs=Globs(exclude=("c/**",)))
-    fixture.put("tileset.json", implicit(levels=8, available=8))
-    fixture.put("s/0/0/0.subtree", subtree())
-    assert fixture.count_completeness() == Completeness(referenced=2 + 21_845)
-
-
-def test_walk_pauses_until_announced_files_are_there(fixture: CatalogFixture) -> None:
-    """Of many contents the first are announced, the others once those are there: a walk finds all."""
-    fixture.put("tileset.json", implicit(levels=8, available=8))
-    fixture.put("s/0/0/0.subtree", subtree())
-    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
-    assert following.advance() == {"tileset.json", "s/0/0/0.subtree"}
-    first = len(fixture.references_from("s/0/0/0.subtree"))
-    assert module.FIRST_CHECKPOINT_FILES <= first < 21_845
-    assert following.advance() == set()
-    for name in fixture.references_from("s/0/0/0.subtree"):
-        fixture.put_unread(name, GLB)
-    assert following.advance(is_final=True) == {"s/0/0/0.subtree"}
-    assert len(fixture.references_from("s/0/0/0.subtree")) == 21_845
-
-
-def test_children_of_one_name_cost_little(fixture: CatalogFixture) -> None:
-    """A quarter million children with one name are one file, referenced once."""
-    fixture.put("tileset.json", implicit(levels=9, available=40, subtrees="{level}.subtree"))
-    fixture.put_all({"0.subtree": subtree(content=NONE, children=ALL), "9.subtree": subtree(content=NONE)})
-    started = time.perf_counter()
-    assert fixture.count_completeness() == Completeness(referenced=3)
-    assert time.perf_counter() - started < 20
-
-
-def test_subtree_with_too_many_children_is_unreadable(fixture: CatalogFixture) -> None:
-    """A few bytes that announce 2^24 children are refused fast, with little memory and no references."""
-    fixture.put("tileset.json", implicit(levels=12, available=40))
-    fixture.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
-    started = time.perf_counter()
-    assert fixture.count_completeness() == Completeness(referenced=3, missing=1)
-    assert time.perf_counter() - started < 10
-    assert fixture.missing() == {"s/0/0/0.subtree: it announces more than 1,048,576 child subtrees"}
-    assert len(fixture.all_references()) == 1
-
-
-@pytest.mark.parametrize(("key", "number"), [("MAX_CHILD_SUBTREES", 16), ("MAX_CONTENTS_PER_SUBTREE", 5)])
-def test_limits_are_exact(fixture: CatalogFixture, monkeypatch: pytest.MonkeyPatch, key: str, number: int) -> None:
-    """As many children and contents as the limit are followed, and one more is too many."""
-    fixture.put_all({"tileset.json": implicit(levels=2), "s/0/0/0.subtree": subtree(children=ALL)})
-    monkeypatch.setattr(module, key, number)
-    assert fixture.count_completeness() == Completeness(referenced=2 + 16 + 5, missing=16 + 5)
-    monkeypatch.setattr(module, key, number - 1)
-    assert fixture.count_completeness() == Completeness(referenced=3, missing=1)
-
-
-def test_missing_children_cost_little(fixture: CatalogFixture) -> None:
-    """Many missing children take little memory and time, also when the walk advances again."""
-    fixture.put("tileset.json", implicit(levels=6))
-    fixture.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
-    following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
-    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    following.advance()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
-    tracemalloc.start()
-    for _ in range(10):
-        assert following.advance() == set()
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert most < 10 << 20
-    assert time.perf_counter() - started < 20
-    fixture.put("s/6/63/63.subtree", subtree())
-    assert following.advance() == {"s/6/63/63.subtree"}
-
-
 # --- diagnostics -----------------------------------------------------------------------------------------------------
 
 
 def test_available_levels_do_not_end_the_walk(fixture: CatalogFixture) -> None:
     """Subtrees below the available levels are followed, as viewers do, and reported."""
     fixture.put_all(
-        {"tileset.json": implicit(available=1), "s/0/0/0.subtree": make_subtree_with_children(1), "c/0/0/0.glb": GLB}
+        {
+            "tileset.json": implicit_tileset(available=1),
+            "s/0/0/0.subtree": make_subtree_with_children(1),
+            "c/0/0/0.glb": GLB,
+        }
     )
-    fixture.put_all({"s/1/0/0.subtree": subtree(), "c/1/0/0.glb": GLB})
+    fixture.put_all({"s/1/0/0.subtree": make_subtree(), "c/1/0/0.glb": GLB})
     assert fixture.count_completeness() == Completeness(referenced=5)
-    assert problems(fixture) == [("s/0/0/0.subtree", "availability"), ("s/1/0/0.subtree", "availability")]
+    assert fixture.problems() == [("s/0/0/0.subtree", "availability"), ("s/1/0/0.subtree", "availability")]
 
 
 def test_wrong_availability_is_reported(fixture: CatalogFixture) -> None:
     """An invalid availability is reported with its file, and is no error."""
-    wrong = subtree(tileAvailability={"constant": 1, "availableCount": 7})
-    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": wrong, "c/0/0/0.glb": GLB})
+    wrong = make_subtree(tileAvailability={"constant": 1, "availableCount": 7})
+    fixture.put_all({"tileset.json": implicit_tileset(), "s/0/0/0.subtree": wrong, "c/0/0/0.glb": GLB})
     assert fixture.count_completeness() == Completeness(referenced=3)
     sentence = "availableCount of tileAvailability is 7, 1 are available"
     assert fixture.remarks() == [("s/0/0/0.subtree", Diagnostic("availability", sentence))]
@@ -691,8 +434,8 @@ def test_template_targets(fixture: CatalogFixture, template: str, found: Complet
 
     External targets are not followed, unsafe ones are missing, and archives are not walked.
     """
-    fixture.put_all({"tileset.json": implicit(subtrees=template)})
-    fixture.put_all({"s/0/0/0.subtree": subtree(), "a.3tz": b"PK\x03\x04"})
+    fixture.put_all({"tileset.json": implicit_tileset(subtrees=template)})
+    fixture.put_all({"s/0/0/0.subtree": make_subtree(), "a.3tz": b"PK\x03\x04"})
     settled = fixture.count_completeness()
     assert (settled.referenced, settled.missing) == (found.referenced, found.missing)
     assert settled.unfollowed == found.unfollowed
@@ -701,7 +444,9 @@ def test_template_targets(fixture: CatalogFixture, template: str, found: Complet
 def test_templates_are_resolved_again(fixture: CatalogFixture) -> None:
     """A template with an absolute URI is followed once the address of the container is known."""
     known, fixture.version = fixture.version, replace(fixture.version, container_url="")
-    fixture.put_all({"tileset.json": implicit(subtrees=f"{HOME}/{SUBTREES}"), "s/0/0/0.subtree": subtree(content=NONE)})
+    fixture.put_all(
+        {"tileset.json": implicit_tileset(subtrees=f"{HOME}/{SUBTREES}"), "s/0/0/0.subtree": make_subtree(content=NONE)}
+    )
     assert fixture.count_completeness() == Completeness(referenced=1, orphans=1, unfollowed=1)
     fixture.version = known
     assert fixture.count_completeness() == Completeness(referenced=2, unfollowed=1)
@@ -709,9 +454,11 @@ def test_templates_are_resolved_again(fixture: CatalogFixture) -> None:
 
 def test_changed_templates_replace_references(fixture: CatalogFixture) -> None:
     """If the templates of a tileset change, its unchanged subtrees refer to the new names only."""
-    fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_children(0), "c/0/0/0.glb": GLB})
+    fixture.put_all(
+        {"tileset.json": implicit_tileset(), "s/0/0/0.subtree": make_subtree_with_children(0), "c/0/0/0.glb": GLB}
+    )
     assert fixture.count_completeness() == Completeness(referenced=3)
-    fixture.put_all({"tileset.json": implicit(content="d/{level}/{x}/{y}.glb"), "d/0/0/0.glb": GLB})
+    fixture.put_all({"tileset.json": implicit_tileset(content="d/{level}/{x}/{y}.glb"), "d/0/0/0.glb": GLB})
     assert fixture.count_completeness() == Completeness(referenced=3, orphans=1)
     assert contents(fixture) == {"d/0/0/0.glb"}
 
@@ -719,12 +466,16 @@ def test_changed_templates_replace_references(fixture: CatalogFixture) -> None:
 def test_own_references_of_a_subtree_stay(fixture: CatalogFixture) -> None:
     """A new walk clears references of earlier walks, never those read from the file itself."""
     fixture.put_all(
-        {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin?x=1"), "s/0/0/b.bin": b"\0"}
+        {
+            "tileset.json": implicit_tileset(),
+            "s/0/0/0.subtree": make_subtree_with_buffer("b.bin?x=1"),
+            "s/0/0/b.bin": b"\0",
+        }
     )
     fixture.put("c/0/0/0.glb", GLB)
     for _ in range(3):
         assert fixture.count_completeness() == Completeness(referenced=4)
-        assert problems(fixture) == [("s/0/0/0.subtree", "query")]
+        assert fixture.problems() == [("s/0/0/0.subtree", "query")]
 
 
 def test_many_contents_are_saved_in_parts(fixture: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -738,7 +489,7 @@ def test_many_contents_are_saved_in_parts(fixture: CatalogFixture, monkeypatch: 
         original_add(version, source, content, **options)
 
     monkeypatch.setattr(fixture.catalog.references, "add", counting_add)
-    fixture.put_all({"tileset.json": implicit(levels=3), "s/0/0/0.subtree": subtree(children=ALL)})
+    fixture.put_all({"tileset.json": implicit_tileset(levels=3), "s/0/0/0.subtree": make_subtree(children=ALL)})
     advance_walk(fixture)
     assert max(portions) == 7
     assert fixture.references_from("s/0/0/0.subtree") == fill_names(CONTENTS, range(3))

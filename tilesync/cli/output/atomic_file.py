@@ -58,8 +58,8 @@ def open_to_append(path: str | os.PathLike[str], *, create: bool = False) -> int
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:
-    """Check that `replace_file` can write a path, without changing it. Raises the OSError that it would raise, as far
-    as this shows in advance. A FIFO passes, even without a reader yet.
+    """Check that `replace_file` can write a path, without changing it. Raises the OSError that it would raise, if
+    that can be known in advance. A FIFO passes, even without a reader yet.
     """
     with suppress(FileNotFoundError):
         found = os.stat(path)

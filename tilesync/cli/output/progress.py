@@ -1,4 +1,4 @@
-"""Progress display: a bar on a terminal, a line a minute elsewhere."""
+"""Progress display: a bar on a terminal, one line per minute elsewhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LINE_INTERVAL_S = 60.0
 
 
 class ProgressDisplay:
-    """Progress of a run on stderr: a bar (`bar`), a line a minute (`lines`), or nothing."""
+    """Progress of a run on stderr: a bar (`bar`), one line per minute (`lines`), or nothing."""
 
     def __init__(self, stats: RunStats, *, bar: bool, lines: bool) -> None:
         self._stats = stats

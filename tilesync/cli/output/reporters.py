@@ -41,7 +41,7 @@ from tilesync.events import (
 )
 
 _MIN_NAME_CHARS = 24
-"""Characters of a name that a plan shows at least, on any terminal."""
+"""Minimum characters of a file name that a plan shows, even in a narrow terminal."""
 
 MAX_LISTED_FAILURES = 20
 """Failures and findings that are printed one by one; the report has all of them."""

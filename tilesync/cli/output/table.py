@@ -10,7 +10,7 @@ from tilesync.cli.params import replace_control_characters
 COLUMN_GAP = "  "
 CONTINUATION_INDENT = "    "
 _MIN_TEXT_CHARS = 12
-"""Characters of a free text that are shown at least."""
+"""Minimum characters of a free text that are shown."""
 
 
 def format_table(

@@ -25,7 +25,7 @@ from tilesync.protocols import Clock, Destination, ExportsResolver, StoredFiles
 from tilesync.runtime.threads import run_in_thread
 
 FATAL_ERRORS = (DiskFull, InvalidRequest, UsageError)
-"""Errors that the next export would meet as well."""
+"""Errors that would occur for the next export too."""
 
 
 class AllExportsMirror:

@@ -32,12 +32,12 @@ from tilesync.protocols import Destination, Source, SourceResolver
 from tilesync.runtime.threads import run_in_thread
 
 MAX_REPLANS = 2
-"""Times that a run lists and plans again because the export changed during the run."""
+"""Maximum times that a run lists and plans again because the export changed during the run."""
 
 ROWS_PER_QUERY = 2000
 
 MIN_BYTES_FOR_WORKERS = 50_000_000
-"""Size of a first export, as the service states it, from which starting the workers pays off."""
+"""Minimum size of a first export, as the service states it, for which the workers are started before the listing."""
 
 
 class MirrorJob:

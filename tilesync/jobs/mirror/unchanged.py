@@ -1,4 +1,4 @@
-"""Unchanged check: compare a container with a stored version, by its listing or with one request a file."""
+"""Unchanged check: compare a container with a stored version, by its listing or with one request per file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def has_same_files(
 async def find_first_changed(source: Source, read_batch: ReadStoredBatch, run: RunContext) -> str | None:
     """Return the name of the first stored file that changed in the container; None if all are unchanged.
 
-    One request a file, conditional on its ETag. Raises the RunErrors of the source.
+    Sends one request per file, conditional on its ETag. Raises the RunErrors of the source.
     """
     retrying = Retrying(run)
 

@@ -123,5 +123,5 @@ class ConcurrencyLimiter:
             self._adaptive.back_off(self._clock.monotonic())
 
     def _is_saturated(self) -> bool:
-        """Return whether the limit is what holds transfers back: rates of times with little work say nothing."""
+        """Return whether the limit holds transfers back. If not, there is too little work to learn from the rate."""
         return bool(self._waiters) or 2 * self.active >= self.limit or not self.active

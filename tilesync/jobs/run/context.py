@@ -17,7 +17,7 @@ class RunContext:
 
     `retry_for`: time to retry a failing blob. `reports_every_file`: emit an event for each file.
     `workers`: worker processes, for runs with many files. `allows_server_copy`: the store may copy blobs from their
-    source itself. `windows_names` collects file names that Windows cannot hold.
+    source itself. `windows_names` collects file names that Windows cannot store.
     """
 
     clock: Clock

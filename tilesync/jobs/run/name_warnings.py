@@ -1,4 +1,4 @@
-"""Warn once per run about file names that this destination can hold and Windows cannot: their count, and examples."""
+"""Warn once per run about file names that this destination can store but Windows cannot."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MAX_NAMES_SHOWN = 3
 
 
 class WindowsNameWarner:
-    """Collects the names that Windows cannot hold. Threads may call `check` at once, each with other names."""
+    """Collects the names that Windows cannot store. Several threads may call `check` at the same time."""
 
     def __init__(self) -> None:
         self._found: dict[str, None] = {}
         self._has_warned = False
 
     def check(self, names: Sequence[str]) -> None:
-        """Remember those names that Windows cannot hold."""
+        """Remember the names that Windows cannot store."""
         if not self._has_warned:
             self._found.update(dict.fromkeys(find_windows_unsafe(names)))
 
@@ -30,7 +30,7 @@ class WindowsNameWarner:
             return
         self._has_warned, examples, count = True, list(self._found)[:MAX_NAMES_SHOWN], len(self._found)
         shown = ", ".join([*map(quote_name, examples), *(["…"] if count > MAX_NAMES_SHOWN else [])])
-        what = f"{format_count(count, 'name')} that Windows cannot hold: {shown}"
+        what = f"{format_count(count, 'name')} that Windows cannot store: {shown}"
         observe(
             Warned(
                 f"{what}; they are stored here, but a copy to Windows would lose them ({make_exclude_hint(examples)})"

@@ -16,8 +16,9 @@ T = TypeVar("T")
 class Retrying:
     """Retries of all transfers of one run.
 
-    If one blob keeps failing while others arrive, the blob is at fault (BlobUnreachable); otherwise the storage is
-    (Unavailable). If no other blob is failing, the blob is at fault too, but not for two blobs in a row.
+    If one blob keeps failing while others arrive, or while no other blob is failing, the blob is at fault
+    (BlobUnreachable). Otherwise the storage is (Unavailable). If a second blob fails alone before any other arrives,
+    the storage is at fault too.
     """
 
     def __init__(self, run: RunContext) -> None:

@@ -62,7 +62,7 @@ class ResultBuffer:
         self._run.stats.listed -= 1
 
     async def flush(self) -> RecordedResults:
-        """Write all results to the catalog, in one call to a thread, which a cancellation awaits."""
+        """Write all results to the catalog, in one call to a thread: a cancellation waits until it ends."""
         (done, self._results), (missing, self._missing) = (self._results, []), (self._missing, [])
         if done or missing:
             new = await run_in_thread(self._record, done, missing)
@@ -78,6 +78,6 @@ class ResultBuffer:
 
 
 def _may_expand(result: FileResult) -> bool:
-    """Return whether a subtree may be followed now: it has arrived, or a file that it needs may have."""
+    """Return whether a file may allow to follow a subtree: it may be a subtree, its tileset, schema or buffer."""
     content = result.content
     return content.has_implicit_tiling or content.kind in {Kind.SUBTREE, Kind.SCHEMA, Kind.NONE}

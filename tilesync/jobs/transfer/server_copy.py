@@ -14,7 +14,7 @@ from tilesync.protocols import Files, Source
 from tilesync.tiles.header import PROBE_BYTES, read_header
 
 MAX_FAILED_COPIES = 3
-"""Blobs that the store may refuse before its first success: after them no copy is tried."""
+"""Maximum blobs that the store may refuse before its first success; after that, no more copies are tried."""
 
 
 class ServerSideCopy:

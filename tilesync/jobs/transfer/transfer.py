@@ -26,18 +26,18 @@ from tilesync.runtime.task_groups import first_error
 from tilesync.runtime.threads import run_in_thread
 
 FLUSH_INTERVAL_S = 0.25
-"""Seconds between two writes to the catalog: as much as a crash can lose."""
+"""Seconds between two writes to the catalog: a crash loses at most so much."""
 
 BLOBS_PER_QUERY = 512
 
 MIN_BLOBS_FOR_WORKERS = 256
-"""Small blobs to fetch from which starting the worker processes pays off."""
+"""Minimum small blobs to fetch for which the worker processes are started."""
 
 MAX_BUFFERED_TRANSFERS = 32
 """Maximum concurrent downloads that are buffered in memory, if the number of transfers is fixed."""
 
 MAX_QUEUED_WHILE_STARTING = 64
-"""Small blobs on the default path while the workers start: more of them would be faster with the workers."""
+"""Maximum small blobs on the default path while the workers start. More are left for the workers, which are faster."""
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Transfer:
         for empty in (False, True):
             after = 0
             while True:
-                complete = work_signal.complete  # read before the query: what is listed after it must be seen
+                complete = work_signal.complete  # read before the query, which may miss files that are listed after it
                 work_signal.available.clear()
                 batch = await run_in_thread(
                     self._catalog.list_wanted, self._version, after, limit=BLOBS_PER_QUERY, empty=empty
@@ -198,7 +198,7 @@ class Transfer:
 
     async def _finish_workers(self, worker_lane: asyncio.Task[None]) -> None:
         await self._worker_lane.finish()
-        await worker_lane  # it returns blobs that did not arrive to the queue
+        await worker_lane  # it puts blobs that failed there back into the queue
         for _ in range(self._run.limiter.max_limit):
             await self._queue.put(None)
 
@@ -292,7 +292,7 @@ class Transfer:
             await self._flush()
 
     async def _flush(self) -> None:
-        """Record finished files, and want what they reference."""
+        """Record finished files, and in a walk also the files that they reference as wanted."""
         recorded = await self._results.flush()
         self._can_expand = self._can_expand or recorded.may_expand
         self._in_flight -= recorded.written

@@ -14,8 +14,8 @@ from tilesync.protocols import Source, Workers
 BLOBS_PER_BATCH = 16
 """Blobs that one request to a worker fetches."""
 
-BATCHES_PER_SLOT = 2
-"""Blobs queued at the workers for each transfer slot: the workers never run out of work."""
+QUEUED_BLOBS_PER_SLOT = 2
+"""Blobs sent to the workers for each transfer slot: with a second one waiting, a worker never runs out of work."""
 
 COOLDOWN_S = 1.0
 """Seconds without worker batches after a blob failed there: the default path finds out the reason."""
@@ -51,13 +51,13 @@ class WorkerLane:
         if self._workers is not None and self._workers.start_requested:
             self._start_requested.set()
         self._is_ready = self._is_finished = False
-        self._batch_slots = run.limiter.max_limit * BATCHES_PER_SLOT // BLOBS_PER_BATCH
-        self._batches: asyncio.Queue[list[tuple[int, Blob]] | None] = asyncio.Queue(maxsize=self._batch_slots)
+        self._max_batches = run.limiter.max_limit * QUEUED_BLOBS_PER_SLOT // BLOBS_PER_BATCH
+        self._batches: asyncio.Queue[list[tuple[int, Blob]] | None] = asyncio.Queue(maxsize=self._max_batches)
 
     @property
     def is_starting(self) -> bool:
         """Return whether the workers are starting."""
-        is_possible = self._workers is not None and self._batch_slots > 0
+        is_possible = self._workers is not None and self._max_batches > 0
         return is_possible and self._start_requested.is_set() and not self._is_ready and not self._is_finished
 
     def can_carry(self, blob: Blob) -> bool:
@@ -85,7 +85,7 @@ class WorkerLane:
     async def run(self) -> None:
         """Return when every queued blob was fetched or returned, and `finish` was called."""
         workers = self._workers
-        if workers is None or not self._batch_slots:
+        if workers is None or not self._max_batches:
             return
         await self._start_requested.wait()
         if not self._is_finished:
@@ -95,11 +95,11 @@ class WorkerLane:
         self._is_ready = True
         self._on_ready()
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._batch_slots):
+            for _ in range(self._max_batches):
                 group.create_task(self._run_batches(workers))
 
     async def _wait_until_started(self, workers: Workers) -> None:
-        """Return when the workers are ready, or nothing more is queued: a hanging start must not delay the end."""
+        """Wait until the workers are ready, or the queue has ended: a start that hangs must not delay the end."""
         waits = [asyncio.create_task(workers.start()), asyncio.create_task(self._finish_event.wait())]
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -118,12 +118,12 @@ class WorkerLane:
         self._start_requested.set()
         self._finish_event.set()
         await self.flush()
-        for _ in range(self._batch_slots if self._is_ready else 0):
+        for _ in range(self._max_batches if self._is_ready else 0):
             await self._batches.put(None)
 
     async def _run_batches(self, workers: Workers) -> None:
         while (batch := await self._batches.get()) is not None:
-            slots = len(batch) if self._run.limiter.is_fixed else len(batch) // BATCHES_PER_SLOT
+            slots = len(batch) if self._run.limiter.is_fixed else len(batch) // QUEUED_BLOBS_PER_SLOT
             async with self._run.limiter.slot(slots):
                 worker_source, limit = await self._source.worker_source(), self._run.limiter.limit
                 try:

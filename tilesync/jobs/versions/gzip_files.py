@@ -52,8 +52,8 @@ class GzipFileCounter:
     def count_gzip(self, files: StoredFiles, version: Version) -> tuple[int, list[str]]:
         """Return the number of gzip files and their suffixes, sorted.
 
-        If a sample of a suffix is gzip, the files count that the container states as gzip; if it states none, all files
-        of that suffix. Raises DestinationError.
+        A suffix counts only if one of its samples is gzip: then its files that the container states as gzip are
+        counted, or all its files if the container states none. Raises DestinationError.
         """
         count, suffixes = 0, list[str]()
         for suffix, sample in sorted(self._samples.items(), key=lambda item: -item[1].count)[:MAX_SAMPLED_KINDS]:

@@ -88,7 +88,7 @@ def _list_finished(publication: ReadOnlyPublication, observe: Observer) -> Itera
 
 
 def classify_export(export: Export, versions: Sequence[ListedVersion]) -> str:
-    """Return how an export is held: the best key of _STATE_PHRASES that is true; empty if it is not held."""
+    """Return how an export is held: the first key of _STATE_PHRASES that applies; empty if it is not held."""
     found = [each for each in versions if each.version.export == export.id]
     up_to_date = [each for each in found if each.version.modified == export.modified or not each.version.modified]
     states = {"partly" if each.state == "held" and each.version.globs else each.state for each in up_to_date}

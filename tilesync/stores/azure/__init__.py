@@ -8,5 +8,5 @@ credentials     storage account keys, connection strings, Entra; SAS links, new 
 direct_put      upload small blobs from worker processes
 errors          responses of the service to our errors
 lease           the lock of a destination: a blob lease
-sas_link        a SAS link that renews itself
+sas_link        SAS links to a destination that renew themselves
 """

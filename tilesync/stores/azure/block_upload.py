@@ -16,17 +16,17 @@ from tilesync.model.storage import ObjectHeaders, ObjectInfo
 from tilesync.runtime.threads import run_in_thread
 
 BLOCK_BYTES: Final = 1 << 22
-"""Bytes of a block, at least. Source: "Scalability and performance targets for Blob storage"."""
+"""Minimum bytes of a block. Source: "Scalability and performance targets for Blob storage"."""
 
 MAX_BLOCKS: Final = 50_000
-"""Blocks of a blob, at most. Source: same page."""
+"""Maximum blocks of a blob. Source: same page."""
 
 
 class PutBody(Protocol):
     """Send one PUT request with a body, and return the blob that the response describes."""
 
     def __call__(self, name: str, headers: Mapping[str, str], body: bytes, *, query: str = "") -> Awaitable[ObjectInfo]:
-        """Make one attempt. Raises Transient where another one may succeed."""
+        """Make one attempt. Raises Transient if another one may succeed."""
 
 
 class BlockUpload:
@@ -54,7 +54,7 @@ class BlockUpload:
         await self._put_body(self._name, await run_in_thread(block_headers, data), data, query=block_query(number))
 
     async def finish(self, md5: bytes | None) -> ObjectInfo:
-        """Send the rest and publish the blob: in one PUT where it fits into a block, else with the block list."""
+        """Send the rest and publish the blob: in one PUT if it fits into a block, else with the block list."""
         if not self._blocks_sent:
             return await self._put_body(self._name, put_blob_headers(self._object_headers, md5), self._buffer)
         await self._put_block(self._blocks_sent, self._buffer)

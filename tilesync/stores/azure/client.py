@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from tilesync.azure.list_blobs import PageGuard, parse_page
 from tilesync.azure.responses import parse_storage_error_code
 from tilesync.core.http_headers import CachePolicy
-from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, NotAuthorised, Transient, Unavailable
+from tilesync.errors import ConditionFailed, DestinationError, NotAuthorised, Transient, Unavailable
 from tilesync.model import Page, SasUrl
 from tilesync.model.storage import CopySource, ObjectHeaders, ObjectInfo
 from tilesync.protocols import ObjectStream, Observer
-from tilesync.runtime.threads import map_in_threads, run_in_thread
+from tilesync.runtime.threads import map_in_threads
 from tilesync.stores.azure.block_upload import (
     BLOCK_BYTES,
     BlockUpload,
@@ -36,11 +36,11 @@ from tilesync.stores.azure.copy_internal import ContainerCopier
 from tilesync.stores.azure.direct_put import AzurePutTarget
 from tilesync.stores.azure.errors import API_VERSION, BlobOperation, parse_object_info, raise_for_status
 from tilesync.stores.azure.lease import BlobLease
-from tilesync.stores.azure.sas_link import RenewableSasLink, stale_links_error
 from tilesync.stores.object_store.lock import lease_request_timeout
 from tilesync.stores.object_store.resumable_read import read_resuming
 from tilesync.transport.api_client import MAX_LISTING_PAGE_BYTES
 from tilesync.transport.blob_client_sync import SyncBlobClient, SyncBlobRequest, SyncBlobResponse
+from tilesync.transport.renewing_link_sync import SyncRenewingLink
 from tilesync.transport.retry import SyncRetrier
 
 if TYPE_CHECKING:
@@ -51,9 +51,6 @@ T = TypeVar("T")
 RESPONSE_TIMEOUT: Final = timedelta(seconds=60)
 COPY_TIMEOUT: Final = timedelta(minutes=10)
 """Time limits for a response, on top of the time for the bytes sent; the second one for requests that copy."""
-
-MAX_REFUSED_LINKS: Final = 4
-"""403 responses in a row after which a request fails, while each fresh link is expired on arrival."""
 
 LEASE_TERM: Final = timedelta(seconds=60)
 """The longest lease with an end. Source: "Lease Blob"."""
@@ -72,8 +69,8 @@ DeleteBatch = Callable[[SasUrl, Sequence[str]], list[tuple[str, int]]]
 class AzureClients:
     """Links and clients for one container. `read_only_link`: the source link of copies within the container."""
 
-    link: RenewableSasLink
-    read_only_link: RenewableSasLink | None
+    link: SyncRenewingLink
+    read_only_link: SyncRenewingLink | None
     sync_client: SyncBlobClient
     open_blob_client: Callable[[], Awaitable[BlobClient]]
     delete_batch: DeleteBatch
@@ -123,7 +120,7 @@ class AzureObjects:
     # --- read and change blobs, blocking ---
 
     def find(self, name: str) -> ObjectInfo | None:
-        """Return size, ETag and MD5 of a blob, or None where it is missing."""
+        """Return size, ETag and MD5 of a blob, or None if it is missing."""
 
         def accept(response: SyncBlobResponse) -> ObjectInfo | None:
             if _is_missing(response):
@@ -160,7 +157,7 @@ class AzureObjects:
         return self._retry(attempt)
 
     def read(self, name: str, *, offset: int = 0) -> ObjectStream | None:
-        """Open a blob from `offset` on; None where it is missing."""
+        """Open a blob from `offset` on; None if it is missing."""
         opened = self._retry(lambda sas: self._open_read(sas, name, offset))
         if opened is None:
             return None
@@ -219,11 +216,11 @@ class AzureObjects:
             raise
 
     def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
-        """Copy a blob by the service alone; None where it cannot, or where the original was changed or deleted."""
+        """Copy a blob by the service alone; None if it cannot, or if the original was changed or deleted."""
         return self._copier.copy(original, name)
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete blobs; missing is no error. Many are deleted in batches of 256, where the link and server allow it."""
+        """Delete blobs; missing is no error. Many are deleted in batches of 256, if the link and server allow it."""
         for start in range(0, len(names), BLOBS_PER_DELETE_BATCH):
             batch = names[start : start + BLOBS_PER_DELETE_BATCH]
             if len(batch) <= MAX_SINGLE_DELETES or not self._try_batch_delete(batch):
@@ -264,8 +261,7 @@ class AzureObjects:
 
     async def make_put_target(self, cache_policy: CachePolicy) -> AzurePutTarget:
         """Return the target to which worker processes upload small blobs with the current link."""
-        sas = await run_in_thread(self._link.current) if self._link.is_due else self._link.current()
-        return AzurePutTarget(sas, self._prefix, cache_policy)
+        return AzurePutTarget(await self._link.current_async(), self._prefix, cache_policy)
 
     def begin_upload(self, name: str, size: int, object_headers: ObjectHeaders) -> BlockUpload:
         """Begin the upload of a large blob."""
@@ -287,18 +283,16 @@ class AzureObjects:
     ) -> PutResponse:
         """Send a body with one PUT. A response that `tolerates` accepts is returned whatever its status."""
         client = await self._open_blob_client()
-        for attempt in range(MAX_REFUSED_LINKS):
-            sas = await run_in_thread(self._link.current) if self._link.is_due else self._link.current()
-            try:
-                url = _blob_url(sas, self._prefix + name, query)
-                timeout = COPY_TIMEOUT if "x-ms-copy-source" in headers else RESPONSE_TIMEOUT
-                response = await client.put(url, {"x-ms-version": API_VERSION, **headers}, body, time_limit=timeout)
-                if not tolerates(response):
-                    raise_for_status(response.status, response.headers.get, response.body, name, self.display_name)
-                return response
-            except LinkRefused as refusal:
-                await run_in_thread(self._link.handle_refusal, sas, refusal, was_fresh=attempt > 0)
-        raise stale_links_error()
+        timeout = COPY_TIMEOUT if "x-ms-copy-source" in headers else RESPONSE_TIMEOUT
+
+        async def attempt(sas: SasUrl) -> PutResponse:
+            url = _blob_url(sas, self._prefix + name, query)
+            response = await client.put(url, {"x-ms-version": API_VERSION, **headers}, body, time_limit=timeout)
+            if not tolerates(response):
+                raise_for_status(response.status, response.headers.get, response.body, name, self.display_name)
+            return response
+
+        return await self._link.use_async(attempt)
 
     # --- send requests ---
 
@@ -331,16 +325,7 @@ class AzureObjects:
 
     def _retry(self, attempt: Callable[[SasUrl], T]) -> T:
         """Retry an attempt within the budget, each time with the current link, or a fresh one after a 403."""
-        return self._sync_client.retry(self.display_name, lambda: self._with_fresh_link(attempt))
-
-    def _with_fresh_link(self, attempt: Callable[[SasUrl], T]) -> T:
-        for number in range(MAX_REFUSED_LINKS):
-            sas = self._link.current()
-            try:
-                return attempt(sas)
-            except LinkRefused as refusal:
-                self._link.handle_refusal(sas, refusal, was_fresh=number > 0)
-        raise stale_links_error()
+        return self._sync_client.retry(self.display_name, lambda: self._link.use(attempt))
 
     def _raise_for_status(self, response: SyncBlobResponse, name: str, *, operation: BlobOperation = "put") -> None:
         body = b"" if response.status < 300 else response.read()
@@ -382,7 +367,7 @@ class AzureObjects:
 
         if not urgent:
             return self._retry(attempt)
-        return self._lease_retrying.retry(f"the lock of {self.display_name}", lambda: self._with_fresh_link(attempt))
+        return self._lease_retrying.retry(f"the lock of {self.display_name}", lambda: self._link.use(attempt))
 
 
 def _is_missing(response: SyncBlobResponse) -> bool:

@@ -51,8 +51,8 @@ async def copy_blob_from_url(
     """Copy a blob, and return the copy with its MD5, or the reason why the service refused.
 
     For a blob that is copied in one request the service computes the MD5. For a larger one, copied in blocks, the MD5
-    is the one that the source states for the same ETag. Raises Transient where another attempt may succeed, BlobDamaged
-    where the copy has another MD5.
+    is the one that the source states for the same ETag. Raises Transient if another attempt may succeed, BlobDamaged
+    if the copy has another MD5.
     """
     try:
         if source.size <= MAX_SINGLE_COPY_BYTES:

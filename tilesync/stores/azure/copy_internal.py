@@ -15,8 +15,8 @@ from tilesync.model import SasUrl
 from tilesync.model.storage import ObjectInfo
 from tilesync.stores.azure.block_upload import encode_base64
 from tilesync.stores.azure.errors import is_copy_source_error, parse_object_info
-from tilesync.stores.azure.sas_link import RenewableSasLink
 from tilesync.transport.blob_client_sync import SyncBlobResponse
+from tilesync.transport.renewing_link_sync import SyncRenewingLink
 
 MAX_COPY_FROM_URL_BYTES: Final = 256 << 20
 """Bytes of the largest blob that Copy Blob From URL copies."""
@@ -43,16 +43,16 @@ class BlobRequest(Protocol):
 
 
 class ContainerCopier:
-    """Copies with the kinds of request that this service has shown to support. Safe from any thread.
+    """Copier that remembers which kinds of copy requests the service supports. Safe from any thread.
 
-    `link` may read and write; `read_only_link`, where there is one, only reads. `raise_for_status` raises the error for
+    `link` may read and write; `read_only_link`, if there is one, only reads. `raise_for_status` raises the error for
     a failed response.
     """
 
     def __init__(
         self,
-        link: RenewableSasLink,
-        read_only_link: RenewableSasLink | None,
+        link: SyncRenewingLink,
+        read_only_link: SyncRenewingLink | None,
         prefix: str,
         send_request: BlobRequest,
         raise_for_status: Callable[[SyncBlobResponse, str], None],
@@ -66,9 +66,9 @@ class ContainerCopier:
         self._can_read_source = True
 
     def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
-        """Copy a blob; None where the service cannot, or where the original was changed or deleted.
+        """Copy a blob; None if the service cannot, or if the original was changed or deleted.
 
-        Put Blob From URL comes first. Where it is not supported (an emulator), Copy Blob From URL follows. That shows
+        Put Blob From URL is tried first. If it is not supported (an emulator), Copy Blob From URL is tried. That shows
         the source URL to everyone who may read the copy, so it is used with a read-only link or not at all.
         """
         if self._can_read_source and self._supports_put_from_url and original.size <= MAX_SINGLE_COPY_BYTES:
@@ -82,7 +82,7 @@ class ContainerCopier:
         return None if copied is UNSUPPORTED_COPY else copied
 
     def _try_copy(
-        self, original: ObjectInfo, name: str, link: RenewableSasLink, method_headers: Mapping[str, str]
+        self, original: ObjectInfo, name: str, link: SyncRenewingLink, method_headers: Mapping[str, str]
     ) -> ObjectInfo | None:
         """Try one kind of copy; UNSUPPORTED_COPY where the server does not support it."""
 

@@ -59,10 +59,10 @@ _ROLES_HINT: Final = (
 
 
 class StorageAccount:
-    """One container of a storage account, seen with one identity.
+    """One container of a storage account, accessed with one identity.
 
-    Raises NotAuthorised, UsageError, DestinationError, and Transient where another attempt may succeed. No message
-    holds a secret.
+    Raises NotAuthorised, UsageError, DestinationError, and Transient if another attempt may succeed. No message has a
+    secret.
     """
 
     def __init__(self, service: BlobServiceClient, container: str) -> None:
@@ -79,7 +79,7 @@ class StorageAccount:
     def create_sas(self, permission: str = WRITE_PERMISSIONS, *, lifetime: timedelta = SAS_LIFETIME) -> SasUrl:
         """Create a SAS link to the container, signed with the account key, or with a delegation key for Entra.
 
-        Raises UsageError where the lifetime is too long for a delegation key.
+        Raises UsageError if the lifetime is too long for a delegation key.
         """
         from azure.storage.blob import generate_container_sas
 
@@ -215,7 +215,7 @@ def _client_options(*urls: str) -> dict[str, Any]:
 
 
 def _require_socks_support() -> None:
-    """Raise UsageError where the SDK cannot use a SOCKS proxy."""
+    """Raise UsageError if the SDK cannot use a SOCKS proxy."""
     if find_spec("socks") is None:
         raise UsageError(
             "the Azure SDK needs the package PySocks for a SOCKS proxy",

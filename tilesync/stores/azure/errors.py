@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
+from tilesync.azure.blob_headers import is_permanent_denial, parse_server_time
 from tilesync.azure.error_hints import storage_hint
 from tilesync.azure.responses import classify_storage_response, parse_etag, parse_md5, parse_storage_error_code
 from tilesync.core.http_status import Verdict
@@ -49,7 +50,7 @@ def raise_for_status(
     operation: BlobOperation = "put",
     can_create_container: bool | None = None,
 ) -> None:
-    """Raise the error for a failed response about the blob `name`; return where it succeeded.
+    """Raise the error for a failed response about the blob `name`; return if it succeeded.
 
     `can_create_container`: an option of the command creates a missing container, and the hint names it. By default that
     holds for all operations but reads.
@@ -69,7 +70,10 @@ def raise_for_status(
             )
         case Verdict.DENIED:
             raise LinkRefused(
-                f"{display_name} refuses {name} {detail}", hint=storage_hint(code) or _PERMISSION_HINTS[operation]
+                f"{display_name} refuses {name} {detail}",
+                hint=storage_hint(code) or _PERMISSION_HINTS[operation],
+                server_time=parse_server_time(header),
+                is_permanent=is_permanent_denial(code, body),
             )
         case Verdict.GONE:
             raise DestinationError(

@@ -48,7 +48,7 @@ def find_unchanged_stamp(found: os.stat_result | None, stored: StoredFile) -> Fi
 
 
 class SafePathResolver:
-    """Resolver of blob names to entries below a version's folder, through real folders only. There is no other way.
+    """Resolver of blob names to entries below a version's folder, without symlinks. No other code makes such paths.
 
     The versions' folders are below the folder `within` of the root. None: all versions share the root itself.
     """

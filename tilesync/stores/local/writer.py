@@ -175,10 +175,10 @@ class LocalFiles(LocalStoredFiles):
             return found is not None and is_gzip_file(found[0])
 
     def share(self, version: Version, requests: Sequence[tuple[Blob, Version, StoredFile]]) -> list[StoredFile | None]:
-        """Reuse files of other versions: hard link, copy if no link is possible, or unpack where the contents differ.
+        """Reuse files of other versions: hard link, copy if no link is possible, or unpack if only that one is packed.
 
-        None for a file that changed or cannot be reached; the download meets an error of the target again, and reports
-        it. A file with another inode, as after a move of the whole destination, counts if its SHA-256 is right.
+        None for a file that changed or cannot be read: it is downloaded, which reports an error of the target. A file
+        with another inode, as after a move of the whole destination, counts if its SHA-256 is right.
         """
         return [self._try_share(version, *request) for request in requests]
 

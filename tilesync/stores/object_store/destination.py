@@ -159,7 +159,7 @@ def _name_checker(objects: Objects, catalog: Catalog | None, observe: Observer) 
 
 
 def _is_known_state(catalog: Catalog, canonical_url: str) -> bool:
-    """Return whether the state names this destination. Raises DestinationError where it names another one."""
+    """Return whether the state names this destination. Raises DestinationError if it names another one."""
     known = catalog.get_value(DESTINATION_KEY)
     if known is not None and known != canonical_url:
         raise DestinationError(f"the state folder belongs to {known}, not to {canonical_url}", hint="check --state-dir")

@@ -105,12 +105,12 @@ class ObjectStoredFiles:
             yield PresencePage(len(stored), changed, next_cursor)
 
     def size(self, version: Version, name: str) -> int | None:
-        """Return the size of the object in bytes, or None where it is missing."""
+        """Return the size of the object in bytes, or None if it is missing."""
         found = self._find(version.name, name)
         return found.size if found is not None else None
 
     def stamp(self, version: Version, name: str) -> FileStamp | None:
-        """Return the stamp of the object, or None where it is missing."""
+        """Return the stamp of the object, or None if it is missing."""
         found = self._find(version.name, name)
         return FileStamp(hash_etag(found.etag)) if found is not None else None
 
@@ -123,7 +123,7 @@ class ObjectStoredFiles:
         return self.objects.find(object_key(version, name))
 
     def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
-        """Read the object into `consume`, and return its stamp, or None where it is missing."""
+        """Read the object into `consume`, and return its stamp, or None if it is missing."""
         stored = None if find_universal_problem(name) else self.objects.read(object_key(version.name, name))
         if stored is None:
             return None
@@ -132,7 +132,7 @@ class ObjectStoredFiles:
         return FileStamp(hash_etag(stored.info.etag))
 
     def digest(self, version: Version, name: str) -> bytes | None:
-        """Read the object and return its SHA-256, or None where it is missing."""
+        """Read the object and return its SHA-256, or None if it is missing."""
         sha256 = hashlib.sha256()
         return None if self.read_into(version, name, sha256.update) is None else sha256.digest()
 
@@ -203,7 +203,7 @@ class ObjectFiles(ObjectStoredFiles):
         return find
 
     def mark_changed(self, version: Version) -> None:
-        """Invalidate the listing before others write files. Raises where the lock is not held."""
+        """Invalidate the listing before workers write files. Raises DestinationBusy if the lock is not held."""
         self._guard.require_held()
         self._mark_changed(version.name)
 
@@ -221,7 +221,7 @@ class ObjectFiles(ObjectStoredFiles):
         return False
 
     def transfer_slots(self, blob: Blob) -> int:
-        """Return the number of slots a file takes: one in parts needs the memory of several small ones."""
+        """Return the number of transfer slots that a file takes: an upload in parts needs more memory."""
         return max(1, self.objects.part_bytes // BYTES_PER_TRANSFER_SLOT) if blob.size > self.objects.part_bytes else 1
 
     async def put(self, version: Version, blob: Blob, data: bytes, verify: Callable[[bytes], Digests]) -> StoredFile:
@@ -238,9 +238,9 @@ class ObjectFiles(ObjectStoredFiles):
     async def copy_from_source(
         self, version: Version, blob: Blob, url: SasUrl, head: bytes
     ) -> tuple[StoredFile | None, str]:
-        """Let the store copy a blob from its source, and return the file, or None and the reason.
+        """Let the store copy a blob from its source. Return the file; if that failed, None and the reason.
 
-        The copy counts as verified where it has the MD5 that the source container states.
+        The copy counts as verified if it has the MD5 that the source container states.
         """
         self.mark_changed(version)
         object_headers = self._cache_policy.file_headers(blob, head[:HEAD_BYTES])
@@ -267,7 +267,7 @@ class ObjectFiles(ObjectStoredFiles):
         return {blob.name for blob in blobs if has_same_md5(blob, found.get(blob.name))}
 
     def share(self, version: Version, requests: Sequence[tuple[Blob, Version, StoredFile]]) -> list[StoredFile | None]:
-        """Copy files of other versions into this one, within the store; None where a file cannot be copied."""
+        """Copy files of other versions into this one, within the store; None if a file cannot be copied."""
         if not requests:
             return []
         self._guard.ensure_renewed()
@@ -291,7 +291,7 @@ class ObjectFiles(ObjectStoredFiles):
         return None
 
     def _find_source(self, version: str, stored: StoredFile) -> ObjectInfo | None:
-        """Return the object of a stored file, or None where it is missing or changed."""
+        """Return the object of a stored file, or None if it is missing or changed."""
         name = stored.blob.name
         found = self._find(version, name)
         return (

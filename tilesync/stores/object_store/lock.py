@@ -39,10 +39,10 @@ may fail, and the lease is still held.
 """
 
 _ANNOUNCE_DELAY_S = 1.0
-"""Seconds until the holder is written down: a run that ends before saves the request."""
+"""Seconds until the holder is recorded: a run that ends earlier saves that request."""
 
 _MAX_RENEW_ATTEMPTS = 3
-"""Attempts to renew before a write: a slow renewal can use up the time that it proves."""
+"""Maximum renewals before a write: the time that a renewal proves may be over when a slow one returns."""
 
 
 def lease_request_timeout(term: timedelta) -> timedelta:
@@ -51,7 +51,7 @@ def lease_request_timeout(term: timedelta) -> timedelta:
 
 
 class HeldElsewhere(DestinationBusy):
-    """The lock is held by another machine, or by a dead run: only the end of the term tells."""
+    """The lock is held by another machine, or by a dead run. It cannot be told which until the term ends."""
 
 
 def wait_for_lock(acquire: Callable[[], T], term: timedelta, observe: Observer) -> T:
@@ -74,7 +74,7 @@ def wait_for_lock(acquire: Callable[[], T], term: timedelta, observe: Observer) 
 
 
 def monotonic_seconds() -> float:
-    """Return seconds on a monotonic clock that also counts while the machine sleeps, where the system has one."""
+    """Return seconds on a monotonic clock that also counts while the machine sleeps, if the system has one."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 

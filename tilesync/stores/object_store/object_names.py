@@ -37,12 +37,12 @@ def check_object_names(names: Iterable[str], objects: Objects) -> None:
             (name, find_universal_problem(name) or _name_problem(name, max_bytes, rejects_empty_segments=rejects_empty))
             for name in names
         )
-        raise_if_unsafe([(name, problem) for name, problem in problems if problem], "cannot be held safely")
+        raise_if_unsafe([(name, problem) for name, problem in problems if problem], "cannot be stored safely")
 
 
 def _name_problem(name: str, max_bytes: int, *, rejects_empty_segments: bool) -> str | None:
     if rejects_empty_segments and "" in name.split("/"):
-        return "holds an empty folder name, which a bucket cannot store"
+        return "has an empty folder name, which a bucket cannot store"
     return (
         f"is longer than the {max_bytes} bytes that fit here"
         if len(name.encode(errors="surrogatepass")) > max_bytes

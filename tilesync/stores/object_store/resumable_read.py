@@ -1,4 +1,4 @@
-"""Read one object, and request the rest again where the body breaks off."""
+"""Read one object; if the body breaks off, request the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tilesync.model.storage import ObjectInfo
 from tilesync.runtime.threads import STOP_EVENT
 
 MAX_FRUITLESS_BREAKS: Final = 5
-"""Times in a row that a body may break off without real progress."""
+"""Maximum consecutive times that a body may break off without real progress."""
 
 
 def read_resuming(
@@ -24,9 +24,11 @@ def read_resuming(
 ) -> Iterator[bytes]:
     """Yield the bytes of an object from `offset` on; `chunks` is the first response body.
 
-    `reopen` requests the same object from an offset on. It returns None, or raises ConditionFailed, where that object
-    is gone. Then this raises DestinationError; it raises Unavailable where the body breaks off at one offset again and
-    again, or the run is stopped.
+    `reopen` requests the same object from an offset on. It returns None or raises ConditionFailed if the object was
+    deleted or replaced.
+
+    Raises DestinationError if the object was deleted or replaced; Unavailable if the body breaks off at the same offset
+    too often, or if the run is stopped.
     """
     fruitless, stop = 0, STOP_EVENT.get()
     while True:

@@ -84,7 +84,7 @@ class S3Objects:
     # --- read ---
 
     def find(self, name: str) -> ObjectInfo | None:
-        """Return size, ETag and MD5 of an object, or None where it is missing."""
+        """Return size, ETag and MD5 of an object, or None if it is missing."""
         try:
             return self._relative_to_prefix(self._retry(lambda: self._object_client.head(self._prefix + name)))
         except NotThere:
@@ -92,7 +92,7 @@ class S3Objects:
             return None
 
     def _require_bucket(self) -> None:
-        """Raise DestinationError where the bucket is missing: a response to HEAD does not say what is missing."""
+        """Raise DestinationError if the bucket is missing: a response to HEAD does not say what is missing."""
         if not self._is_bucket_known:
             self._retry(lambda: next(self._object_client.list_pages(f"{self._prefix}.tilesync"), None))
             self._is_bucket_known = True
@@ -125,7 +125,7 @@ class S3Objects:
         return pages, next(pages, None)
 
     def read(self, name: str, *, offset: int = 0) -> ObjectStream | None:
-        """Open an object from `offset` on; None where it is missing."""
+        """Open an object from `offset` on; None if it is missing."""
         full_name = self._prefix + name
         try:
             body = self._retry(lambda: self._object_client.get(full_name, offset=offset, etag=""))
@@ -201,7 +201,7 @@ class S3Objects:
         return stored.info if stored is not None and digest.digest() == md5 else None
 
     def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
-        """Copy an object by the service alone; None where it was changed, deleted or archived, or is too large."""
+        """Copy an object by the service alone; None if it was changed, deleted or archived, or is too large."""
         if original.size > MAX_COPY_OBJECT_BYTES:
             return None
         try:

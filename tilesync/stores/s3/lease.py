@@ -36,7 +36,7 @@ _MAX_RENEW_ATTEMPTS: Final = 3
 
 
 class LockState(NamedTuple):
-    """A state of the lock object: ETag, "" where it is missing; owner id, "" where it is free; record of the holder."""
+    """State of the lock object: ETag ("" if it is missing), owner id ("" if it is free), record of the holder."""
 
     etag: str
     owner: str
@@ -148,7 +148,7 @@ class ObjectLease:
         return True
 
     def _verify_conditional_writes(self, owner: str) -> None:
-        """Raise DestinationError where the server ignores conditions: then the lock would protect nothing."""
+        """Raise DestinationError if the server ignores conditions: then the lock would protect nothing."""
         for etag in ("", _NONEXISTENT_ETAG):
             if self._replace_state(self._store, owner, LockState(etag, owner, self._own_state.beat)):
                 raise DestinationError(

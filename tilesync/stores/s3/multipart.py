@@ -23,7 +23,7 @@ PART_BYTES: Final = 8 << 20
 """Minimum part size, and the largest object sent in one request. S3 requires 5 MiB for all parts but the last."""
 
 _MAX_PARTS: Final = 9_000
-"""Planned parts of an upload. S3 allows 10,000; the rest is a reserve for a stated size that is too small."""
+"""Maximum planned parts of an upload. S3 allows 10,000; the rest is a reserve for a stated size that is too small."""
 
 MAX_COPY_OBJECT_BYTES: Final = 5 << 30
 """Bytes of the largest object that CopyObject copies."""
@@ -40,7 +40,7 @@ def compute_multipart_etag(digests: Sequence[bytes]) -> str:
 
 
 class MultipartClient:
-    """Multipart requests, one attempt each, by full names. Raises Transient where another attempt may succeed."""
+    """Multipart requests, one attempt each, by full names. Raises Transient if another attempt may succeed."""
 
     def __init__(self, client: Any, bucket: str, display_name: str) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -87,7 +87,7 @@ class MultipartClient:
             return make_object_info(name, 0, response["ETag"]).etag
 
     def abort_upload(self, name: str, upload: str) -> None:
-        """Abort an upload and delete its parts. Raises NotThere where there is none."""
+        """Abort an upload and delete its parts. Raises NotThere if there is none."""
         with self._translate_errors(name):
             self._client.abort_multipart_upload(Bucket=self._bucket, Key=name, UploadId=upload)
 
@@ -98,7 +98,7 @@ class MultipartClient:
             return [str(each["UploadId"]) for each in response.get("Uploads", []) if each["Key"] == name]
 
     def copy_object(self, original: ObjectInfo, full_name: str, name: str) -> ObjectInfo | None:
-        """Copy an object with its headers; None where it was changed or deleted."""
+        """Copy an object with its headers; None if it was changed or deleted."""
         source = {"Bucket": self._bucket, "Key": full_name}
         try:
             with self._translate_errors(name):

@@ -34,7 +34,7 @@ def find_misread_characters(
 ) -> list[str]:
     """Write, list and request one object for each character, and return the characters that are misread.
 
-    Empty where the server serves nothing to such requests at all: then nothing can be concluded.
+    The list is empty if the server does not serve such requests at all: then nothing can be concluded.
     """
     names = {char: f"{folder}{number}a{char}b" for number, char in enumerate(PROBED_CHARACTERS)}
     written = list(names.values())

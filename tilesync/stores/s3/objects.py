@@ -48,7 +48,7 @@ class ObjectBody(NamedTuple):
 
 
 class ObjectClient:
-    """Requests for one object, one attempt each, by full names. Raises Transient where another attempt may succeed."""
+    """Requests for one object, one attempt each, by full names. Raises Transient if another attempt may succeed."""
 
     def __init__(self, store: S3Store, display_name: str) -> None:
         import obstore
@@ -79,7 +79,7 @@ class ObjectClient:
             yield [_to_object_info(each) for each in page]
 
     def get(self, name: str, *, offset: int, etag: str) -> ObjectBody:
-        """Open an object from `offset` on, if it has the ETag, where one is given. Raises NotThere, ConditionFailed."""
+        """Open an object from `offset` on, if it has the ETag (if one is given). Raises NotThere, ConditionFailed."""
         options: GetOptions = {"range": {"offset": offset}} if offset else {}
         if etag:
             options["if_match"] = f'"{etag}"'
@@ -99,7 +99,7 @@ class ObjectClient:
             yield bytes(chunk)
 
     def put(self, name: str, data: bytes, object_headers: ObjectHeaders, *, expected_etag: str | None) -> ObjectInfo:
-        """Write an object. Raises ConditionFailed where the existing object has another ETag than expected."""
+        """Write an object. Raises ConditionFailed if the existing object has another ETag than expected."""
         mode: PutMode = "overwrite"
         if expected_etag is not None:
             mode = {"e_tag": f'"{expected_etag}"'} if expected_etag else "create"

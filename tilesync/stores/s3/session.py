@@ -92,7 +92,7 @@ def open_bucket(
 
     Credentials, region, endpoint and certificates come from the variables and profiles of AWS; `endpoint_url` comes
     first. boto3 and obstore use the same proxy, except when boto3 fetches credentials: there it decides by itself.
-    `allow_http`: tiles and signatures may travel unencrypted. Raises UsageError where a package is missing,
+    `allow_http`: tiles and signatures may travel unencrypted. Raises UsageError if a package is missing,
     NotAuthorised without credentials, DestinationError.
     """
     display_name = f"s3://{bucket}/{prefix}"
@@ -279,7 +279,7 @@ def _make_store(bucket: str, settings: _S3Settings, *, timeout: timedelta = _OBS
         options["root_certificate"] = settings.ca_certificates
     if proxy is not None:
         options["proxy_url"] = proxy.url
-    else:  # a dummy that is excluded: without it obstore would read the proxy variables in its own way
+    else:  # a dummy proxy that is excluded: without it, obstore would read the proxy variables in its own way
         options["proxy_url"], options["proxy_excludes"] = "http://direct.invalid", urlsplit(endpoint).hostname or ""
     config: S3Config = {
         "region": settings.region,

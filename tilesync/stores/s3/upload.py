@@ -137,7 +137,7 @@ class S3Upload:
         await self._run_in_thread(lambda: self._multipart.send_part(number, part))
 
     async def finish(self, md5: bytes | None) -> ObjectInfo:
-        """Send the rest and publish the object: in one PUT where it fits into a part, else by completing the upload.
+        """Send the rest and publish the object: in one PUT if it fits into a part, else by completing the upload.
 
         A repeated call does not send the last part again: the upload may be complete by then.
         """

@@ -14,7 +14,7 @@ from tests.support.simulator import JobOutcome
 from tilesync.errors import ExportReplaced, NotAuthorised, Unavailable, UsageError
 from tilesync.events import LinkRenewed, Warned
 from tilesync.model import SasUrl
-from tilesync.sources.sas_link import RenewingLink
+from tilesync.transport.renewing_link import RenewingLink
 
 BASE = "https://account.blob.core.windows.net/export"
 
@@ -290,6 +290,35 @@ def test_renewal_ahead_of_time_may_fail() -> None:
         clock.advance(200)
         with pytest.raises(Unavailable):
             await link.current()
+
+    asyncio.run(work())
+
+
+def test_expired_fresh_link_is_not_used() -> None:
+    """The previous link is used while it is valid, and a fresh one is fetched at the usual interval."""
+
+    async def work() -> None:
+        clock, run = FakeClock(), JobOutcome()
+        old, dead, new = (SasUrl(BASE, "sig=s", clock.now() + timedelta(hours=hours)) for hours in (1, 1 / 60, 3))
+        given = iter([dead, dead, new])
+
+        async def fetch() -> tuple[SasUrl, datetime | None]:
+            return next(given), clock.now()
+
+        link = RenewingLink(fetch, clock, run)
+        link.set_current(old, clock.now())
+        clock.advance(50 * 60)
+        for _ in range(100):
+            assert await link.current() is old
+            await run_pending_callbacks()
+        assert ["already expired" in event.message for event in run.events_of(Warned)] == [True]
+        clock.advance(60)
+        assert await link.current() is old
+        await run_pending_callbacks()
+        clock.advance(60)
+        await link.current()
+        await run_pending_callbacks()
+        assert await link.current() is new
 
     asyncio.run(work())
 

@@ -1,0 +1,30 @@
+"""Test where progress is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.builders import IMODEL
+from tests.support.simulator import Simulator
+from tests.support.terminal import run_in_terminal
+
+
+@pytest.mark.parametrize("size", [(24, 100), (0, 0)])
+def test_a_bar_is_drawn_on_a_terminal(service: Simulator, tmp_path: Path, size: tuple[int, int]) -> None:
+    """On a terminal a bar is drawn, also if it does not report its size."""
+    service.delay_s = 0.15
+    code, shown = run_in_terminal("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, size=size)
+    assert code == 0
+    assert "%" in shown
+    assert "\r" in shown.replace("\r\n", "\n")
+
+
+def test_no_bar_where_none_is_wanted(service: Simulator, tmp_path: Path) -> None:
+    """With --no-progress, with -q, and on a dumb terminal no bar is drawn."""
+    service.delay_s = 0.1
+    for number, (flag, term) in enumerate((("--no-progress", "xterm"), ("-q", "xterm"), ("-v", "dumb"))):
+        code, shown = run_in_terminal("mirror", IMODEL, tmp_path / str(number), flag, sim=service, TERM=term)
+        assert code == 0
+        assert "\r" not in shown.replace("\r\n", "\n")

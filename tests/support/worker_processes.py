@@ -1,0 +1,34 @@
+"""Find the worker processes of a run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.support.faults import (
+    is_blob,
+)
+from tests.support.simulator import Simulator
+
+TILES = 2000
+LATE = 1500
+"""Number of requests after which the workers run."""
+
+
+def list_worker_pids() -> list[int]:
+    """Return the ids of worker processes that this process started."""
+    pids = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid() and b"tilesync.runtime.process_pool" in command:
+            pids.append(int(pid))
+    return pids
+
+
+def record_worker_pids(sim: Simulator, seen: list[int]) -> None:
+    """Record the workers that run when most blobs have been requested."""
+    sim.run_before_request(LATE, is_blob, lambda: seen.extend(list_worker_pids()))
