@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import HealthCheck, settings
 
 from tests.support import azurite as azure
@@ -20,6 +21,7 @@ from tests.support.viewers import Browser, find_browser, start_browser
 pytest.register_assert_rewrite("tests.support.store_contract")
 
 settings.register_profile("tilesync", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("fast", settings.get_profile("tilesync"), max_examples=10)
 settings.load_profile("tilesync")
 
 
@@ -40,6 +42,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         if "kill" in item.nodeid.rpartition("/")[2]:
             item.add_marker("kill")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_ca_bundle(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Trust a single authority: to load those of the system takes longer than a small mirror."""
+    if "SSL_CERT_FILE" not in os.environ:
+        bundle = tmp_path_factory.mktemp("authorities") / "ca.pem"
+        trustme.CA().cert_pem.write_to_path(str(bundle))
+        os.environ["SSL_CERT_FILE"] = str(bundle)
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +89,7 @@ def bucket_server() -> Iterator[s3.BucketServer]:
         if "s3" in os.environ.get("TILESYNC_REQUIRE", ""):
             pytest.fail(reason)
         pytest.skip(reason)
-    with s3.start_bucket_server() as server:
+    with s3.cached_service_models(), s3.start_bucket_server() as server:
         yield server
 
 
@@ -93,8 +104,8 @@ def bucket(bucket_server: s3.BucketServer, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.fixture
-def away(azurite: azure.Azurite, tmp_path: Path) -> Iterator[AzureFixture]:
-    """Make a new container, reached through the proxy."""
+def azure_store(azurite: azure.Azurite, tmp_path: Path) -> Iterator[AzureFixture]:
+    """Make an Azure destination in a new container, which is reached through a proxy."""
     with azure.AzureProxy(azurite) as proxy:
         yield AzureFixture(azurite, proxy, tmp_path / "state")
 
@@ -107,9 +118,9 @@ def sim() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a folder with a versioned destination `v` and a flat one `f`."""
-    there = tmp_path_factory.mktemp("kept")
+def both_layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fill a versioned destination `v` and a flat one `f` in one folder."""
+    there = tmp_path_factory.mktemp("both_layouts")
     with Simulator() as sim:
         sim.offer_export()
         assert run_tilesync("mirror", IMODEL, there / "v", sim=sim).exit_code == 0

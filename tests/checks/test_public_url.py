@@ -54,7 +54,7 @@ def test_the_url_of_a_virtual_hosted_bucket() -> None:
 
 
 def test_given_urls_are_normalised() -> None:
-    """No trailing slash, and no tileset.json."""
+    """A given URL loses its trailing slash and `tileset.json`."""
     assert parse_public_url("https://t.example/bridge/tileset.json ") == "https://t.example/bridge"
     assert parse_public_url("http://t.example:80/") == "http://t.example:80"
     assert parse_origin("https://V.example:8443/") == "https://v.example:8443"

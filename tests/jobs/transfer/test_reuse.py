@@ -136,10 +136,10 @@ def rewritten(path: Path) -> None:
 
 def rewritten_unseen(path: Path) -> None:
     """Replace a file by one of the same size and mtime: only the inode differs."""
-    found = path.stat()
+    result = path.stat()
     copy = path.with_name("copy")
     copy.write_bytes(path.read_bytes()[:-1] + b"?")
-    os.utime(copy, ns=(found.st_mtime_ns, found.st_mtime_ns))
+    os.utime(copy, ns=(result.st_mtime_ns, result.st_mtime_ns))
     copy.replace(path)
 
 
@@ -224,11 +224,11 @@ def test_a_copy_is_checked_by_its_digest(tmp_path: Path, monkeypatch: pytest.Mon
 
 def rot(path: Path) -> None:
     """Change bytes of a file without changing its size, mtime or inode."""
-    found = path.stat()
+    result = path.stat()
     with path.open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"?")
-    os.utime(path, ns=(found.st_mtime_ns, found.st_mtime_ns))
+    os.utime(path, ns=(result.st_mtime_ns, result.st_mtime_ns))
 
 
 def test_free_space_is_needed_only_for_fetched_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,6 +301,7 @@ def write_version(dest: Path, files: dict[str, bytes]) -> None:
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+@pytest.mark.scale
 def test_twenty_thousand_files_of_which_one_changed(tmp_path: Path) -> None:
     """The run fetches one file."""
     files = {f"t/{number // 500:02d}/{number:05d}.glb": glb(b"%d" % number) for number in range(19_999)}

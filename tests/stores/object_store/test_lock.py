@@ -34,8 +34,8 @@ from tilesync.stores.object_store.lock import (
 
 @pytest.fixture
 def objects(azurite: Azurite) -> Iterator[Objects]:
-    with azure_objects(new_container(azurite)) as found:
-        yield found
+    with azure_objects(new_container(azurite)) as result:
+        yield result
 
 
 def states(tmp_path: Path) -> tuple[Path, Path]:
@@ -87,6 +87,7 @@ def test_a_killed_owner_acquires_its_lease_at_once(objects: Objects, tmp_path: P
         lock.require_held()
 
 
+@pytest.mark.scale
 def test_a_dead_lease_is_acquired_after_a_term(objects: Objects, tmp_path: Path) -> None:
     """Another state folder waits for the end of the term, and no longer."""
     one, two = states(tmp_path)
@@ -188,18 +189,19 @@ def test_a_slow_renewal_is_repeated() -> None:
     lock.ensure_renewed()
 
 
+@pytest.mark.scale
 def test_a_hanging_renewal_loses_nothing(azurite: Azurite, tmp_path: Path) -> None:
     """It times out early enough for the next one, so the lease is kept and writes go on."""
     url = new_container(azurite)
     with AzureProxy(azurite) as proxy:
         hung, over = threading.Event(), threading.Event()
 
-        def gate(passing: ProxiedRequest) -> None:
+        def intercept(passing: ProxiedRequest) -> None:
             if passing.headers.get("x-ms-lease-action") == "renew" and not hung.is_set():
                 hung.set()
                 over.wait(60)
 
-        proxy.gate = gate
+        proxy.gate = intercept
         proxied_url = url.replace(azurite.url, proxy.url)
         with azure_objects(proxied_url) as objects, hold_lease(objects.lease(), tmp_path, "x") as lock:
             assert hung.wait(LEASE_TERM.total_seconds())

@@ -5,8 +5,7 @@ cleanup               repair damaged versions, retire old ones, empty the trash
 dry_run               plan a run without changing the destination
 dry_run_consequences  guards that would stop a planned run, files and versions that it would remove
 dry_run_walk          inventory of a dry run without a listing: walk the tilesets
-filter_warnings       warnings about --include and --exclude globs without effect
-inventory             ingest the listing of a container into the catalog
+inventory             ingest the listing of a container into the catalog; warn about useless globs
 job                   the mirror job of one export
 options               the options of one run
 pointer_update        move the pointer to the completed version, if nothing forbids it

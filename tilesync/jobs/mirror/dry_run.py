@@ -14,8 +14,7 @@ from tilesync.events import ExportResolved, Notice, Planned, VersionChosen, Warn
 from tilesync.jobs.mirror.all_exports import mirror_each, stats_if_mirrored
 from tilesync.jobs.mirror.dry_run_consequences import PlanInputs, PlannedConsequences
 from tilesync.jobs.mirror.dry_run_walk import DryRunWalk
-from tilesync.jobs.mirror.filter_warnings import filter_warnings
-from tilesync.jobs.mirror.inventory import is_changed
+from tilesync.jobs.mirror.inventory import filter_warnings, is_changed
 from tilesync.jobs.mirror.options import MirrorOptions
 from tilesync.jobs.mirror.unchanged import has_same_listing
 from tilesync.jobs.run.context import RunContext

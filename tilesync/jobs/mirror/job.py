@@ -11,8 +11,7 @@ from tilesync.core.plan import VersionChoice, choose_version
 from tilesync.errors import ExportReplaced, Incomplete, ListingDenied, NotAuthorised
 from tilesync.events import ExportResolved, Notice, VersionChosen, Warned
 from tilesync.jobs.mirror.cleanup import Cleanup
-from tilesync.jobs.mirror.filter_warnings import filter_warnings
-from tilesync.jobs.mirror.inventory import InventoryIngest
+from tilesync.jobs.mirror.inventory import InventoryIngest, filter_warnings
 from tilesync.jobs.mirror.options import MirrorOptions
 from tilesync.jobs.mirror.pointer_update import PointerUpdate
 from tilesync.jobs.mirror.unchanged import find_first_changed, has_same_files, has_same_listing
