@@ -147,7 +147,7 @@ def viewer_url(target: Target, lifetime: timedelta) -> tuple[str, datetime | Non
 def _refuse_folder_url(folder: Path) -> NoReturn:
     raise UsageError(
         "a folder has no viewer URL: a web server must serve it",
-        hint="README.md shows configurations (Hosting); `tilesync doctor DEST --public-url URL` checks yours",
+        hint="docs/hosting.md shows configurations; `tilesync doctor DEST --public-url URL` checks yours",
     )
 
 
