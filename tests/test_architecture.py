@@ -151,9 +151,9 @@ def test_no_import_circles() -> None:
     modules = {module_of(path): path for path in SOURCES}
     known = {
         module: {
-            found
+            result
             for name in imports(parsed(path))
-            if (found := name if name in modules else name.rpartition(".")[0]) in modules and found != module
+            if (result := name if name in modules else name.rpartition(".")[0]) in modules and result != module
         }
         for module, path in modules.items()
     }
@@ -216,13 +216,13 @@ def test_the_command_line_is_light() -> None:
 
 def test_every_protocol_has_its_reason() -> None:
     """There is no Protocol but those listed above, and each of these exists."""
-    found = {
+    result = {
         node.name
         for path in SOURCES
         for node in ast.walk(parsed(path))
         if isinstance(node, ast.ClassDef) and any("Protocol" in ast.unparse(base) for base in node.bases)
     }
-    assert found == PROTOCOLS.keys()
+    assert result == PROTOCOLS.keys()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -265,8 +265,8 @@ def test_every_test_says_what_must_hold() -> None:
     for path in sorted(TESTS.rglob("*.py")):
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                said = ast.get_docstring(node)
-                if said is None or not said.endswith("."):
+                docstring = ast.get_docstring(node)
+                if docstring is None or not docstring.endswith("."):
                     missing.append(f"{path.relative_to(TESTS)}:{node.lineno} {node.name}")
     assert missing == []
 
@@ -314,10 +314,10 @@ def test_no_count_is_read_before_a_wait_and_written_after_it() -> None:
 def test_no_logging_printing_or_bars_below_the_command_line() -> None:
     """Events go up: below `cli` nothing prints, logs or draws."""
     loud = {
-        name_of(path): sorted(found)
+        name_of(path): sorted(result)
         for path in SOURCES
         if room(path) != "cli"
-        and (found := {name.split(".")[0] for name in imports(parsed(path))} & {"logging", "tqdm", "click"})
+        and (result := {name.split(".")[0] for name in imports(parsed(path))} & {"logging", "tqdm", "click"})
     }
     assert loud == {}
     calls = [node for path in SOURCES for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]

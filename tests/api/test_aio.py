@@ -62,11 +62,11 @@ def test_a_failed_mirror_has_its_partial_result(sim: Simulator, tmp_path: Path) 
     error = caught.value
     assert (error.exit_code, error.result.published, error.result.stats.failed) == (3, False, 1)
     assert error.hint
-    told = error.to_dict()
-    assert list(told) == list(line)
-    for each in (told, line):
+    fields = error.to_dict()
+    assert list(fields) == list(line)
+    for each in (fields, line):
         each["dest"] = None
-    assert stable(told) == stable(line)
+    assert stable(fields) == stable(line)
     assert [type(each).__name__ for each in error.result.failures] == ["FileFailed"]
 
 
@@ -113,10 +113,10 @@ def test_versions_and_rollback(sim: Simulator, tmp_path: Path) -> None:
         (EXPORT, True),
     ]
     assert ts.rollback(tmp_path / "d", latest=True).version == OTHER_EXPORT
-    found = ts.versions(tmp_path / "d")
+    result = ts.versions(tmp_path / "d")
     rows = run_lines("versions", str(tmp_path / "d"), "--json")
-    assert [each.to_dict() for each in found] == rows[:-1]
-    assert found.owner == IMODEL
+    assert [each.to_dict() for each in result] == rows[:-1]
+    assert result.owner == IMODEL
     assert len(list(ts.iter_sha256sums(tmp_path / "d", OTHER_EXPORT[:4]))) == len(export(9))
 
 
@@ -133,9 +133,9 @@ def test_exports_and_their_stored_state(sim: Simulator, tmp_path: Path) -> None:
     sim.offer_export()
     ts.mirror(IMODEL, tmp_path / "d", **service(sim))
     sim.offer_export(export(9), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
-    found = ts.exports(IMODEL, held_in=tmp_path / "d", **service(sim))
-    assert {each.id: each.held for each in found} == {OTHER_EXPORT: None, EXPORT: "held"}
-    assert found.exports[0].to_dict()["kind"] == "export"
+    result = ts.exports(IMODEL, held_in=tmp_path / "d", **service(sim))
+    assert {each.id: each.held for each in result} == {OTHER_EXPORT: None, EXPORT: "held"}
+    assert result.exports[0].to_dict()["kind"] == "export"
     assert [each.held for each in ts.exports(**service(sim))] == [None, None]
 
 
@@ -206,8 +206,8 @@ def test_ten_mirrors_at_once_in_one_process(sim: Simulator, tmp_path: Path) -> N
 def test_a_cancelled_mirror_is_resumed_later(sim: Simulator, tmp_path: Path) -> None:
     """Cancelling the task ends the run and releases the destination; stored files are kept."""
     files = sim.offer_export()
-    gate, began = threading.Event(), threading.Event()
-    sim.add_fault(is_blob, wait_for(gate), times=None, optional=True)
+    release, began = threading.Event(), threading.Event()
+    sim.add_fault(is_blob, wait_for(release), times=None, optional=True)
 
     async def work() -> None:
         running = asyncio.create_task(ts.aio.mirror(IMODEL, tmp_path / "d", **service(sim)))
@@ -219,7 +219,7 @@ def test_a_cancelled_mirror_is_resumed_later(sim: Simulator, tmp_path: Path) -> 
             await running
 
     asyncio.run(work())
-    gate.set()
+    release.set()
     sim.faults.clear()
     assert began.is_set()
     assert ts.mirror(IMODEL, tmp_path / "d", **service(sim)).published
@@ -255,13 +255,13 @@ except KeyboardInterrupt:
 def test_an_interrupt_below_a_running_loop_ends_the_run(sim: Simulator, tmp_path: Path) -> None:
     """Ctrl-C in a notebook cancels the run, and the destination is free again."""
     files = sim.offer_export()
-    gate = threading.Event()
-    sim.add_fault(is_blob, wait_for(gate, at_most=60), times=None)
+    release = threading.Event()
+    sim.add_fault(is_blob, wait_for(release, at_most=60), times=None)
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, IMODEL, str(tmp_path / "d"), sim.url, sim.token],
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
-    gate.set()
+    release.set()
     sim.faults.clear()
     assert (done.returncode, done.stdout) == (0, "interrupted []\n"), done.stderr
     assert ts.mirror(IMODEL, tmp_path / "d", **service(sim)).stats.verified == len(files)

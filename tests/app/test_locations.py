@@ -67,12 +67,12 @@ def test_locations(text: str, location: AzureLocation | S3Location | None) -> No
 )
 def test_links_to_containers(url: str, endpoint: str | None, location: str, base: str) -> None:
     """Account, container and prefix are parsed, also for emulators and other endpoints; the link is kept."""
-    found = parse_location(f"{url}?{SAS}", endpoint=endpoint, fetched=3.0)
-    assert isinstance(found, AzureLocation)
-    assert str(found) == location
-    assert found.link is not None
-    assert (found.link.base, found.link.query, found.link.fetched_at_s) == (base, SAS, 3.0)
-    assert found.link.expires is not None
+    result = parse_location(f"{url}?{SAS}", endpoint=endpoint, fetched=3.0)
+    assert isinstance(result, AzureLocation)
+    assert str(result) == location
+    assert result.link is not None
+    assert (result.link.base, result.link.query, result.link.fetched_at_s) == (base, SAS, 3.0)
+    assert result.link.expires is not None
 
 
 @pytest.mark.parametrize(

@@ -154,12 +154,12 @@ def test_migration_from_schema_3(path: Path, read_only: bool) -> None:
         catalog.close()
     catalog = Catalog(path)
     newer = catalog.add_version(replace(NEW, name="e1-2", content=Content.DECODED))
-    held = StoredFile(FULL, b"lies" * 8, 7, 8, UnpackedFile(99, b"were" * 8))
-    catalog.add_stored_files(newer, [FileResult(0, held)])
+    stored = StoredFile(FULL, b"lies" * 8, 7, 8, UnpackedFile(99, b"were" * 8))
+    catalog.add_stored_files(newer, [FileResult(0, stored)])
     catalog.close()
     catalog = Catalog(path)
     assert [version.content for version in catalog.versions()] == [Content.STORED, Content.DECODED]
-    assert catalog.find_stored(newer, [FULL.name]) == {FULL.name: held}
+    assert catalog.find_stored(newer, [FULL.name]) == {FULL.name: stored}
 
 
 def test_a_failed_migration_is_repeated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

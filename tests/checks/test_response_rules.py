@@ -37,23 +37,23 @@ def make_response(
 def make_responses(
     body: bytes = DATA,
     *,
-    held: bytes = DATA,
+    stored: bytes = DATA,
     path: str = "versions/v/a.glb",
     media: str = "model/gltf-binary",
     part: HttpResponse | None = None,
     status: int = 200,
     **headers: str,
 ) -> SampleResponses:
-    is_gzip = held.startswith(b"\x1f\x8b")
+    is_gzip = stored.startswith(b"\x1f\x8b")
     expected = ObjectHeaders(media, "gzip" if is_gzip else None, "public, max-age=31536000, immutable")
-    sample = SampleFile(path, len(held), hashlib.sha256(held).digest(), is_gzip, expected)
-    first = make_response(held[:1], 206, content_range=f"bytes 0-0/{len(held)}")
+    sample = SampleFile(path, len(stored), hashlib.sha256(stored).digest(), is_gzip, expected)
+    first = make_response(stored[:1], 206, content_range=f"bytes 0-0/{len(stored)}")
     return SampleResponses(sample, make_response(body, status, **headers), part or first)
 
 
 @pytest.mark.parametrize("remedies", ALL_REMEDIES)
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("result", "words"),
     [
         (make_response(status=302, location="https://other.example/b/tileset.json?sig=S"), "redirects"),
         *((make_response(status=status), "is not public") for status in (401, 403, 404, 409)),
@@ -61,10 +61,10 @@ def make_responses(
         (make_response(b"<html>"), "is not JSON"),
     ],
 )
-def test_a_pointer_that_cannot_be_read(found: HttpResponse, words: str, remedies: Remedies) -> None:
+def test_a_pointer_that_cannot_be_read(result: HttpResponse, words: str, remedies: Remedies) -> None:
     """Each message names the problem, and has a hint; the target of a redirect has no query."""
     with pytest.raises(DestinationError, match=words) as caught:
-        response_rules.check_public_access(found, remedies)
+        response_rules.check_public_access(result, remedies)
     assert caught.value.hint
     assert "sig" not in f"{caught.value} {caught.value.hint}"
 
@@ -94,37 +94,37 @@ def test_a_pointer_to_another_version(body: bytes, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "result"),
+    ("value", "result"),
     [
-        *((said, "ok") for said in ("no-cache", "max-age=0, must-revalidate", "No-Store", 'max-age="60"')),
-        *((said, "warn") for said in ("", "max-age=61", "public", "max-age=soon", "max-age=0, s-maxage=3600")),
+        *((value, "ok") for value in ("no-cache", "max-age=0, must-revalidate", "No-Store", 'max-age="60"')),
+        *((value, "warn") for value in ("", "max-age=61", "public", "max-age=soon", "max-age=0, s-maxage=3600")),
     ],
 )
-def test_caching_of_the_pointer(said: str, result: str) -> None:
+def test_caching_of_the_pointer(value: str, result: str) -> None:
     """The pointer may be cached for a minute; a rule for shared caches takes precedence."""
-    found = response_rules.check_pointer_caching(
-        make_response(cache_control=said) if said else make_response(), SERVER_REMEDIES
+    actual = response_rules.check_pointer_caching(
+        make_response(cache_control=value) if value else make_response(), SERVER_REMEDIES
     )
-    assert found.status == result
-    assert bool(found.hint) == (result == "warn")
+    assert actual.status == result
+    assert bool(actual.hint) == (result == "warn")
 
 
-@pytest.mark.parametrize("said", ["*", "https://v.example"])
-def test_an_origin_is_allowed(said: str) -> None:
+@pytest.mark.parametrize("value", ["*", "https://v.example"])
+def test_an_origin_is_allowed(value: str) -> None:
     """A response allows an origin by its name, or by `*`."""
     assert (
         response_rules.check_cors(
-            [make_response(access_control_allow_origin=said)], VIEWER_PAGE, SERVER_REMEDIES
+            [make_response(access_control_allow_origin=value)], VIEWER_PAGE, SERVER_REMEDIES
         ).status
         is CheckStatus.OK
     )
 
 
 @pytest.mark.parametrize("remedies", ALL_REMEDIES)
-@pytest.mark.parametrize("said", ["", "https://w.example", "*, *", "https://v.example:8443", "null"])
-def test_an_origin_is_refused(said: str, remedies: Remedies) -> None:
+@pytest.mark.parametrize("value", ["", "https://w.example", "*, *", "https://v.example:8443", "null"])
+def test_an_origin_is_refused(value: str, remedies: Remedies) -> None:
     """One response that does not allow the origin is enough to fail; a repeated header allows nothing."""
-    shut = make_response(access_control_allow_origin=said) if said else make_response()
+    shut = make_response(access_control_allow_origin=value) if value else make_response()
     with pytest.raises(DestinationError) as caught:
         response_rules.check_cors([make_response(access_control_allow_origin="*"), shut], VIEWER_PAGE, remedies)
     assert "https://v.example" in caught.value.hint
@@ -133,10 +133,10 @@ def test_an_origin_is_refused(said: str, remedies: Remedies) -> None:
 def test_http_tiles_for_an_https_page() -> None:
     """Browsers block http content on https pages, except from the same machine."""
     for url, result in (("http://t.example/x", "warn"), ("http://127.0.0.1/x", "ok")):
-        found = response_rules.check_cors(
+        actual = response_rules.check_cors(
             [make_response(url=url, access_control_allow_origin="*")], VIEWER_PAGE, SERVER_REMEDIES
         )
-        assert found.status == result
+        assert actual.status == result
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_http_tiles_for_an_https_page() -> None:
 )
 def test_a_preflight(status: int, allowed: str, result: str) -> None:
     """A preflight passes if its response is successful and allows Range or `*`."""
-    found = make_response(status=status, access_control_allow_origin="*", access_control_allow_headers=allowed)
-    assert response_rules.check_preflight(found, VIEWER_PAGE, SERVER_REMEDIES).status == result
+    actual = make_response(status=status, access_control_allow_origin="*", access_control_allow_headers=allowed)
+    assert response_rules.check_preflight(actual, VIEWER_PAGE, SERVER_REMEDIES).status == result
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_a_preflight(status: int, allowed: str, result: str) -> None:
     [
         make_responses(),
         make_responses(GZIP_DATA, content_encoding="gzip"),
-        make_responses(GZIP_DATA, held=GZIP_DATA, content_encoding="gzip"),
-        make_responses(DATA, held=GZIP_DATA),
+        make_responses(GZIP_DATA, stored=GZIP_DATA, content_encoding="gzip"),
+        make_responses(DATA, stored=GZIP_DATA),
     ],
 )
 def test_served_bytes_equal_stored_bytes(each: SampleResponses) -> None:
@@ -172,7 +172,7 @@ def test_missing_or_different_files() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "media", "said", "fits"),
+    ("path", "media", "value", "fits"),
     [
         ("a.glb", "model/gltf-binary", "model/gltf-binary", True),
         ("a.glb", "model/gltf-binary", "application/octet-stream", False),
@@ -187,9 +187,9 @@ def test_missing_or_different_files() -> None:
         ("a.b3dm", "application/octet-stream", "text/plain", False),
     ],
 )
-def test_media_types(path: str, media: str, said: str, fits: bool) -> None:
+def test_media_types(path: str, media: str, value: str, fits: bool) -> None:
     """Servers know media types by extension; for other files octet-stream is accepted, and text never."""
-    content: dict[str, Any] = {"content_type": said} if said else {}
+    content: dict[str, Any] = {"content_type": value} if value else {}
     each = make_responses(path=path, media=media, **content)
     if fits:
         assert response_rules.check_content_types([each], SERVER_REMEDIES).status is CheckStatus.OK
@@ -203,7 +203,7 @@ def test_media_types(path: str, media: str, said: str, fits: bool) -> None:
 @pytest.mark.parametrize(
     ("each", "words"),
     [
-        (make_responses(GZIP_DATA, held=GZIP_DATA), "gzip without Content-Encoding"),
+        (make_responses(GZIP_DATA, stored=GZIP_DATA), "gzip without Content-Encoding"),
         (make_responses(DATA, content_encoding="gzip"), "without gzip content"),
     ],
 )
@@ -218,7 +218,7 @@ def test_encodings_that_no_viewer_can_read(each: SampleResponses, words: str) ->
     [
         make_responses(),
         make_responses(GZIP_DATA, content_encoding="GZIP"),
-        make_responses(GZIP_DATA, held=GZIP_DATA, content_encoding="gzip"),
+        make_responses(GZIP_DATA, stored=GZIP_DATA, content_encoding="gzip"),
     ],
 )
 def test_correct_encodings(each: SampleResponses) -> None:
@@ -244,12 +244,12 @@ def test_ranges() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "result"),
+    ("value", "result"),
     [("public, max-age=31536000, immutable", "ok"), ("max-age=86400", "ok"), ("max-age=60", "warn"), ("", "warn")],
 )
-def test_caching_of_a_file(said: str, result: str) -> None:
+def test_caching_of_a_file(value: str, result: str) -> None:
     """A file that may be cached for one day passes."""
-    assert response_rules.check_caching([make_responses(cache_control=said)], SERVER_REMEDIES).status == result
+    assert response_rules.check_caching([make_responses(cache_control=value)], SERVER_REMEDIES).status == result
 
 
 def test_quoted_names_and_the_hidden_state() -> None:

@@ -15,11 +15,11 @@ from tilesync.events import CheckCompleted, Event
 from tilesync.model import Blob, StoredFile
 
 
-def make_check(said: CheckResult | TilesyncError) -> Callable[[], Awaitable[CheckResult]]:
+def make_check(outcome: CheckResult | TilesyncError) -> Callable[[], Awaitable[CheckResult]]:
     async def look() -> CheckResult:
-        if isinstance(said, TilesyncError):
-            raise said
-        return said
+        if isinstance(outcome, TilesyncError):
+            raise outcome
+        return outcome
 
     return look
 

@@ -41,8 +41,8 @@ def test_other_options_have_variables(service: Simulator, tmp_path: Path) -> Non
     assert len(sums.stdout.splitlines()) == len(service.containers[EXPORT])
     run_tilesync("rollback", tmp_path)
     assert run_tilesync("rollback", tmp_path, "--json", TILESYNC_LATEST="1").last_line["version"] == OTHER_EXPORT
-    held = run_tilesync("exports", IMODEL, "--json", sim=service, TILESYNC_HELD=str(tmp_path))
-    assert [row["held"] for row in held.lines_of_kind("export")] == ["held", "held"]
+    exports = run_tilesync("exports", IMODEL, "--json", sim=service, TILESYNC_HELD=str(tmp_path))
+    assert [row["held"] for row in exports.lines_of_kind("export")] == ["held", "held"]
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,8 @@ def test_no_copy_tells_a_link_that_may_write(azure_store: AzureFixture, sim: Sim
     connection.request("HEAD", f"/{ACCOUNT}/{azure_store.container}/versions/{OTHER_EXPORT}/tiles/000.glb")
     answer = connection.getresponse()
     assert answer.status == 200
-    told = answer.getheader("x-ms-copy-source") or ""
-    assert "sig=" not in told or "sp=r&" in f"{told}&"
+    copy_source = answer.getheader("x-ms-copy-source") or ""
+    assert "sig=" not in copy_source or "sp=r&" in f"{copy_source}&"
     connection.close()
 
 
@@ -185,7 +185,7 @@ def test_a_signal_ends_a_run_promptly(azure_store: AzureFixture, sim: Simulator,
     sim.offer_export(BIG_EXPORT)
     seen, over = threading.Event(), threading.Event()
 
-    def gate(passing: ProxiedRequest) -> RefusedResponse | None:
+    def intercept(passing: ProxiedRequest) -> RefusedResponse | None:
         if phase == "opening":
             seen.set()
             return RefusedResponse(503, "ServerBusy")
@@ -194,7 +194,7 @@ def test_a_signal_ends_a_run_promptly(azure_store: AzureFixture, sim: Simulator,
             over.wait(60)
         return None
 
-    azure_store.proxy.gate = gate
+    azure_store.proxy.gate = intercept
     azure_store.env["TILESYNC_RETRY_FOR"] = "40s"
     running = azure_store.start_mirror(sim)
     assert seen.wait(30)
@@ -225,10 +225,10 @@ def test_answers_may_be_lost(azure_store: AzureFixture, sim: Simulator) -> None:
             seen.add(kind)
             raise ConnectionResetError
 
-    def gate(passing: ProxiedRequest) -> None:
+    def intercept(passing: ProxiedRequest) -> None:
         here.passing = passing
 
-    azure_store.proxy.gate, azure_store.proxy.truncations = gate, Cuts()
+    azure_store.proxy.gate, azure_store.proxy.truncations = intercept, Cuts()
     run = azure_store.mirror(sim, TILESYNC_RETRY_FOR="20s")
     assert run.exit_code == 0, run.stderr
     assert ("PUT", None, "tileset.json", None) in seen
@@ -251,48 +251,48 @@ def test_a_plan_and_a_source_make_no_container(azure_store: AzureFixture, sim: S
 def test_a_hook_is_not_lost_with_the_process(azure_store: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
     """After a kill between pointer and --on-publish command, the next run runs the command."""
     sim.offer_export(export(3))
-    told = tmp_path / "told"
+    hook_file = tmp_path / "hook"
     script = tmp_path / "hook.py"
-    script.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())")
+    script.write_text(f"import sys; open({str(hook_file)!r}, 'a').write(sys.stdin.read())")
     words = ("--on-publish", f"{sys.executable} {script}")
     stuck, over = threading.Event(), threading.Event()
 
-    def gate(passing: ProxiedRequest) -> None:
+    def intercept(passing: ProxiedRequest) -> None:
         if passing.blob == "latest.json" and passing.method == "PUT":
             stuck.set()
             over.wait(30)
 
-    azure_store.proxy.gate = gate
+    azure_store.proxy.gate = intercept
     running = azure_store.start_mirror(sim, *words)
     assert stuck.wait(30)
     running.kill()
     running.communicate()
     over.set()
     azure_store.proxy.gate = lambda passing: None
-    assert not told.exists()
+    assert not hook_file.exists()
     assert azure_store.mirror(sim, *words).exit_code == 0
-    assert json.loads(told.read_text())["pointer"] == EXPORT
+    assert json.loads(hook_file.read_text())["pointer"] == EXPORT
 
 
 def test_what_has_not_moved_is_not_announced(azure_store: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
     """A refused pointer is no publication; a run without the command leaves it to a later run that has one."""
     sim.offer_export(export(3))
-    told = tmp_path / "told"
-    hook = ("--on-publish", f"{sys.executable} -c \"import sys; open('{told}', 'a').write(sys.stdin.read())\"")
+    hook_file = tmp_path / "hook"
+    hook = ("--on-publish", f"{sys.executable} -c \"import sys; open('{hook_file}', 'a').write(sys.stdin.read())\"")
 
-    def gate(passing: ProxiedRequest) -> RefusedResponse | None:
+    def intercept(passing: ProxiedRequest) -> RefusedResponse | None:
         is_pointer = passing.method == "PUT" and passing.blob == "tileset.json"
         return RefusedResponse(403, "AuthorizationPermissionMismatch") if is_pointer else None
 
-    azure_store.proxy.gate = gate
+    azure_store.proxy.gate = intercept
     assert azure_store.mirror(sim, *hook).exit_code == 5
-    assert not told.exists()
+    assert not hook_file.exists()
     azure_store.proxy.gate = lambda passing: None
     assert azure_store.mirror(sim).last_line["published"] is True
-    assert not told.exists()
+    assert not hook_file.exists()
     assert azure_store.mirror(sim, *hook).exit_code == 0
-    said = json.loads(told.read_text())
-    assert (said["kind"], said["pointer"]) == ("finished", EXPORT)
+    event = json.loads(hook_file.read_text())
+    assert (event["kind"], event["pointer"]) == ("finished", EXPORT)
 
 
 def test_a_pin_is_every_machines(azure_store: AzureFixture, sim: Simulator) -> None:
@@ -360,14 +360,14 @@ def test_who_lost_the_lock_writes_nothing_more(azure_store: AzureFixture, sim: S
     sim.offer_export(export(3))
     stuck, over = threading.Event(), threading.Event()
 
-    def gate(passing: ProxiedRequest) -> RefusedResponse | None:
+    def intercept(passing: ProxiedRequest) -> RefusedResponse | None:
         if passing.blob == "latest.json" and passing.method == "PUT" and not stuck.is_set():
             stuck.set()
             over.wait(120)
             return RefusedResponse(503, "ServerBusy")
         return None
 
-    azure_store.proxy.gate = gate
+    azure_store.proxy.gate = intercept
     running = azure_store.start_mirror(sim, "--retry-for", "5m")
     assert stuck.wait(30)
     running.send_signal(signal.SIGSTOP)

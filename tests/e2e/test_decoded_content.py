@@ -70,12 +70,12 @@ def gz_names(files: dict[str, bytes]) -> set[str]:
 
 def run_sha256sum(dest: Path, version: str = EXPORT) -> int:
     """Run the real `sha256sum -c` in the folder of a version; return its exit code."""
-    told = subprocess.run(
+    listing = subprocess.run(
         [sys.executable, "-m", "tilesync", "versions", str(dest), "--sha256sums", version],
         capture_output=True, check=True,
     )  # fmt: skip
     checked = subprocess.run(
-        ["sha256sum", "--quiet", "-c", "-"], input=told.stdout, cwd=dest / "versions" / version, check=False
+        ["sha256sum", "--quiet", "-c", "-"], input=listing.stdout, cwd=dest / "versions" / version, check=False
     )
     return checked.returncode
 
@@ -124,9 +124,9 @@ def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
     assert verify(tmp_path, quick=True).exit_code == 0
     assert run_sha256sum(tmp_path) == 0
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
-    (told,) = commands.list_versions(Target(tmp_path), lambda event: None)[0]
+    (listed,) = commands.list_versions(Target(tmp_path), lambda event: None)[0]
     assert {"content": "decoded", "bytes": head["bytes"]}.items() <= make_version_info(
-        told, OwnershipStatus(None, None)
+        listed, OwnershipStatus(None, None)
     ).to_dict().items()
 
 
@@ -200,8 +200,8 @@ def test_bytes_are_verified_as_they_are_stored(tmp_path: Path, wrong: bytes) -> 
 
 def start_mirror(sim: Simulator, dest: Path) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "tilesync", "mirror", IMODEL, str(dest), "--transfers", "8", "--json", *DECODED]
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    env = {**kept, "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
+    inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    env = {**inherited, "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
     return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -210,7 +210,7 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
-        stuck, gate = threading.Event(), threading.Event()
+        stuck, release = threading.Event(), threading.Event()
 
         def half_then_silence(_: Any, proceed: Any) -> Any:
             answer = proceed()
@@ -218,12 +218,12 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
             return answer
 
         sim.add_fault(is_blob_named(LARGE), half_then_silence)
-        sim.add_fault(is_blob_named(LARGE), call_before(stuck.set, lambda: gate.wait(30)))
+        sim.add_fault(is_blob_named(LARGE), call_before(stuck.set, lambda: release.wait(30)))
         running = start_mirror(sim, tmp_path)
         assert stuck.wait(20)
         running.send_signal(signal.SIGKILL)
         running.communicate()
-        gate.set()
+        release.set()
         assert LARGE not in read_version(tmp_path)
         sim.faults.clear()
         sim.clear_requests()
@@ -310,8 +310,8 @@ def test_a_damaged_file_is_healed(tmp_path: Path, name: str, how: str) -> None:
             path.unlink()
         else:
             path.write_bytes(files[name] if how == "packed" else plain[name][:-1] + b"!")
-        found = verify(tmp_path)
-        assert [(each.name, found.exit_code) for each in found.events_of(Finding)] == [(name, 10)]
+        result = verify(tmp_path)
+        assert [(each.name, result.exit_code) for each in result.events_of(Finding)] == [(name, 10)]
         sim.clear_requests()
         assert mirror_decoded(sim, tmp_path).exit_code == 0
         assert {blob_name(request) for request in sim.blob_requests()} == {name}
@@ -402,8 +402,8 @@ def test_a_version_on_its_way_in_keeps_its_content(tmp_path: Path, first: Conten
         assert read_latest(tmp_path)["version"] == SECOND
         assert sim.mirror(tmp_path, content=first).exit_code == 0
         assert read_latest(tmp_path)["version"] == EXPORT
-    found = {Content.STORED: files, Content.DECODED: plain}
-    assert (read_version(tmp_path), read_version(tmp_path, SECOND)) == (found[first], found[other])
+    result = {Content.STORED: files, Content.DECODED: plain}
+    assert (read_version(tmp_path), read_version(tmp_path, SECOND)) == (result[first], result[other])
     assert verify(tmp_path, every=True).exit_code == 0
 
 
@@ -440,9 +440,9 @@ def test_a_walk(tmp_path: Path) -> None:
     with Simulator() as sim:
         sim.offer_export(files)
         assert mirror_decoded(sim, tmp_path, inventory=Inventory.WALK).exit_code == 0
-        held = read_version(tmp_path)
-        assert held.items() <= plain.items()
-        assert len(held) == len(plain) - 2
+        stored = read_version(tmp_path)
+        assert stored.items() <= plain.items()
+        assert len(stored) == len(plain) - 2
         sim.regenerate(files)
         assert mirror_decoded(sim, tmp_path, inventory=Inventory.WALK).exit_code == 0
     assert [each.name for each in (tmp_path / "versions").iterdir()] == [EXPORT]
@@ -546,12 +546,12 @@ def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout
     copy_mirror(first, tmp_path / "copy")
     there = dest / "versions" / EXPORT if layout is Layout.VERSIONED else dest
     (there / BIG).unlink()
-    kept = (there / LARGE).stat().st_ino
+    inode_before = (there / LARGE).stat().st_ino
     assert verify(dest).exit_code == 10
     flat = ("--layout", "flat") if layout is Layout.FLAT else ()
     copy_mirror(tmp_path / "copy", dest, *flat)
     assert (there / BIG).read_bytes() == plain[BIG]
-    assert (there / LARGE).stat().st_ino == kept
+    assert (there / LARGE).stat().st_ino == inode_before
     assert verify(dest).exit_code == 0
     copy_mirror(tmp_path / "copy", dest, *flat)
     with Simulator() as sim:

@@ -33,8 +33,8 @@ def test_a_file_as_dest_is_refused_with_the_folder_that_contains_it(
 def test_a_file_as_state_folder_is_refused(both_layouts: Path) -> None:
     """A file as --state-dir: the hint names the option."""
     done = run_tilesync("verify", both_layouts / "v", "--state-dir", both_layouts / "v/tileset.json")
-    said = f"error: {both_layouts / 'v/tileset.json'} is a file, not a folder\n  check --state-dir\n"
-    assert (done.exit_code, done.stderr) == (8, said)
+    message = f"error: {both_layouts / 'v/tileset.json'} is a file, not a folder\n  check --state-dir\n"
+    assert (done.exit_code, done.stderr) == (8, message)
 
 
 def test_a_device_as_dest_and_a_file_as_source_are_refused(both_layouts: Path, tmp_path: Path) -> None:

@@ -171,9 +171,9 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
     for name, files in expected.items():
         assert read_tree(tmp_path / "versions" / name) == files, name
     assert verify(tmp_path, every=True).error is None
-    held = commands.list_versions(Target(tmp_path), lambda event: None)[0]
-    assert {each.version.name for each in held if each.state == "held"} >= expected.keys()
-    assert [each.version.name for each in held if each.is_current] == [current]
+    row = commands.list_versions(Target(tmp_path), lambda event: None)[0]
+    assert {each.version.name for each in row if each.state == "held"} >= expected.keys()
+    assert [each.version.name for each in row if each.is_current] == [current]
 
 
 def test_a_flat_history(tmp_path: Path) -> None:
@@ -227,11 +227,11 @@ class PointerReaders:
         try:
             while not self._stop.is_set():
                 assert_pointer_complete(self._dest)
-                said = json.loads((self._dest / "latest.json").read_bytes())
-                assert (self._dest / said["tileset"]).stat().st_size
-                assert (self._dest / said["manifest"]).stat().st_size
+                latest = json.loads((self._dest / "latest.json").read_bytes())
+                assert (self._dest / latest["tileset"]).stat().st_size
+                assert (self._dest / latest["manifest"]).stat().st_size
                 assert (self._dest / "current" / "tileset.json").read_bytes().startswith(b"{")
-                self.seen.add(said["version"])
+                self.seen.add(latest["version"])
                 self.rounds += 1
         except BaseException as error:
             self.errors.append(error)

@@ -311,9 +311,9 @@ def test_a_pointer_to_another_version(dest: Path) -> None:
 @pytest.fixture
 def account(azurite: Azurite) -> Iterator[BlobServiceClient]:
     credential = {"account_name": ACCOUNT, "account_key": KEY}
-    with BlobServiceClient(f"{azurite.url}/{ACCOUNT}", credential=credential) as found:
-        yield found
-        found.set_service_properties(cors=[])
+    with BlobServiceClient(f"{azurite.url}/{ACCOUNT}", credential=credential) as result:
+        yield result
+        result.set_service_properties(cors=[])
 
 
 def parse_cors_rule(command: str) -> CorsRule:

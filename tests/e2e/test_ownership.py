@@ -61,9 +61,9 @@ def test_another_imodel_is_refused(tmp_path: Path, how: dict[str, Any], recorded
         assert sim.mirror(tmp_path, **layout).error is None
         if not recorded:
             home = tmp_path / ".tilesync" if layout else tmp_path
-            said = json.loads((home / "latest.json").read_text())
-            del said["owner"]
-            (home / "latest.json").write_text(json.dumps(said))
+            latest = json.loads((home / "latest.json").read_text())
+            del latest["owner"]
+            (home / "latest.json").write_text(json.dumps(latest))
             (tmp_path / ".tilesync/ownership.json").unlink()
         offer_foreign_export(sim)
         before = read_all_files(tmp_path)

@@ -127,13 +127,13 @@ def test_a_place_that_the_store_does_not_know_any_more(azure_store: AzureFixture
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, '3 nonsense')", (PROGRESS_KEY.format(EXPORT),))
     refused = []
 
-    def gate(passing: ProxiedRequest) -> RefusedResponse | None:
+    def intercept(passing: ProxiedRequest) -> RefusedResponse | None:
         if passing.query.get("marker") != "nonsense":
             return None
         refused.append(passing)
         return RefusedResponse(400, "InvalidQueryParameterValue")
 
-    azure_store.proxy.gate = gate
+    azure_store.proxy.gate = intercept
     run = azure_store.mirror(sim)
     assert (run.exit_code, run.last_line["fetched"], run.last_line["looked"]) == (0, 0, len(files)), run.stderr
     assert len(refused) == 1

@@ -37,8 +37,8 @@ def require_program(name: str) -> None:
 @pytest.fixture(params=[nginx, caddy], ids=["nginx", "caddy"])
 def serve(request: pytest.FixtureRequest) -> Serve:
     require_program(request.param.__name__)
-    found: Serve = request.param
-    return found
+    result: Serve = request.param
+    return result
 
 
 @pytest.fixture

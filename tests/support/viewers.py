@@ -216,7 +216,7 @@ class Browser:
             self.call("Emulation.setDeviceMetricsOverride", session, **size)
             self.call("Page.navigate", session, url=url)
             self._wait_for(method="Page.loadEventFired", sessionId=session)
-            thrown = [said["params"] for said in self._unmatched if said.get("method") == "Runtime.exceptionThrown"]
+            thrown = [reply["params"] for reply in self._unmatched if reply.get("method") == "Runtime.exceptionThrown"]
             if thrown:
                 raise RuntimeError(f"{url} does not load: {json.dumps(thrown)}")
             yield BrowserPage(self, session)
@@ -275,12 +275,12 @@ class BrowserPage:
     def run(self, function: str, *values: Any) -> Any:
         """Call a function of the page. Raises RuntimeError with its message if it throws."""
         expression = f"{function}({', '.join(map(json.dumps, values))})"
-        said = self.browser.call(
+        reply = self.browser.call(
             "Runtime.evaluate", self.session, expression=expression, awaitPromise=True, returnByValue=True
         )
-        if "exceptionDetails" in said:
-            raise RuntimeError(f"{expression}: {json.dumps(said['exceptionDetails'])}")
-        return said["result"].get("value")
+        if "exceptionDetails" in reply:
+            raise RuntimeError(f"{expression}: {json.dumps(reply['exceptionDetails'])}")
+        return reply["result"].get("value")
 
     def screenshot(self) -> bytes:
         """Take a screenshot as PNG."""

@@ -34,8 +34,8 @@ http {{
 
 def read_configuration(language: str) -> str:
     """Return the configuration that the README shows in a code block of this language."""
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return str(found)
+    (result,) = re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return str(result)
 
 
 @dataclass

@@ -83,8 +83,8 @@ def test_many_threads_cause_one_fetch() -> None:
     factory = LinkFactory()
     renewable = renewing(factory)
     with ThreadPoolExecutor(16) as pool:
-        found = set(pool.map(lambda _: renewable.current().query, range(64)))
-    assert (found, factory.count) == ({"sig=1"}, 1)
+        result = set(pool.map(lambda _: renewable.current().query, range(64)))
+    assert (result, factory.count) == ({"sig=1"}, 1)
 
 
 def test_a_due_link_is_renewed_once(advance: Callable[[float], None]) -> None:
@@ -96,9 +96,9 @@ def test_a_due_link_is_renewed_once(advance: Callable[[float], None]) -> None:
     advance(340)
     assert renewable.is_due
     with ThreadPoolExecutor(16) as pool:
-        found = set(pool.map(lambda _: renewable.current().query, range(64)))
+        result = set(pool.map(lambda _: renewable.current().query, range(64)))
     assert factory.count == 1
-    assert found <= {"sig=0", "sig=1"}
+    assert result <= {"sig=0", "sig=1"}
     assert [type(event) for event in events] == [LinkRenewed]
 
 

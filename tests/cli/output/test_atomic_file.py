@@ -25,7 +25,7 @@ def create_null_device(folder: Path) -> Path:
     return folder / "null"
 
 
-def start_fifo_reader(fifo: Path, found: list[bytes]) -> threading.Thread:
+def start_fifo_reader(fifo: Path, result: list[bytes]) -> threading.Thread:
     """Start a reader of a FIFO, and wait until it has opened it."""
     descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
@@ -33,7 +33,7 @@ def start_fifo_reader(fifo: Path, found: list[bytes]) -> threading.Thread:
     def read() -> None:
         select.select([descriptor], [], [])  # until somebody writes: before that it would look like an end
         with open(descriptor, "rb") as file:
-            found.append(file.read())
+            result.append(file.read())
 
     return threading.Thread(target=read)
 
@@ -88,15 +88,15 @@ def test_a_device_stays(tmp_path: Path) -> None:
 
 def test_a_fifo_is_written_to(tmp_path: Path) -> None:
     """The reader of a FIFO gets everything, also more than a pipe holds; without a reader it is an error at once."""
-    fifo, found = tmp_path / "r", list[bytes]()
+    fifo, result = tmp_path / "r", list[bytes]()
     os.mkfifo(fifo)
     with pytest.raises(OSError, match="no program reads"):
         replace_file(fifo, b"report")
-    reader = start_fifo_reader(fifo, found)
+    reader = start_fifo_reader(fifo, result)
     reader.start()
     replace_file(fifo, b"x" * 200_000)
     reader.join(10)
-    assert found == [b"x" * 200_000]
+    assert result == [b"x" * 200_000]
     assert fifo.is_fifo()
 
 

@@ -92,10 +92,10 @@ def next_export(sim: Simulator, dest: Path) -> None:
 
 def next_export_after_a_change_here(sim: Simulator, dest: Path) -> None:
     path = dest / "versions" / SECOND / "tiles/001.glb"
-    data, found = path.read_bytes(), path.stat()
+    data, result = path.read_bytes(), path.stat()
     path.unlink()
     path.write_bytes(data[:-1] + b"?")
-    os.utime(path, ns=(found.st_mtime_ns, found.st_mtime_ns))
+    os.utime(path, ns=(result.st_mtime_ns, result.st_mtime_ns))
     offer_exports(sim, THIRD)
 
 

@@ -86,8 +86,10 @@ def test_a_file_and_a_folder_of_one_name(tmp_path: Path, inventory: Inventory, o
             dest = tmp_path / str(number)
             run = sim.mirror(dest, inventory=inventory, globs=Globs(exclude=(glob,)))
             assert run.exit_code == 0
-            kept = {name: data for name, data in files.items() if name not in BOTH or name == list(BOTH)[1 - number]}
-            assert read_tree(dest / "versions" / EXPORT) == kept
+            expected = {
+                name: data for name, data in files.items() if name not in BOTH or name == list(BOTH)[1 - number]
+            }
+            assert read_tree(dest / "versions" / EXPORT) == expected
 
 
 @pytest.mark.parametrize("name", ["../up", "a/./b", "a\\b", "n" * 1025])

@@ -321,12 +321,12 @@ def test_inodes_of_64_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Inodes that use the highest bit work."""
 
     class Stat:
-        def __init__(self, found: os.stat_result) -> None:
-            self.st_mtime_ns, self.st_ino = found.st_mtime_ns, found.st_ino | 1 << 63
+        def __init__(self, result: os.stat_result) -> None:
+            self.st_mtime_ns, self.st_ino = result.st_mtime_ns, result.st_ino | 1 << 63
 
     real: Callable[[Any], FileStamp] = fs.stamp_from_stat
     for module in (fs, reader, writer, flat_layout):
-        monkeypatch.setattr(module, "stamp_from_stat", lambda found: real(Stat(found)))
+        monkeypatch.setattr(module, "stamp_from_stat", lambda result: real(Stat(result)))
     mirror_each(tmp_path, FIRST, SECOND)
     assert verify(tmp_path, every=True).error is None
     assert commands.list_versions(Target(tmp_path), JobOutcome())[0][0].shared_bytes

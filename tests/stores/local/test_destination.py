@@ -84,8 +84,8 @@ def test_names_and_bytes_equal_the_containers(tmp_path: Path) -> None:
     with open_destination(tmp_path / "d") as destination:
         run_async(put_file(destination, blob("a/ä %20#.bin", b"x"), b"x"))
         run_async(put_file(destination, blob("tileset.json", b"y"), b"y"))
-    found = {name: data for name, data in snapshot_tree(tmp_path / "d").items() if not name.startswith(".tilesync")}
-    assert found == {
+    result = {name: data for name, data in snapshot_tree(tmp_path / "d").items() if not name.startswith(".tilesync")}
+    assert result == {
         "versions": None,
         "versions/e1": None,
         "versions/e1/a": None,
@@ -103,9 +103,9 @@ def test_file_mtime_and_mode(tmp_path: Path, data: bytes) -> None:
             stored = run_async(put_file(destination, blob("f/a", data, last_modified=1772353800), data))
     finally:
         os.umask(before)
-    found = (tmp_path / "d/versions/e1/f/a").stat()
-    assert (found.st_mtime_ns, stored.mtime_ns) == (1772353800 * 10**9, 1772353800 * 10**9)
-    assert stat.S_IMODE(found.st_mode) == 0o640
+    result = (tmp_path / "d/versions/e1/f/a").stat()
+    assert (result.st_mtime_ns, stored.mtime_ns) == (1772353800 * 10**9, 1772353800 * 10**9)
+    assert stat.S_IMODE(result.st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "d/versions/e1/f").stat().st_mode) == 0o750
     assert stat.S_IMODE((tmp_path / "d/.tilesync").stat().st_mode) == 0o700
 

@@ -26,8 +26,8 @@ from tilesync.stores.object_store.lock import HeldElsewhere, LeaseRenewer, hold_
 
 @pytest.fixture
 def objects(azurite: Azurite) -> Iterator[Objects]:
-    with azure_objects(new_container(azurite)) as found:
-        yield found
+    with azure_objects(new_container(azurite)) as result:
+        yield result
 
 
 def states(tmp_path: Path) -> tuple[Path, Path]:
@@ -188,12 +188,12 @@ def test_a_hanging_renewal_loses_nothing(azurite: Azurite, tmp_path: Path) -> No
     with AzureProxy(azurite) as proxy:
         hung, over = threading.Event(), threading.Event()
 
-        def gate(passing: ProxiedRequest) -> None:
+        def intercept(passing: ProxiedRequest) -> None:
             if passing.headers.get("x-ms-lease-action") == "renew" and not hung.is_set():
                 hung.set()
                 over.wait(60)
 
-        proxy.gate = gate
+        proxy.gate = intercept
         proxied_url = url.replace(azurite.url, proxy.url)
         with azure_objects(proxied_url) as objects, hold_lease(objects.lease(), tmp_path, "x") as lock:
             assert hung.wait(LEASE_TERM.total_seconds())
