@@ -87,6 +87,7 @@ PROTOCOLS = {
     "StoredFiles": "local, and object store",
     "TokenProvider": "a token, and a share key",
     "Upload": "Azure, and S3",
+    "WorkerTarget": "local, and Azure",
     "WorkerTask": "fetch, verify, and warm up",
     "Workers": "assembled by the app, called by the jobs, which must not import it",
 }
@@ -290,6 +291,37 @@ def test_pages_name_files_that_exist(page: str) -> None:
     if page == "ARCHITECTURE.md":
         tree = text[text.index("## The tree") : text.index("## Four paths through the code")]
         assert [each for layer in LAYERS[1:-1] for each in layer if f"`tilesync/{each}" not in tree] == []
+
+
+LOCATION_REGISTRY = "app/locations.py"
+"""The only module that tells the kinds of locations apart."""
+
+STORE_CLASSES = {"Path", "AzureLocation", "S3Location"} | {
+    node.name
+    for folder in ("local", "object_store", "azure", "s3")
+    for path in sorted((PACKAGE / "stores" / folder).rglob("*.py"))
+    for node in parsed(path).body
+    if isinstance(node, ast.ClassDef)
+    and node.name.endswith(("Files", "Objects", "Publication", "Destination", "PutTarget"))
+}
+
+
+def type_tests(tree: ast.AST) -> Iterator[str]:
+    """The names of the classes that a tree tests for, with isinstance or in a case of a match statement."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            yield from (part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name))
+        elif isinstance(node, ast.MatchClass) and isinstance(node.cls, ast.Name):
+            yield node.cls.id
+
+
+def test_stores_are_not_told_apart_by_their_class() -> None:
+    """Only the registry of locations tests for a kind of location, and no module for the classes of a store."""
+    assert {"LocalFiles", "ObjectFiles", "AzureObjects", "LocalPutTarget"} <= STORE_CLASSES
+    found = {name_of(path): sorted(STORE_CLASSES & set(type_tests(parsed(path)))) for path in SOURCES}
+    registry = found.pop(LOCATION_REGISTRY)
+    assert registry == ["AzureLocation", "S3Location"]
+    assert {name: classes for name, classes in found.items() if classes} == {}
 
 
 def test_no_state_at_module_level() -> None:

@@ -62,6 +62,7 @@ def bucket_destination(url: str, bucket: str, state: Path, *, prefix: str = "") 
         yield destination
 
 
+@pytest.mark.scale
 class TestBucket(DestinationContract):
     """A whole bucket."""
 
