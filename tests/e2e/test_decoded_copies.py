@@ -23,7 +23,7 @@ def copy_mirror(source: Path, dest: Path, *options: str, exit_code: int = 0) -> 
     assert ended.exit_code == exit_code, ended.stderr
 
 
-def test_a_copy_of_what_lies_unpacked(tmp_path: Path) -> None:
+def test_a_copy_of_a_decoded_mirror(tmp_path: Path) -> None:
     """A copy of a decoded mirror has the same files and mode; the manifest proves the unpacked bytes."""
     files, plain = make_gzip_export()
     source = tmp_path / "source"
@@ -49,7 +49,7 @@ def test_a_copy_of_what_lies_unpacked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", [Layout.VERSIONED, Layout.FLAT])
-def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout) -> None:
+def test_unpacked_files_are_repaired_from_a_copy(tmp_path: Path, layout: Layout) -> None:
     """Lost unpacked files are repaired from a copy; the others stay unchanged."""
     files, plain = make_gzip_export()
     first, dest = tmp_path / "first", tmp_path / "dest"
@@ -74,7 +74,7 @@ def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout
     assert (night.exit_code, night.stats.fetched) == (0, 0)
 
 
-def test_a_copy_of_what_is_there_unpacked_already_is_none(tmp_path: Path) -> None:
+def test_unpacked_files_that_are_there_are_not_copied(tmp_path: Path) -> None:
     """Files that are already there unpacked are not copied, although only they identify a mirror of a bare link."""
     files, plain = make_gzip_export()
     with Simulator() as sim:

@@ -13,6 +13,9 @@ clock               a fake clock
 commandline         run tilesync as a process
 crash_injection     simulate a crash at a chosen call
 demo_glbs           read the GLBs of the demo city
+demo_picture        the picture of the demo city
+doc_pages           run the blocks of a documentation page in a shell
+doc_service         what the pages run against
 examples            numbers of generated examples, by profile
 fake_destination    a destination in memory
 faults              faults of the fake service
@@ -35,6 +38,6 @@ terminal            run tilesync on a pseudo-terminal
 tile_formats        build small files of each tile format
 viewer_walk         files of a tileset that a viewer can request
 viewers             real viewers in a headless Chromium
-web_servers         nginx and Caddy with the README's configuration
+web_servers         nginx and Caddy with the configurations of docs/hosting.md
 worker_processes    find the worker processes of a run
 """
