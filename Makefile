@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 AZURITE_VERSION := 3.35.0
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check bench lint build clean azurite viewers
+.PHONY: help demo test test-fast check docs picture bench lint build clean azurite viewers
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -18,6 +19,9 @@ demo: $(VENV)/.test ## see tilesync work; needs no account
 	@$(BIN)/tilesync demo
 	@echo
 	@echo "(in this checkout, tilesync is $(BIN)/tilesync)"
+
+# Without its cache pytest compiles every test file anew, in each worker.
+test test-fast: export PYTHONDONTWRITEBYTECODE =
 
 test: $(VENV)/.test azurite viewers ## run all tests; with Azurite and a browser if npm can install them
 	@$(BIN)/python -m pytest -n auto --dist worksteal
@@ -30,6 +34,13 @@ check: $(VENV)/.check ## check style, types, layers and documentation; changes n
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
+	@site=$$(mktemp -d); trap 'rm -rf "$$site"' EXIT; $(MKDOCS) --quiet --site-dir "$$site"
+
+docs: $(VENV)/.check ## build the documentation into site/
+	@$(MKDOCS)
+
+picture: $(VENV)/.test viewers ## take the picture of the demo city that the documentation shows
+	@$(BIN)/python scripts/docs/picture.py
 
 bench: $(VENV)/.bench ## compare the speed with azcopy, rclone, curl and others (Linux; 35 GB of disk, half an hour)
 	@$(BIN)/python scripts/bench/compare.py
@@ -43,7 +54,7 @@ build: $(VENV)/.build ## build the source archive and the wheel into dist/
 	@$(BIN)/python -m build --outdir dist
 
 clean: ## remove everything that these targets made
-	@rm -rf $(VENV) .azurite .viewers .bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis tilesync-demo
+	@rm -rf $(VENV) .azurite .viewers .bench dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis tilesync-demo
 	@find tilesync tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PYTHON when it is given, else the first of these that runs and is new enough.
@@ -59,7 +70,7 @@ $(BIN)/python:
 
 # Stamps: pip runs only when pyproject.toml says something new.
 $(VENV)/.test: EXTRAS := test
-$(VENV)/.check: EXTRAS := test,check
+$(VENV)/.check: EXTRAS := test,check,docs
 $(VENV)/.bench: EXTRAS := bench
 $(VENV)/.test $(VENV)/.check $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@echo 'installing tilesync[$(EXTRAS)] into $(VENV)'

@@ -87,7 +87,7 @@ def apply_hint(hint: str, change: Change) -> Change:
 
 
 def test_the_configuration_of_the_readme_is_well(dest: Path, tmp_path: Path) -> None:
-    """With the README's configuration every check is ok; a file of each kind, and a name to be quoted, are tested."""
+    """With the documented configuration every check is ok; a file of each kind, and a name to be quoted, are tested."""
     require_program("nginx")
     with nginx(dest, tmp_path / "state") as server:
         done = run_doctor(dest, server.url)

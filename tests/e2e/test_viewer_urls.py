@@ -19,7 +19,7 @@ from tests.support.builders import IMODEL
 from tests.support.commandline import run_tilesync
 from tests.support.simulator import EXPORT, Simulator
 from tests.support.viewers import CAMERA_PATH, PAGES, Browser, view_url
-from tests.support.web_servers import README
+from tests.support.web_servers import DOCS
 from tilesync.demo.city import build_city
 
 
@@ -63,9 +63,11 @@ def private_mirror(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -
         account.set_service_properties(cors=[])
 
 
-def test_the_lines_of_the_readme_are_those_that_are_tried() -> None:
-    """The lines of the README for 3d-tiles-renderer are in the test page."""
-    (shown,) = re.findall(r"^```js\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def test_the_lines_of_the_documentation_are_those_that_are_tried() -> None:
+    """The lines of docs/stores.md for 3d-tiles-renderer are in the test page."""
+    (shown,) = re.findall(
+        r"^```js\n(.*?)^```$", (DOCS / "stores.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     page = [line.split(" //")[0].strip() for line in (PAGES / "three.js").read_text().splitlines()]
     lines = [line.split(" //")[0].strip() for line in shown.splitlines()]
     at = page.index(lines[0])
@@ -76,7 +78,7 @@ def test_the_lines_of_the_readme_are_those_that_are_tried() -> None:
 def test_a_viewer_opens_a_private_container(
     browser: Browser, azurite: Azurite, private_mirror: PrivateMirror, viewer: str
 ) -> None:
-    """CesiumJS, and 3d-tiles-renderer with the lines of the README, draw everything."""
+    """CesiumJS, and 3d-tiles-renderer with the lines of docs/stores.md, draw everything."""
     with AzureProxy(azurite) as proxy:
         flight = view_url(browser, viewer, private_mirror.create_viewer_url(proxy))
         asked = list(proxy.answered)

@@ -1,4 +1,4 @@
-"""Test web servers with the configurations of the README."""
+"""Test web servers with the configurations of docs/hosting.md."""
 
 from __future__ import annotations
 
@@ -161,8 +161,8 @@ def test_an_export_that_is_stored_gzipped(serve: Serve, tmp_path: Path) -> None:
         assert tile.content.startswith(b"b3dm")
 
 
-def test_both_configurations_stand_in_the_readme() -> None:
-    """The README has one configuration of each server, for the same folder."""
+def test_both_configurations_are_in_the_documentation() -> None:
+    """The page has one configuration of each server, for the same folder."""
     for language in ("nginx", "caddy"):
         assert "/srv/tiles/bridge" in read_configuration(language)
 
