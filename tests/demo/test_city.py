@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
+
 from tests.support.demo_glbs import dot, split_all_glbs
 from tilesync.demo.city import build_city
 
@@ -125,6 +127,7 @@ def test_the_root_stands_upright_on_the_ellipsoid(files: dict[str, bytes]) -> No
     assert math.isclose(dot(axes[2], place), math.hypot(*place), rel_tol=1e-4)
 
 
+@pytest.mark.scale
 def test_the_same_seed_gives_the_same_bytes(files: dict[str, bytes]) -> None:
     """Generation is deterministic, and another seed gives another city."""
     assert build_city() == files

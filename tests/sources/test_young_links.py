@@ -87,6 +87,7 @@ def test_permanent_refusal_is_final(tmp_path: Path) -> None:
     assert time.monotonic() - started_at < 60
 
 
+@pytest.mark.scale
 def test_a_run_uses_the_old_link_until_the_new_one_is_valid(tmp_path: Path) -> None:
     """Links that are renewed ahead of time and become valid later are never used too early."""
     with Simulator(link_lifetime=timedelta(seconds=4), delay_s=0.05) as sim:
