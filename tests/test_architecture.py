@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import tilesync
+from tests.support.mirrored_modules import MODULES_WITHOUT_TEST_FILE, TEST_FILES_WITHOUT_MODULE
 
 PACKAGE = Path(tilesync.__file__).parent
 TESTS = Path(__file__).parent
@@ -45,6 +46,8 @@ PURE = {"azure", "core", "errors", "events", "model", "protocols", "tiles"}
 
 MOST_MODULES = 17
 """Maximum modules in one folder, so that a reader can find one."""
+
+MAX_TEST_FILE_LINES = 600
 
 IMPURE = {
     "asyncio",
@@ -270,6 +273,33 @@ def test_every_test_says_what_must_hold() -> None:
                 if docstring is None or not docstring.endswith("."):
                     missing.append(f"{path.relative_to(TESTS)}:{node.lineno} {node.name}")
     assert missing == []
+
+
+def test_each_module_has_its_test_file() -> None:
+    """`tilesync/a/b.py` has `tests/a/test_b.py`, or stands in the table of exceptions with the place of its tests."""
+    modules = {name_of(path) for path in SOURCES if path.name != "__init__.py"}
+    untested = {name for name in modules if not (TESTS / name).with_name(f"test_{Path(name).name}").exists()}
+    assert sorted(untested ^ MODULES_WITHOUT_TEST_FILE.keys()) == []
+    named = {path for reason in MODULES_WITHOUT_TEST_FILE.values() for path in re.findall(r"tests/[\w/]+\.py", reason)}
+    assert [path for path in sorted(named) if not (PROJECT / path).exists()] == []
+
+
+def test_each_test_file_has_its_module() -> None:
+    """Outside `e2e`, `tests/a/test_b.py` is about `tilesync/a/b.py`, or stands in the table with its subject."""
+    files = {path.relative_to(TESTS) for path in TESTS.rglob("test_*.py")}
+    strays = {
+        path.as_posix()
+        for path in files
+        if path.parts[0] != "e2e" and not (PACKAGE / path).with_name(path.name.removeprefix("test_")).exists()
+    }
+    assert sorted(strays ^ TEST_FILES_WITHOUT_MODULE.keys()) == []
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: path.relative_to(TESTS).as_posix())
+def test_test_files_are_short(path: Path) -> None:
+    """No file of the tests is longer than 600 lines, and no test file takes anything from another one."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_TEST_FILE_LINES
+    assert [name for name in imports(parsed(path)) if re.match(r"tests\.([\w.]+\.)?(test_|conftest)", name)] == []
 
 
 def test_a_class_name_exists_once() -> None:

@@ -26,6 +26,7 @@ http_server         HTTP servers on loopback whose responses a test chooses
 json_documents      documents with every kind of URI, and functions that read and re-base them
 killed_runs         runs that a test kills, and what they leave
 local_destination   open and compare a local destination
+mirrored_modules    exceptions of the rule that each module has its test file
 memory_source       a source in memory, and a transfer from it
 s3                  moto, an S3 server, and a proxy with faults
 sample_secrets      a signed link that must not appear in any output
