@@ -259,8 +259,9 @@ def _open_azure(
     read_only: bool,
     create: bool | None,
 ) -> Iterator[Objects]:
-    from tilesync.stores.azure.client import AzureClients, AzureObjects
+    from tilesync.stores.azure.client import AzureObjects
     from tilesync.stores.azure.credentials import delete_batch
+    from tilesync.stores.azure.requests import AzureClients
     from tilesync.stores.azure.sas_link import make_store_link
     from tilesync.transport.blob_client_sync import open_sync_client
 
