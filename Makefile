@@ -24,7 +24,7 @@ test: $(VENV)/.test azurite viewers ## run the tests; those against Azurite and 
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(VENV)/.test ## run the tests without whole runs, killed processes, browsers and bulk
-	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not (e2e or kill or scale or browser)'
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal --hypothesis-profile=fast -m 'not (e2e or kill or scale or browser)'
 
 check: $(VENV)/.check ## judge style, types and layers; changes nothing
 	@$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import HealthCheck, settings
 
 from tests.support import azurite as azure
@@ -20,6 +21,7 @@ from tests.support.viewers import Browser, find_browser, start_browser
 pytest.register_assert_rewrite("tests.support.store_contract")
 
 settings.register_profile("tilesync", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("fast", settings.get_profile("tilesync"), max_examples=10)
 settings.load_profile("tilesync")
 
 
@@ -40,6 +42,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         if "kill" in item.nodeid.rpartition("/")[2]:
             item.add_marker("kill")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_ca_bundle(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Trust a single authority: to load those of the system takes longer than a small mirror."""
+    if "SSL_CERT_FILE" not in os.environ:
+        bundle = tmp_path_factory.mktemp("authorities") / "ca.pem"
+        trustme.CA().cert_pem.write_to_path(str(bundle))
+        os.environ["SSL_CERT_FILE"] = str(bundle)
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +89,7 @@ def bucket_server() -> Iterator[s3.BucketServer]:
         if "s3" in os.environ.get("TILESYNC_REQUIRE", ""):
             pytest.fail(reason)
         pytest.skip(reason)
-    with s3.start_bucket_server() as server:
+    with s3.cached_service_models(), s3.start_bucket_server() as server:
         yield server
 
 

@@ -80,7 +80,8 @@ def test_every_function_that_asks_the_service(service: FakeService, tmp_path: Pa
     assert ts.doctor(source=export.imodel, **service.options()).ok
     assert ts.mirror(export.create_link(), tmp_path / "l").published
     command = [sys.executable, "-m", "tilesync", "mirror", export.imodel, str(tmp_path / "p")]
-    assert subprocess.run(command, env={**os.environ, **service.environ()}, check=False).returncode == 0
+    environ = {**os.environ, "TILESYNC_TOKEN_FILE": "/none", **service.environ()}
+    assert subprocess.run(command, env=environ, check=False).returncode == 0
 
 
 def test_faults_that_are_retried(service: FakeService, tmp_path: Path) -> None:

@@ -162,8 +162,9 @@ class FakeService:
         return {"auth": self.auth(), "api_url": self.url}
 
     def environ(self) -> dict[str, str]:
-        """Return environment variables with the same meaning, for programs that you start."""
-        return {"TILESYNC_API_URL": self.url, "TILESYNC_TOKEN": self._backend.token}
+        """Return environment variables with the same meaning, which override any other identity, for programs."""
+        others = {"TILESYNC_TOKEN_FILE": "", "TILESYNC_TOKEN_COMMAND": ""}
+        return {"TILESYNC_API_URL": self.url, "TILESYNC_TOKEN": self._backend.token, **others}
 
     # --- exports ---
 

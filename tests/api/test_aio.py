@@ -186,6 +186,7 @@ def test_a_container_link_as_a_secret(sim: Simulator, tmp_path: Path) -> None:
         assert "sig=" not in repr(result) + json.dumps(result.to_dict())
 
 
+@pytest.mark.scale
 def test_ten_mirrors_at_once_in_one_process(sim: Simulator, tmp_path: Path) -> None:
     """Parallel runs have their own counts and results, in a running loop and in threads."""
     files = sim.offer_export()

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 from datetime import timedelta
 import tilesync as ts
@@ -52,6 +54,7 @@ def run_mypy(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.scale
 def test_a_program_outside_is_type_checked(tmp_path: Path) -> None:
     """A correct program passes in strict mode; a misspelt option and a wrong type are found."""
     good = run_mypy(tmp_path, PROGRAM)

@@ -34,7 +34,7 @@ from tilesync.app import commands
 from tilesync.demo.faults import Effect
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import FileStored, Finding
-from tilesync.jobs.versions.file_audit import FileVerifier
+from tilesync.jobs.versions.file_check import FileVerifier
 from tilesync.model import FileResult, StoredFile, Version
 from tilesync.runtime import process_pool
 
@@ -74,12 +74,14 @@ def mirror_without_workers(tmp_path: Path, **changes: Any) -> None:
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("changes", [{"bwlimit": 1e9}, {"transfers": 4}])
 def test_no_workers_with_few_transfers_or_a_rate_limit(tmp_path: Path, changes: dict[str, Any]) -> None:
     """With a bandwidth limit, or few transfers, no workers start."""
     mirror_without_workers(tmp_path, **changes)
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
 def test_no_workers_with_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """With a proxy set, even for other hosts, no workers start: they do not support proxies."""
@@ -88,12 +90,14 @@ def test_no_workers_with_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     mirror_without_workers(tmp_path)
 
 
+@pytest.mark.scale
 def test_no_workers_on_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one core no workers start."""
     monkeypatch.setattr(commands, "count_cores", lambda: 1)
     mirror_without_workers(tmp_path)
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("large", [True, False])
 def test_workers_start_during_the_first_listing(tmp_path: Path, large: bool) -> None:
     """For a large first export the workers start during the listing; for the next export they wait for its end,
@@ -115,6 +119,7 @@ def test_workers_start_during_the_first_listing(tmp_path: Path, large: bool) -> 
         assert (run.exit_code, run.stats.fetched, seen) == (0, 1, [])
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize(
     ("effect", "times"),
     [
@@ -138,6 +143,7 @@ def test_blobs_that_fail_in_a_worker_are_fetched_again(tmp_path: Path, effect: E
     assert verify(tmp_path).exit_code == 0
 
 
+@pytest.mark.scale
 def test_links_that_expire_during_the_run(tmp_path: Path) -> None:
     """Links that live half a second are renewed, and every byte is correct."""
     from datetime import timedelta
@@ -150,6 +156,7 @@ def test_links_that_expire_during_the_run(tmp_path: Path) -> None:
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
+@pytest.mark.scale
 def test_a_link_that_cannot_be_renewed_ends_the_run(tmp_path: Path) -> None:
     """If the link is refused and none can be fetched, the run fails, and the next one continues."""
     with Simulator() as sim:
@@ -171,6 +178,7 @@ def test_a_link_that_cannot_be_renewed_ends_the_run(tmp_path: Path) -> None:
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
+@pytest.mark.scale
 def test_absolute_uris_are_resolved_against_their_own_container(tmp_path: Path) -> None:
     """Tilesets that a worker reads are resolved against their own container, also if the bytes come from another."""
     with Simulator() as sim:
@@ -185,6 +193,7 @@ def test_absolute_uris_are_resolved_against_their_own_container(tmp_path: Path) 
         assert any("points back to the original container" in str(event) for event in run.events)
 
 
+@pytest.mark.scale
 def test_a_damaged_blob_fails_alone(tmp_path: Path) -> None:
     """Only the damaged blob fails; nothing is published."""
     with Simulator() as sim:
@@ -196,6 +205,7 @@ def test_a_damaged_blob_fails_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "tileset.json").exists()
 
 
+@pytest.mark.scale
 def test_an_export_that_changes_during_the_run(tmp_path: Path) -> None:
     """An export that is regenerated during a run is listed and planned again; only the new one is published."""
     with Simulator() as sim:
@@ -251,6 +261,7 @@ def stop_every_second_worker() -> Iterator[list[int]]:
         watcher.join()
 
 
+@pytest.mark.scale
 @pytest.mark.usefixtures("short_silence")
 def test_a_worker_that_hangs_in_its_first_task(tmp_path: Path) -> None:
     """Mirror and verify succeed although a worker never becomes ready; none is left behind."""
@@ -267,6 +278,7 @@ def test_a_worker_that_hangs_in_its_first_task(tmp_path: Path) -> None:
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
+@pytest.mark.scale
 @pytest.mark.usefixtures("short_silence")
 @pytest.mark.parametrize("late", [LATE, TILES], ids=["in the middle", "at the end"])
 @pytest.mark.parametrize("both", [False, True])
@@ -286,6 +298,7 @@ def test_workers_that_hang(tmp_path: Path, late: int, both: bool) -> None:
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
+@pytest.mark.scale
 @pytest.mark.usefixtures("short_silence")
 def test_verify_with_workers_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of workers that hang are verified by the main process."""
@@ -309,6 +322,7 @@ def test_verify_with_workers_that_hang(tmp_path: Path, monkeypatch: pytest.Monke
     assert list_worker_pids() == []
 
 
+@pytest.mark.scale
 def test_one_stuck_blob_does_not_delay_its_batch(tmp_path: Path) -> None:
     """A blob without a response is requested again by the main process; the others of its batch are recorded."""
     requested_again, stuck = threading.Event(), "tiles/1998.glb"
@@ -332,6 +346,7 @@ def mirror_files(tmp_path: Path) -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.scale
 def test_verify_finds_the_same_with_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers report every kind of damage with the same words and counts as the main process."""
     mirror_files(tmp_path)
@@ -373,6 +388,7 @@ def test_verify_accepts_two_files_with_the_same_content(tmp_path: Path) -> None:
     assert run.stats.completeness.missing == 0
 
 
+@pytest.mark.scale
 def test_verify_reports_a_missing_file_referenced_in_a_worker(tmp_path: Path) -> None:
     """References of a tileset that a worker has read are checked."""
     with Simulator() as sim:
@@ -387,6 +403,7 @@ def test_verify_reports_a_missing_file_referenced_in_a_worker(tmp_path: Path) ->
     assert any("lost.glb" in str(event) for event in run.events)
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("header", ["content_md5", "x_ms_blob_content_md5"])
 def test_workers_check_the_md5_of_a_response(tmp_path: Path, header: str) -> None:
     """If only the response has an MD5, bytes that do not match it are fetched again."""

@@ -7,9 +7,10 @@ import hashlib
 from xml.sax.saxutils import escape
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tilesync.azure.list_blobs import MAX_PAGE_TAGS, _parse_any_form, _parse_azure_form, parse_page
 from tilesync.errors import Transient
 from tilesync.model import Blob, Page
@@ -96,7 +97,7 @@ ENTRIES = st.builds(
 
 
 @given(st.lists(ENTRIES, max_size=3), st.sampled_from(["", "m", "a&b"]))
-@settings(max_examples=400, deadline=None)
+@examples(400, deadline=None)
 def test_fast_path_and_parser_agree(entries: list[str], marker: str) -> None:
     """Where the fast path parses a page at all, the parser gives the same result."""
     body = page(*entries, marker=marker)
@@ -120,7 +121,7 @@ def test_a_page_cut_anywhere_is_torn(cut: int) -> None:
 @given(
     st.integers(0, len(BODY) - 1), st.sampled_from([b"", b"<", b"&", b">", b"\x00", b"\xff", b"</Blob>", b"<!--", b"x"])
 )
-@settings(max_examples=600, deadline=None)
+@examples(600, deadline=None)
 def test_a_damaged_page_gives_the_result_of_the_parser(at: int, other: bytes) -> None:
     """With one byte replaced or lost, the result is that of the parser, or an error as it is for the parser."""
     body = BODY[:at] + other + BODY[at + 1 :]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.catalog_rows import (
@@ -23,6 +23,7 @@ from tests.support.catalog_rows import (
     store_files,
     tileset_content,
 )
+from tests.support.examples import examples
 from tilesync.catalog.catalog import Catalog
 from tilesync.errors import DestinationError, Incomplete
 from tilesync.model import (
@@ -419,7 +420,7 @@ NAMES = st.lists(st.sampled_from(["a", "A", "a/b", "b", "c/d/e", "ä", "z"]), un
 
 
 @given(st.lists(NAMES, max_size=4))
-@settings(max_examples=40)
+@examples(40)
 def test_the_last_listing_is_the_inventory(listings: list[list[str]]) -> None:
     """After any listings the inventory is the last one, in its order, and each gone name was returned once."""
     catalog = Catalog(Path(":memory:"))

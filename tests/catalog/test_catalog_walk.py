@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.catalog_rows import (
@@ -20,6 +20,7 @@ from tests.support.catalog_rows import (
     tileset_content,
     wanted_names,
 )
+from tests.support.examples import examples
 from tilesync.catalog.catalog import Catalog
 from tilesync.model import (
     UNKNOWN_SIZE,
@@ -213,7 +214,7 @@ def containers(draw: st.DrawFn) -> list[dict[str, list[str]]]:
 
 
 @given(containers(), st.integers(1, 3))
-@settings(max_examples=80)
+@examples(80)
 def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], portion: int) -> None:
     """Each walk requests each reachable file once, stores what exists, and drops the rest."""
     catalog = Catalog(Path(":memory:"))

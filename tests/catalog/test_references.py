@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tilesync.catalog.catalog import Catalog
 from tilesync.model import (
     ROOT,
@@ -155,7 +156,7 @@ GRAPHS = st.dictionaries(st.sampled_from(NAMES), CONTENTS)
 
 
 @given(GRAPHS)
-@settings(max_examples=200)
+@examples(200)
 def test_the_closure_is_that_of_the_oracle(graph: dict[str, ParsedContent]) -> None:
     """Referenced, missing, orphan and unfollowed counts, and referrers, match a plain search."""
     catalog = Catalog(Path(":memory:"))
@@ -177,7 +178,7 @@ STEPS = st.one_of(
 
 
 @given(st.lists(STEPS, max_size=12))
-@settings(max_examples=150)
+@examples(150)
 def test_whatever_happens_to_files_the_closure_holds(steps: list[tuple[str, str, ParsedContent | None]]) -> None:
     """Files that come, come again, come in parts, leave the listing or go missing: only the last content counts."""
     with tempfile.TemporaryDirectory() as folder:
@@ -469,6 +470,7 @@ def test_a_case_insensitive_disk(catalog: Catalog) -> None:
     assert sorted(catalog.references.list_tileset_references(version)) == between
 
 
+@pytest.mark.scale
 def test_many_references_are_quick(tmp_path: Path) -> None:
     """Completeness of 200,000 references, in a tree and in one long chain, takes a few seconds."""
     catalog = Catalog(tmp_path / "c")
@@ -484,11 +486,11 @@ def test_many_references_are_quick(tmp_path: Path) -> None:
     files += [(f"chain/{number}", said) for number, said in enumerate(chain)]
     files[most - 1] = (files[most - 1][0], content_of("chain/0"))
     catalog.add_stored_files(version, [FileResult(0, StoredFile(Blob(each, 1), SHA, 1), said) for each, said in files])
-    started = time.perf_counter()
+    started = time.process_time()
     found = catalog.references.compute_completeness(version)
     assert found.referenced == (10 * most - 9) + (most + 1)
     assert len(missing(catalog, version)) == found.missing
-    assert time.perf_counter() - started < 15
+    assert time.process_time() - started < 15
     assert found.orphans == 0
     catalog.close()
 

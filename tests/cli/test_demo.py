@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.builders import read_tree
 from tests.support.fork_server import run_forked
 
@@ -19,10 +21,11 @@ MAX_DEMO_S = 45
 
 def run_demo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run the demo. The fake service is on loopback, so proxies must not matter."""
-    env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "intranet"}
     return run_forked(["demo", str(folder), *more], env, timeout_s=MAX_DEMO_S)
 
 
+@pytest.mark.scale
 def test_it_mirrors_a_city_twice_and_says_what_to_try_next(tmp_path: Path) -> None:
     """The demo ends in time with exit 0 and prints commands to try; a second run adds a version; both verify."""
     begun = time.monotonic()

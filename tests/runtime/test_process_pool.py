@@ -209,6 +209,7 @@ def test_a_stopped_process_loses_tasks_that_fill_the_pipe(shorten_timeouts: Call
     run_with_pool(work, 1)
 
 
+@pytest.mark.scale
 def test_large_tasks_have_more_time(shorten_timeouts: Callable[[], None]) -> None:
     """The bytes of a task extend its timeout."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import importlib.util
 import os
@@ -22,6 +23,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
+
+import pytest
 
 from tilesync.events import Event
 from tilesync.stores.s3.client import S3Objects
@@ -79,6 +82,17 @@ class BucketServer:
         """Return the names of the open multipart uploads."""
         told = self.client.list_multipart_uploads(Bucket=bucket)
         return [each["Key"] for each in told.get("Uploads", [])]
+
+
+@contextmanager
+def cached_service_models() -> Iterator[None]:
+    """Parse each service model of botocore once, not once a client."""
+    from botocore.loaders import JSONFileLoader
+
+    with pytest.MonkeyPatch.context() as patch:
+        load_file = functools.cache(JSONFileLoader().load_file)
+        patch.setattr(JSONFileLoader, "load_file", lambda self, path: load_file(path))
+        yield
 
 
 @contextmanager

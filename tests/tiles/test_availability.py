@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import samples
+from tests.support.examples import examples
 from tests.support.subtrees import (
     ALL,
     EVERYTHING,
@@ -167,7 +168,7 @@ def stored(draw: st.DrawFn, layout: BufferLayout, members: dict[str, Any]) -> tu
     return data, {"b.bin": packed_buffer} if external else {}
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(subtrees_with_oracle())
 def test_expansion_matches_the_oracle(case: tuple[AvailabilityOracle, bytes, dict[str, bytes]]) -> None:
     """Contents, child subtrees and their cells match a lookup of every single bit, each once."""
@@ -179,7 +180,7 @@ def test_expansion_matches_the_oracle(case: tuple[AvailabilityOracle, bytes, dic
     assert (set(children), len(children)) == (oracle.subtrees(), len(set(children)))
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(subtrees_with_oracle())
 def test_problems_are_counted(case: tuple[AvailabilityOracle, bytes, dict[str, bytes]]) -> None:
     """The problems about tiles without parent and contents without tile have the count of the oracle."""
@@ -462,7 +463,7 @@ def test_content_metadata_goes_before_that_of_tiles() -> None:
     assert list(expand(of_tiles, spec, content_uri_properties={"k": "u"}).contents) == ["tile", "c1/0/0/0.glb"]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.data())
 def test_rows_are_counted_as_the_oracle_counts(data: st.DataObject) -> None:
     """The row of a content is the number of set bits before its own."""

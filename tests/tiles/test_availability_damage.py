@@ -10,9 +10,10 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.subtrees import (
     ALL,
     EVERYTHING,
@@ -113,7 +114,7 @@ def survive(data: bytes) -> None:
     assert (damage(data) or f"{SUBTREE_NAME}: ").startswith(f"{SUBTREE_NAME}: ")
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.binary(max_size=60) | st.builds(bytes.__add__, st.just(b"subt\1\0\0\0"), st.binary(max_size=60)))
 def test_random_bytes_raise_nothing_else(data: bytes) -> None:
     """Random bytes are damage."""
@@ -121,7 +122,7 @@ def test_random_bytes_raise_nothing_else(data: bytes) -> None:
         parse_subtree(data, SUBTREE_NAME)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.data())
 def test_flipped_bytes_raise_nothing_else(data: st.DataObject) -> None:
     """A sound subtree with some changed bytes is expanded or is damage."""
@@ -184,10 +185,10 @@ def test_numbers_of_any_length_are_damage() -> None:
 
 def refused(spec: ImplicitTiling, at: Cell = ROOT_CELL, contents: int = 1) -> str:
     subtree = parse_subtree(as_json(EVERYTHING | {"contentAvailability": [ALL] * contents}), SUBTREE_NAME)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(BlobDamaged) as caught:
         expand_subtree(subtree, spec, at, {})
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
     return str(caught.value)
 
 
@@ -230,7 +231,7 @@ def test_a_full_subtree_is_lazy() -> None:
     """The first contents of a full subtree come at once, and constants take no memory."""
     subtree = parse_subtree(as_json(EVERYTHING), SUBTREE_NAME)
     expand_subtree(subtree, make_tiling(2), ROOT_CELL, {})
-    started = time.perf_counter()
+    started = time.process_time()
     tracemalloc.start()
     found = expand_subtree(subtree, make_tiling(12), ROOT_CELL, {})
     assert list(islice(found.contents, 2)) == ["c0/0/0/0.glb", "c0/1/0/0.glb"]
@@ -238,7 +239,7 @@ def test_a_full_subtree_is_lazy() -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 1 << 16
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 def test_a_sparse_bitstream_is_quick() -> None:
@@ -247,10 +248,10 @@ def test_a_sparse_bitstream_is_quick() -> None:
     bits = {"bitstream": layout.add(bytes(600_000) + b"\x80" + bytes(4**12 // 8 - 600_001))}
     members = {"tileAvailability": ALL, "contentAvailability": [bits], "childSubtreeAvailability": bits}
     subtree = parse_subtree(make_binary_subtree(layout.as_subtree(members), layout.data), SUBTREE_NAME)
-    started = time.perf_counter()
+    started = time.process_time()
     found = expand_subtree(subtree, make_tiling(12), ROOT_CELL, {})
     assert (len(list(found.contents)), len(list(found.subtrees))) == (1, 1)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_unpacking_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +273,7 @@ def test_many_contents_of_one_large_table_are_quick() -> None:
         "contentMetadata": [0] * 5000,
     }
     subtree = parse_subtree(make_binary_subtree(layout.as_subtree(members), layout.data), SUBTREE_NAME)
-    started = time.perf_counter()
+    started = time.process_time()
     found = expand_subtree(subtree, make_tiling(1, contents=5000), ROOT_CELL, {}, content_uri_properties={"k": "u"})
     assert next(found.contents) == "x" * 10_000_000
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1

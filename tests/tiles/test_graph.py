@@ -60,6 +60,7 @@ def test_examples(references: list[tuple[str, str]], found: list[tuple[str, str]
     assert sorted(find_cycles(references)) == found
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("closed", [False, True])
 def test_long_chains(closed: bool) -> None:
     """A chain of 200,000 files takes linear time and no recursion."""

@@ -328,6 +328,7 @@ def test_the_first_buffer(buffers: list[Any], expected: Buffer | None) -> None:
     assert read({"buffers": buffers})[0].first_buffer == read({"buffers": buffers}, 1)[0].first_buffer == expected
 
 
+@pytest.mark.scale
 def test_the_contents_of_a_tile_are_bounded() -> None:
     """A tile may have many contents, up to a limit."""
     tile: dict[str, Any] = {"contents": [{"uri": "a"}] * MAX_CONTENTS_PER_TILE}

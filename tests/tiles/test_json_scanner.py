@@ -403,6 +403,7 @@ def test_overlong_tokens(head: bytes, unit: bytes, tail: bytes, taken: int, over
     assert scan(document, step) == found
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize(
     "inside",
     [b"[" + b"1, " * 400_000 + b"1]", b'{"box":[' + b"1.25,\n" * 200_000 + b"1]}", b"[" + b"[1,2]," * 180_000 + b"1]",
@@ -420,6 +421,7 @@ def test_long_arrays(inside: bytes) -> None:
 # --- bounds ---
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize(
     ("opening", "inside", "closing", "brackets"),
     [

@@ -409,10 +409,10 @@ HUGE = 500_000
 )  # fmt: skip
 def test_time_is_linear(uri: str) -> None:
     """The longest and worst URI takes linear time."""
-    began = time.perf_counter()
+    began = time.process_time()
     resolve(uri, BASE, HOME)
     is_relative_path(uri)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_ten_megabytes() -> None:

@@ -31,7 +31,7 @@ from tilesync.events import Event, Retried
 from tilesync.itwin.responses import classify_api_status
 from tilesync.transport import api_client
 from tilesync.transport.api_client import ApiRequest, ApiResponse, open_api_client
-from tilesync.transport.retry_after import retry_after_seconds
+from tilesync.transport.retry import retry_after_seconds
 
 # --- servers, for this file and the other tests of transport ---
 

@@ -15,8 +15,9 @@ import pytest
 
 from tests.support.clock import FakeClock
 from tests.transport.test_api_client import request_failing, request_once, serving
+from tilesync.core import backoff
 from tilesync.errors import Transient
-from tilesync.transport import api_client, blob_client, low_speed
+from tilesync.transport import api_client, blob_client
 from tilesync.transport.api_client import MAX_ERROR_RESPONSE_BYTES, MAX_RESPONSE_BYTES, open_api_client
 from tilesync.transport.blob_client import open_blob_client
 from tilesync.transport.blob_client_sync import SyncBlobRequest, open_sync_client
@@ -51,7 +52,7 @@ def over() -> Any:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the low-speed window, so that a test can wait for it."""
-    monkeypatch.setattr(low_speed, "PROGRESS_WINDOW", timedelta(seconds=0.5))
+    monkeypatch.setattr(backoff, "PROGRESS_WINDOW", timedelta(seconds=0.5))
 
 
 ENDLESS = "200 OK\r\nConnection: close"
@@ -274,8 +275,8 @@ def test_headers_that_are_not_ascii() -> None:
 
 def test_slow_response_above_the_minimum_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow connection above the minimum rate succeeds."""
-    monkeypatch.setattr(low_speed, "PROGRESS_WINDOW", timedelta(seconds=0.2))
-    monkeypatch.setattr(low_speed, "MIN_PROGRESS_BYTES", 100)
+    monkeypatch.setattr(backoff, "PROGRESS_WINDOW", timedelta(seconds=0.2))
+    monkeypatch.setattr(backoff, "MIN_PROGRESS_BYTES", 100)
 
     def handle(request: Any) -> None:
         request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n")

@@ -99,8 +99,11 @@ def head(*lines: str, status: str = "HTTP/1.1 200 OK") -> bytes:
 
 
 @contextmanager
-def counting(handle: Handle) -> Iterator[tuple[Server, set[Any], list[int]]]:
-    """Run a server; return the peers of its connections, and how many requests ran at each moment."""
+def counting(handle: Handle, then: Handle = lambda request: None) -> Iterator[tuple[Server, set[Any], list[int]]]:
+    """Run a server; return the peers of its connections, and how many requests ran at each moment.
+
+    `then` is not counted: a client that has its answer may send the next request over another connection at once.
+    """
     peers, under_way, lock = set[Any](), [0], threading.Lock()
 
     def counted(request: BaseHTTPRequestHandler) -> None:
@@ -112,6 +115,7 @@ def counting(handle: Handle) -> Iterator[tuple[Server, set[Any], list[int]]]:
         finally:
             with lock:
                 under_way.append(under_way[-1] - 1)
+        then(request)
 
     with serving(counted) as server:
         yield server, peers, under_way
@@ -199,12 +203,14 @@ def test_closed_connections_are_replaced(got: Got) -> None:
     """If each connection serves one request, the allowed number stays in use, and every response arrives."""
     all_eight = threading.Barrier(8)
 
-    def handle(request: BaseHTTPRequestHandler) -> None:
+    def wait_for_others(request: BaseHTTPRequestHandler) -> None:
         all_eight.wait(SOON / 2)  # every eight requests wait for one another: fewer connections would never answer
+
+    def answer_and_close(request: BaseHTTPRequestHandler) -> None:
         answer(b"x", Connection="close")(request)
         request.close_connection = True
 
-    with counting(handle) as (server, _, under_way):
+    with counting(wait_for_others, answer_and_close) as (server, _, under_way):
         assert got(*[PoolRequest(server.url(), {}, 1)] * 80, at_once=8) == [b"x"] * 80
     assert max(under_way) == 8
 

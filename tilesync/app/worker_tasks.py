@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 from tilesync.azure.responses import parse_etag, parse_md5
 from tilesync.errors import BlobDamaged, TilesyncError, UsageError
 from tilesync.events import Finding
-from tilesync.jobs.versions.file_audit import verify_file
+from tilesync.jobs.versions.file_check import verify_file
 from tilesync.model import Blob, Digests, FileStamp, ParsedContent, SasUrl, StoredFile, UnpackedFile, Version
+from tilesync.protocols import MirrorWorkerSource, WorkerSource
 from tilesync.runtime.process_pool import WorkerContext
-from tilesync.sources.mirror_files import MirrorWorkerSource
 from tilesync.stores.azure.direct_put import AzurePutTarget
 from tilesync.stores.local.reader import LocalStoredFiles
 from tilesync.stores.local.writer import LocalPutTarget
@@ -25,8 +26,20 @@ from tilesync.transport.http1_pool import HttpPool, PoolRequest, http_pool
 PlacedFile = tuple[bytes, bytes | None, FileStamp, UnpackedFile | None, ParsedContent]
 """Stored file: SHA-256, MD5 (None: not recorded), stamp, unpacked form (None: stored as it came), parsed content."""
 
+
 BLOB_TIMEOUT = timedelta(seconds=2)
 """Time limit of a batch. The main process fetches what has not come by then: one slow blob must not delay the rest."""
+
+
+class FetchedBatch(NamedTuple):
+    """Result of FetchBatch: a stored file for each blob (None: failed), and medians of seconds.
+
+    `response_s`: seconds per response; `first_byte_s`: seconds until its first byte.
+    """
+
+    files: list[PlacedFile | None]
+    response_s: float
+    first_byte_s: float
 
 
 @asynccontextmanager
@@ -42,17 +55,15 @@ class FetchBatch:
     The event loop itself checks and writes the bytes: it has nothing else to do.
     """
 
-    worker_source: SasUrl | MirrorWorkerSource
+    worker_source: WorkerSource
     put_target: LocalPutTarget | AzurePutTarget
     version: str
     container_url: str
     blobs: tuple[Blob, ...]
     max_concurrent: int
 
-    async def __call__(self, context: WorkerContext) -> tuple[list[PlacedFile | None], float, float]:
-        """Return a stored file for each blob (None: failed), and the medians of seconds per response and to its first
-        byte.
-        """
+    async def __call__(self, context: WorkerContext) -> FetchedBatch:
+        """Fetch the blobs."""
         put_target = self.put_target
         if isinstance(put_target, LocalPutTarget):  # reuse the one of the first task: its folders are open
             put_target = (await context.get_or_create(open_put_targets)).setdefault(put_target, put_target)
@@ -84,7 +95,7 @@ class FetchBatch:
                 await self._upload(pool, put_target, uploads, results, times)
         without_times = 0.0 if any(results) else BLOB_TIMEOUT.total_seconds()  # local files, or nothing came
         seconds = statistics.median(times) if times else without_times
-        return results, seconds, statistics.median(first_byte_times) if first_byte_times else seconds
+        return FetchedBatch(results, seconds, statistics.median(first_byte_times) if first_byte_times else seconds)
 
     async def _upload(
         self,

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from tilesync.events import Finding
-from tilesync.model import BatchResult, Blob, FileResult, SasUrl, StoredFile, Version
+from tilesync.model import BatchResult, Blob, FileResult, StoredFile, Version
+from tilesync.protocols import WorkerSource
 from tilesync.runtime.process_pool import ProcessPool, WorkerLost
-from tilesync.sources.mirror_files import MirrorWorkerSource
 from tilesync.stores.azure.direct_put import AzurePutTarget
 from tilesync.stores.local.reader import LocalStoredFiles
 from tilesync.stores.local.writer import LocalPutTarget
@@ -47,7 +47,7 @@ class ProcessWorkers:
     async def fetch_batch(
         self,
         version: Version,
-        worker_source: object,
+        worker_source: WorkerSource,
         blobs_by_number: Sequence[tuple[int, Blob]],
         *,
         max_concurrent: int,
@@ -59,17 +59,13 @@ class ProcessWorkers:
         put_target = await self._find_put_target(version)
         max_per_worker = max(1, max_concurrent // self._pool.size)
         blobs = tuple(blob for _, blob in blobs_by_number)
-        if not isinstance(worker_source, SasUrl | MirrorWorkerSource):
-            return BatchResult((), tuple(blobs_by_number), 0.0)
         task = FetchBatch(worker_source, put_target, version.name, version.container_url, blobs, max_per_worker)
         try:
-            placed_files, seconds, first_byte_s = await self._pool.run(
-                task, payload_bytes=sum(blob.size for blob in blobs)
-            )
+            fetched = await self._pool.run(task, payload_bytes=sum(blob.size for blob in blobs))
         except WorkerLost:
             return BatchResult((), tuple(blobs_by_number), 0.0)
         results, failed = list[FileResult](), list[tuple[int, Blob]]()
-        for (number, blob), placed in zip(blobs_by_number, placed_files, strict=True):
+        for (number, blob), placed in zip(blobs_by_number, fetched.files, strict=True):
             if placed is None:
                 failed.append((number, blob))
             else:
@@ -77,7 +73,7 @@ class ProcessWorkers:
                 results.append(
                     FileResult(number, StoredFile(blob._replace(md5=md5), sha256, *stamp, unpacked), content)
                 )
-        return BatchResult(tuple(results), tuple(failed), seconds, first_byte_s)
+        return BatchResult(tuple(results), tuple(failed), fetched.response_s, fetched.first_byte_s)
 
     async def verify_batch(self, version: Version, files: Sequence[StoredFile]) -> Sequence[Finding | FileResult]:
         """Verify stored files that fit into memory; return results in order, or nothing if that is impossible."""

@@ -18,7 +18,7 @@ from tilesync.itwin.mesh_export import LATEST_PAGE_ROWS, MeshExports
 from tilesync.model import ROOT, Export, SasUrl, Secret, Selector
 from tilesync.sources.resolvers import SourceClients
 from tilesync.transport.api_client import ApiRequest, ApiResponse, ResponseReader
-from tilesync.transport.retry_after import retry_after_seconds
+from tilesync.transport.retry import retry_after_seconds
 
 T = TypeVar("T")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import MutableMapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,11 +30,18 @@ with an account:
   tilesync mirror IMODEL_ID DEST"""
 
 
+def bypass_proxies(environ: MutableMapping[str, str]) -> None:
+    """Exempt this machine from the proxies that the environment names: they cannot reach its fake service."""
+    exempt = environ.get("no_proxy") or environ.get("NO_PROXY")
+    environ["no_proxy"] = f"{exempt},127.0.0.1" if exempt else "127.0.0.1"
+
+
 def run_demo(session: Session, dest: Path) -> int:
     """Mirror the demo city into `dest`, print what to try next, return the exit code. Each run has a newer export."""
     from tilesync.cli.output.summary import format_mirror_summary
     from tilesync.demo.scenario import IMODEL, LINK_LIFETIME, DemoService
 
+    bypass_proxies(os.environ)
     version_count = len(list((dest / "manifests").glob("*.jsonl"))) if dest.is_dir() else 0
     with DemoService(version_count + 1) as service:
         city = (

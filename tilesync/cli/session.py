@@ -20,8 +20,7 @@ from tilesync.cli.output.log_file import LogFile
 from tilesync.cli.output.progress import ProgressDisplay
 from tilesync.cli.output.report import report_write_error, write_report
 from tilesync.cli.output.reporters import JsonLinesWriter, MessagePrinter
-from tilesync.cli.output.streams import StdoutWriter, write_stream
-from tilesync.cli.output.terminal import terminal_columns
+from tilesync.cli.output.streams import StdoutWriter, terminal_columns, write_stream
 from tilesync.cli.params import format_error
 from tilesync.cli.publish_hook import run_publish_command
 from tilesync.cli.signals import HANGUP, error_for_signal, list_stop_signals

@@ -1,4 +1,4 @@
-"""Retry policy: exponential backoff with jitter, the events of retries, and when to give up."""
+"""Retry policy: exponential backoff with jitter, events, when to give up, and what counts as progress."""
 
 from __future__ import annotations
 
@@ -30,6 +30,27 @@ def has_stalled(received_bytes: int, seconds: float) -> bool:
     Otherwise a body that trickles, or stops after a few bytes, would reset the retry budget each time it is resumed.
     """
     return received_bytes < MIN_PROGRESS_BYTES and seconds >= PROGRESS_WINDOW.total_seconds()
+
+
+class LowSpeedGuard:
+    """Guard that fails a body which stalls, even if bytes still arrive within every read timeout.
+
+    It counts the bytes, and the seconds spent waiting for them.
+    """
+
+    def __init__(self) -> None:
+        self._window_s = PROGRESS_WINDOW.total_seconds()
+        self._waited_s = 0.0
+        self._received_bytes = 0
+
+    def record(self, count: int, seconds: float) -> None:
+        """Record that `count` bytes came after `seconds` of waiting. Raises Transient for a body that stalls."""
+        self._waited_s += seconds
+        self._received_bytes += count
+        if self._waited_s >= self._window_s:
+            if self._received_bytes < MIN_PROGRESS_BYTES:
+                raise Transient(f"only {self._received_bytes} bytes arrived within {self._waited_s:.0f} s")
+            self._waited_s, self._received_bytes = 0.0, 0
 
 
 @dataclass

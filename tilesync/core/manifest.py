@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from tilesync import __version__
@@ -194,6 +195,11 @@ def read_line(document: Mapping[str, Any]) -> StoredFile:
     if not sha256 and not is_service_copy:
         raise ValueError(f"no digest proves {blob.name}")
     return StoredFile(blob, sha256, 0)
+
+
+def read_lines(lines: Iterator[Mapping[str, Any]], limit: int) -> list[StoredFile]:
+    """Parse the lines of the next files, at most `limit`; empty at the end. Raises as `read_line` does."""
+    return [read_line(line) for line in islice(lines, limit)]
 
 
 _EARLY_TIMESTAMP = re.compile(r"\d{1,3}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

@@ -17,7 +17,7 @@ from tilesync.runtime.safe_open import read_small_file
 from tilesync.runtime.subprocess import run_secret_command
 from tilesync.runtime.threads import STOP_EVENT, run_in_thread
 from tilesync.transport.api_client import MAX_TOKEN_RESPONSE_BYTES, ApiClient, ApiRequest, ApiResponse
-from tilesync.transport.retry_after import retry_after_seconds
+from tilesync.transport.retry import retry_after_seconds
 
 RENEW_EARLY_S = 60.0
 """A token is renewed this many seconds before it expires."""

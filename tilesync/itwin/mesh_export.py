@@ -15,7 +15,7 @@ from tilesync.itwin.responses import api_message, classify_api_status, parse_exp
 from tilesync.model import Export, Resolution, SasUrl, Selector, Status
 from tilesync.protocols import Clock, Observer, TokenProvider
 from tilesync.transport.api_client import ApiClient, ApiRequest, ApiResponse
-from tilesync.transport.retry_after import retry_after_seconds
+from tilesync.transport.retry import retry_after_seconds
 
 API_MEDIA_TYPE = "application/vnd.bentley.itwin-platform.v1+json"
 

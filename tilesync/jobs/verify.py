@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 from tilesync.catalog.catalog import Catalog
-from tilesync.core.manifest import is_known_defect, read_defects, read_header, read_line
+from tilesync.core.manifest import is_known_defect, read_defects, read_header, read_lines
 from tilesync.core.wording import format_count
 from tilesync.errors import BlobDamaged, DestinationError, Incomplete, Unreadable, VerifyFailed
 from tilesync.events import Finding, Warned
 from tilesync.jobs.run.stats import RunStats
 from tilesync.jobs.transfer.reuse import reuse_content
-from tilesync.jobs.versions.completeness import compute_completeness, list_unmet, report_diagnostics
-from tilesync.jobs.versions.file_audit import FileVerifier, check_size
+from tilesync.jobs.versions.completeness import (
+    compute_completeness,
+    describe_damage,
+    list_unmet,
+    list_unusable,
+    report_diagnostics,
+)
+from tilesync.jobs.versions.file_check import FileVerifier, check_size
 from tilesync.jobs.versions.ownership import report_owner
 from tilesync.jobs.versions.pointer import compute_pointer_digest
-from tilesync.jobs.versions.soundness import describe_damage, list_unusable
 from tilesync.model import POINTER, Duplicate, FileResult, StoredFile, Version
 from tilesync.protocols import Observer, ReadOnlyPublication, StoredFiles, Workers
 from tilesync.runtime.threads import run_in_thread
@@ -101,10 +105,6 @@ class VerifyJob:
 def _content_key(stored: StoredFile) -> bytes | str:
     """Return the key that files with the same content share."""
     return stored.sha256 or stored.blob.name
-
-
-def _parse_lines(lines: Iterator[Mapping[str, Any]]) -> list[StoredFile]:
-    return [read_line(line) for line in islice(lines, FILES_PER_BATCH)]
 
 
 def _summarize_findings(findings: Sequence[Finding]) -> str:
@@ -190,7 +190,7 @@ class _VersionAudit:
             await run_in_thread(self._files.prepare_listing, version)
         under_way: set[asyncio.Task[None]] = set()
         try:
-            while batch := await run_in_thread(_parse_lines, lines):
+            while batch := await run_in_thread(read_lines, lines, FILES_PER_BATCH):
                 self._stats.listed += len(batch)
                 under_way.add(asyncio.create_task(self._check_batch(version, batch)))
                 if len(under_way) >= MAX_CONCURRENT_BATCHES:

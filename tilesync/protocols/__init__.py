@@ -23,11 +23,13 @@ from tilesync.protocols.source import (
     Clock,
     ExportsResolver,
     Link,
+    MirrorWorkerSource,
     Observer,
     Source,
     SourceResolver,
     TokenProvider,
     Workers,
+    WorkerSource,
 )
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Files",
     "Lease",
     "Link",
+    "MirrorWorkerSource",
     "ObjectStream",
     "Objects",
     "Observer",
@@ -51,5 +54,6 @@ __all__ = [
     "StoredFiles",
     "TokenProvider",
     "Upload",
+    "WorkerSource",
     "Workers",
 ]

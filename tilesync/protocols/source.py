@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 from tilesync.events import Event, Finding
 from tilesync.model import BatchResult, Blob, Export, FileResult, Page, Resolution, SasUrl, StoredFile, Version
+from tilesync.protocols.destination import StoredFiles
 
 T = TypeVar("T")
 
@@ -81,6 +83,18 @@ class Body(Protocol):
         """Release the connection. May be called twice."""
 
 
+@dataclass(frozen=True, slots=True)
+class MirrorWorkerSource:
+    """Stored version of a mirror that worker processes read from."""
+
+    files: StoredFiles
+    version: Version
+
+
+WorkerSource = SasUrl | MirrorWorkerSource
+"""Picklable value with which worker processes read blobs: a link to their container, or a mirror."""
+
+
 class Source(Protocol):
     """Source of tiles: an inventory, and bodies that match it.
 
@@ -138,8 +152,8 @@ class Source(Protocol):
     async def container_url(self) -> str:
         """Return the container URL without its query; for a copy, that of the original container."""
 
-    async def worker_source(self) -> object:
-        """Return a picklable value with which workers can read blobs; only if `has_worker_source`."""
+    async def worker_source(self) -> WorkerSource:
+        """Return a value with which workers can read blobs now; only if `has_worker_source`."""
 
     async def link(self) -> SasUrl:
         """Return a link through which blobs can be read now; only if `has_link`."""
@@ -167,7 +181,7 @@ class Workers(Protocol):
     async def fetch_batch(
         self,
         version: Version,
-        worker_source: object,
+        worker_source: WorkerSource,
         blobs_by_number: Sequence[tuple[int, Blob]],
         *,
         max_concurrent: int,

@@ -24,7 +24,7 @@ from tilesync.azure.responses import classify_storage_response, parse_etag, pars
 from tilesync.core.http_status import Verdict, hint_for_status, raise_for_status
 from tilesync.errors import BlobError, BlobMissing, ExportReplaced, LinkRefused, RangeRefused, Transient
 from tilesync.model import UNKNOWN_SIZE, Blob
-from tilesync.transport.retry_after import retry_after_seconds
+from tilesync.transport.retry import retry_after_seconds
 
 if TYPE_CHECKING:
     from tilesync.transport.blob_client import BlobResponse

@@ -28,7 +28,7 @@ from tilesync.protocols import Link
 from tilesync.runtime.threads import run_in_thread
 from tilesync.sources.blob_response import BlobBody, Provenance, check_blob_response
 from tilesync.transport.api_client import MAX_LISTING_PAGE_BYTES, ApiClient, ApiRequest, ApiResponse
-from tilesync.transport.retry_after import retry_after_seconds
+from tilesync.transport.retry import retry_after_seconds
 
 if TYPE_CHECKING:
     from tilesync.transport.blob_client import BlobClient  # loaded with the first container that is opened

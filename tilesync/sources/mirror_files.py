@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -21,7 +21,7 @@ from tilesync.errors import (
     Transient,
 )
 from tilesync.model import Blob, Page, SasUrl, StoredFile, Version
-from tilesync.protocols import ReadOnlyPublication, StoredFiles
+from tilesync.protocols import MirrorWorkerSource, ReadOnlyPublication, StoredFiles
 from tilesync.runtime.batching import ReadBatcher
 from tilesync.runtime.threads import run_in_thread
 
@@ -51,14 +51,6 @@ def manifest_error(name: str, published: ReadOnlyPublication, display_name: str,
         f"the manifest of version {name} in {display_name} cannot be read: {error}",
         hint="choose another version with --export-id, or mirror into SOURCE again first",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class MirrorWorkerSource:
-    """Source of a stored version that worker processes read from."""
-
-    files: StoredFiles
-    version: Version
 
 
 class MirrorSource:

@@ -1,8 +1,7 @@
 """Stores: the storage backends that a destination can use.
 
 base          the default layout: each version has a folder of its own
-lock_holder   the process that holds a lock, as a record and as text
-status_files  small JSON documents beside the versions
+status_files  small JSON documents: owner, last success, holder of the lock
 
 azure         Azure Blob Storage
 local         a local folder

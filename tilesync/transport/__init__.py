@@ -8,12 +8,10 @@ content_decoding   gzip and deflate content codings, decoded within bounds
 http1_connect      TCP and TLS connect for the HTTP/1.1 pool
 http1_connection   one HTTP/1.1 connection: send a request, parse its response
 http1_pool         connection pool for small bodies over HTTP/1.1
-low_speed          minimum transfer rate of a body
 proxies            proxy selection from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY
 rate_limit         bandwidth limit over all connections
 renewing_link      SAS link that renews itself (asynchronous)
 renewing_link_sync SAS link that renews itself (blocking)
-retry              retry loops, asynchronous and blocking
-retry_after        `Retry-After` of a response, in seconds
+retry              retry loops, asynchronous and blocking; `Retry-After` in seconds
 tls                trusted certificate authorities, proxy settings and User-Agent of all clients
 """

@@ -11,14 +11,13 @@ from typing import TypeVar
 
 import httpx
 
-from tilesync.core.backoff import RetryPolicy
+from tilesync.core.backoff import LowSpeedGuard, RetryPolicy
 from tilesync.core.http_status import parse_http_date
 from tilesync.core.urls import check_scheme
 from tilesync.errors import Transient, UsageError
 from tilesync.protocols import Clock, Observer
 from tilesync.transport.connect_errors import permanent_error
 from tilesync.transport.content_decoding import ContentDecoder
-from tilesync.transport.low_speed import LowSpeedGuard
 from tilesync.transport.proxies import Proxy
 from tilesync.transport.rate_limit import RateLimiter
 from tilesync.transport.retry import retry_async

@@ -27,9 +27,9 @@ from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
+from tilesync.core.backoff import LowSpeedGuard
 from tilesync.errors import TilesyncError, Transient, UsageError
 from tilesync.transport.connect_errors import permanent_error
-from tilesync.transport.low_speed import LowSpeedGuard
 from tilesync.transport.proxies import Proxies
 from tilesync.transport.rate_limit import RateLimiter
 from tilesync.transport.tls import fallback_ca_bundle, load_proxies, user_agent

@@ -17,6 +17,7 @@ from pyreqwest.client import SyncClient, SyncClientBuilder
 from pyreqwest.exceptions import BuilderError, PyreqwestError
 from pyreqwest.response import SyncResponse
 
+from tilesync.core.backoff import LowSpeedGuard
 from tilesync.core.urls import check_store_url
 from tilesync.errors import Transient, UsageError
 from tilesync.protocols import Observer
@@ -29,7 +30,6 @@ from tilesync.transport.blob_client import (
     first_header_value,
     request_error,
 )
-from tilesync.transport.low_speed import LowSpeedGuard
 from tilesync.transport.retry import SyncRetrier
 from tilesync.transport.tls import fallback_ca_bundle
 

@@ -1,14 +1,15 @@
-"""Retry loops: one that waits in the event loop, and one that blocks its thread."""
+"""Retry loops: one that waits in the event loop, and one that blocks its thread; and what `Retry-After` asks for."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from tilesync.core.backoff import RetryPolicy
+from tilesync.core.http_status import parse_http_date, parse_retry_after
 from tilesync.errors import Transient, Unavailable
 from tilesync.protocols import Observer
 from tilesync.runtime.threads import STOP_EVENT
@@ -56,3 +57,13 @@ def wait_or_cancel(delay_s: float, subject: str) -> None:
     """Block the thread for some seconds. Raises Unavailable at once when the work is cancelled."""
     if (STOP_EVENT.get() or threading.Event()).wait(delay_s):
         raise Unavailable(f"{subject}: the request was cancelled")
+
+
+def retry_after_seconds(get_header: Callable[[str], str | None]) -> float | None:
+    """Return the seconds of `Retry-After`, None when it is absent. `get_header` returns the value of a header.
+
+    A date is measured from the response's own `Date`, so that a wrong clock on either side does not matter; without
+    one, from the clock of this machine.
+    """
+    text = get_header("retry-after")
+    return None if text is None else parse_retry_after(text, parse_http_date(get_header("date")) or datetime.now(UTC))

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from tests.support.builders import IMODEL, export, glb, read_tree
+from tests.support.examples import examples
 from tests.support.faults import error_response, is_blob, is_listing
 from tests.support.sequential_exports import CHANGED_FILE, FIRST, FOURTH, SECOND, THIRD, mirror_each, offer_exports
 from tests.support.simulator import EXPORT, JobOutcome, Simulator, verify
@@ -217,7 +218,7 @@ def test_the_guard_counts_only_files_to_delete(tmp_path: Path) -> None:
     assert run.stats.deleted == 3
 
 
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@examples(4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(tiles=st.integers(0, 12), seed=st.integers(0, 100), md5=st.booleans(), page_size=st.integers(1, 20))
 def test_an_applied_plan_replans_to_nothing(tiles: int, seed: int, md5: bool, page_size: int) -> None:
     """A dry run after a run keeps everything; also after a touch of lastModified."""

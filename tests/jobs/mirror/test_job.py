@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from tests.support.builders import IMODEL, export, glb, make_stored_blobs, read_manifest, read_tree
+from tests.support.examples import examples
 from tests.support.faults import (
     blob_name,
     call_before,
@@ -476,7 +477,7 @@ def _inject_faults(sim: Simulator, dice: random.Random) -> None:
     sim.add_fault(lambda r: is_storage(r) and unlucky(r), call_before(sim.revoke_links), times=1, optional=True)
 
 
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@examples(5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 10**6), page_size=st.integers(1, 9), md5=st.booleans(), regenerated=st.booleans())
 def test_a_run_under_random_faults_converges(seed: int, page_size: int, md5: bool, regenerated: bool) -> None:
     """After any faults: runs until exit 0 give the exact tree, and no run before publishes anything."""

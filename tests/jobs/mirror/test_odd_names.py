@@ -107,6 +107,7 @@ ODD = {**BOTH, **{name: glb(name.encode()) for name in [*UNSTORABLE_NAMES, *WIND
 ODD_FILES = {**export_referencing(*BOTH, *UNSTORABLE_NAMES.values(), *(f"./{name}" for name in WINDOWS)), **ODD}
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("inventory", MODES)
 def test_an_azure_container_stores_all_names(away: AzureFixture, sim: Simulator, inventory: Inventory) -> None:
     """Every blob name of the source is a valid blob name in the destination."""
@@ -117,6 +118,7 @@ def test_an_azure_container_stores_all_names(away: AzureFixture, sim: Simulator,
     away.assert_published(EXPORT, ODD_FILES)
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("inventory", MODES)
 def test_a_bucket_stores_nearly_all_names(
     bucket_server: BucketServer, tmp_path: Path, sim: Simulator, inventory: Inventory

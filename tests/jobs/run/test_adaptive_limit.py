@@ -168,6 +168,7 @@ def measure_best_fixed(shape: str) -> float:
     return min(simulate_run(model, files, fixed=fixed, median=median).seconds for fixed in FIXED_LIMITS)
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("shape", SERVER_SHAPES)
 def test_adaptive_limit_is_near_the_best_fixed_limit(shape: str, seed: int) -> None:
@@ -201,6 +202,7 @@ BAD_PERIODS = {
 }
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("server", [SLOW, FAR, CAPPED, REFUSING], ids=["slow", "far", "capped", "refusing"])
 @pytest.mark.parametrize("bad", BAD_PERIODS)
 def test_it_recovers_after_a_bad_minute(server: ServerModel, bad: str) -> None:

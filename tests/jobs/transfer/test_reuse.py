@@ -301,6 +301,7 @@ def write_version(dest: Path, files: dict[str, bytes]) -> None:
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+@pytest.mark.scale
 def test_twenty_thousand_files_of_which_one_changed(tmp_path: Path) -> None:
     """The run fetches one file."""
     files = {f"t/{number // 500:02d}/{number:05d}.glb": glb(b"%d" % number) for number in range(19_999)}

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import samples
 from tests.support.builders import read_tree, tileset
 from tests.support.catalog_fixture import HOME, CatalogFixture
+from tests.support.examples import examples
 from tests.support.subtrees import (
     ALL,
     CONTENTS,
@@ -146,7 +147,7 @@ def test_everything_at_once(fixture: CatalogFixture) -> None:
     assert fixture.count_completeness() == Completeness(referenced=len(make_two_tilesets()))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.permutations(sorted(make_two_tilesets())), st.sets(st.integers(0, len(make_two_tilesets()))), st.booleans())
 def test_any_order_gives_the_same_closure(names: list[str], stops: set[int], restart: bool) -> None:
     """Files may arrive in any order and steps, with restarts: the references in the end are the same."""
@@ -170,7 +171,7 @@ def test_any_order_gives_the_same_closure(names: list[str], stops: set[int], res
         fixture.catalog.close()
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.permutations(sorted(make_two_tilesets())), st.integers(1, len(make_two_tilesets())))
 def test_a_walk_ends_with_the_same_closure(names: list[str], batch: int) -> None:
     """Fetching only referenced files, in batches, finds every file once."""

@@ -57,9 +57,9 @@ def test_unreadable_subtree_counts_as_missing(fixture: CatalogFixture, data: byt
 def test_subtree_with_too_many_tiles_is_unreadable(fixture: CatalogFixture) -> None:
     """2^40 tiles are refused at once."""
     fixture.put_all({"tileset.json": implicit_tileset(levels=21), "s/0/0/0.subtree": make_subtree()})
-    started = time.perf_counter()
+    started = time.process_time()
     assert fixture.count_completeness().missing == 1
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert "1466015503701 tiles" in fixture.missing().pop()
 
 
@@ -120,6 +120,7 @@ def test_octree_template_without_z(fixture: CatalogFixture) -> None:
     assert "c/1/1/1/1" in fixture.missing()
 
 
+@pytest.mark.scale
 def test_subtree_for_too_many_tiles_is_unreadable(fixture: CatalogFixture) -> None:
     """A tree of 30 levels in a few bytes is reported as not fully known, and the walk ends."""
     fixture.put_all({"tileset.json": implicit_tileset(subtrees="{x}.subtree", content="c", available=30), "c": GLB})
@@ -130,21 +131,23 @@ def test_subtree_for_too_many_tiles_is_unreadable(fixture: CatalogFixture) -> No
     assert any("serves too many tiles" in name for name in fixture.missing())
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("children", [NONE, ALL])
 def test_absent_announced_files_end_the_walk(fixture: CatalogFixture, children: dict[str, int]) -> None:
     """Half a kilobyte that announces a million files is followed only until it is clear that they are absent."""
     fixture.put("tileset.json", implicit_tileset(levels=10, available=20))
     fixture.put("s/0/0/0.subtree", make_subtree(children=children))
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     found = fixture.count_completeness()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert module.FIRST_CHECKPOINT_FILES <= found.missing < 2 * module.FIRST_CHECKPOINT_FILES
     assert any("not followed further" in name for name in fixture.missing())
-    assert (most < 60 << 20, time.perf_counter() - started < 30) == (True, True)
+    assert (most < 60 << 20, time.process_time() - started < 30) == (True, True)
 
 
+@pytest.mark.scale
 def test_excluded_files_do_not_end_the_walk(fixture: CatalogFixture) -> None:
     """Contents that the globs exclude are not checked, so they do not end the walk."""
     fixture.version = replace(fixture.version, globs=Globs(exclude=("c/**",)))
@@ -153,6 +156,7 @@ def test_excluded_files_do_not_end_the_walk(fixture: CatalogFixture) -> None:
     assert fixture.count_completeness() == Completeness(referenced=2 + 21_845)
 
 
+@pytest.mark.scale
 def test_walk_pauses_until_announced_files_are_there(fixture: CatalogFixture) -> None:
     """Of many contents the first are announced, the others once those are there: a walk finds all."""
     fixture.put("tileset.json", implicit_tileset(levels=8, available=8))
@@ -168,22 +172,24 @@ def test_walk_pauses_until_announced_files_are_there(fixture: CatalogFixture) ->
     assert len(fixture.references_from("s/0/0/0.subtree")) == 21_845
 
 
+@pytest.mark.scale
 def test_children_of_one_name_cost_little(fixture: CatalogFixture) -> None:
     """A quarter million children with one name are one file, referenced once."""
     fixture.put("tileset.json", implicit_tileset(levels=9, available=40, subtrees="{level}.subtree"))
     fixture.put_all({"0.subtree": make_subtree(content=NONE, children=ALL), "9.subtree": make_subtree(content=NONE)})
-    started = time.perf_counter()
+    started = time.process_time()
     assert fixture.count_completeness() == Completeness(referenced=3)
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
 
 
+@pytest.mark.scale
 def test_subtree_with_too_many_children_is_unreadable(fixture: CatalogFixture) -> None:
     """A few bytes that announce 2^24 children are refused fast, with little memory and no references."""
     fixture.put("tileset.json", implicit_tileset(levels=12, available=40))
     fixture.put("s/0/0/0.subtree", make_subtree(content=NONE, children=ALL))
-    started = time.perf_counter()
+    started = time.process_time()
     assert fixture.count_completeness() == Completeness(referenced=3, missing=1)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert fixture.missing() == {"s/0/0/0.subtree: it announces more than 1,048,576 child subtrees"}
     assert len(fixture.all_references()) == 1
 
@@ -198,12 +204,13 @@ def test_limits_are_exact(fixture: CatalogFixture, monkeypatch: pytest.MonkeyPat
     assert fixture.count_completeness() == Completeness(referenced=3, missing=1)
 
 
+@pytest.mark.scale
 def test_missing_children_cost_little(fixture: CatalogFixture) -> None:
     """Many missing children take little memory and time, also when the walk advances again."""
     fixture.put("tileset.json", implicit_tileset(levels=6))
     fixture.put("s/0/0/0.subtree", make_subtree(content=NONE, children=ALL))
     following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
-    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     following.advance()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
     tracemalloc.start()
@@ -212,6 +219,6 @@ def test_missing_children_cost_little(fixture: CatalogFixture) -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 10 << 20
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     fixture.put("s/6/63/63.subtree", make_subtree())
     assert following.advance() == {"s/6/63/63.subtree"}

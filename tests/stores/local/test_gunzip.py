@@ -135,6 +135,7 @@ def test_gzip_bomb_is_stored_packed(
     assert part_names(destination.files) == []
 
 
+@pytest.mark.scale
 def test_unpacking_takes_little_memory(tmp_path: Path) -> None:
     """Unpacking needs a few hundred kilobytes of memory, whatever the unpacked size."""
     bomb = gzip.compress(bytes(200_000_000), mtime=0)

@@ -20,7 +20,7 @@ from tilesync.core.manifest import format_timestamp
 from tilesync.errors import DestinationBusy, DestinationError
 from tilesync.events import Event, Warned
 from tilesync.stores.local.lock_file import busy_message, locked_folder, locked_temporary_folder
-from tilesync.stores.lock_holder import LockHolder, parse_holder
+from tilesync.stores.status_files import LockHolder, parse_holder
 
 HOLD_PROGRAM = """
 import sys

@@ -78,6 +78,7 @@ def test_a_killed_owner_acquires_its_lease_at_once(objects: Objects, tmp_path: P
         lock.require_held()
 
 
+@pytest.mark.scale
 def test_a_dead_lease_is_acquired_after_a_term(objects: Objects, tmp_path: Path) -> None:
     """Another state folder waits for the end of the term, and no longer."""
     one, two = states(tmp_path)
@@ -179,6 +180,7 @@ def test_a_slow_renewal_is_repeated() -> None:
     lock.ensure_renewed()
 
 
+@pytest.mark.scale
 def test_a_hanging_renewal_loses_nothing(azurite: Azurite, tmp_path: Path) -> None:
     """It times out early enough for the next one, so the lease is kept and writes go on."""
     url = new_container(azurite)

@@ -70,6 +70,7 @@ class TestBucket(DestinationContract):
         return lambda: bucket_destination(bucket_server.url, bucket, tmp_path / "state")
 
 
+@pytest.mark.scale
 class TestPrefix(DestinationContract):
     """A folder of a bucket, with a name that needs quoting."""
 

@@ -8,9 +8,8 @@ progress       the progress display: a bar, or a line a minute
 progress_bar   the text of the bar: rate, remaining time
 report         write the report file of --report
 reporters      observers that print messages and JSON lines
-streams        write to stdout and stderr, with their errors
+streams        write to stdout and stderr, with their errors; the width of the terminal
 summary        the last sentences of a command, and its tables
 table          align columns, cut and wrap text
 target_names   SOURCE and DEST without secrets
-terminal       the width of the terminal
 """

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilesync.api.monitor import RunStats
 from tilesync.cli.output.progress_bar import BarState, ProgressSample, RecentRate, completed_fraction, format_bar
-from tilesync.cli.output.streams import write_stream
-from tilesync.cli.output.terminal import DEFAULT_COLUMNS, terminal_columns
+from tilesync.cli.output.streams import DEFAULT_COLUMNS, terminal_columns, write_stream
 from tilesync.cli.params import format_size, replace_control_characters
 from tilesync.core.wording import format_file_count
 

@@ -11,9 +11,8 @@ from functools import singledispatchmethod
 from typing import Any
 
 from tilesync.api.masking import SecretMasker
-from tilesync.cli.output.streams import StdoutWriter, write_stream
+from tilesync.cli.output.streams import StdoutWriter, terminal_columns, write_stream
 from tilesync.cli.output.table import truncate_start
-from tilesync.cli.output.terminal import terminal_columns
 from tilesync.cli.params import format_error, format_size, replace_control_characters
 from tilesync.core.retention import TRASH_RETENTION
 from tilesync.core.wording import format_file_count

@@ -1,13 +1,16 @@
-"""Write to standard output and standard error, and remember whether that failed."""
+"""Write to standard output and standard error, remember whether that failed, and tell how wide they are."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from typing import TextIO
+from typing import Final, TextIO
 
 from tilesync.errors import OutputLost
+
+DEFAULT_COLUMNS: Final = 80
+"""Columns of a terminal that does not report its width."""
 
 
 def write_stream(stream: TextIO | None, text: str) -> OSError | None:
@@ -53,3 +56,13 @@ class StdoutWriter:
     def output_error(self) -> OutputLost | None:
         """Return the error for lost output; None if nothing was lost."""
         return create_output_error(self.write_error) if self.write_error is not None else None
+
+
+def terminal_columns(stream: TextIO | None) -> int | None:
+    """Return the current columns of the terminal behind a stream; None for a file or a pipe."""
+    try:
+        if stream is None or not stream.isatty():
+            return None
+        return os.get_terminal_size(stream.fileno()).columns or DEFAULT_COLUMNS
+    except (OSError, ValueError):
+        return None

@@ -4,8 +4,7 @@ all_exports      mirror every finished export, oldest first
 cleanup          repair damaged versions, retire old ones, empty the trash
 dry_run          plan a run without changing the destination
 dry_run_walk     inventory of a dry run without a listing: walk the tilesets
-filter_warnings  warnings about --include and --exclude globs without effect
-inventory        ingest the listing of a container into the catalog
+inventory        ingest the listing of a container into the catalog; warn about useless globs
 job              the mirror job of one export
 publish_hook     run a hook once after the pointer has moved
 unchanged        compare a container with a stored version

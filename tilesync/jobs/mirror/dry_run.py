@@ -16,8 +16,7 @@ from tilesync.errors import DestinationError, GuardTripped, ListingDenied
 from tilesync.events import ExportResolved, Notice, Planned, VersionChosen, Warned
 from tilesync.jobs.mirror.all_exports import mirror_each, stats_if_mirrored
 from tilesync.jobs.mirror.dry_run_walk import DryRunWalk, ScratchSpace
-from tilesync.jobs.mirror.filter_warnings import filter_warnings
-from tilesync.jobs.mirror.inventory import is_changed
+from tilesync.jobs.mirror.inventory import filter_warnings, is_changed
 from tilesync.jobs.mirror.job import MirrorOptions
 from tilesync.jobs.mirror.unchanged import has_same_listing
 from tilesync.jobs.run.context import RunContext

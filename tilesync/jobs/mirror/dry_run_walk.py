@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tilesync.catalog.catalog import Catalog
 from tilesync.errors import BlobDamaged, BlobError, BlobMissing
 from tilesync.events import DiagnosticReported, Warned
-from tilesync.jobs.mirror.filter_warnings import filter_warnings
+from tilesync.jobs.mirror.inventory import filter_warnings
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.run.retry import Retrying
 from tilesync.jobs.versions.completeness import missing_root_error

@@ -1,20 +1,29 @@
-"""Inventory ingest: enter the listing of a container into the catalog, page by page."""
+"""Inventory ingest: enter the listing of a container into the catalog, page by page; warn about useless filters."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from tilesync.core.filters import glob_matcher
+from tilesync.catalog.catalog import Catalog
+from tilesync.core.filters import find_unmatched, glob_matcher
+from tilesync.core.guards import has_only_root
 from tilesync.core.plan import Action, decide, is_same_unpacked
 from tilesync.core.safe_names import collect_folders
+from tilesync.core.wording import format_file_count
 from tilesync.errors import DiskFull
 from tilesync.events import PageListed
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.run.stats import RunStats
 from tilesync.jobs.transfer.transfer import WorkSignal
-from tilesync.model import Blob, Page, StoredFile, Totals, Version
+from tilesync.model import Blob, Globs, Inventory, Page, StoredFile, Totals, Version
 from tilesync.protocols import Destination, Source
 from tilesync.runtime.threads import run_in_thread
+
+ROWS_PER_QUERY = 5000
+
+_UNSEEN_NOTE = "; files that only excluded files reference are not known"
+_PLAN_NOTE = "; a dry run does not see the files that tile contents reference (textures, buffers)"
 
 
 class InventoryIngest:
@@ -105,3 +114,33 @@ def _match_stored(blob: Blob, stored: StoredFile | None) -> StoredFile | None:
 def is_changed(blob: Blob, stored: StoredFile | None) -> bool:
     """Return whether the stored file may differ from the listed blob."""
     return decide(blob, stored).action is not Action.KEEP
+
+
+def filter_warnings(version: Version, requested: Globs, catalog: Catalog, *, planned: bool = False) -> list[str]:
+    """Return warnings about the filters of a version whose inventory is complete.
+
+    `requested`: the globs of this command. A walk knows only the files that a stored file references, and a planned
+    walk reads no contents: the warning says so. Stops reading the inventory when every glob has matched.
+    """
+    if not requested:
+        return []
+    totals = catalog.compute_totals(version)
+    is_walk = version.inventory == Inventory.WALK
+    all_files = (
+        f"{format_file_count(totals.files + totals.excluded)} that {'the walk found' if is_walk else 'are listed'}"
+    )
+    limits = (_UNSEEN_NOTE if totals.excluded else "") + (_PLAN_NOTE if planned else "") if is_walk else ""
+    warnings = [
+        f"{option} {glob!r} matches none of the {all_files}{limits}"
+        for option, glob in find_unmatched(requested, _read_names(version, catalog))
+    ]
+    if has_only_root(totals.files, totals.excluded):
+        warnings.append(f"the filters leave only the root tileset of the {all_files}: no content is mirrored")
+    return warnings
+
+
+def _read_names(version: Version, catalog: Catalog) -> Iterator[str]:
+    after = ""
+    while batch := catalog.list_names(version, after, limit=ROWS_PER_QUERY):
+        after = batch[-1][0]
+        yield from (name for _, name in batch)

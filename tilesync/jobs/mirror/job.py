@@ -14,8 +14,7 @@ from tilesync.core.wording import format_file_count
 from tilesync.errors import ExportReplaced, Incomplete, ListingDenied, NotAuthorised
 from tilesync.events import ExportResolved, Notice, PointerKept, VersionChosen, Warned
 from tilesync.jobs.mirror.cleanup import Cleanup
-from tilesync.jobs.mirror.filter_warnings import filter_warnings
-from tilesync.jobs.mirror.inventory import InventoryIngest
+from tilesync.jobs.mirror.inventory import InventoryIngest, filter_warnings
 from tilesync.jobs.mirror.unchanged import find_first_changed, has_same_files, has_same_listing
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.transfer.transfer import Transfer, WorkSignal

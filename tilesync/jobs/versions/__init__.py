@@ -1,8 +1,7 @@
 """The versions of a destination: begin, check, publish, point at, lay out, list and roll back.
 
-completeness      check that every file that the tilesets refer to is stored
-file_audit        verify stored files against their manifest lines, also in worker processes
-file_check        read a stored file again: its digests and its references
+completeness      check that every file that the tilesets refer to is stored, and whole
+file_check        read stored files again, or verify them, also in worker processes
 flat_layout       move a version into the flat layout, and delete stale files of earlier ones
 gzip_files        count the files that are stored as gzip
 last_success      `checked.json`: the time of the last successful run
@@ -14,7 +13,6 @@ presence          check for a bounded time that published files are still there
 publish           publish a version: check it, then write its manifest
 rebuild_catalog   rebuild a lost catalog from manifests and files
 rollback          point at an older version, or at the newest again
-soundness         damaged files, and which of them prevent publication
 startup           bring catalog and manifests in line before a run
 subtree_walk      follow the subtrees of implicit tilesets
 """

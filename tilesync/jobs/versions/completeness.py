@@ -1,4 +1,9 @@
-"""Completeness of a version: every file that its tilesets refer to is stored."""
+"""Completeness of a version: every file that its tilesets refer to is stored, and none of them is damaged.
+
+A file that is damaged in the container is mirrored unchanged, and reported. A damaged file that nothing refers to is
+harmless. A damaged content, subtree, schema or model makes a part of the scene disappear, so it is an error. A damaged
+image or buffer is an error only if no MD5 proves that the container holds it like that, after a walk.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,15 @@ from dataclasses import dataclass
 from tilesync.catalog.catalog import Catalog
 from tilesync.errors import Incomplete
 from tilesync.events import DiagnosticReported, Warned
-from tilesync.jobs.versions.soundness import list_tolerated
 from tilesync.jobs.versions.subtree_walk import SubtreeWalk
-from tilesync.model import ROOT, Completeness, Diagnostic, Version
+from tilesync.model import ROOT, Completeness, DamagedFile, Diagnostic, Inventory, Role, Version
 from tilesync.protocols import Observer, StoredFiles
 from tilesync.tiles.graph import find_cycles
 
 REPORT_ONLY_PROBLEMS = frozenset({"padding", "query", "empty URI"})
 """Problems that appear in the report only, without a warning."""
+
+_SCENE_ROLES = frozenset({Role.CONTENT, Role.SUBTREE, Role.SCHEMA, Role.MODEL})
 
 
 def missing_root_error() -> Incomplete:
@@ -86,3 +92,37 @@ def list_unmet(version: Version, catalog: Catalog) -> Iterator[UnmetReference]:
             yield UnmetReference(
                 None, referrer, target if target.startswith(f"{referrer}: ") else f"{referrer}: {target}"
             )
+
+
+def list_unusable(version: Version, catalog: Catalog) -> list[DamagedFile]:
+    """List the damaged files that prevent publication; after `compute_completeness`."""
+    return [each for each in catalog.references.list_damaged(version) if _blocks_publication(version, each)]
+
+
+def list_tolerated(version: Version, catalog: Catalog) -> Iterator[tuple[str, Diagnostic]]:
+    """Yield the damaged files that do not prevent publication, with a diagnostic; after `compute_completeness`."""
+    for each in catalog.references.list_damaged(version):
+        if not each.role:
+            yield each.name, Diagnostic("damaged orphan", f"{each.reason}; nothing refers to it")
+        elif not _blocks_publication(version, each):
+            yield each.name, Diagnostic("damaged", describe_damage(each))
+
+
+def describe_damage(damaged_file: DamagedFile) -> str:
+    """Describe the damage of a file, and a file that refers to it."""
+    return (
+        f"{damaged_file.reason}; {damaged_file.referrer} refers to it ({damaged_file.role})"
+        if damaged_file.referrer
+        else damaged_file.reason
+    )
+
+
+def is_essential(damaged_file: DamagedFile) -> bool:
+    """Return whether a part of the scene is lost without the file; --allow-missing does not permit that."""
+    return damaged_file.role in _SCENE_ROLES
+
+
+def _blocks_publication(version: Version, damaged_file: DamagedFile) -> bool:
+    return is_essential(damaged_file) or (
+        bool(damaged_file.role) and version.inventory == Inventory.WALK and not damaged_file.has_stated_md5
+    )

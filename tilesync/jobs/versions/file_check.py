@@ -1,13 +1,18 @@
-"""File check: read a stored file again for its digests and its references, as during a download."""
+"""File check: read stored files again, as during a download, or verify them against their manifest lines."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tilesync.model import Blob, ParsedContent, StoredFile, Version
-from tilesync.protocols import StoredFiles
+from tilesync.errors import BlobDamaged, DestinationError
+from tilesync.events import Finding
+from tilesync.model import Blob, FileResult, ParsedContent, StoredFile, Version
+from tilesync.protocols import StoredFiles, Workers
+from tilesync.runtime.task_groups import gather_or_cancel
+from tilesync.runtime.threads import run_in_thread
 from tilesync.tiles.validator import ContentCheck
 
 if TYPE_CHECKING:
@@ -15,6 +20,9 @@ if TYPE_CHECKING:
 
 MAX_REFERENCES_IN_MEMORY = 5000
 """References of one file that are kept in memory; beyond that they are written to the catalog."""
+
+MAX_WORKER_FILE_BYTES = 1 << 22
+"""Maximum size of a file that a worker reads, since it returns all references of the file in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +85,77 @@ def check_stored_file(
     if found is None or stored.unpacked is None:
         return found
     return replace(found, stored=found.stored._replace(blob=stored.blob, unpacked=stored.unpacked))
+
+
+def check_size(files: StoredFiles, version: Version, stored: StoredFile) -> Finding | None:
+    """Compare name and size only; return None if both match."""
+    name = stored.blob.name
+    try:
+        size = files.size(version, name)
+    except DestinationError as error:
+        return Finding(name, "unreadable", str(error))
+    if size is None:
+        return Finding(name, "missing", "is not there, or is not a regular file")
+    if size != stored.size:
+        return Finding(name, "size", f"is {size} bytes, the manifest says {stored.size}")
+    return None
+
+
+def verify_file(
+    files: StoredFiles, references: ReferenceIndex | None, version: Version, stored: StoredFile
+) -> Finding | FileResult:
+    """Read every byte: compare the digest, and parse the references.
+
+    With `references`, a large document writes its references there instead of keeping them in memory.
+    """
+    name = stored.blob.name
+    try:
+        found = check_stored_file(files, references, version, stored, compare_md5=not stored.sha256)
+    except DestinationError as error:
+        return Finding(name, "unreadable", str(error))
+    except BlobDamaged as error:
+        return check_size(files, version, stored) or Finding(name, "content", f"is damaged: {error}")
+    if found is not None and stored.sha256 in {found.stored.sha256, b""}:
+        return FileResult(0, found.stored, found.content, has_more_references=found.has_more_references)
+    return check_size(files, version, stored) or Finding(name, "content", "its SHA-256 differs from the manifest")
+
+
+class FileVerifier:
+    """Verifies files in threads of this process, and in worker processes once these are ready."""
+
+    def __init__(self, files: StoredFiles, references: ReferenceIndex, workers: Workers | None) -> None:
+        self._files = files
+        self._references = references
+        self._workers = workers
+        self._starting: asyncio.Task[None] | None = None
+
+    def request_start(self) -> None:
+        """Start the worker processes in the background: there are enough files to make them worthwhile."""
+        if self._workers is not None and self._starting is None:
+            self._starting = asyncio.create_task(self._workers.start())
+
+    async def verify_files(self, version: Version, files: Sequence[StoredFile]) -> dict[str, Finding | FileResult]:
+        """Return the finding or the result of each file, by name."""
+        small: list[StoredFile] = []
+        found: dict[str, Finding | FileResult] = {}
+        if self._workers is not None and self._starting is not None and self._starting.done():
+            small = [file for file in files if file.size <= MAX_WORKER_FILE_BYTES]
+            results = await self._workers.verify_batch(version, small) if small else ()
+            found.update((file.blob.name, result) for file, result in zip(small, results, strict=False))
+        rest = [file for file in files if file.blob.name not in found]
+        thread_count = self._files.parallel_reads
+        for part in await gather_or_cancel(
+            run_in_thread(self._verify_in_process, version, rest[n::thread_count])
+            for n in range(min(thread_count, len(rest)))
+        ):
+            found.update(part)
+        return found
+
+    def _verify_in_process(self, version: Version, files: Sequence[StoredFile]) -> dict[str, Finding | FileResult]:
+        return {file.blob.name: verify_file(self._files, self._references, version, file) for file in files}
+
+    async def aclose(self) -> None:
+        """Stop waiting for workers that are still starting: all files are verified."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait([self._starting])

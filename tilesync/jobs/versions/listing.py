@@ -43,7 +43,7 @@ def list_versions(
     known = {version.name: version for version in catalog.versions()} if catalog is not None else {}
     shared_by_name = catalog.compute_shared_bytes() if catalog is not None and not include_retired else None
     finished = [
-        _with_known_details(version, known.get(version.name)) for version in _list_finished(publication, observe)
+        _with_known_details(version, known.get(version.name)) for version in list_finished(publication, observe)
     ]
     unfinished = [version for version in known.values() if not version.is_published]
 
@@ -79,12 +79,14 @@ def _list_retired(catalog: Catalog) -> list[Version]:
     return [v for v in catalog.versions(retired=True) if v.retired_at and v.published_at and not v.globs]
 
 
-def _list_finished(publication: ReadOnlyPublication, observe: Observer) -> Iterator[Version]:
+def list_finished(publication: ReadOnlyPublication, observe: Observer | None = None) -> Iterator[Version]:
+    """Yield the version of each manifest; `observe` receives a warning for each that cannot be read."""
     for name in publication.manifest_names():
         try:
             yield read_header(next(publication.manifest(name)), name=name)
         except (DestinationError, StopIteration, KeyError, TypeError, ValueError) as error:
-            observe(Warned(f"the manifest of version {name} cannot be read: {error}"))
+            if observe is not None:
+                observe(Warned(f"the manifest of version {name} cannot be read: {error}"))
 
 
 def classify_export(export: Export, versions: Sequence[ListedVersion]) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tilesync.core.manifest import read_header
 from tilesync.core.ownership import OwnerMatch, RequestedOwner, compare_owner, describe_owner, merge_owner, read_owner
-from tilesync.errors import DestinationError, OtherOwner
+from tilesync.errors import OtherOwner
 from tilesync.events import Notice, OwnerIdentified
+from tilesync.jobs.versions.listing import list_finished
 from tilesync.model import Resolution, Version
 from tilesync.protocols import Destination, Observer, ReadOnlyPublication
 from tilesync.runtime.threads import run_in_thread
@@ -144,18 +144,11 @@ def find_owner(publication: ReadOnlyPublication) -> str:
     latest = publication.latest() or {}
     if owner := read_owner({"owner": latest.get("imodel")}):
         return owner
-    finished = {version.name: version for version in _list_finished(publication)}
+    # a manifest that cannot be read is reported where it is needed
+    finished = {version.name: version for version in list_finished(publication)}
     newest = sorted(finished.values(), key=lambda version: version.published_at or "")[-1:]
     named = finished.get(str(latest.get("version")))
     return next((_get_version_owner(version) for version in ([named] if named is not None else newest)), "")
-
-
-def _list_finished(publication: ReadOnlyPublication) -> Iterator[Version]:
-    for name in publication.manifest_names():
-        try:
-            yield read_header(next(publication.manifest(name)), name=name)
-        except (DestinationError, StopIteration, KeyError, TypeError, ValueError):
-            continue  # reported where that manifest is needed
 
 
 def _find_unfinished_owner(catalog: Catalog) -> str:

@@ -17,13 +17,16 @@ from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.versions.completeness import (
     UnmetReference,
     compute_completeness,
+    describe_damage,
+    is_essential,
+    list_tolerated,
     list_unmet,
+    list_unusable,
     missing_root_error,
     report_diagnostics,
 )
 from tilesync.jobs.versions.file_check import MAX_REFERENCES_IN_MEMORY
 from tilesync.jobs.versions.gzip_files import GzipFileCounter
-from tilesync.jobs.versions.soundness import describe_damage, is_essential, list_tolerated, list_unusable
 from tilesync.model import ROOT, Content, DamagedFile, Version
 from tilesync.protocols import Destination
 from tilesync.runtime.threads import map_in_threads, run_in_thread

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
-from typing import Any
 
-from tilesync.core.manifest import format_timestamp, read_header, read_line
+from tilesync.core.manifest import format_timestamp, read_header, read_lines
 from tilesync.core.safe_names import collect_folders
 from tilesync.core.sidecar import SidecarEntry
 from tilesync.core.sidecar import read_line as read_sidecar_line
@@ -67,7 +65,7 @@ async def _read_version(destination: Destination, name: str) -> Version:
         raise ValueError("it is empty")
     version = catalog.add_version(read_header(header, name=name))
     sidecar, is_complete = await run_in_thread(_SidecarReader, destination, version), True
-    while batch := await run_in_thread(_parse_lines, lines):
+    while batch := await run_in_thread(read_lines, lines, FILES_PER_BATCH):
         destination.files.check_names(stored.blob.name for stored in batch)
         found = await run_in_thread(sidecar.match_unchanged, batch)
         rest = [stored for stored in batch if stored.blob.name not in found]
@@ -82,10 +80,6 @@ async def _read_version(destination: Destination, name: str) -> Version:
         await run_in_thread(catalog.add_stored_files, version, list(found.values()))
     catalog.finish_listing(version)
     return replace(version, damaged=not is_complete)
-
-
-def _parse_lines(lines: Iterator[Mapping[str, Any]]) -> list[StoredFile]:
-    return [read_line(line) for line in islice(lines, FILES_PER_BATCH)]
 
 
 def _check_files(destination: Destination, version: Version, files: Sequence[StoredFile]) -> dict[str, FileResult]:

@@ -11,7 +11,7 @@ from tilesync.azure.responses import classify_storage_response, parse_etag, pars
 from tilesync.core.http_status import Verdict
 from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, Transient
 from tilesync.model.storage import ObjectInfo
-from tilesync.transport.retry_after import retry_after_seconds
+from tilesync.transport.retry import retry_after_seconds
 
 API_VERSION: Final = "2023-11-03"
 """Version of the REST interface."""

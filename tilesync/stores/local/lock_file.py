@@ -21,8 +21,7 @@ from tilesync.runtime.os_errors import translate_os_errors
 from tilesync.runtime.safe_open import NO_FOLLOW, NO_WAIT, WrongFileType, describe_file_type
 from tilesync.stores.local.directory_handles import DirectoryHandle, Entry
 from tilesync.stores.local.fs import read_regular
-from tilesync.stores.lock_holder import LockHolder, parse_holder
-from tilesync.stores.status_files import encode_document, parse_document
+from tilesync.stores.status_files import LockHolder, encode_document, parse_document, parse_holder
 
 LOCK_FILE: Final = "lock"
 HOLDER_FILE: Final = "holder.json"

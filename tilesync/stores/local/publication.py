@@ -23,7 +23,7 @@ from tilesync.stores.base import DefaultLayoutMixin
 from tilesync.stores.local.directory_handles import DirectoryHandle, DirectoryTree, Entry
 from tilesync.stores.local.fs import read_regular, replace_file_durably, sync_filesystem
 from tilesync.stores.local.reader import VERSIONS_DIR
-from tilesync.stores.status_files import CHECKED_FILE, OWNERSHIP_FILE, encode_document, parse_document, write_document
+from tilesync.stores.status_files import CHECKED_FILE, OWNERSHIP_FILE, encode_document, parse_document
 
 PARTS_DIR = "parts"
 TRASH_DIR = "trash"
@@ -160,8 +160,8 @@ class LocalPublication(DefaultLayoutMixin):
             self._write_document(self._home, CHECKED_FILE, content)
 
     def _write_document(self, tree: DirectoryTree, name: str, content: Mapping[str, Any]) -> None:
-        """Replace a document atomically. Raises OSError."""
-        write_document(self._temporary(name), tree.folder().entry(name), content)
+        """Replace a document atomically and durably. Raises OSError."""
+        replace_file_durably(self._temporary(name), tree.folder().entry(name), [encode_document(content)])
 
     def pointer_digest(self) -> str | None:
         """Return the SHA-256 of the pointer in hexadecimal; None if it is not a regular file. Raises Unreadable."""

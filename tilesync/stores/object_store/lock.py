@@ -18,7 +18,7 @@ from tilesync.runtime.threads import STOP_EVENT
 from tilesync.stores.local.directory_handles import DirectoryTree
 from tilesync.stores.local.fs import read_regular, replace_file_durably
 from tilesync.stores.local.lock_file import busy_message
-from tilesync.stores.lock_holder import parse_holder
+from tilesync.stores.status_files import parse_holder
 
 OWNER_FILE = "owner"
 

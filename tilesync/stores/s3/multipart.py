@@ -17,7 +17,7 @@ from tilesync.errors import ConditionFailed, Transient, UnknownHost
 from tilesync.model.storage import ObjectHeaders, ObjectInfo
 from tilesync.stores.s3.errors import ENDPOINT_HINT, NotThere, ObjectOperation, make_object_info, raise_for_response
 from tilesync.transport.connect_errors import is_unresolved
-from tilesync.transport.retry_after import retry_after_seconds
+from tilesync.transport.retry import retry_after_seconds
 
 PART_BYTES: Final = 8 << 20
 """Minimum part size, and the largest object sent in one request. S3 requires 5 MiB for all parts but the last."""
