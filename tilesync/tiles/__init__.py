@@ -8,8 +8,9 @@ implicit_tiling  root tile of implicit tiling, template URIs, subtree files
 json_documents   streaming reader of tilesets, subtrees and glTF: the files that they name
 json_members     members that name files in these documents
 json_scanner     streaming JSON scanner with byte positions, in bounded memory
+payload          detects the kind of a file, and parses it
 rebase           rewrites the URIs of a tileset for another folder
 references       references and diagnostics of one document
 uris             resolves a URI to a blob of the container
-validator        checks size, digests, kind and structure of one blob
+validator        checks size, digests and payload of one blob
 """
