@@ -1,50 +1,57 @@
-# Needs Python >= 3.11, git and make; everything else is installed under the checkout, into ignored folders.
-# PYTHON names the interpreter that the virtual environment is made from; AZURITE a blob service that is there
-# already, CHROMIUM a browser.
+# Needs Python >= 3.11, git and make. Everything else is installed into ignored folders of the checkout.
+# PYTHON: the interpreter for the virtual environment. AZURITE, CHROMIUM: an installed Azurite and browser to use.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 AZURITE_VERSION := 3.35.0
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check bench lint build clean azurite viewers
+.PHONY: help demo test test-fast check docs picture bench lint build clean azurite viewers
 .DELETE_ON_ERROR:
 
-help: ## what can be made
+help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.test ## see tilesync work: no account needed
+demo: $(VENV)/.test ## see tilesync work; needs no account
 	@$(BIN)/tilesync demo
 	@echo
 	@echo "(in this checkout, tilesync is $(BIN)/tilesync)"
 
-test: $(VENV)/.test azurite viewers ## run the tests; those against Azurite and in a browser where npm can install them
+test: $(VENV)/.test azurite viewers ## run all tests; with Azurite and a browser if npm can install them
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-fast: $(VENV)/.test ## run the tests without whole runs, killed processes, browsers and bulk
+test-fast: $(VENV)/.test ## run the fast tests: no whole runs, killed processes, browsers or bulk data
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal --hypothesis-profile=fast -m 'not (e2e or kill or scale or browser)'
 
-check: $(VENV)/.check ## judge style, types and layers; changes nothing
+check: $(VENV)/.check ## check style, types, layers and documentation; changes nothing
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
+	@site=$$(mktemp -d); trap 'rm -rf "$$site"' EXIT; $(MKDOCS) --quiet --site-dir "$$site"
 
-bench: $(VENV)/.bench ## measure beside azcopy, rclone, curl and others (Linux; 35 GB of disk, half an hour)
+docs: $(VENV)/.check ## build the documentation into site/
+	@$(MKDOCS)
+
+picture: $(VENV)/.test viewers ## take the picture of the demo city that the documentation shows
+	@$(BIN)/python scripts/docs/picture.py
+
+bench: $(VENV)/.bench ## compare the speed with azcopy, rclone, curl and others (Linux; 35 GB of disk, half an hour)
 	@$(BIN)/python scripts/bench/compare.py
 
-lint: $(VENV)/.check ## mend what a tool can mend, in place
+lint: $(VENV)/.check ## format, and fix what ruff can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-build: $(VENV)/.build ## source archive and wheel, into dist/
+build: $(VENV)/.build ## build the source archive and the wheel into dist/
 	@rm -rf dist
 	@$(BIN)/python -m build --outdir dist
 
-clean: ## remove everything that was made
-	@rm -rf $(VENV) .azurite .viewers .bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis tilesync-demo
+clean: ## remove everything that these targets made
+	@rm -rf $(VENV) .azurite .viewers .bench dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis tilesync-demo
 	@find tilesync tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PYTHON when it is given, else the first of these that runs and is new enough.
@@ -60,7 +67,7 @@ $(BIN)/python:
 
 # Stamps: pip runs only when pyproject.toml says something new.
 $(VENV)/.test: EXTRAS := test
-$(VENV)/.check: EXTRAS := test,check
+$(VENV)/.check: EXTRAS := test,check,docs
 $(VENV)/.bench: EXTRAS := bench
 $(VENV)/.test $(VENV)/.check $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@echo 'installing tilesync[$(EXTRAS)] into $(VENV)'

@@ -104,8 +104,8 @@ def bucket(bucket_server: s3.BucketServer, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.fixture
-def away(azurite: azure.Azurite, tmp_path: Path) -> Iterator[AzureFixture]:
-    """Make a new container, reached through the proxy."""
+def azure_store(azurite: azure.Azurite, tmp_path: Path) -> Iterator[AzureFixture]:
+    """Make an Azure destination in a new container, which is reached through a proxy."""
     with azure.AzureProxy(azurite) as proxy:
         yield AzureFixture(azurite, proxy, tmp_path / "state")
 
@@ -118,9 +118,9 @@ def sim() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a folder with a versioned destination `v` and a flat one `f`."""
-    there = tmp_path_factory.mktemp("kept")
+def both_layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fill a versioned destination `v` and a flat one `f` in one folder."""
+    there = tmp_path_factory.mktemp("both_layouts")
     with Simulator() as sim:
         sim.offer_export()
         assert run_tilesync("mirror", IMODEL, there / "v", sim=sim).exit_code == 0

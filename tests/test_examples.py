@@ -50,6 +50,7 @@ def test_every_example_is_run_and_shipped() -> None:
     assert "examples" in build["targets"]["sdist"]["include"]
 
 
+@pytest.mark.scale
 def test_plain_script(service: FakeService, tmp_path: Path) -> None:
     """The script publishes, then finds nothing new; an error becomes the exit code, with its hint."""
     export = service.add_export(FILES)
@@ -144,6 +145,7 @@ def test_airflow_task(
     assert (attempts, type(error)) == (1, airflow)
 
 
+@pytest.mark.scale
 def test_ten_mirrors(service: FakeService, tmp_path: Path) -> None:
     """All mirrors end, also when one fails, and the summary counts them; the exit code is that of the failure."""
     imodels = [f"{number:08}-2222-3333-4444-555555555555" for number in range(10)]
@@ -157,6 +159,7 @@ def test_ten_mirrors(service: FakeService, tmp_path: Path) -> None:
     assert lines[10].startswith(f"9 of 10 mirrored: {9 * len(FILES)} files")
 
 
+@pytest.mark.scale
 def test_pytest_pipeline(tmp_path: Path) -> None:
     """The tests of a user pass, from a folder of their own."""
     shutil.copy(EXAMPLES / "pytest_pipeline.py", tmp_path)

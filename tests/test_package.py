@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_package_says_that_it_is_typed() -> None:
     """`py.typed` is installed beside the modules, so that type checkers read the annotations (PEP 561)."""
-    said = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert "Typing :: Typed" in said["project"]["classifiers"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "Typing :: Typed" in project["project"]["classifiers"]
     assert (Path(tilesync.__file__).parent / "py.typed").read_bytes() == b""
 
 

@@ -34,6 +34,7 @@ def service() -> Iterator[FakeService]:
         yield started
 
 
+@pytest.mark.scale
 def test_a_mirror_of_the_default_city(service: FakeService, tmp_path: Path) -> None:
     """Without files, an export is a small city; the next one differs in a few of its files."""
     first = service.add_export()
@@ -72,6 +73,7 @@ def test_files_from_memory_and_from_a_folder(service: FakeService, tmp_path: Pat
         service.add_export(tmp_path / "none")
 
 
+@pytest.mark.scale
 def test_every_function_that_asks_the_service(service: FakeService, tmp_path: Path) -> None:
     """Plan, link, doctor, a container link as source, and a program all reach the service."""
     export = service.add_export(FILES)

@@ -113,9 +113,9 @@ class FakeService:
 
     `link_lifetime`: how long a container link is valid. `latency`: how long each response of a container takes.
 
-    A fault applies to the next `times` requests that match, None for all; the first matching fault counts. Where
-    `name` is given, only requests for files match whose name matches this glob, as with `include` of a mirror. If the
-    `with` block ends without an error, but a fault was never hit, AssertionError is raised.
+    A fault applies to the next `times` requests that match (None: to all); if several faults match a request, the first
+    one applies. With `name`, a fault matches only requests for files whose name matches this glob, as `include` of a
+    mirror does. If the `with` block ends without an error, but a fault was never hit, it raises AssertionError.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class FakeService:
     def delay_next(
         self, delay: timedelta, *, on: RequestKind = "any", name: str | None = None, times: int | None = 1
     ) -> None:
-        """Respond late."""
+        """Send the response after this delay."""
 
         def effect(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
             self._closing.wait(delay.total_seconds())

@@ -20,7 +20,7 @@ import tilesync as ts
 from tests.support.builders import IMODEL, export, read_tree
 from tests.support.faults import error_response, is_api, is_blob, is_blob_named, wait_for
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, run_program
-from tilesync.api.aio import Call
+from tilesync.api.call import Call
 from tilesync.events import Event, VersionPublished, Warned
 
 CHANGING = {"seconds", "started", "finished", "host"}
@@ -52,7 +52,7 @@ def test_a_mirror_returns_the_last_line_of_the_command(sim: Simulator, tmp_path:
     json.dumps(result.to_dict())
 
 
-def test_a_failed_mirror_tells_how_far_it_came(sim: Simulator, tmp_path: Path) -> None:
+def test_a_failed_mirror_has_its_partial_result(sim: Simulator, tmp_path: Path) -> None:
     """An error has its exit code, its hint, the result so far, and the last line of the command."""
     sim.offer_export()
     sim.add_fault(is_blob_named("tiles/003.glb"), error_response(404, "BlobNotFound"), times=None)
@@ -62,11 +62,11 @@ def test_a_failed_mirror_tells_how_far_it_came(sim: Simulator, tmp_path: Path) -
     error = caught.value
     assert (error.exit_code, error.result.published, error.result.stats.failed) == (3, False, 1)
     assert error.hint
-    told = error.to_dict()
-    assert list(told) == list(line)
-    for each in (told, line):
+    fields = error.to_dict()
+    assert list(fields) == list(line)
+    for each in (fields, line):
         each["dest"] = None
-    assert stable(told) == stable(line)
+    assert stable(fields) == stable(line)
     assert [type(each).__name__ for each in error.result.failures] == ["FileFailed"]
 
 
@@ -96,7 +96,7 @@ def test_an_audit_returns_findings(sim: Simulator, tmp_path: Path) -> None:
     assert caught.value.exit_code == 8
 
 
-def test_versions_and_the_way_back(sim: Simulator, tmp_path: Path) -> None:
+def test_versions_and_rollback(sim: Simulator, tmp_path: Path) -> None:
     """Versions are listed with their states; a rollback pins the version before, and `latest` unpins it."""
     sim.offer_export()
     ts.mirror(IMODEL, tmp_path / "d", **service(sim))
@@ -113,10 +113,10 @@ def test_versions_and_the_way_back(sim: Simulator, tmp_path: Path) -> None:
         (EXPORT, True),
     ]
     assert ts.rollback(tmp_path / "d", latest=True).version == OTHER_EXPORT
-    found = ts.versions(tmp_path / "d")
+    result = ts.versions(tmp_path / "d")
     rows = run_lines("versions", str(tmp_path / "d"), "--json")
-    assert [each.to_dict() for each in found] == rows[:-1]
-    assert found.owner == IMODEL
+    assert [each.to_dict() for each in result] == rows[:-1]
+    assert result.owner == IMODEL
     assert len(list(ts.iter_sha256sums(tmp_path / "d", OTHER_EXPORT[:4]))) == len(export(9))
 
 
@@ -128,18 +128,18 @@ def run_lines(*words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_exports_and_what_is_held_of_them(sim: Simulator, tmp_path: Path) -> None:
+def test_exports_and_their_stored_state(sim: Simulator, tmp_path: Path) -> None:
     """Exports are listed newest first, each with how a destination stores it."""
     sim.offer_export()
     ts.mirror(IMODEL, tmp_path / "d", **service(sim))
     sim.offer_export(export(9), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
-    found = ts.exports(IMODEL, held_in=tmp_path / "d", **service(sim))
-    assert {each.id: each.held for each in found} == {OTHER_EXPORT: None, EXPORT: "held"}
-    assert found.exports[0].to_dict()["kind"] == "export"
+    result = ts.exports(IMODEL, held_in=tmp_path / "d", **service(sim))
+    assert {each.id: each.held for each in result} == {OTHER_EXPORT: None, EXPORT: "held"}
+    assert result.exports[0].to_dict()["kind"] == "export"
     assert [each.held for each in ts.exports(**service(sim))] == [None, None]
 
 
-def test_a_viewer_link_is_silent_about_its_signature(sim: Simulator) -> None:
+def test_a_viewer_link_does_not_show_its_signature(sim: Simulator) -> None:
     """The URL points to the root tileset; `repr` does not show it."""
     sim.offer_export()
     link = ts.viewer_link(IMODEL, **service(sim))
@@ -203,11 +203,11 @@ def test_ten_mirrors_at_once_in_one_process(sim: Simulator, tmp_path: Path) -> N
     assert [(each.published, each.stats.fetched) for each in results] == [(True, len(files))] * 20
 
 
-def test_a_cancelled_mirror_ends_and_goes_on_later(sim: Simulator, tmp_path: Path) -> None:
+def test_a_cancelled_mirror_is_resumed_later(sim: Simulator, tmp_path: Path) -> None:
     """Cancelling the task ends the run and releases the destination; stored files are kept."""
     files = sim.offer_export()
-    gate, began = threading.Event(), threading.Event()
-    sim.add_fault(is_blob, wait_for(gate), times=None, optional=True)
+    release, began = threading.Event(), threading.Event()
+    sim.add_fault(is_blob, wait_for(release), times=None, optional=True)
 
     async def work() -> None:
         running = asyncio.create_task(ts.aio.mirror(IMODEL, tmp_path / "d", **service(sim)))
@@ -219,7 +219,7 @@ def test_a_cancelled_mirror_ends_and_goes_on_later(sim: Simulator, tmp_path: Pat
             await running
 
     asyncio.run(work())
-    gate.set()
+    release.set()
     sim.faults.clear()
     assert began.is_set()
     assert ts.mirror(IMODEL, tmp_path / "d", **service(sim)).published
@@ -255,13 +255,13 @@ except KeyboardInterrupt:
 def test_an_interrupt_below_a_running_loop_ends_the_run(sim: Simulator, tmp_path: Path) -> None:
     """Ctrl-C in a notebook cancels the run, and the destination is free again."""
     files = sim.offer_export()
-    gate = threading.Event()
-    sim.add_fault(is_blob, wait_for(gate, at_most=60), times=None)
+    release = threading.Event()
+    sim.add_fault(is_blob, wait_for(release, at_most=60), times=None)
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, IMODEL, str(tmp_path / "d"), sim.url, sim.token],
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
-    gate.set()
+    release.set()
     sim.faults.clear()
     assert (done.returncode, done.stdout) == (0, "interrupted []\n"), done.stderr
     assert ts.mirror(IMODEL, tmp_path / "d", **service(sim)).stats.verified == len(files)

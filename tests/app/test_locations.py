@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tilesync.app.locations import parse_location
+from tilesync.app.locations import Location, find_link, is_azure, is_folder, match_location, parse_location
 from tilesync.errors import UsageError
 from tilesync.model.storage import AzureLocation, S3Location
 
@@ -67,12 +69,12 @@ def test_locations(text: str, location: AzureLocation | S3Location | None) -> No
 )
 def test_links_to_containers(url: str, endpoint: str | None, location: str, base: str) -> None:
     """Account, container and prefix are parsed, also for emulators and other endpoints; the link is kept."""
-    found = parse_location(f"{url}?{SAS}", endpoint=endpoint, fetched=3.0)
-    assert isinstance(found, AzureLocation)
-    assert str(found) == location
-    assert found.link is not None
-    assert (found.link.base, found.link.query, found.link.fetched_at_s) == (base, SAS, 3.0)
-    assert found.link.expires is not None
+    result = parse_location(f"{url}?{SAS}", endpoint=endpoint, fetched=3.0)
+    assert isinstance(result, AzureLocation)
+    assert str(result) == location
+    assert result.link is not None
+    assert (result.link.base, result.link.query, result.link.fetched_at_s) == (base, SAS, 3.0)
+    assert result.link.expires is not None
 
 
 @pytest.mark.parametrize(
@@ -103,3 +105,26 @@ def test_invalid_locations_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_location(text)
     assert "TOPSECRET" not in str(error.value) + error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("location", "kind"),
+    [(Path("/srv/tiles"), "folder"), (AzureLocation("account1", "tiles"), "azure"), (S3Location("bucket"), "s3")],
+)
+def test_the_kind_of_a_location_decides(location: Location, kind: str) -> None:
+    """The function for the kind of a location gets it, and only that one is called."""
+    called = match_location(
+        location, folder=lambda at: ("folder", at), azure=lambda at: ("azure", at), s3=lambda at: ("s3", at)
+    )
+    assert called == (kind, location)
+    assert (is_folder(location), is_azure(location)) == (kind == "folder", kind == "azure")
+    assert find_link(location) is None
+
+
+def test_a_link_is_found_in_its_location() -> None:
+    """Only a location that was parsed from a container link has one."""
+    location = parse_location(f"https://account1.blob.core.windows.net/tiles?{SAS}")
+    assert location is not None
+    link = find_link(location)
+    assert link is not None
+    assert link.query == SAS

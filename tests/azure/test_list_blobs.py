@@ -126,10 +126,10 @@ def test_a_damaged_page_gives_the_result_of_the_parser(at: int, other: bytes) ->
     """With one byte replaced or lost, the result is that of the parser, or an error as it is for the parser."""
     body = BODY[:at] + other + BODY[at + 1 :]
     try:
-        found: Page | str = parse_page(body)
+        result: Page | str = parse_page(body)
     except Transient:
-        found = "torn"
-    assert found == parse_or_error(body)
+        result = "torn"
+    assert result == parse_or_error(body)
 
 
 @pytest.mark.parametrize(

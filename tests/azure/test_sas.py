@@ -133,7 +133,7 @@ def test_loopback() -> None:
     assert not any(map(is_loopback, ("", "128.0.0.1", "::", "localhost.net", "notlocalhost")))
 
 
-def test_a_viewer_url_has_no_slash_behind_its_path() -> None:
+def test_a_viewer_url_has_no_slash_after_its_path() -> None:
     """Slashes in the signature are quoted, and nothing else is: viewers look for the last slash."""
     link = parse_sas_link("https://account/c?sv=1&sig=a/b%2Fc%3D")
     assert link.viewer_url() == "https://account/c/tileset.json?sv=1&sig=a%2Fb%2Fc%3D"

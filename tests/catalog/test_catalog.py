@@ -149,8 +149,11 @@ def test_any_spelling_is_found_at_once(path: Path) -> None:
     version = catalog.add_version(NEW)
     add_blobs(catalog, version, "Tile.glb")
     store_all(catalog, version)
-    found = catalog.find_stored(version, ["tile.glb", "TILE.GLB", "other"])
-    assert {name: held.blob.name for name, held in found.items()} == {"tile.glb": "Tile.glb", "TILE.GLB": "Tile.glb"}
+    result = catalog.find_stored(version, ["tile.glb", "TILE.GLB", "other"])
+    assert {name: stored.blob.name for name, stored in result.items()} == {
+        "tile.glb": "Tile.glb",
+        "TILE.GLB": "Tile.glb",
+    }
     catalog.close()
 
 
@@ -158,15 +161,15 @@ def test_files_added_as_stored(path: Path) -> None:
     """Files added as stored have their kind and references; their `file_id` is ignored."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    arrivals = [
+    results = [
         FileResult(77, StoredFile(FULL, SHA, 5), tileset_content("b", implicit=True)),
         FileResult(77, StoredFile(Blob("b", 2), SHA, 6), tileset_content(kind=Kind.SUBTREE)),
         FileResult(77, StoredFile(Blob("c", 2), SHA, 6), ParsedContent(Kind.GLB)),
     ]
-    catalog.add_stored_files(version, arrivals)
-    assert catalog.list_stored(version, limit=9) == [(a.stored.blob.name, a.stored) for a in arrivals]
+    catalog.add_stored_files(version, results)
+    assert catalog.list_stored(version, limit=9) == [(a.stored.blob.name, a.stored) for a in results]
     assert catalog.list_stored(version, limit=9, kinds=DOCUMENTS) == [
-        (a.stored.blob.name, a.stored) for a in arrivals[:2]
+        (a.stored.blob.name, a.stored) for a in results[:2]
     ]
     assert catalog.references.list_implicit_tilesets(version) == [FULL.name]
     assert catalog.references.list_targets(version, FULL.name, Role.CONTENT) == ["b"]
@@ -264,7 +267,7 @@ def test_case_folding_keeps_names(path: Path) -> None:
     version = catalog.add_version(NEW)
     add_blobs(catalog, version, "Tile.GLB")
     store_all(catalog, version)
-    assert [held.blob.name for held in catalog.find_stored(version, ["Tile.GLB"]).values()] == ["Tile.GLB"]
+    assert [stored.blob.name for stored in catalog.find_stored(version, ["Tile.GLB"]).values()] == ["Tile.GLB"]
     catalog.mark_wanted(version, ["Tile.GLB"])
     assert names_in_listing_order(catalog, version) == ["Tile.GLB"]
     catalog.close()
@@ -314,7 +317,7 @@ def test_relisting_keeps_and_drops(path: Path) -> None:
     add_blobs(catalog, version, "kept", "changed", "gone", "unseen")
     store_all(catalog, version)
     assert catalog.finish_listing(version) == []
-    held = catalog.find_stored(version, ["kept"])["kept"]
+    stored = catalog.find_stored(version, ["kept"])["kept"]
     version = relist(catalog, version)
     page = [
         (Blob("kept", 1, "e2"), StoredFile(Blob("kept", 1), SHA, 5)),
@@ -325,13 +328,13 @@ def test_relisting_keeps_and_drops(path: Path) -> None:
     assert names_in_listing_order(catalog, version) == ["changed", "new"]
     assert sorted(catalog.finish_listing(version)) == ["gone", "unseen"]
     assert names_in_listing_order(catalog, version) == ["changed", "new"]
-    assert catalog.find_stored(version, ["kept", "gone"]) == {"kept": held._replace(blob=Blob("kept", 1, "e2"))}
+    assert catalog.find_stored(version, ["kept", "gone"]) == {"kept": stored._replace(blob=Blob("kept", 1, "e2"))}
     assert catalog.compute_totals(version) == Totals(3, 4, 1, 1)
     catalog.close()
 
 
-def test_relisted_names_come_behind(path: Path) -> None:
-    """A reader that pages by id meets every name of the new listing, also known ones."""
+def test_relisted_names_come_last(path: Path) -> None:
+    """A reader that pages by id gets every name of the new listing, even names that were listed before."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add_blobs(catalog, version, "a", "b", "c")
@@ -378,20 +381,20 @@ def test_relisting_refuses_doubles_too(path: Path) -> None:
     catalog.close()
 
 
-def test_relisting_keeps_what_files_are(path: Path) -> None:
+def test_relisting_keeps_kinds_and_references(path: Path) -> None:
     """A file that a new listing keeps has the same kind and references as before."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add_blobs(catalog, version, "tileset.json", "s.subtree", "changed")
-    readings = {
+    contents = {
         "tileset_json": tileset_content("s.subtree", implicit=True),
         "s_subtree": tileset_content("x", kind=Kind.SUBTREE),
     }
-    store_files(catalog, version, **readings, changed=tileset_content("tileset.json", implicit=True))
+    store_files(catalog, version, **contents, changed=tileset_content("tileset.json", implicit=True))
     catalog.finish_listing(version)
     version = relist(catalog, version)
-    kept = catalog.find_stored(version, ["tileset.json", "s.subtree"])
-    catalog.add_page(version, [(Blob("changed", 2), None), *((held.blob, held) for held in kept.values())], [])
+    before = catalog.find_stored(version, ["tileset.json", "s.subtree"])
+    catalog.add_page(version, [(Blob("changed", 2), None), *((stored.blob, stored) for stored in before.values())], [])
     catalog.finish_listing(version)
     assert [key for key, _ in catalog.list_stored(version, limit=9, kinds=DOCUMENTS)] == ["s.subtree", "tileset.json"]
     assert catalog.references.list_implicit_tilesets(version) == ["tileset.json"]
@@ -408,8 +411,8 @@ def test_references_of_gone_files_are_dropped(path: Path) -> None:
     store_files(catalog, version, tileset_json=tileset_content("a"), gone_json=tileset_content("b"))
     catalog.finish_listing(version)
     version = relist(catalog, version)
-    (held,) = catalog.find_stored(version, ["tileset.json"]).values()
-    catalog.add_page(version, [(held.blob, held)], [])
+    (stored,) = catalog.find_stored(version, ["tileset.json"]).values()
+    catalog.add_page(version, [(stored.blob, stored)], [])
     assert catalog.finish_listing(version) == ["gone.json"]
     assert catalog.references.list_targets(version, "gone.json", Role.CONTENT) == []
     assert catalog.references.find_referrers(version, ["a", "b"]) == {"a": "tileset.json"}
@@ -523,9 +526,9 @@ def test_a_kill_leaves_whole_batches(path: Path, pages: int) -> None:
     assert totals.files - totals.stored_files in {0, 50}
     assert totals.stored_files >= 50 * (reported + 1)
     assert version.listing.marker == str(totals.files // 50 - 1)
-    held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
+    stored = {key for key, _ in catalog.list_stored(version, limit=10**6)}
     for table in ("reference", "remark"):
-        assert {row[0] for row in catalog.query(f"SELECT source FROM {table}")} == held
+        assert {row[0] for row in catalog.query(f"SELECT source FROM {table}")} == stored
     add_blobs(catalog, version, "one more")
     catalog.close()
     with sqlite3.connect(path) as db:

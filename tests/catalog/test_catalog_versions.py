@@ -156,8 +156,8 @@ def test_a_claim_is_kept_while_a_file_is_wanted(catalog: Catalog) -> None:
     assert (first, second.sha256) == (blob_with_sha256("a"), None)
     stored = StoredFile(first, hashlib.sha256(b"a").digest(), 7, 1)
     catalog.mark_stored(version, [FileResult(number, stored, ParsedContent())])
-    ((_, found),) = catalog.list_stored(version, limit=9)
-    assert found == stored._replace(blob=first._replace(sha256=None))
+    ((_, result),) = catalog.list_stored(version, limit=9)
+    assert result == stored._replace(blob=first._replace(sha256=None))
 
 
 @pytest.mark.parametrize(

@@ -53,22 +53,22 @@ def test_a_walk_wants_the_references_of_arrived_files(path: Path) -> None:
 
 
 def test_a_walk_reads_on_by_id(path: Path) -> None:
-    """New wanted files come after everything that a reader has met."""
+    """New wanted files come after all files that a reader has already got."""
     catalog = Catalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "m")
     seen: list[str] = []
-    after, readings = 0, {"m": tileset_content("z", "b"), "z": tileset_content("a", "b"), "a": tileset_content("m")}
+    after, contents = 0, {"m": tileset_content("z", "b"), "z": tileset_content("a", "b"), "a": tileset_content("m")}
     while rows := catalog.list_wanted(version, after, limit=9):
         seen += [blob.name for _, blob in rows]
         after = rows[-1][0]
-        store_files(catalog, version, **{blob.name: readings.get(blob.name, ParsedContent()) for _, blob in rows})
+        store_files(catalog, version, **{blob.name: contents.get(blob.name, ParsedContent()) for _, blob in rows})
     assert seen == ["m", "b", "z", "a"]
     assert catalog.compute_totals(version).stored_files == 4
     catalog.close()
 
 
-def test_wanting_twice_is_wanting_once(path: Path) -> None:
+def test_a_known_name_is_not_added_again(path: Path) -> None:
     """A known name is not added again, whether it is wanted, stored or missing."""
     catalog = Catalog(path)
     version = catalog.add_version(WALKED)
@@ -143,7 +143,7 @@ def test_mark_missing_wanted_leaves_other_versions_alone(path: Path) -> None:
 
 
 def test_a_second_walk_wants_everything_anew(path: Path) -> None:
-    """A second walk wants known files again as it reaches them, after all that a reader has met."""
+    """A second walk wants known files again as it reaches them, after all files that a reader has already got."""
     catalog = Catalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "tileset.json")
@@ -196,8 +196,8 @@ def test_walking_on_a_case_insensitive_disk(path: Path) -> None:
     catalog.add_wanted(version, "Tileset.json")
     ((number, blob),) = catalog.list_wanted(version, 0, limit=9)
     assert blob.name == "Tileset.json"
-    arrival = FileResult(number, StoredFile(blob._replace(size=1), SHA, 7), tileset_content("A.glb", "TILESET.json"))
-    assert catalog.mark_stored(version, [arrival]) == 1
+    result = FileResult(number, StoredFile(blob._replace(size=1), SHA, 7), tileset_content("A.glb", "TILESET.json"))
+    assert catalog.mark_stored(version, [result]) == 1
     assert catalog.add_wanted_references(version, "tileset.JSON") == 0
     catalog.add_wanted(version, "a.GLB")
     assert wanted_names(catalog, version) == ["A.glb"]
@@ -209,8 +209,8 @@ def containers(draw: st.DrawFn) -> list[dict[str, list[str]]]:
     """Generate container contents and references of each file, one state after another."""
     names = ["r", "a", "b", "c", "d", "e"]
     several = st.lists(st.sampled_from(names), max_size=4)
-    held = st.dictionaries(st.sampled_from(names[1:]), several)
-    return [draw(held) | {"r": draw(several)} for _ in range(draw(st.integers(1, 3)))]
+    stored = st.dictionaries(st.sampled_from(names[1:]), several)
+    return [draw(stored) | {"r": draw(several)} for _ in range(draw(st.integers(1, 3)))]
 
 
 @given(containers(), st.integers(1, 3))
@@ -234,11 +234,11 @@ def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], porti
             requested += [blob.name for _, blob in rows]
             catalog.mark_missing(version, [number for number, blob in rows if blob.name not in container])
             there = [(number, blob) for number, blob in rows if blob.name in container]
-            readings = [tileset_content(*container[blob.name]) for _, blob in there]
-            held = [StoredFile(blob._replace(size=1), SHA, 1) for _, blob in there]
+            contents = [tileset_content(*container[blob.name]) for _, blob in there]
+            stored = [StoredFile(blob._replace(size=1), SHA, 1) for _, blob in there]
             catalog.mark_stored(
                 version,
-                [FileResult(n, h, r) for (n, _), h, r in zip(there, held, readings, strict=True)],
+                [FileResult(n, h, r) for (n, _), h, r in zip(there, stored, contents, strict=True)],
             )
         assert sorted(requested) == sorted(reached)
         assert set(catalog.finish_listing(version)) == before - reached
@@ -287,12 +287,12 @@ def test_a_kill_leaves_whole_steps_of_a_walk(path: Path, batches: int) -> None:
         walker.kill()
     catalog = Catalog(path)
     (version,) = catalog.versions()
-    held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
-    assert len(held) >= reported
+    stored = {key for key, _ in catalog.list_stored(version, limit=10**6)}
+    assert len(stored) >= reported
     known = {row[0] for row in catalog.query("SELECT key FROM blob")}
-    for name in held:
+    for name in stored:
         assert catalog.references.list_targets(version, name, Role.CONTENT) == [name + letter for letter in "abc"]
         assert {name + letter for letter in "abc"} <= known
     catalog.mark_missing_wanted(version)
-    assert len(wanted_names(catalog, version)) == min(100, len(known - held))
+    assert len(wanted_names(catalog, version)) == min(100, len(known - stored))
     catalog.close()

@@ -18,8 +18,8 @@ def test_duplicates_of_many_versions(catalog: Catalog) -> None:
         add_version_with_files(catalog, f"e{number}", **contents)
     new = add_version_with_files(catalog, "new")
     blobs = [Blob(name, len(name), "", hashlib.md5(name.encode()).digest()) for name in ("same", "old", "none")]
-    found = catalog.duplicates.find_by_digest(new, [*blobs, Blob("bare", 4)])
-    assert {name: [each.version.name for each in duplicates] for name, duplicates in found.items()} == {
+    result = catalog.duplicates.find_by_digest(new, [*blobs, Blob("bare", 4)])
+    assert {name: [each.version.name for each in duplicates] for name, duplicates in result.items()} == {
         "same": ["e5"],
         "old": ["e1", "e0"],
     }
@@ -39,8 +39,8 @@ def test_duplicates_by_sha256(catalog: Catalog) -> None:
         Blob("y", 3, "", md5),
     ]
     for every in (False, True):
-        found = catalog.duplicates.find_by_digest(new, blobs, all_versions=every)
-        assert {name: first.stored.blob.name for name, (first, *_) in found.items()} == {
+        result = catalog.duplicates.find_by_digest(new, blobs, all_versions=every)
+        assert {name: first.stored.blob.name for name, (first, *_) in result.items()} == {
             "one": "a",
             "x": "a",
             "y": "b",

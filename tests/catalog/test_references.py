@@ -86,13 +86,13 @@ class ReferenceOracle:
     absent: set[str] = field(default_factory=set)
 
     def reached(self) -> set[str]:
-        found, pending = set[str](), [ROOT]
+        result, pending = set[str](), [ROOT]
         while pending:
-            if (name := pending.pop()) not in found:
-                found.add(name)
+            if (name := pending.pop()) not in result:
+                result.add(name)
                 if name in self.stored:
                     pending += [reference.target for reference in self.stored[name].references]
-        return found
+        return result
 
     def unsatisfiable(self) -> list[tuple[str, str]]:
         """List references that no copy can satisfy, with the file that has them."""
@@ -129,9 +129,9 @@ class ReferenceOracle:
         """Check that the catalog agrees with the oracle."""
         assert catalog.references.compute_completeness(version) == self.compute_completeness()
         lost = sorted((detail, source, "") for detail, source in self.unsatisfiable())
-        found = missing(catalog, version)
-        absent = [row for row in found if row[2]]
-        assert sorted(row for row in found if not row[2]) == lost
+        result = missing(catalog, version)
+        absent = [row for row in result if row[2]]
+        assert sorted(row for row in result if not row[2]) == lost
         assert [name for name, _, _ in absent] == sorted(
             name for name in self.reached() - self.stored.keys() if self.find_referrers(name)
         )
@@ -213,7 +213,9 @@ def relisted(catalog: Catalog, version: Version, *, without: str) -> Version:
     """Relist the version with all stored files but one."""
     version = replace(version, listing=version.listing.restart())
     catalog.update_version(version)
-    rows = [(held.blob, held) for _, held in catalog.list_stored(version, limit=99) if held.blob.name != without]
+    rows = [
+        (stored.blob, stored) for _, stored in catalog.list_stored(version, limit=99) if stored.blob.name != without
+    ]
     catalog.add_page(version, rows, [])
     catalog.finish_listing(version)
     return version
@@ -329,8 +331,8 @@ def test_missing_and_wanted_files(catalog: Catalog) -> None:
     for name in (ROOT, "miss", "want"):
         catalog.add_wanted(version, name)
     numbers = {blob.name: number for number, blob in catalog.list_wanted(version, 0, limit=9)}
-    held = StoredFile(Blob(ROOT, 1), SHA, 1)
-    catalog.mark_stored(version, [FileResult(numbers[ROOT], held, content_of("miss", "want"))])
+    stored = StoredFile(Blob(ROOT, 1), SHA, 1)
+    catalog.mark_stored(version, [FileResult(numbers[ROOT], stored, content_of("miss", "want"))])
     catalog.mark_missing(version, [numbers["miss"]])
     assert catalog.references.compute_completeness(version) == Completeness(referenced=3, missing=1)
     assert missing(catalog, version) == [("miss", ROOT, "content")]
@@ -360,7 +362,7 @@ def test_reopening(tmp_path: Path) -> None:
         catalog, version, root=content_of("a", "b", diagnostic_count=2), a=content_of("lost"), orphan=ParsedContent()
     )
     put(catalog, version, "implicit", content_of()._replace(has_implicit_tiling=True))
-    found = (
+    result = (
         catalog.references.compute_completeness(version),
         missing(catalog, version),
         list(catalog.references.list_diagnostics(version)),
@@ -368,7 +370,7 @@ def test_reopening(tmp_path: Path) -> None:
     catalog.close()
     catalog = Catalog(tmp_path / "c")
     settled = catalog.references.compute_completeness(version)
-    assert (settled, missing(catalog, version), list(catalog.references.list_diagnostics(version))) == found
+    assert (settled, missing(catalog, version), list(catalog.references.list_diagnostics(version))) == result
     assert settled == Completeness(referenced=4, missing=2, orphans=2, unfollowed=2)
     assert catalog.references.list_implicit_tilesets(version) == ["implicit"]
     catalog.close()
@@ -388,13 +390,13 @@ def test_find_referrers(catalog: Catalog, version: Version) -> None:
 
 def test_list_diagnostics(catalog: Catalog, version: Version) -> None:
     """Diagnostics come by problem, then by file, without those that mean a missing file."""
-    said = {
+    contents = {
         name: ParsedContent(diagnostics=(Diagnostic("query", "q"), Diagnostic("cycle", "c"))) for name in ("b", "a")
     }
     put_all(
         catalog,
         version,
-        **said,
+        **contents,
         c=ParsedContent(diagnostics=(Diagnostic("unreadable", "x"), Diagnostic("unsafe name", "y"))),
     )
     cycle, query = Diagnostic("cycle", "c"), Diagnostic("query", "q")
@@ -483,15 +485,17 @@ def test_many_references_are_quick(tmp_path: Path) -> None:
     tree = [content_of(*(name(10 * number + one) for one in range(1, 11))) for number in range(most)]
     chain = [content_of(f"chain/{number + 1}") for number in range(most)]
     files = [*zip(map(name, range(most)), tree, strict=True)]
-    files += [(f"chain/{number}", said) for number, said in enumerate(chain)]
+    files += [(f"chain/{number}", contents) for number, contents in enumerate(chain)]
     files[most - 1] = (files[most - 1][0], content_of("chain/0"))
-    catalog.add_stored_files(version, [FileResult(0, StoredFile(Blob(each, 1), SHA, 1), said) for each, said in files])
+    catalog.add_stored_files(
+        version, [FileResult(0, StoredFile(Blob(each, 1), SHA, 1), contents) for each, contents in files]
+    )
     started = time.process_time()
-    found = catalog.references.compute_completeness(version)
-    assert found.referenced == (10 * most - 9) + (most + 1)
-    assert len(missing(catalog, version)) == found.missing
+    result = catalog.references.compute_completeness(version)
+    assert result.referenced == (10 * most - 9) + (most + 1)
+    assert len(missing(catalog, version)) == result.missing
     assert time.process_time() - started < 15
-    assert found.orphans == 0
+    assert result.orphans == 0
     catalog.close()
 
 
@@ -532,17 +536,17 @@ def test_damaged_files(catalog: Catalog, version: Version) -> None:
     )
     catalog.references.compute_completeness(version)
     assert catalog.references.has_suspect_files(version)
-    found = {each.name: each for each in catalog.references.list_damaged(version)}
-    assert found["a"] == DamagedFile("a", "it is cut off", ROOT, "content", has_stated_md5=found["a"].has_stated_md5)
-    assert found["orphan"] == DamagedFile("orphan", "it is cut off", has_stated_md5=found["orphan"].has_stated_md5)
-    assert {name: each.reason for name, each in found.items() if name not in {"a", "orphan"}} == {
+    result = {each.name: each for each in catalog.references.list_damaged(version)}
+    assert result["a"] == DamagedFile("a", "it is cut off", ROOT, "content", has_stated_md5=result["a"].has_stated_md5)
+    assert result["orphan"] == DamagedFile("orphan", "it is cut off", has_stated_md5=result["orphan"].has_stated_md5)
+    assert {name: each.reason for name, each in result.items() if name not in {"a", "orphan"}} == {
         "empty": "it is empty",
         "json": "it holds json, no image",
         "none": "it holds no schema",
-        "short": found["short"].reason,
+        "short": result["short"].reason,
     }
-    assert found["short"].reason.endswith("but 100 are required")
-    assert found["short"].role == "buffer"
+    assert result["short"].reason.endswith("but 100 are required")
+    assert result["short"].role == "buffer"
     hidden = {diagnostic.problem for _, diagnostic in catalog.references.list_diagnostics(version)}
     assert not hidden & {DAMAGED, REQUIRED_BUFFER_BYTES}
 
@@ -556,21 +560,21 @@ def test_a_sound_version_has_no_suspects(catalog: Catalog, version: Version) -> 
 
 def test_unfollowed_uris_are_counted(catalog: Catalog, version: Version) -> None:
     """Each URI counts, also where one diagnostic stands for many; those of orphans do not."""
-    away = Diagnostic(ROOT_LEADS_AWAY, "12 URIs lead elsewhere: the first, https://h/0 leads to another host (h)")
+    leads_away = Diagnostic(ROOT_LEADS_AWAY, "12 URIs lead elsewhere: the first, https://h/0 leads to another host (h)")
     put_all(
         catalog,
         version,
-        **{ROOT: content_of("a")._replace(diagnostics=(away,))},
+        **{ROOT: content_of("a")._replace(diagnostics=(leads_away,))},
         a=ParsedContent(
             diagnostics=(
                 Diagnostic(ABSOLUTE_URL, "x leads back"),
                 Diagnostic(UNFOLLOWED, "7.glb is in an extension"),
             )
         ),
-        orphan=ParsedContent(diagnostics=(Diagnostic(UNFOLLOWED, "x"), away)),
+        orphan=ParsedContent(diagnostics=(Diagnostic(UNFOLLOWED, "x"), leads_away)),
     )
     assert catalog.references.compute_completeness(version).unfollowed == 12 + 1 + 1
-    assert catalog.references.list_leading_elsewhere(version) == [("a", "x leads back"), (ROOT, away.detail)]
+    assert catalog.references.list_leading_elsewhere(version) == [("a", "x leads back"), (ROOT, leads_away.detail)]
 
 
 def test_an_empty_tile_is_missing_for_its_referrer(catalog: Catalog, version: Version) -> None:

@@ -127,7 +127,7 @@ INSERT INTO version VALUES (5, 'e1', 'e1', 'i', 'c', '2026', '{"id": "e1"}', 2, 
 INSERT INTO blob VALUES (1, 5, 'a', NULL, 3, 'tag', x'6d', 't', 'gzip', 99, 2, 1, x'73', 7, 8, 'glb', 0),
   (2, 5, 'b', NULL, 1, '', NULL, NULL, NULL, NULL, 2, 0, x'74', NULL, NULL, '', 0);
 """
-"""A catalog of schema 3, before files could lie unpacked."""
+"""A catalog of schema 3, before files could be stored unpacked."""
 
 
 @pytest.mark.parametrize("read_only", [False, True])
@@ -154,12 +154,12 @@ def test_migration_from_schema_3(path: Path, read_only: bool) -> None:
         catalog.close()
     catalog = Catalog(path)
     newer = catalog.add_version(replace(NEW, name="e1-2", content=Content.DECODED))
-    held = StoredFile(FULL, b"lies" * 8, 7, 8, UnpackedFile(99, b"were" * 8))
-    catalog.add_stored_files(newer, [FileResult(0, held)])
+    stored = StoredFile(FULL, b"lies" * 8, 7, 8, UnpackedFile(99, b"were" * 8))
+    catalog.add_stored_files(newer, [FileResult(0, stored)])
     catalog.close()
     catalog = Catalog(path)
     assert [version.content for version in catalog.versions()] == [Content.STORED, Content.DECODED]
-    assert catalog.find_stored(newer, [FULL.name]) == {FULL.name: held}
+    assert catalog.find_stored(newer, [FULL.name]) == {FULL.name: stored}
 
 
 def test_a_failed_migration_is_repeated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

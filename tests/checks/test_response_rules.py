@@ -37,23 +37,23 @@ def make_response(
 def make_responses(
     body: bytes = DATA,
     *,
-    held: bytes = DATA,
+    stored: bytes = DATA,
     path: str = "versions/v/a.glb",
     media: str = "model/gltf-binary",
     part: HttpResponse | None = None,
     status: int = 200,
     **headers: str,
 ) -> SampleResponses:
-    is_gzip = held.startswith(b"\x1f\x8b")
+    is_gzip = stored.startswith(b"\x1f\x8b")
     expected = ObjectHeaders(media, "gzip" if is_gzip else None, "public, max-age=31536000, immutable")
-    sample = SampleFile(path, len(held), hashlib.sha256(held).digest(), is_gzip, expected)
-    first = make_response(held[:1], 206, content_range=f"bytes 0-0/{len(held)}")
+    sample = SampleFile(path, len(stored), hashlib.sha256(stored).digest(), is_gzip, expected)
+    first = make_response(stored[:1], 206, content_range=f"bytes 0-0/{len(stored)}")
     return SampleResponses(sample, make_response(body, status, **headers), part or first)
 
 
 @pytest.mark.parametrize("remedies", ALL_REMEDIES)
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("result", "words"),
     [
         (make_response(status=302, location="https://other.example/b/tileset.json?sig=S"), "redirects"),
         *((make_response(status=status), "is not public") for status in (401, 403, 404, 409)),
@@ -61,10 +61,10 @@ def make_responses(
         (make_response(b"<html>"), "is not JSON"),
     ],
 )
-def test_a_pointer_that_cannot_be_read(found: HttpResponse, words: str, remedies: Remedies) -> None:
+def test_a_pointer_that_cannot_be_read(result: HttpResponse, words: str, remedies: Remedies) -> None:
     """Each message names the problem, and has a hint; the target of a redirect has no query."""
     with pytest.raises(DestinationError, match=words) as caught:
-        response_rules.check_public_access(found, remedies)
+        response_rules.check_public_access(result, remedies)
     assert caught.value.hint
     assert "sig" not in f"{caught.value} {caught.value.hint}"
 
@@ -88,43 +88,43 @@ def test_a_pointer_that_can_be_read() -> None:
     ],
 )
 def test_a_pointer_to_another_version(body: bytes, words: str) -> None:
-    """The message says where it leads, and how long it has been in a cache."""
+    """The message says which version the pointer leads to, and how long it has been in a cache."""
     with pytest.raises(DestinationError, match=words):
         response_rules.check_pointer(make_response(body, age="99"), "new", "0" * 64)
 
 
 @pytest.mark.parametrize(
-    ("said", "result"),
+    ("value", "result"),
     [
-        *((said, "ok") for said in ("no-cache", "max-age=0, must-revalidate", "No-Store", 'max-age="60"')),
-        *((said, "warn") for said in ("", "max-age=61", "public", "max-age=soon", "max-age=0, s-maxage=3600")),
+        *((value, "ok") for value in ("no-cache", "max-age=0, must-revalidate", "No-Store", 'max-age="60"')),
+        *((value, "warn") for value in ("", "max-age=61", "public", "max-age=soon", "max-age=0, s-maxage=3600")),
     ],
 )
-def test_caching_of_the_pointer(said: str, result: str) -> None:
-    """A minute at most; a rule for shared caches takes precedence."""
-    found = response_rules.check_pointer_caching(
-        make_response(cache_control=said) if said else make_response(), SERVER_REMEDIES
+def test_caching_of_the_pointer(value: str, result: str) -> None:
+    """The pointer may be cached for a minute; a rule for shared caches takes precedence."""
+    actual = response_rules.check_pointer_caching(
+        make_response(cache_control=value) if value else make_response(), SERVER_REMEDIES
     )
-    assert found.status == result
-    assert bool(found.hint) == (result == "warn")
+    assert actual.status == result
+    assert bool(actual.hint) == (result == "warn")
 
 
-@pytest.mark.parametrize("said", ["*", "https://v.example"])
-def test_an_origin_is_allowed(said: str) -> None:
-    """By its name, or by `*`."""
+@pytest.mark.parametrize("value", ["*", "https://v.example"])
+def test_an_origin_is_allowed(value: str) -> None:
+    """A response allows an origin by its name, or by `*`."""
     assert (
         response_rules.check_cors(
-            [make_response(access_control_allow_origin=said)], VIEWER_PAGE, SERVER_REMEDIES
+            [make_response(access_control_allow_origin=value)], VIEWER_PAGE, SERVER_REMEDIES
         ).status
         is CheckStatus.OK
     )
 
 
 @pytest.mark.parametrize("remedies", ALL_REMEDIES)
-@pytest.mark.parametrize("said", ["", "https://w.example", "*, *", "https://v.example:8443", "null"])
-def test_an_origin_is_refused(said: str, remedies: Remedies) -> None:
-    """One response that does not allow it is enough; a repeated header allows nothing."""
-    shut = make_response(access_control_allow_origin=said) if said else make_response()
+@pytest.mark.parametrize("value", ["", "https://w.example", "*, *", "https://v.example:8443", "null"])
+def test_an_origin_is_refused(value: str, remedies: Remedies) -> None:
+    """One response that does not allow the origin is enough to fail; a repeated header allows nothing."""
+    shut = make_response(access_control_allow_origin=value) if value else make_response()
     with pytest.raises(DestinationError) as caught:
         response_rules.check_cors([make_response(access_control_allow_origin="*"), shut], VIEWER_PAGE, remedies)
     assert "https://v.example" in caught.value.hint
@@ -133,19 +133,19 @@ def test_an_origin_is_refused(said: str, remedies: Remedies) -> None:
 def test_http_tiles_for_an_https_page() -> None:
     """Browsers block http content on https pages, except from the same machine."""
     for url, result in (("http://t.example/x", "warn"), ("http://127.0.0.1/x", "ok")):
-        found = response_rules.check_cors(
+        actual = response_rules.check_cors(
             [make_response(url=url, access_control_allow_origin="*")], VIEWER_PAGE, SERVER_REMEDIES
         )
-        assert found.status == result
+        assert actual.status == result
 
 
 @pytest.mark.parametrize(
     ("status", "allowed", "result"), [(204, "Range", "ok"), (200, "a, *", "ok"), (204, "", "warn"), (405, "*", "warn")]
 )
 def test_a_preflight(status: int, allowed: str, result: str) -> None:
-    """Range or `*` is allowed, by a successful response."""
-    found = make_response(status=status, access_control_allow_origin="*", access_control_allow_headers=allowed)
-    assert response_rules.check_preflight(found, VIEWER_PAGE, SERVER_REMEDIES).status == result
+    """A preflight passes if its response is successful and allows Range or `*`."""
+    actual = make_response(status=status, access_control_allow_origin="*", access_control_allow_headers=allowed)
+    assert response_rules.check_preflight(actual, VIEWER_PAGE, SERVER_REMEDIES).status == result
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ def test_a_preflight(status: int, allowed: str, result: str) -> None:
     [
         make_responses(),
         make_responses(GZIP_DATA, content_encoding="gzip"),
-        make_responses(GZIP_DATA, held=GZIP_DATA, content_encoding="gzip"),
-        make_responses(DATA, held=GZIP_DATA),
+        make_responses(GZIP_DATA, stored=GZIP_DATA, content_encoding="gzip"),
+        make_responses(DATA, stored=GZIP_DATA),
     ],
 )
 def test_served_bytes_equal_stored_bytes(each: SampleResponses) -> None:
-    """Also with Content-Encoding gzip; content that the server decoded has no digest to compare with."""
+    """Served bytes are compared with the manifest, except content that the server decoded: it has no digest."""
     assert response_rules.check_files([each]).status is CheckStatus.OK
 
 
@@ -172,7 +172,7 @@ def test_missing_or_different_files() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "media", "said", "fits"),
+    ("path", "media", "value", "fits"),
     [
         ("a.glb", "model/gltf-binary", "model/gltf-binary", True),
         ("a.glb", "model/gltf-binary", "application/octet-stream", False),
@@ -187,9 +187,9 @@ def test_missing_or_different_files() -> None:
         ("a.b3dm", "application/octet-stream", "text/plain", False),
     ],
 )
-def test_media_types(path: str, media: str, said: str, fits: bool) -> None:
+def test_media_types(path: str, media: str, value: str, fits: bool) -> None:
     """Servers know media types by extension; for other files octet-stream is accepted, and text never."""
-    content: dict[str, Any] = {"content_type": said} if said else {}
+    content: dict[str, Any] = {"content_type": value} if value else {}
     each = make_responses(path=path, media=media, **content)
     if fits:
         assert response_rules.check_content_types([each], SERVER_REMEDIES).status is CheckStatus.OK
@@ -203,12 +203,12 @@ def test_media_types(path: str, media: str, said: str, fits: bool) -> None:
 @pytest.mark.parametrize(
     ("each", "words"),
     [
-        (make_responses(GZIP_DATA, held=GZIP_DATA), "gzip without Content-Encoding"),
+        (make_responses(GZIP_DATA, stored=GZIP_DATA), "gzip without Content-Encoding"),
         (make_responses(DATA, content_encoding="gzip"), "without gzip content"),
     ],
 )
 def test_encodings_that_no_viewer_can_read(each: SampleResponses, words: str) -> None:
-    """Gzip without Content-Encoding; Content-Encoding without gzip."""
+    """Gzip without Content-Encoding fails, and so does Content-Encoding without gzip."""
     with pytest.raises(DestinationError, match=words):
         response_rules.check_content_encodings([each], SERVER_REMEDIES)
 
@@ -218,11 +218,11 @@ def test_encodings_that_no_viewer_can_read(each: SampleResponses, words: str) ->
     [
         make_responses(),
         make_responses(GZIP_DATA, content_encoding="GZIP"),
-        make_responses(GZIP_DATA, held=GZIP_DATA, content_encoding="gzip"),
+        make_responses(GZIP_DATA, stored=GZIP_DATA, content_encoding="gzip"),
     ],
 )
 def test_correct_encodings(each: SampleResponses) -> None:
-    """Plain, encoded in transit, and stored as gzip."""
+    """Plain files, files encoded in transit and files stored as gzip pass."""
     assert response_rules.check_content_encodings([each], SERVER_REMEDIES).status is CheckStatus.OK
 
 
@@ -244,16 +244,16 @@ def test_ranges() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "result"),
+    ("value", "result"),
     [("public, max-age=31536000, immutable", "ok"), ("max-age=86400", "ok"), ("max-age=60", "warn"), ("", "warn")],
 )
-def test_caching_of_a_file(said: str, result: str) -> None:
-    """One day is long enough."""
-    assert response_rules.check_caching([make_responses(cache_control=said)], SERVER_REMEDIES).status == result
+def test_caching_of_a_file(value: str, result: str) -> None:
+    """A file that may be cached for one day passes."""
+    assert response_rules.check_caching([make_responses(cache_control=value)], SERVER_REMEDIES).status == result
 
 
 def test_quoted_names_and_the_hidden_state() -> None:
-    """A name that must be quoted is served, if there is one; the state is not served."""
+    """A file whose name must be percent-encoded is served, if there is one; the state is not served."""
     assert response_rules.check_quoted_name([], None).status is CheckStatus.SKIPPED
     assert response_rules.check_quoted_name([make_responses(path="a b")], "a b").status is CheckStatus.OK
     with pytest.raises(DestinationError, match="not served"):

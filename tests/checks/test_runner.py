@@ -15,18 +15,19 @@ from tilesync.events import CheckCompleted, Event
 from tilesync.model import Blob, StoredFile
 
 
-def make_check(said: CheckResult | TilesyncError) -> Callable[[], Awaitable[CheckResult]]:
+def make_check(outcome: CheckResult | TilesyncError) -> Callable[[], Awaitable[CheckResult]]:
     async def look() -> CheckResult:
-        if isinstance(said, TilesyncError):
-            raise said
-        return said
+        if isinstance(outcome, TilesyncError):
+            raise outcome
+        return outcome
 
     return look
 
 
 def test_checks_that_require_a_failed_one_are_skipped() -> None:
-    """Also indirectly, with the name of the failed check; a warning is no failure. The first failure sets the error
-    class.
+    """Checks that depend on a failed one, even indirectly, are skipped; a warning is no failure.
+
+    The first failure decides the class of the error.
     """
     events: list[Event] = []
     checks = [
@@ -55,7 +56,7 @@ def make_stored_file(name: str, size: int = 10) -> StoredFile:
 
 
 def test_a_sample_of_each_kind() -> None:
-    """The smallest file of each kind, none that is empty; one whose name must be quoted; no more than the limit."""
+    """Samples are the smallest non-empty file of each kind, up to the limit, and one with a percent-encoded name."""
     lines = [
         make_stored_file("a.glb", 9),
         make_stored_file("b.glb", 3),

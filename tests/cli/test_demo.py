@@ -43,10 +43,10 @@ def test_it_mirrors_a_city_twice_and_says_what_to_try_next(tmp_path: Path) -> No
 
     done = run_demo(tmp_path / "city", "--json")
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert (said["kind"], said["exit"], said["published"]) == ("finished", 0, True)
-    assert 0 < said["fetched"] < said["reused"]
-    assert said["listed"] == said["fetched"] + said["reused"]
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["kind"], last["exit"], last["published"]) == ("finished", 0, True)
+    assert 0 < last["fetched"] < last["reused"]
+    assert last["listed"] == last["fetched"] + last["reused"]
     versions = {path.name for path in (tmp_path / "city/versions").iterdir()}
     assert len(versions) == 2
     assert first.name in versions

@@ -188,8 +188,8 @@ def test_proxies_are_shown_without_what_is_secret(service: Simulator) -> None:
     """The proxy check prints the variable and the address, never the credentials."""
     done = run_doctor(service, HTTPS_PROXY="http://me:TOPSECRET@proxy.example:3128", no_proxy="127.0.0.1")
     assert done.exit_code == 0
-    said = done.checks["proxy"]["message"]
-    assert said == "HTTPS_PROXY: http://proxy.example:3128 (with credentials); not for 127.0.0.1"
+    message = done.checks["proxy"]["message"]
+    assert message == "HTTPS_PROXY: http://proxy.example:3128 (with credentials); not for 127.0.0.1"
     assert "TOPSECRET" not in done.stdout + done.stderr
 
 

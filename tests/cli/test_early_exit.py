@@ -53,9 +53,9 @@ def test_usage_errors_end_with_2(arguments: list[str], tmp_path: Path) -> None:
         done = run_tilesync(*arguments, *more, cwd=tmp_path, TILESYNC_TOKEN="x")
         assert done.exit_code == 2, done.stderr
         assert done.stderr
-    said = done.last_line
-    assert (said["kind"], said["error"]) == ("failed", "UsageError")
-    assert {"kind", "exit", "error", "message", "hint"} <= said.keys() <= FAILED_FIELDS
+    last = done.last_line
+    assert (last["kind"], last["error"]) == ("failed", "UsageError")
+    assert {"kind", "exit", "error", "message", "hint"} <= last.keys() <= FAILED_FIELDS
     assert (
         list(tmp_path.iterdir()) == []
         or arguments[-2:] == ["--api-url", "http://example.com"]

@@ -19,7 +19,7 @@ def list_warnings(done: CommandResult) -> list[str]:
     return [line["message"] for line in done.lines if line["kind"] == "warning"]
 
 
-def test_misspelt_variables_are_warned_of(tmp_path: Path) -> None:
+def test_misspelt_variables_cause_a_warning(tmp_path: Path) -> None:
     """The warning suggests the nearest variable; the run ignores the unknown one, and the report has the warning."""
     with Simulator() as sim:
         sim.offer_export()
@@ -74,7 +74,7 @@ def test_variables_that_are_read(tmp_path: Path) -> None:
     "words",
     [["mirror", "nosuch", "{d}"], ["exports", "not-an-id"], ["link", "not-an-id"], ["doctor", "--source", "not-an-id"]],
 )
-def test_what_is_no_id(words: list[str], tmp_path: Path) -> None:
+def test_an_imodel_id_must_be_a_guid(words: list[str], tmp_path: Path) -> None:
     """An iModel id that is no GUID is a usage error that says where to find one; no request is sent."""
     with Simulator() as sim:
         sim.offer_export()
@@ -89,8 +89,8 @@ def test_what_is_no_id(words: list[str], tmp_path: Path) -> None:
 
 def test_the_url_of_a_portal(tmp_path: Path) -> None:
     """A URL copied from a browser is accepted for the id in it; an ambiguous one is refused with an explanation."""
-    twin = "0a1b2c3d-0000-4111-8222-333344445555"
-    url = f"https://developer.bentley.com/my-itwins/{twin}/{IMODEL}/view"
+    other_id = "0a1b2c3d-0000-4111-8222-333344445555"
+    url = f"https://developer.bentley.com/my-itwins/{other_id}/{IMODEL}/view"
     with Simulator() as sim:
         sim.offer_export()
         done = run_tilesync("mirror", url, tmp_path / "d", "--json", sim=sim)
@@ -100,7 +100,9 @@ def test_the_url_of_a_portal(tmp_path: Path) -> None:
         assert run_tilesync("doctor", "--source", url, "--json", sim=sim).exit_code == 0
         for command in ("mirror", "exports", "link"):
             more = [tmp_path / "e"] if command == "mirror" else []
-            done = run_tilesync(command, f"https://developer.bentley.com/my-itwins/{twin}", *more, "--json", sim=sim)
+            done = run_tilesync(
+                command, f"https://developer.bentley.com/my-itwins/{other_id}", *more, "--json", sim=sim
+            )
             assert done.last_line["exit"] == 2
             assert done.last_line["message"] == "cannot tell which iModel id the URL names"
     assert os.listdir(tmp_path) == ["d"]

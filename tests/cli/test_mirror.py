@@ -14,16 +14,16 @@ from tests.support.commandline import (
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 
 
-def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_path: Path) -> None:
+def test_last_lines_of_a_first_and_an_unchanged_run(service: Simulator, tmp_path: Path) -> None:
     """Exit 0 and the exact last line, for a run that publishes and for one with nothing to do."""
     files = service.containers[EXPORT]
     total = sum(len(item.data) for item in files.values())
-    said = run_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service).last_line
-    assert said.keys() == FINISHED_FIELDS
-    assert isinstance(said.pop("seconds"), float)
-    about = {key: said.pop(key) for key in RUN_FIELDS}
+    last = run_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service).last_line
+    assert last.keys() == FINISHED_FIELDS
+    assert isinstance(last.pop("seconds"), float)
+    about = {key: last.pop(key) for key in RUN_FIELDS}
     assert (about["source"], about["dest"]) == (IMODEL, str(tmp_path))
-    assert said == {
+    assert last == {
         "kind": "finished", "exit": 0, "owner": IMODEL,
         "imodel": IMODEL, "export": EXPORT, "version": EXPORT, "newest": EXPORT,
         "behind": False,
@@ -38,11 +38,11 @@ def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_p
     assert (again["exit"], again["fetched"], again["kept"], again["published"]) == (0, 0, len(files), False)
 
 
-def test_behind_is_said(service: Simulator, tmp_path: Path) -> None:
+def test_behind_is_reported(service: Simulator, tmp_path: Path) -> None:
     """If the newest export is not finished, the older one is mirrored and `behind` is true."""
     service.offer_export(export_id=OTHER_EXPORT, status="InProgress")
-    said = run_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service).last_line
-    assert (said["export"], said["newest"], said["behind"]) == (EXPORT, OTHER_EXPORT, True)
+    last = run_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service).last_line
+    assert (last["export"], last["newest"], last["behind"]) == (EXPORT, OTHER_EXPORT, True)
 
 
 def test_a_dry_run_writes_nothing(service: Simulator, tmp_path: Path) -> None:
@@ -53,9 +53,9 @@ def test_a_dry_run_writes_nothing(service: Simulator, tmp_path: Path) -> None:
     assert "not stored yet" in done.stdout
     assert not (tmp_path / "d").exists()
     assert service.blob_requests() == []
-    said = run_tilesync("mirror", IMODEL, tmp_path / "d", "-n", "--json", sim=service).last_line
-    assert said.keys() == FINISHED_FIELDS | {"dry_run"}
-    assert (said["exit"], said["published"], said["bytes"]) == (0, False, 0)
+    last = run_tilesync("mirror", IMODEL, tmp_path / "d", "-n", "--json", sim=service).last_line
+    assert last.keys() == FINISHED_FIELDS | {"dry_run"}
+    assert (last["exit"], last["published"], last["bytes"]) == (0, False, 0)
 
 
 def test_a_link_on_the_command_line_works_with_a_hint(service: Simulator, tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_missing_files_are_named_and_allowed(service: Simulator, tmp_path: Path)
     assert done.exit_code == 3
     assert "gone.glb is not there; tileset.json refers to it" in done.stderr
     assert "--allow-missing" in done.stderr
-    said = json.loads(report.read_text())
-    assert (said["missing"], [failure["name"] for failure in said["failures"]]) == (1, ["gone.glb"])
+    written = json.loads(report.read_text())
+    assert (written["missing"], [failure["name"] for failure in written["failures"]]) == (1, ["gone.glb"])
     done = run_tilesync("mirror", IMODEL, tmp_path / "d", "--allow-missing", sim=service)
     assert done.exit_code == 0
     assert "the tilesets ask for 3 files, and 1 is missing" in done.stderr
@@ -123,11 +123,11 @@ def test_what_is_not_followed_is_listed(service: Simulator, tmp_path: Path) -> N
     )
     options = ("--json", "--allow-shrink", "--allow-missing")
     done = run_tilesync("mirror", IMODEL, tmp_path, *options, sim=service)
-    said = [json.loads(line) for line in done.stdout.splitlines()]
-    (remark,) = [line for line in said if line["kind"] == "remark"]
-    assert (remark["problem"], remark["name"]) == ("leads away", "tileset.json")
-    assert "elsewhere.invalid" in remark["message"]
-    assert said[-1]["unfollowed"] == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    (diagnostic,) = [line for line in lines if line["kind"] == "remark"]
+    assert (diagnostic["problem"], diagnostic["name"]) == ("leads away", "tileset.json")
+    assert "elsewhere.invalid" in diagnostic["message"]
+    assert lines[-1]["unfollowed"] == 1
     assert "s3cret" not in done.stdout + done.stderr
 
 

@@ -32,7 +32,7 @@ def test_itp_api_url_is_read_too(service: Simulator, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
 
 
-def test_these_options_have_variables_too(service: Simulator, tmp_path: Path) -> None:
+def test_other_options_have_variables(service: Simulator, tmp_path: Path) -> None:
     """Options that neither delete nor lift a guard have environment variables, in all commands."""
     service.offer_changed_export(OTHER_EXPORT, 2)
     run_tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_ALL_EXPORTS="1")
@@ -41,8 +41,8 @@ def test_these_options_have_variables_too(service: Simulator, tmp_path: Path) ->
     assert len(sums.stdout.splitlines()) == len(service.containers[EXPORT])
     run_tilesync("rollback", tmp_path)
     assert run_tilesync("rollback", tmp_path, "--json", TILESYNC_LATEST="1").last_line["version"] == OTHER_EXPORT
-    held = run_tilesync("exports", IMODEL, "--json", sim=service, TILESYNC_HELD=str(tmp_path))
-    assert [row["held"] for row in held.lines_of_kind("export")] == ["held", "held"]
+    exports = run_tilesync("exports", IMODEL, "--json", sim=service, TILESYNC_HELD=str(tmp_path))
+    assert [row["held"] for row in exports.lines_of_kind("export")] == ["held", "held"]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_options_that_delete_have_no_variable(service: Simulator, tmp_path: Path
     assert (tmp_path / "tiles").is_dir()
 
 
-def test_allowing_what_is_missing_is_no_habit(service: Simulator, tmp_path: Path) -> None:
+def test_allow_missing_has_no_variable(service: Simulator, tmp_path: Path) -> None:
     """--allow-missing has no environment variable."""
     service.offer_export({"tileset.json": tileset("gone.glb")}, export_id=OTHER_EXPORT)
     assert run_tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_ALLOW_MISSING="1").exit_code == 3

@@ -17,7 +17,7 @@ from tests.support.simulator import Simulator
 @pytest.mark.parametrize(
     "link", ["https://account/c?sig=TOPSECRET", "http:/account/c?sig=TOPSECRET", "c?sig=TOPSECRET"]
 )
-def test_a_link_where_none_belongs_is_refused_unseen(tmp_path: Path, command: str, link: str) -> None:
+def test_a_link_in_the_wrong_place_is_refused_and_not_shown(tmp_path: Path, command: str, link: str) -> None:
     """A link instead of an iModel id or DEST ends with 2, and its signature is in no message."""
     arguments = [command, IMODEL, link] if command == "mirror" else [command, link]
     done = run_tilesync(*arguments, "--json", TILESYNC_TOKEN="t")

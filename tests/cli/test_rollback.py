@@ -11,14 +11,14 @@ from tests.support.commandline import (
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest
 
 
-def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_path: Path) -> None:
+def test_all_exports_versions_and_rollback(service: Simulator, tmp_path: Path) -> None:
     """--all-exports, versions, rollback, verify --all and retention: messages, exit codes and JSON."""
     service.offer_changed_export(OTHER_EXPORT, 2)
     done = run_tilesync("mirror", IMODEL, tmp_path, "--all-exports", "--json", sim=service)
-    said = done.last_line
-    assert (said["exit"], said["version"], said["published"], said["behind"]) == (0, OTHER_EXPORT, True, False)
-    assert said["reused_bytes"] > 0
-    assert said["listed"] == said["referenced"] - said["missing"] + said["orphans"]
+    last = done.last_line
+    assert (last["exit"], last["version"], last["published"], last["behind"]) == (0, OTHER_EXPORT, True, False)
+    assert last["reused_bytes"] > 0
+    assert last["listed"] == last["referenced"] - last["missing"] + last["orphans"]
 
     shown = run_tilesync("versions", tmp_path, "--json")
     rows = shown.lines_of_kind("version")
@@ -28,7 +28,7 @@ def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_pa
         "kind", "version", "export", "imodel", "changeset", "modified", "finished", "files", "bytes", "shared_bytes",
         "state", "current", "pinned", "content", "owner", "checked",
     }  # fmt: skip
-    assert rows[0]["shared_bytes"] == rows[1]["shared_bytes"] == said["reused_bytes"]
+    assert rows[0]["shared_bytes"] == rows[1]["shared_bytes"] == last["reused_bytes"]
     assert [(row["current"], row["pinned"]) for row in rows] == [(True, False), (False, False)]
 
     back = run_tilesync("rollback", tmp_path, EXPORT[:8], "--json")

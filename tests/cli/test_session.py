@@ -41,17 +41,17 @@ def test_an_invalid_request_ends_with_2(service: Simulator, tmp_path: Path) -> N
         }
     )
     service.add_fault(is_api, error_response(422, body=body.encode()))
-    said = run_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service).assert_failed(2, "InvalidRequest")
-    assert "no guid" in said["message"]
+    last = run_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service).assert_failed(2, "InvalidRequest")
+    assert "no guid" in last["message"]
 
 
 def test_failed_files_end_with_3(service: Simulator, tmp_path: Path) -> None:
     """A blob with permanently wrong bytes: exit 3, the file is named, nothing is published, the counts add up."""
     service.add_fault(is_blob_named("tiles/001.glb"), flip_last_bit, times=None)
     done = run_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service)
-    said = done.assert_failed(3, "Incomplete")
-    assert (said["failed"], said["published"]) == (1, False)
-    assert said["listed"] == said["fetched"] + said["reused"] + said["kept"] + said["excluded"] + said["failed"]
+    last = done.assert_failed(3, "Incomplete")
+    assert (last["failed"], last["published"]) == (1, False)
+    assert last["listed"] == last["fetched"] + last["reused"] + last["kept"] + last["excluded"] + last["failed"]
     assert any('"file-failed"' in line and "tiles/001.glb" in line for line in done.stdout.splitlines())
     assert not (tmp_path / "tileset.json").exists()
 
@@ -95,7 +95,7 @@ def test_an_export_that_is_gone_ends_with_7(service: Simulator, tmp_path: Path) 
     done.assert_failed(7, "ExportReplaced")
 
 
-def test_a_destination_that_cannot_serve_ends_with_8(service: Simulator, tmp_path: Path) -> None:
+def test_a_destination_that_cannot_be_used_ends_with_8(service: Simulator, tmp_path: Path) -> None:
     """A foreign tileset.json, a file instead of a folder, or nothing to verify: exit 8."""
     (tmp_path / "tileset.json").write_text("{}")
     for dest in (tmp_path, tmp_path / "tileset.json", "/proc/nowhere"):
@@ -105,8 +105,8 @@ def test_a_destination_that_cannot_serve_ends_with_8(service: Simulator, tmp_pat
 
 def test_a_destination_in_use_ends_with_9(service: Simulator, tmp_path: Path) -> None:
     """While a run holds DEST, a second one ends at once with 9; the first one publishes."""
-    gate, inside = threading.Event(), threading.Event()
-    service.add_fault(is_blob_named("tileset.json"), call_before(inside.set, lambda: gate.wait(30)))
+    release, inside = threading.Event(), threading.Event()
+    service.add_fault(is_blob_named("tileset.json"), call_before(inside.set, lambda: release.wait(30)))
     first = start_tilesync("mirror", IMODEL, tmp_path, sim=service)
     try:
         assert inside.wait(20)
@@ -114,7 +114,7 @@ def test_a_destination_in_use_ends_with_9(service: Simulator, tmp_path: Path) ->
         run_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service).assert_failed(9, "DestinationBusy")
         assert time.monotonic() - begun < 5
     finally:
-        gate.set()
+        release.set()
     first.communicate(timeout=30)
     assert first.returncode == 0
     assert read_latest(tmp_path)["version"] == EXPORT
@@ -135,16 +135,25 @@ def test_no_secret_in_any_output_or_file(service: Simulator, tmp_path: Path) -> 
     service.add_fault(is_blob_named("tiles/001.glb"), error_response(404, "BlobNotFound"))
     service.add_fault(is_blob, error_response(500, "InternalError"), times=3, skip=4)
     service.run_before_request(11, is_blob, service.revoke_links)
-    voice = ("--json", "-v", "--log-file", tmp_path / "log", "--report", tmp_path / "report", "--transfers", "2")
-    runs = [run_tilesync("mirror", IMODEL, tmp_path / "d", *voice, sim=service) for _ in range(2)]
+    output_options = (
+        "--json",
+        "-v",
+        "--log-file",
+        tmp_path / "log",
+        "--report",
+        tmp_path / "report",
+        "--transfers",
+        "2",
+    )
+    runs = [run_tilesync("mirror", IMODEL, tmp_path / "d", *output_options, sim=service) for _ in range(2)]
     link = service.create_link(EXPORT)
-    runs.append(run_tilesync("mirror", link, tmp_path / "e", *voice, sim=service))
+    runs.append(run_tilesync("mirror", link, tmp_path / "e", *output_options, sim=service))
     service.revoke_links()
-    runs.append(run_tilesync("mirror", link, tmp_path / "f", *voice, sim=service))
+    runs.append(run_tilesync("mirror", link, tmp_path / "f", *output_options, sim=service))
     runs.append(run_tilesync("verify", tmp_path / "d", "--json", "-v"))
     assert [run.exit_code for run in runs] == [3, 0, 0, 5, 0]
-    said = "".join(run.stdout + run.stderr for run in runs).encode()
-    for data in (said, *read_tree(tmp_path).values()):
+    output = "".join(run.stdout + run.stderr for run in runs).encode()
+    for data in (output, *read_tree(tmp_path).values()):
         assert b"T0KEN" not in data
         assert b"sig=" not in data
         assert b"sig%3D" not in data
@@ -157,9 +166,9 @@ def test_the_last_line_tells_a_plan_from_a_run(service: Simulator, tmp_path: Pat
     report, log = tmp_path / "r", tmp_path / "log"
     more = ("--json", "--report", report, "--log-file", log)
     for option in ("-n", "--dry-run"):
-        said = run_tilesync("mirror", IMODEL, tmp_path / "d", option, *more, sim=service).last_line
-        assert said.keys() == FINISHED_FIELDS | {"dry_run"}
-        assert said["dry_run"] is True
+        last = run_tilesync("mirror", IMODEL, tmp_path / "d", option, *more, sim=service).last_line
+        assert last.keys() == FINISHED_FIELDS | {"dry_run"}
+        assert last["dry_run"] is True
         assert json.loads(report.read_text())["dry_run"] is True
         assert json.loads(log.read_text().splitlines()[-1])["dry_run"] is True
     assert (

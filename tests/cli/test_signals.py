@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 
 def read_report(path: Path) -> dict[str, Any]:
     """Read a report."""
-    said: dict[str, Any] = json.loads(path.read_text())
-    return said
+    report: dict[str, Any] = json.loads(path.read_text())
+    return report
 
 
 class BlockedService:
@@ -59,9 +59,9 @@ def test_a_hangup_is_told_and_resumable(service: Simulator, tmp_path: Path, time
         running.send_signal(signal.SIGHUP)
     out, err = running.communicate(timeout=30)
     halted.release.set()
-    said = json.loads(out.splitlines()[-1])
-    assert (running.returncode, said["exit"], said["error"]) == (129, 129, "HungUp"), err
-    assert "run the same command again" in said["hint"]
+    last = json.loads(out.splitlines()[-1])
+    assert (running.returncode, last["exit"], last["error"]) == (129, 129, "HungUp"), err
+    assert "run the same command again" in last["hint"]
     assert read_report(report)["error"] == "HungUp"
     again = run_tilesync("mirror", IMODEL, tmp_path / "d", "--json", sim=service).last_line
     assert (again["kept"], again["published"]) == (9, True)
@@ -150,15 +150,15 @@ def test_a_signal_stops_cleanly_and_the_next_run_resumes(
     service: Simulator, tmp_path: Path, number: int, code: int, kind: str
 ) -> None:
     """A signal ends a run with 130 or 143 and a hint to resume; stored files are kept, and the next run continues."""
-    gate, inside = threading.Event(), threading.Event()
-    service.add_fault(is_blob, call_before(inside.set, lambda: gate.wait(30)), skip=9)
+    release, inside = threading.Event(), threading.Event()
+    service.add_fault(is_blob, call_before(inside.set, lambda: release.wait(30)), skip=9)
     running = start_tilesync("mirror", IMODEL, tmp_path, "--json", "--transfers", "1", sim=service)
     assert inside.wait(20)
     running.send_signal(number)
     out, err = running.communicate(timeout=20)
-    gate.set()
-    said = CommandResult(running.returncode, out, err).assert_failed(code, kind)
-    assert "again" in said["hint"]
+    release.set()
+    last = CommandResult(running.returncode, out, err).assert_failed(code, kind)
+    assert "again" in last["hint"]
     assert not (tmp_path / "tileset.json").exists()
     service.clear_requests()
     again = run_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service).last_line

@@ -16,9 +16,9 @@ from tests.support.simulator import EXPORT, Simulator
 def test_verify_after_mirror(service: Simulator, tmp_path: Path) -> None:
     """`verify` ends with 0 if all files are intact, and with 10 and every finding if not; `mirror` repairs."""
     run_tilesync("mirror", IMODEL, tmp_path, sim=service)
-    said = run_tilesync("verify", tmp_path, "--json").last_line
-    assert said.keys() == FINISHED_FIELDS
-    assert said["verified"] == len(service.containers[EXPORT])
+    last = run_tilesync("verify", tmp_path, "--json").last_line
+    assert last.keys() == FINISHED_FIELDS
+    assert last["verified"] == len(service.containers[EXPORT])
     (tmp_path / "versions" / EXPORT / "tiles/001.glb").unlink()
     (tmp_path / "versions" / EXPORT / "tiles/002.glb").write_bytes(b"")
     done = run_tilesync("verify", tmp_path, "--json")

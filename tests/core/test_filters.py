@@ -83,7 +83,7 @@ def test_globs_compare_without_order() -> None:
 
 
 def test_globs_that_match_nothing_are_named() -> None:
-    """Each has its option; names are read only until every glob has a match."""
+    """Each glob is returned with its option; names are read only until every glob has a match."""
     globs = Globs(include=("*.glb", "*.glbb"), exclude=("a/", "b/"))
     assert find_unmatched(globs, ["a/x.glb", "tileset.json"]) == [("--include", "*.glbb"), ("--exclude", "b/")]
     names = iter(["a/x.glb", "b/y.glbb", "never read"])

@@ -127,9 +127,9 @@ def test_the_fields_of_a_line() -> None:
 def test_a_header_round_trips() -> None:
     """A version read from its header equals the one written, except for fields that only the catalog has."""
     version = read_header(through_json(make_header(VERSION)), name=VERSION.name)
-    kept = ("name", "export", "imodel", "changeset", "modified", "record", "listing.is_complete", "published_at",
+    preserved = ("name", "export", "imodel", "changeset", "modified", "record", "listing.is_complete", "published_at",
             "files", "bytes", "inventory", "container_url", "globs", "completeness")  # fmt: skip
-    assert attrgetter(*kept)(version) == attrgetter(*kept)(VERSION)
+    assert attrgetter(*preserved)(version) == attrgetter(*preserved)(VERSION)
     assert version.serial == 0
 
 

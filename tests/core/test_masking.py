@@ -108,10 +108,10 @@ INNER = st.sampled_from(["iModelId", "startTime", "metrics", "message", "code", 
 @given(st.dictionaries(NAMES, LINKS | st.dictionaries(INNER, LINKS) | st.lists(LINKS)))
 def test_a_link_in_any_field_leaves_no_signature(row: dict[str, object]) -> None:
     """Wherever a record has a link, its kept fields have no signature."""
-    kept = json.dumps(sanitize_record(row))
-    assert SIG not in kept
-    assert quote(SIG, safe="") not in kept
-    assert quote(quote(SIG, safe=""), safe="") not in kept
+    sanitized = json.dumps(sanitize_record(row))
+    assert SIG not in sanitized
+    assert quote(SIG, safe="") not in sanitized
+    assert quote(quote(SIG, safe=""), safe="") not in sanitized
 
 
 def test_known_fields_are_kept_and_others_are_not() -> None:

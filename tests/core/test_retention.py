@@ -45,10 +45,10 @@ def test_by_default_nothing_is_retired() -> None:
 
 def test_only_versions_beyond_both_limits_are_retired() -> None:
     """The newest are kept, and so are those current within the span; the others are retired, each with its reason."""
-    found = find_retirable(HISTORY, RetentionPolicy(2, SPAN), NOW, ())
-    assert names(found) == ["v6", "v5", "v4", "v3", "v2", "v1"]
+    result = find_retirable(HISTORY, RetentionPolicy(2, SPAN), NOW, ())
+    assert names(result) == ["v6", "v5", "v4", "v3", "v2", "v1"]
     assert names(find_retirable(HISTORY, RetentionPolicy(2, timedelta(days=5)), NOW, ())) == ["v4", "v3", "v2", "v1"]
-    assert found[0][1] == "number 3 of the newest, 2 are kept; current until 2026-03-07T08:30:00Z"
+    assert result[0][1] == "number 3 of the newest, 2 are kept; current until 2026-03-07T08:30:00Z"
 
 
 def test_protected_versions_are_kept() -> None:

@@ -99,7 +99,7 @@ def test_names_that_no_url_can_carry(name: str) -> None:
 
 
 def test_many_refusals_give_a_short_message() -> None:
-    """A refusal names the first names, cut if long, and how to exclude them."""
+    """The message lists only the first names, cuts long ones, and says how to exclude them."""
     with pytest.raises(UnsafeName) as error:
         raise_if_unsafe([("/a b", "is an absolute path")] + [("x" * 50_000_000, "is long")] * 29, "cannot be held")
     assert len(str(error.value)) < 10_000

@@ -73,10 +73,10 @@ def test_the_first_name_is_the_root_tileset(files: dict[str, bytes]) -> None:
 
 def test_every_reference_has_a_file_and_every_file_a_reference(files: dict[str, bytes]) -> None:
     """The names are exactly the files that `tileset.json` references, directly or not."""
-    found = {"tileset.json"} | {resolve(name, tile["content"]["uri"]) for name, tile, _ in walk_tiles(files)}
+    result = {"tileset.json"} | {resolve(name, tile["content"]["uri"]) for name, tile, _ in walk_tiles(files)}
     for name, (document, _) in split_all_glbs(files).items():
-        found |= {resolve(name, image["uri"]) for image in document["images"] if "uri" in image}
-    assert found == set(files)
+        result |= {resolve(name, image["uri"]) for image in document["images"] if "uri" in image}
+    assert result == set(files)
 
 
 def test_there_are_many_small_tiles(files: dict[str, bytes]) -> None:
@@ -120,11 +120,11 @@ def test_boxes_enclose_children_and_content(files: dict[str, bytes]) -> None:
 
 def test_errors_shrink_towards_the_leaves(files: dict[str, bytes]) -> None:
     """No child is coarser than its parent, leaves are exact, and both kinds of refinement occur."""
-    found = list(walk_tiles(files))
-    assert all(tile["geometricError"] <= parent["geometricError"] for _, tile, parent in found if parent)
-    leaves = [tile for _, tile, _ in found if "children" not in tile and tile["content"]["uri"].endswith(".glb")]
+    result = list(walk_tiles(files))
+    assert all(tile["geometricError"] <= parent["geometricError"] for _, tile, parent in result if parent)
+    leaves = [tile for _, tile, _ in result if "children" not in tile and tile["content"]["uri"].endswith(".glb")]
     assert {tile["geometricError"] for tile in leaves} == {0.0}
-    assert {tile["refine"] for _, tile, _ in found} == {"ADD", "REPLACE"}
+    assert {tile["refine"] for _, tile, _ in result} == {"ADD", "REPLACE"}
 
 
 def test_all_tilesets_are_version_1_1(files: dict[str, bytes]) -> None:

@@ -77,9 +77,9 @@ class ProgramRun:
 
 
 def environment(service: AzuriteService | None) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TILESYNC_", "ITP_"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TILESYNC_", "ITP_"))}
     api = {"TILESYNC_API_URL": service.url, "TILESYNC_TOKEN": service.token} if service is not None else {}
-    return {**kept, **api, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    return {**inherited, **api, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
 def mirror_command(source: str, dest: Path, *options: str) -> list[str]:
@@ -99,9 +99,9 @@ def run_mirror(
         timeout=60,
         check=False,
     )
-    said = done.stdout + done.stderr
-    assert "sig=" not in said
-    return ProgramRun(done.returncode, json.loads(done.stdout.splitlines()[-1]), said)
+    output = done.stdout + done.stderr
+    assert "sig=" not in output
+    return ProgramRun(done.returncode, json.loads(done.stdout.splitlines()[-1]), output)
 
 
 def assert_whole(dest: Path, blobs: Mapping[str, BlobContent]) -> None:

@@ -39,10 +39,10 @@ def mirror(
 
 def implicit(subtrees: str = "s/{level}/{x}/{y}", contents: str = "c/{level}/{x}/{y}.glb", **tiling: Any) -> bytes:
     """Build a root whose only tile is implicit."""
-    said = json.loads(tileset())
+    document = json.loads(tileset())
     levels = {"subdivisionScheme": "QUADTREE", "subtreeLevels": 1, "availableLevels": 1, **tiling}
-    said["root"] |= {"content": {"uri": contents}, "implicitTiling": {**levels, "subtrees": {"uri": subtrees}}}
-    return json.dumps(said).encode()
+    document["root"] |= {"content": {"uri": contents}, "implicitTiling": {**levels, "subtrees": {"uri": subtrees}}}
+    return json.dumps(document).encode()
 
 
 def subtree(*, children: int = 0, **more: Any) -> bytes:
@@ -63,7 +63,7 @@ def failure_messages(run: JobOutcome) -> dict[str, str]:
 
 
 def remarked_problems(run: JobOutcome) -> set[tuple[str, str]]:
-    return {(remark.name, remark.problem) for remark in run.events_of(DiagnosticReported)}
+    return {(diagnostic.name, diagnostic.problem) for diagnostic in run.events_of(DiagnosticReported)}
 
 
 # --- contents and schemas ---
@@ -265,8 +265,8 @@ def test_a_broken_orphan_that_changes_on_the_disk_is_found(tmp_path: Path) -> No
     mirror({"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}, tmp_path, Inventory.LIST)
     path = tmp_path / "versions" / EXPORT / "old/broken.glb"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    (found,) = verify(tmp_path).events_of(Finding)
-    assert (found.name, found.problem) == ("old/broken.glb", "content")
+    (result,) = verify(tmp_path).events_of(Finding)
+    assert (result.name, result.problem) == ("old/broken.glb", "content")
 
 
 def test_an_orphan_whose_bytes_are_not_the_listed_ones_is_an_error(tmp_path: Path) -> None:
@@ -322,8 +322,8 @@ def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
 @both_inventories
 def test_a_glb_that_holds_another_tile_is_followed(inventory: Inventory, tmp_path: Path) -> None:
     """A .glb in another tile format gives a warning, and its references are followed, as viewers do."""
-    said = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": "t.png"}]}).encode()
-    files = {"tileset.json": tileset("b.glb", "g.glb"), "b.glb": b3dm(TILE), "g.glb": said, "t.png": b"\x89PNG...."}
+    document = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": "t.png"}]}).encode()
+    files = {"tileset.json": tileset("b.glb", "g.glb"), "b.glb": b3dm(TILE), "g.glb": document, "t.png": b"\x89PNG...."}
     run = mirror(files, tmp_path, inventory)
     assert run.exit_code == 0
     assert remarked_problems(run) == {("b.glb", "other format"), ("g.glb", "other format")}
@@ -412,18 +412,18 @@ def test_a_walk_does_not_believe_what_nothing_proves(name: str, data: bytes, tmp
 
 
 @both_inventories
-@pytest.mark.parametrize(("size", "told"), [(7, {("bits.bin", "damaged")}), (8, set())])
+@pytest.mark.parametrize(("size", "problems"), [(7, {("bits.bin", "damaged")}), (8, set())])
 @pytest.mark.parametrize("form", ["binary", "JSON"])
 def test_a_short_buffer_of_a_subtree_is_told(
-    form: str, size: int, told: set[tuple[str, str]], inventory: Inventory, tmp_path: Path
+    form: str, size: int, problems: set[tuple[str, str]], inventory: Inventory, tmp_path: Path
 ) -> None:
     """A short buffer of a subtree is reported, even if it has enough bytes for its views."""
     views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
-    said = subtree(buffers=[{"uri": "../../../bits.bin", "byteLength": 8}], bufferViews=views)
-    said = said if form == "binary" else said[24:]
-    files = {"tileset.json": implicit(), "s/0/0/0": said, "c/0/0/0.glb": TILE, "bits.bin": b"\0" * size}
+    document = subtree(buffers=[{"uri": "../../../bits.bin", "byteLength": 8}], bufferViews=views)
+    document = document if form == "binary" else document[24:]
+    files = {"tileset.json": implicit(), "s/0/0/0": document, "c/0/0/0.glb": TILE, "bits.bin": b"\0" * size}
     run = mirror(files, tmp_path, inventory)
-    assert (run.exit_code, remarked_problems(run)) == (0, told)
+    assert (run.exit_code, remarked_problems(run)) == (0, problems)
 
 
 @both_inventories
@@ -444,13 +444,13 @@ ERRORS = {
     "HTML behind a comment": b"<!-- proxy -->\n<?xml version='1.0'?>\n<!DOCTYPE html><html></html>",
     "half a page": b"<head><title>404",
 }
-storage_error_bodies = pytest.mark.parametrize("said", [*ERRORS.values(), PAGE], ids=[*ERRORS, "HTML"])
+storage_error_bodies = pytest.mark.parametrize("body", [*ERRORS.values(), PAGE], ids=[*ERRORS, "HTML"])
 
 
 @both_inventories
 @storage_error_bodies
 @pytest.mark.parametrize("asks", ["tileset", "i3dm", "subtree"])
-def test_an_error_in_place_of_a_part_of_the_scene(asks: str, said: bytes, inventory: Inventory, tmp_path: Path) -> None:
+def test_an_error_in_place_of_a_part_of_the_scene(asks: str, body: bytes, inventory: Inventory, tmp_path: Path) -> None:
     """An error page of a server instead of a file is broken, whatever its name: exit 3."""
     views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
     buffers = [{"uri": "../../../part", "byteLength": 1}]
@@ -460,7 +460,7 @@ def test_an_error_in_place_of_a_part_of_the_scene(asks: str, said: bytes, invent
         "i3dm": {"tileset.json": tileset("a.i3dm"), "a.i3dm": i3dm(b"part")},
         "subtree": {"tileset.json": implicit(), "s/0/0/0": bits, "c/0/0/0.glb": TILE},
     }[asks]
-    run = mirror({**files, "part": said}, tmp_path, inventory)
+    run = mirror({**files, "part": body}, tmp_path, inventory)
     assert (run.exit_code, set(failure_messages(run))) == (3, {"part"})
     assert run.error is not None
     assert "--exclude" in run.error.hint
@@ -470,14 +470,14 @@ def test_an_error_in_place_of_a_part_of_the_scene(asks: str, said: bytes, invent
 @storage_error_bodies
 @pytest.mark.parametrize("name", ["t", "x.bin", "s"])
 def test_an_error_in_place_of_another_file_is_told(
-    name: str, said: bytes, inventory: Inventory, tmp_path: Path
+    name: str, body: bytes, inventory: Inventory, tmp_path: Path
 ) -> None:
     """An error page instead of an image, buffer or schema is reported; an error if the whole scene needs it."""
     model = gltf_as_glb(images=[{"uri": "t"}], buffers=[{"byteLength": 4, "uri": "x.bin"}])
     good = {"t": b"\x89PNG\r\n\x1a\n", "x.bin": b"\0" * 100, "s": b'{"id": "s", "classes": {}}'}
     files = {"tileset.json": tileset("a.glb", schemaUri="s"), "a.glb": model, **good}
     assert remarked_problems(mirror(files, tmp_path / "good", inventory)) == set()
-    run = mirror({**files, name: said}, tmp_path / "d", inventory)
+    run = mirror({**files, name: body}, tmp_path / "d", inventory)
     assert (run.exit_code, set(failure_messages(run))) == ((3, {"s"}) if name == "s" else (0, set()))
     assert name == "s" or remarked_problems(run) == {(name, "damaged")}
 
@@ -487,8 +487,8 @@ def test_an_error_in_place_of_another_file_is_told(
 @pytest.mark.parametrize("name", ["ext/tileset", "ext/t.bin", "ext/t.b3dm", "ext/t.json"])
 def test_a_tileset_in_utf_16_is_never_lost(name: str, code: str, inventory: Inventory, tmp_path: Path) -> None:
     """A tileset in UTF-16 is an error, whatever its name: its branch would be lost."""
-    said = tileset("b.glb").decode().encode(code)
-    files = {"tileset.json": tileset(name, "a.glb"), name: said, "a.glb": TILE, "ext/b.glb": TILE}
+    document = tileset("b.glb").decode().encode(code)
+    files = {"tileset.json": tileset(name, "a.glb"), name: document, "a.glb": TILE, "ext/b.glb": TILE}
     run = mirror(files, tmp_path, inventory)
     assert (run.exit_code, set(failure_messages(run))) == (3, {name})
 
@@ -532,10 +532,10 @@ def test_of_a_key_that_stands_twice_the_last_one_counts(inventory: Inventory, tm
 @both_inventories
 def test_contents_without_a_stated_availability_are_told(inventory: Inventory, tmp_path: Path) -> None:
     """Two content templates with availability for one give a warning: viewers fail."""
-    said = json.loads(implicit())
-    del said["root"]["content"]
-    said["root"]["contents"] = [{"uri": f"{name}/{{level}}/{{x}}/{{y}}.glb"} for name in ("c", "d")]
-    files = {"tileset.json": json.dumps(said).encode(), "s/0/0/0": subtree(), "c/0/0/0.glb": TILE}
+    document = json.loads(implicit())
+    del document["root"]["content"]
+    document["root"]["contents"] = [{"uri": f"{name}/{{level}}/{{x}}/{{y}}.glb"} for name in ("c", "d")]
+    files = {"tileset.json": json.dumps(document).encode(), "s/0/0/0": subtree(), "c/0/0/0.glb": TILE}
     run = mirror(files, tmp_path, inventory)
     assert (run.exit_code, remarked_problems(run)) == (0, {("s/0/0/0", "availability")})
 
@@ -569,18 +569,20 @@ def test_images_and_buffers_that_viewers_take(inventory: Inventory, tmp_path: Pa
     """Formats are detected by their magic; unknown formats and buffers with extra bytes are accepted."""
     images = {"a.png": b"\x89PNG", "b.jpg": b"\xff\xd8\xff\xe0", "c.webp": b"RIFF....WEBP", "d.ktx2": b"\xabKTX 20\xbb",
               "e.dds": b"DDS ....", "f": b"\x89PNG", "g.basis": b"sB.."}  # fmt: skip
-    said = {"images": [{"uri": name} for name in images], "buffers": [{"byteLength": 3, "uri": "x.bin"}]}
-    files = {"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(**said), **images, "x.bin": b"long"}
+    document = {"images": [{"uri": name} for name in images], "buffers": [{"byteLength": 3, "uri": "x.bin"}]}
+    files = {"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(**document), **images, "x.bin": b"long"}
     run = mirror(files, tmp_path, inventory, md5=False)
     assert (run.exit_code, remarked_problems(run)) == (0, set())
 
 
 @both_inventories
 @pytest.mark.parametrize("encoding", ["gzip", ""])
-@pytest.mark.parametrize(("size", "told"), [(100, set()), (99, {("x.bin", "damaged")}), (0, {("x.bin", "damaged")})])
+@pytest.mark.parametrize(
+    ("size", "problems"), [(100, set()), (99, {("x.bin", "damaged")}), (0, {("x.bin", "damaged")})]
+)
 @pytest.mark.parametrize("content", list(Content))
 def test_a_packed_buffer_is_as_long_as_what_is_in_it(
-    content: Content, size: int, told: set[tuple[str, str]], encoding: str, inventory: Inventory, tmp_path: Path
+    content: Content, size: int, problems: set[tuple[str, str]], encoding: str, inventory: Inventory, tmp_path: Path
 ) -> None:
     """The length of a gzip buffer is that of its unpacked bytes, which viewers get."""
     with Simulator() as sim:
@@ -589,7 +591,7 @@ def test_a_packed_buffer_is_as_long_as_what_is_in_it(
         )
         sim.blob("x.bin").content_encoding = encoding
         run = sim.mirror(tmp_path, inventory=inventory, content=content)
-    assert (run.exit_code, remarked_problems(run)) == (0, told)
+    assert (run.exit_code, remarked_problems(run)) == (0, problems)
 
 
 # --- shaders, and metadata of a subtree ---
@@ -598,8 +600,8 @@ def test_a_packed_buffer_is_as_long_as_what_is_in_it(
 @both_inventories
 def test_shaders_of_techniques_are_followed(inventory: Inventory, tmp_path: Path) -> None:
     """References of KHR_techniques_webgl are followed: it names shaders as glTF 1.0 did."""
-    said = {"shaders": [{"type": 35632, "uri": "fs.glsl"}, {"type": 35633, "bufferView": 0}], "programs": []}
-    model = json.dumps({"asset": {"version": "2.0"}, "extensions": {"KHR_techniques_webgl": said}}).encode()
+    document = {"shaders": [{"type": 35632, "uri": "fs.glsl"}, {"type": 35633, "bufferView": 0}], "programs": []}
+    model = json.dumps({"asset": {"version": "2.0"}, "extensions": {"KHR_techniques_webgl": document}}).encode()
     files = {"tileset.json": tileset("a.gltf"), "a.gltf": model, "fs.glsl": b"void main(){}"}
     run = mirror(files, tmp_path, inventory)
     assert (run.exit_code, run.stats.completeness.unfollowed, run.stats.completeness.orphans) == (0, 0, 0)
@@ -631,7 +633,12 @@ def test_absolute_uris_into_the_container_are_refused(inventory: Inventory, tmp_
         assert failure.message.startswith(
             f"tileset.json: {len(uris)} URIs lead elsewhere: the first, {uris[0]} points back"
         )
-        assert len([remark for remark in run.events_of(DiagnosticReported) if remark.problem == "absolute URL"]) == 1
+        assert (
+            len(
+                [diagnostic for diagnostic in run.events_of(DiagnosticReported) if diagnostic.problem == "absolute URL"]
+            )
+            == 1
+        )
         assert not (tmp_path / "tileset.json").exists()
         allowed = sim.mirror(tmp_path, inventory=inventory, allow_missing=True)
     assert (allowed.exit_code, allowed.stats.completeness.missing) == (0, 0)
@@ -775,8 +782,8 @@ def test_what_nothing_asks_for_does_not_end_the_following(folder: str, tmp_path:
         **{f"{folder}/{name}": data for name, data in bomb.items()},
     }
     run = mirror(files, tmp_path, Inventory.LIST)
-    found = run.stats.completeness
-    assert (run.exit_code, found.referenced, found.missing, found.orphans) == (0, 5, 0, 2)
+    result = run.stats.completeness
+    assert (run.exit_code, result.referenced, result.missing, result.orphans) == (0, 5, 0, 2)
     del files["z/0/c/0.glb"]
     assert set(failure_messages(mirror(files, tmp_path / "lost", Inventory.LIST))) == {"z/0/c/0.glb"}
 
@@ -784,8 +791,8 @@ def test_what_nothing_asks_for_does_not_end_the_following(folder: str, tmp_path:
 @both_inventories
 def test_a_shader_without_bytes_is_told(inventory: Inventory, tmp_path: Path) -> None:
     """A shader without bytes gives a warning, like an image without bytes."""
-    said = {"extensions": {"KHR_techniques_webgl": {"shaders": [{"uri": "fs.glsl"}]}}}
-    files = {"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(**said), "fs.glsl": b""}
+    document = {"extensions": {"KHR_techniques_webgl": {"shaders": [{"uri": "fs.glsl"}]}}}
+    files = {"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(**document), "fs.glsl": b""}
     run = mirror(files, tmp_path, inventory)
     assert (run.exit_code, remarked_problems(run)) == (0, {("fs.glsl", "damaged")})
     assert [event.message for event in run.events_of(Warned)] == [

@@ -70,12 +70,12 @@ def gz_names(files: dict[str, bytes]) -> set[str]:
 
 def run_sha256sum(dest: Path, version: str = EXPORT) -> int:
     """Run the real `sha256sum -c` in the folder of a version; return its exit code."""
-    told = subprocess.run(
+    listing = subprocess.run(
         [sys.executable, "-m", "tilesync", "versions", str(dest), "--sha256sums", version],
         capture_output=True, check=True,
     )  # fmt: skip
     checked = subprocess.run(
-        ["sha256sum", "--quiet", "-c", "-"], input=told.stdout, cwd=dest / "versions" / version, check=False
+        ["sha256sum", "--quiet", "-c", "-"], input=listing.stdout, cwd=dest / "versions" / version, check=False
     )
     return checked.returncode
 
@@ -84,7 +84,7 @@ def mirror_decoded(sim: Simulator, dest: Path, **changes: Any) -> JobOutcome:
     return sim.mirror(dest, content=Content.DECODED, **changes)
 
 
-def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
+def test_files_are_stored_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
     """Every gzip payload is stored unpacked with the date of its blob; the folder verifies, and the
     second run has nothing to do.
     """
@@ -124,9 +124,9 @@ def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
     assert verify(tmp_path, quick=True).exit_code == 0
     assert run_sha256sum(tmp_path) == 0
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
-    (told,) = commands.list_versions(Target(tmp_path), lambda event: None)[0]
+    (listed,) = commands.list_versions(Target(tmp_path), lambda event: None)[0]
     assert {"content": "decoded", "bytes": head["bytes"]}.items() <= make_version_info(
-        told, OwnershipStatus(None, None)
+        listed, OwnershipStatus(None, None)
     ).to_dict().items()
 
 
@@ -164,7 +164,7 @@ def test_what_the_container_calls_gzip_is_counted(tmp_path: Path) -> None:
         assert (run.exit_code, run.last_line["gzip_files"]) == (0, 1), run.stderr
 
 
-def test_many_small_files_come_unpacked_by_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_processes_unpack_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker processes unpack files, and read them for `verify`."""
     monkeypatch.setattr(commands, "count_cores", lambda: 2)
     plain, seen = export(TILES), list[int]()
@@ -200,8 +200,8 @@ def test_bytes_are_verified_as_they_are_stored(tmp_path: Path, wrong: bytes) -> 
 
 def start_mirror(sim: Simulator, dest: Path) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "tilesync", "mirror", IMODEL, str(dest), "--transfers", "8", "--json", *DECODED]
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    env = {**kept, "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
+    inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    env = {**inherited, "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
     return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -210,7 +210,7 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
-        stuck, gate = threading.Event(), threading.Event()
+        stuck, release = threading.Event(), threading.Event()
 
         def half_then_silence(_: Any, proceed: Any) -> Any:
             answer = proceed()
@@ -218,12 +218,12 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
             return answer
 
         sim.add_fault(is_blob_named(LARGE), half_then_silence)
-        sim.add_fault(is_blob_named(LARGE), call_before(stuck.set, lambda: gate.wait(30)))
+        sim.add_fault(is_blob_named(LARGE), call_before(stuck.set, lambda: release.wait(30)))
         running = start_mirror(sim, tmp_path)
         assert stuck.wait(20)
         running.send_signal(signal.SIGKILL)
         running.communicate()
-        gate.set()
+        release.set()
         assert LARGE not in read_version(tmp_path)
         sim.faults.clear()
         sim.clear_requests()
@@ -236,7 +236,7 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments_nothing_partial_lies_there(tmp_path: Path, seed: int) -> None:
+def test_kills_at_random_moments_leave_no_partial_files(tmp_path: Path, seed: int) -> None:
     """At each kill, every file under a final name is unpacked and complete; the last run succeeds."""
     dice = random.Random(seed)
     files, plain = make_gzip_export(60, seed=seed)
@@ -262,7 +262,7 @@ def test_killed_at_random_moments_nothing_partial_lies_there(tmp_path: Path, see
     assert verify(tmp_path).exit_code == 0
 
 
-def test_a_lost_state_is_told_again(tmp_path: Path) -> None:
+def test_a_lost_state_is_rebuilt(tmp_path: Path) -> None:
     """Without a catalog, the manifest proves all files; of an unfinished version only files without gzip stay."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
@@ -283,7 +283,7 @@ def test_a_lost_state_is_told_again(tmp_path: Path) -> None:
     assert verify(tmp_path).exit_code == 0
 
 
-def test_files_of_another_content_under_a_lost_name_are_not_taken(tmp_path: Path) -> None:
+def test_packed_files_of_a_lost_version_are_not_reused(tmp_path: Path) -> None:
     """Packed files of an unfinished run are not reused for a decoded version."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
@@ -299,7 +299,7 @@ def test_files_of_another_content_under_a_lost_name_are_not_taken(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["tiles/004.glb", LARGE])
 @pytest.mark.parametrize("how", ["gone", "changed", "packed"])
-def test_a_damaged_file_is_healed(tmp_path: Path, name: str, how: str) -> None:
+def test_a_damaged_file_is_repaired(tmp_path: Path, name: str, how: str) -> None:
     """The next run fetches, checks and unpacks the files that `verify` found damaged."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
@@ -310,8 +310,8 @@ def test_a_damaged_file_is_healed(tmp_path: Path, name: str, how: str) -> None:
             path.unlink()
         else:
             path.write_bytes(files[name] if how == "packed" else plain[name][:-1] + b"!")
-        found = verify(tmp_path)
-        assert [(each.name, found.exit_code) for each in found.events_of(Finding)] == [(name, 10)]
+        result = verify(tmp_path)
+        assert [(each.name, result.exit_code) for each in result.events_of(Finding)] == [(name, 10)]
         sim.clear_requests()
         assert mirror_decoded(sim, tmp_path).exit_code == 0
         assert {blob_name(request) for request in sim.blob_requests()} == {name}
@@ -358,7 +358,7 @@ def test_unpacked_files_are_no_source_for_stored_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("md5", [True, False])
-def test_a_second_export_shares_what_lies_unpacked(tmp_path: Path, md5: bool) -> None:
+def test_a_second_export_shares_unpacked_files(tmp_path: Path, md5: bool) -> None:
     """Unchanged unpacked files are linked from version to version, also if only their bytes can be compared."""
     files, plain = make_gzip_export()
     more, more_plain = {**files, "tiles/000.glb": glb(b"new")}, {**plain, "tiles/000.glb": glb(b"new")}
@@ -389,7 +389,7 @@ def test_an_export_that_changed_in_name_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [Content.STORED, Content.DECODED])
-def test_a_version_on_its_way_in_keeps_its_content(tmp_path: Path, first: Content) -> None:
+def test_an_unfinished_version_keeps_its_content_mode(tmp_path: Path, first: Content) -> None:
     """A run with other content starts another version; each is continued with its own content mode."""
     other = Content.DECODED if first is Content.STORED else Content.STORED
     files, plain = make_gzip_export()
@@ -402,8 +402,8 @@ def test_a_version_on_its_way_in_keeps_its_content(tmp_path: Path, first: Conten
         assert read_latest(tmp_path)["version"] == SECOND
         assert sim.mirror(tmp_path, content=first).exit_code == 0
         assert read_latest(tmp_path)["version"] == EXPORT
-    found = {Content.STORED: files, Content.DECODED: plain}
-    assert (read_version(tmp_path), read_version(tmp_path, SECOND)) == (found[first], found[other])
+    result = {Content.STORED: files, Content.DECODED: plain}
+    assert (read_version(tmp_path), read_version(tmp_path, SECOND)) == (result[first], result[other])
     assert verify(tmp_path, every=True).exit_code == 0
 
 
@@ -440,9 +440,9 @@ def test_a_walk(tmp_path: Path) -> None:
     with Simulator() as sim:
         sim.offer_export(files)
         assert mirror_decoded(sim, tmp_path, inventory=Inventory.WALK).exit_code == 0
-        held = read_version(tmp_path)
-        assert held.items() <= plain.items()
-        assert len(held) == len(plain) - 2
+        stored = read_version(tmp_path)
+        assert stored.items() <= plain.items()
+        assert len(stored) == len(plain) - 2
         sim.regenerate(files)
         assert mirror_decoded(sim, tmp_path, inventory=Inventory.WALK).exit_code == 0
     assert [each.name for each in (tmp_path / "versions").iterdir()] == [EXPORT]
@@ -470,7 +470,7 @@ def test_all_exports_and_the_plan(tmp_path: Path) -> None:
     assert not (tmp_path / "versions" / f"{OTHER_EXPORT}-2").exists()
 
 
-def test_an_object_store_is_told_otherwise(tmp_path: Path) -> None:
+def test_decoded_content_needs_a_folder(tmp_path: Path) -> None:
     """--content decoded into a store is a usage error: a store sends the encoding of each file."""
     for dest in ("s3://bucket/prefix", "az://account/container"):
         ended = run_program("mirror", IMODEL, dest, *DECODED, env={"TILESYNC_TOKEN": "t", "HOME": str(tmp_path)})
@@ -501,7 +501,7 @@ def test_a_disk_that_fills_while_unpacking(tmp_path: Path, monkeypatch: pytest.M
     assert read_version(tmp_path) == plain
 
 
-# --- a held copy as SOURCE ---
+# --- another mirror as SOURCE ---
 
 
 def copy_mirror(source: Path, dest: Path, *options: str, exit_code: int = 0) -> None:
@@ -509,7 +509,7 @@ def copy_mirror(source: Path, dest: Path, *options: str, exit_code: int = 0) -> 
     assert ended.exit_code == exit_code, ended.stderr
 
 
-def test_a_copy_of_what_lies_unpacked(tmp_path: Path) -> None:
+def test_a_copy_of_a_decoded_mirror(tmp_path: Path) -> None:
     """A copy of a decoded mirror has the same files and mode; the manifest proves the unpacked bytes."""
     files, plain = make_gzip_export()
     source = tmp_path / "source"
@@ -535,7 +535,7 @@ def test_a_copy_of_what_lies_unpacked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", [Layout.VERSIONED, Layout.FLAT])
-def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout) -> None:
+def test_unpacked_files_are_repaired_from_a_copy(tmp_path: Path, layout: Layout) -> None:
     """Lost unpacked files are repaired from a copy; the others stay unchanged."""
     files, plain = make_gzip_export()
     first, dest = tmp_path / "first", tmp_path / "dest"
@@ -546,12 +546,12 @@ def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout
     copy_mirror(first, tmp_path / "copy")
     there = dest / "versions" / EXPORT if layout is Layout.VERSIONED else dest
     (there / BIG).unlink()
-    kept = (there / LARGE).stat().st_ino
+    inode_before = (there / LARGE).stat().st_ino
     assert verify(dest).exit_code == 10
     flat = ("--layout", "flat") if layout is Layout.FLAT else ()
     copy_mirror(tmp_path / "copy", dest, *flat)
     assert (there / BIG).read_bytes() == plain[BIG]
-    assert (there / LARGE).stat().st_ino == kept
+    assert (there / LARGE).stat().st_ino == inode_before
     assert verify(dest).exit_code == 0
     copy_mirror(tmp_path / "copy", dest, *flat)
     with Simulator() as sim:
@@ -560,7 +560,7 @@ def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout
     assert (night.exit_code, night.stats.fetched) == (0, 0)
 
 
-def test_a_copy_of_what_is_there_unpacked_already_is_none(tmp_path: Path) -> None:
+def test_unpacked_files_that_are_there_are_not_copied(tmp_path: Path) -> None:
     """Files that are already there unpacked are not copied, although only they identify a mirror of a bare link."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
@@ -593,7 +593,7 @@ def test_a_stored_copy_is_unpacked_on_the_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("viewer", ["cesium", "three"])
-def test_a_viewer_streams_what_lies_unpacked(browser: Browser, tmp_path: Path, viewer: str) -> None:
+def test_a_viewer_streams_unpacked_files(browser: Browser, tmp_path: Path, viewer: str) -> None:
     """Viewers cannot read a gzipped city from a plain web server, but a decoded one."""
     with Simulator() as sim:
         sim.offer_export({name: gzip_bytes(data) for name, data in build_city().items()})

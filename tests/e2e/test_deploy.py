@@ -57,9 +57,9 @@ def write_settings(machine: Path, dest: str, sim: Simulator, **more: str) -> Non
 
 def run_cron_line(machine: Path) -> subprocess.CompletedProcess[str]:
     """Run the cron line with /bin/sh, HOME and the variables of the file only, as cron does."""
-    said = relocate_paths(read_deploy_file("tilesync.cron"), machine)
-    environment = dict(re.findall(r"^([A-Z_]+)=(.*)$", said, re.MULTILINE))
-    (line,) = re.findall(r"^17 2 \* \* \*  tilesync  (.*)$", said, re.MULTILINE)
+    crontab = relocate_paths(read_deploy_file("tilesync.cron"), machine)
+    environment = dict(re.findall(r"^([A-Z_]+)=(.*)$", crontab, re.MULTILINE))
+    (line,) = re.findall(r"^17 2 \* \* \*  tilesync  (.*)$", crontab, re.MULTILINE)
     home = {"HOME": "/nonexistent", "LOGNAME": "tilesync", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     shell = [environment["SHELL"], "-c", line]
     return subprocess.run(shell, env={**home, **environment}, capture_output=True, text=True, timeout=120, check=False)

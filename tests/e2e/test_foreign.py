@@ -20,7 +20,8 @@ from tests.support.commandline import CommandResult, run_tilesync
 from tests.support.s3 import ENVIRONMENT, BucketServer
 from tests.support.simulator import EXPORT, Simulator
 from tilesync.errors import DestinationError
-from tilesync.stores.local.destination import open_local_for_reading
+from tilesync.stores.local.destination import open_local_read_only
+from tilesync.stores.opening import Mode
 
 MANIFEST = f"manifests/{EXPORT}.jsonl"
 DEEP_JSON = "[" * 100_000 + "]" * 100_000
@@ -93,9 +94,9 @@ def test_a_damaged_manifest(dest: Path, damage: str) -> None:
     after = DAMAGES[damage](before)
     assert after != before
     path.write_bytes(after.encode(errors="surrogateescape"))
-    found = run_tilesync("verify", dest, "--json")
-    assert (found.exit_code, found.last_line["error"]) == (10, "VerifyFailed")
-    assert f"manifests/{EXPORT}.jsonl" in found.stdout
+    result = run_tilesync("verify", dest, "--json")
+    assert (result.exit_code, result.last_line["error"]) == (10, "VerifyFailed")
+    assert f"manifests/{EXPORT}.jsonl" in result.stdout
     done = run_tilesync("mirror", dest, dest.with_name("copy"), "--json")
     assert (done.exit_code, done.last_line["error"]) in {(3, "Incomplete"), (4, "NoExport")}, done.stderr
 
@@ -117,7 +118,7 @@ def test_a_lost_catalog_and_a_damaged_manifest(dest: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         DEEP_JSON,
         '{"version": Infinity, "manifest": 1}',
@@ -128,13 +129,13 @@ def test_a_lost_catalog_and_a_damaged_manifest(dest: Path, damage: str) -> None:
     ],
     ids=["deep", "Infinity", "other types", "lone surrogate", "a list", "empty"],
 )
-def test_a_damaged_latest_json(dest: Path, said: str) -> None:
+def test_a_damaged_latest_json(dest: Path, message: str) -> None:
     """A damaged latest.json counts as missing: the next run writes it, and commands that need it say so."""
     whole = (dest / "latest.json").read_text()
-    (dest / "latest.json").write_text(said)
+    (dest / "latest.json").write_text(message)
     assert run_tilesync("versions", dest, "--json").exit_code == 0
-    found = run_tilesync("verify", dest, "--json")
-    assert (found.exit_code, found.last_line["error"]) == (10, "VerifyFailed")
+    result = run_tilesync("verify", dest, "--json")
+    assert (result.exit_code, result.last_line["error"]) == (10, "VerifyFailed")
     with Simulator() as sim:
         sim.offer_export(export(2))
         done = run_tilesync("mirror", IMODEL, dest, "--json", sim=sim)
@@ -246,7 +247,7 @@ def test_manifests_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> N
         manifests.mkdir(mode=0o700)
         (manifests / "e1.jsonl").write_text("{}")
         with (
-            open_local_for_reading(Path(folder)) as sight,
+            open_local_read_only(Path(folder), Mode.READ) as sight,
             as_nobody(),
             pytest.raises(DestinationError, match="Permission denied"),
         ):

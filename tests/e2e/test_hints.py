@@ -116,13 +116,13 @@ SERVICE_CASES = [
 ]  # fmt: skip
 
 
-def assert_error(found: TilesyncError | None, kind: str, sentence: str, hint: str) -> None:
+def assert_error(result: TilesyncError | None, kind: str, sentence: str, hint: str) -> None:
     """Assert class, message and hint of an error; a permanent error must not advise another run."""
-    assert found is not None
-    assert (type(found).__name__, sentence in str(found)) == (kind, True), found
-    assert found.hint == "" if not hint else hint in found.hint, found.hint
-    assert hint.startswith(RUN_AGAIN_HINT) or RUN_AGAIN_HINT not in found.hint
-    assert "member" in hint or "member" not in found.hint
+    assert result is not None
+    assert (type(result).__name__, sentence in str(result)) == (kind, True), result
+    assert result.hint == "" if not hint else hint in result.hint, result.hint
+    assert hint.startswith(RUN_AGAIN_HINT) or RUN_AGAIN_HINT not in result.hint
+    assert "member" in hint or "member" not in result.hint
 
 
 @pytest.mark.parametrize("row", LINK_CASES, ids=lambda row: f"{row.status}-{row.code or row.sentence}")
@@ -179,18 +179,18 @@ def mirror_with_references(tmp_path: Path, *uris: str) -> JobOutcome:
 
 def test_what_is_not_in_the_container(tmp_path: Path) -> None:
     """The hint of a missing file names --allow-missing; a reference that no copy can follow is explained."""
-    found = mirror_with_references(tmp_path / "a", "gone.glb").error
+    result = mirror_with_references(tmp_path / "a", "gone.glb").error
     assert_error(
-        found, "Incomplete", "1 file that the tilesets refer to is not in the container", "with --allow-missing"
+        result, "Incomplete", "1 file that the tilesets refer to is not in the container", "with --allow-missing"
     )
-    found = mirror_with_references(tmp_path / "b", "%FF.glb").error
+    result = mirror_with_references(tmp_path / "b", "%FF.glb").error
     assert_error(
-        found,
+        result,
         "Incomplete",
         "1 reference of the tilesets cannot be followed (",
         "a copy lacks the tiles behind such references",
     )
-    assert "not in the container" not in str(found)
+    assert "not in the container" not in str(result)
     both = mirror_with_references(tmp_path / "c", "gone.glb", "%FF.glb").error
     assert_error(both, "Incomplete", "is not in the container; 1 reference", "if the export itself lacks them")
 
@@ -329,7 +329,7 @@ UNKNOWN_HOST_URL = "https://nobody.invalid"
 
 
 @pytest.mark.parametrize(
-    ("words", "settings", "said", "hint"),
+    ("words", "settings", "message", "hint"),
     [
         (
             ["exports", "--api-url", UNKNOWN_HOST_URL],
@@ -350,7 +350,7 @@ UNKNOWN_HOST_URL = "https://nobody.invalid"
     ids=["service", "link", "azure", "s3"],
 )  # fmt: skip
 def test_a_name_that_nobody_has(
-    words: list[str], settings: dict[str, str], said: str, hint: str, tmp_path: Path
+    words: list[str], settings: dict[str, str], message: str, hint: str, tmp_path: Path
 ) -> None:
     """An unknown host is reported by name within seconds, without a minute of retries."""
     began = time.monotonic()
@@ -358,7 +358,7 @@ def test_a_name_that_nobody_has(
     done = run_tilesync(*named, "--json", sim=None, **settings)
     assert time.monotonic() - began < 40
     assert (done.last_line["exit"], done.last_line["error"]) == (6, "Unavailable")
-    assert said in done.last_line["message"]
+    assert message in done.last_line["message"]
     assert hint in done.last_line["hint"]
 
 
@@ -368,6 +368,6 @@ def test_a_resolver_that_fails_for_a_moment() -> None:
     assert permanent_error("Temporary failure in name resolution", url, host_answered=False) is None
     assert permanent_error("Name or service not known", url, host_answered=True) is None
     assert permanent_error("Connection refused", url, host_answered=False) is None
-    found = permanent_error("[Errno -2] Name or service not known", url, host_answered=False)
-    assert found is not None
-    assert "sig" not in str(found)
+    result = permanent_error("[Errno -2] Name or service not known", url, host_answered=False)
+    assert result is not None
+    assert "sig" not in str(result)

@@ -171,9 +171,9 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
     for name, files in expected.items():
         assert read_tree(tmp_path / "versions" / name) == files, name
     assert verify(tmp_path, every=True).error is None
-    held = commands.list_versions(Target(tmp_path), lambda event: None)[0]
-    assert {each.version.name for each in held if each.state == "held"} >= expected.keys()
-    assert [each.version.name for each in held if each.is_current] == [current]
+    row = commands.list_versions(Target(tmp_path), lambda event: None)[0]
+    assert {each.version.name for each in row if each.state == "held"} >= expected.keys()
+    assert [each.version.name for each in row if each.is_current] == [current]
 
 
 def test_a_flat_history(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_flat_history(tmp_path: Path) -> None:
             inject_random_faults(sim, dice, md5=md5)
             if dice.random() < 0.4:
                 kills += run_with_kills(sim, dice, tmp_path, *flat)
-            run = sim.mirror(tmp_path, layout=Layout.FLAT, delete=DeleteLimit(percent=100), allow_shrink=True)
+            run = sim.mirror(tmp_path, layout=Layout.FLAT, delete_limit=DeleteLimit(percent=100), allow_shrink=True)
             assert run.error is None
             files = {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync/")}
             assert files == model.export()
@@ -227,11 +227,11 @@ class PointerReaders:
         try:
             while not self._stop.is_set():
                 assert_pointer_complete(self._dest)
-                said = json.loads((self._dest / "latest.json").read_bytes())
-                assert (self._dest / said["tileset"]).stat().st_size
-                assert (self._dest / said["manifest"]).stat().st_size
+                latest = json.loads((self._dest / "latest.json").read_bytes())
+                assert (self._dest / latest["tileset"]).stat().st_size
+                assert (self._dest / latest["manifest"]).stat().st_size
                 assert (self._dest / "current" / "tileset.json").read_bytes().startswith(b"{")
-                self.seen.add(said["version"])
+                self.seen.add(latest["version"])
                 self.rounds += 1
         except BaseException as error:
             self.errors.append(error)
@@ -252,7 +252,7 @@ def test_readers_never_miss_a_file(tmp_path: Path, keep: RetentionPolicy) -> Non
                 model.change()
                 modified = f"2026-02-{number:02d}T08:30:00Z"
                 sim.offer_export(model.export(), export_id=make_export_id(number), lastModified=modified)
-                run = sim.mirror(tmp_path, keep=keep, allow_shrink=True)
+                run = sim.mirror(tmp_path, retention=keep, allow_shrink=True)
                 assert run.error is None
                 retired += run.events_of(VersionRetired)
                 published += run.events_of(VersionPublished)

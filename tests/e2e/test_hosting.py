@@ -87,7 +87,7 @@ def apply_hint(hint: str, change: Change) -> Change:
 
 
 def test_the_configuration_of_the_readme_is_well(dest: Path, tmp_path: Path) -> None:
-    """With the README's configuration every check is ok; a file of each kind, and a name to be quoted, are tested."""
+    """With the documented configuration every check is ok; a file of each kind, and a name to be quoted, are tested."""
     require_program("nginx")
     with nginx(dest, tmp_path / "state") as server:
         done = run_doctor(dest, server.url)
@@ -311,9 +311,9 @@ def test_a_pointer_to_another_version(dest: Path) -> None:
 @pytest.fixture
 def account(azurite: Azurite) -> Iterator[BlobServiceClient]:
     credential = {"account_name": ACCOUNT, "account_key": KEY}
-    with BlobServiceClient(f"{azurite.url}/{ACCOUNT}", credential=credential) as found:
-        yield found
-        found.set_service_properties(cors=[])
+    with BlobServiceClient(f"{azurite.url}/{ACCOUNT}", credential=credential) as result:
+        yield result
+        result.set_service_properties(cors=[])
 
 
 def parse_cors_rule(command: str) -> CorsRule:

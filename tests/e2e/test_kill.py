@@ -93,11 +93,11 @@ def test_killed_at_random_moments_it_ends_with_every_byte_right(tmp_path: Path, 
             assert before <= read_stored_rows(tmp_path)
         sim.faults.clear()
         sim.delay_s = 0
-        held = {name for _, name in read_stored_rows(tmp_path)}
+        stored_names = {name for _, name in read_stored_rows(tmp_path)}
         sim.clear_requests()
         run = sim.mirror(tmp_path)
         assert run.exit_code == 0
-        assert not {blob_name(request) for request in sim.blob_requests()} & held
+        assert not {blob_name(request) for request in sim.blob_requests()} & stored_names
     assert killed >= 1
     assert read_tree(tmp_path / "versions" / EXPORT) == files
     assert verify(tmp_path).exit_code == 0
@@ -108,11 +108,11 @@ def test_what_arrived_a_quarter_second_before_the_kill_is_held(tmp_path: Path) -
     """Files that were stored well before the kill are in the catalog, and are not fetched again."""
     with Simulator(page_size=60) as sim:
         files = sim.offer_export(export(200))
-        gate, stuck = threading.Event(), threading.Event()
+        release, stuck = threading.Event(), threading.Event()
 
         def hang() -> None:
             stuck.set()
-            gate.wait(30)
+            release.wait(30)
 
         sim.add_fault(is_blob, call_before(hang), times=None, skip=100)
         running = start_mirror(sim, tmp_path)
@@ -126,7 +126,7 @@ def test_what_arrived_a_quarter_second_before_the_kill_is_held(tmp_path: Path) -
             stuck.wait(0.01)
         running.send_signal(signal.SIGKILL)
         running.communicate()
-        gate.set()
+        release.set()
         assert {name for _, name in read_stored_rows(tmp_path)} == placed
         sim.faults.clear()
         sim.clear_requests()
@@ -140,7 +140,7 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
     with Simulator() as sim:
         data = glb(random.Random(4).randbytes(6_000_000))
         sim.offer_export({**export(2), "tiles/big.glb": data})
-        stuck, gate = threading.Event(), threading.Event()
+        stuck, release = threading.Event(), threading.Event()
 
         def half_then_silence(_: Any, proceed: Any) -> Any:
             answer = proceed()
@@ -148,12 +148,12 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
             return answer
 
         sim.add_fault(is_blob_named("tiles/big.glb"), half_then_silence)
-        sim.add_fault(is_blob_named("tiles/big.glb"), call_before(stuck.set, lambda: gate.wait(30)))
+        sim.add_fault(is_blob_named("tiles/big.glb"), call_before(stuck.set, lambda: release.wait(30)))
         running = start_mirror(sim, tmp_path)
         assert stuck.wait(20)
         running.send_signal(signal.SIGKILL)
         running.communicate()
-        gate.set()
+        release.set()
         sim.faults.clear()
         sim.clear_requests()
         assert sim.mirror(tmp_path).exit_code == 0
@@ -192,14 +192,14 @@ def test_killed_while_listing_the_listing_goes_on(tmp_path: Path) -> None:
     """Listing pages that were stored before the kill are not requested again."""
     with Simulator(page_size=3) as sim:
         files = sim.offer_export(export(60))
-        gate, stuck = threading.Event(), threading.Event()
+        release, stuck = threading.Event(), threading.Event()
 
-        sim.add_fault(is_listing, call_before(stuck.set, lambda: gate.wait(30)), skip=10)
+        sim.add_fault(is_listing, call_before(stuck.set, lambda: release.wait(30)), skip=10)
         running = start_mirror(sim, tmp_path)
         assert stuck.wait(20)
         running.send_signal(signal.SIGKILL)
         running.communicate()
-        gate.set()
+        release.set()
         sim.faults.clear()
         sim.clear_requests()
         assert sim.mirror(tmp_path).exit_code == 0

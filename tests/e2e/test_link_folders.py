@@ -82,17 +82,17 @@ def test_a_renewed_link_leads_to_the_same_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inventory", Inventory)
-def test_a_folder_without_a_root_is_told(tmp_path: Path, inventory: Inventory) -> None:
+def test_a_folder_without_a_root_is_an_error(tmp_path: Path, inventory: Inventory) -> None:
     """A missing folder, or one above the export, has no root: an error, in a plan too."""
     with Simulator() as sim:
         fill_folder(sim)
         for folder in ("exports", "nothing"):
-            found = [job(tmp_path / folder, link=folder_link(sim, folder), inventory=inventory).error
+            result = [job(tmp_path / folder, link=folder_link(sim, folder), inventory=inventory).error
                      for job in (sim.mirror, sim.dry_run)]  # fmt: skip
-            assert "the container has no tileset.json" in str(found[0])
-            assert found[0] is not None
-            assert "folder" in found[0].hint
-            assert inventory is Inventory.LIST or str(found[1]) == str(found[0])
+            assert "the container has no tileset.json" in str(result[0])
+            assert result[0] is not None
+            assert "folder" in result[0].hint
+            assert inventory is Inventory.LIST or str(result[1]) == str(result[0])
 
 
 def test_a_command_that_prints_no_link_is_named(tmp_path: Path) -> None:

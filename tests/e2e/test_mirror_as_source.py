@@ -28,19 +28,19 @@ BIG = "tiles/big.glb"
 def start_copy(source: object, dest: object, *options: object, **more: str) -> subprocess.Popen[str]:
     """Start a copy, without an identity and with an API address that does not respond."""
     command = [sys.executable, "-m", "tilesync", "mirror", *map(str, (source, dest, "--json", *options))]
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    env = {**kept, "TILESYNC_API_URL": "http://127.0.0.1:9", **more}
+    inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    env = {**inherited, "TILESYNC_API_URL": "http://127.0.0.1:9", **more}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run_copy(source: object, dest: object, *options: object, exit_code: int = 0, **more: str) -> dict[str, Any]:
-    """Copy a mirror; return the last line, with stderr as `said`."""
+    """Copy a mirror; return the last line, with `stderr` and all `lines`."""
     with start_copy(source, dest, *options, **more) as running:
-        out, said = running.communicate(timeout=100)
+        out, stderr = running.communicate(timeout=100)
     last: dict[str, Any] = json.loads(out.splitlines()[-1])
-    assert (running.returncode, last["exit"]) == (exit_code, exit_code), (out, said)
-    assert "Traceback" not in said
-    return {**last, "said": said, "lines": out}
+    assert (running.returncode, last["exit"]) == (exit_code, exit_code), (out, stderr)
+    assert "Traceback" not in stderr
+    return {**last, "stderr": stderr, "lines": out}
 
 
 def read_manifest_without_times(dest: Path, version: str = EXPORT) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -106,7 +106,7 @@ def test_a_copy_is_the_same(source: Path, tmp_path: Path) -> None:
     for folder, _, _ in os.walk(source):
         Path(folder).chmod(0o755)
     assert {path: path.lstat().st_mtime_ns for path in source.rglob("*")} == {
-        path: found.st_mtime_ns for path, found in before.items()
+        path: result.st_mtime_ns for path, result in before.items()
     }
     assert assert_same_versions(source, dest)
     assert read_latest(dest).items() - {("finished", read_latest(dest)["finished"])} <= read_latest(source).items()
@@ -124,7 +124,7 @@ def test_the_second_time_there_is_nothing_to_do(source: Path, tmp_path: Path) ->
     run_copy(source, tmp_path / "dest")
     shutil.rmtree(source / "versions")
     last = run_copy(source, tmp_path / "dest")
-    assert "nothing to do" in last["said"]
+    assert "nothing to do" in last["stderr"]
     assert (last["fetched"], last["kept"], last["published"]) == (0, last["listed"], False)
 
 
@@ -137,7 +137,7 @@ def test_it_goes_on_from_copy_to_copy(source: Path, tmp_path: Path) -> None:
     run_copy(tmp_path / "flat", tmp_path / "other", "--layout", "flat")
     run_copy(tmp_path / "other", tmp_path / "dest")
     assert assert_same_versions(source, tmp_path / "dest")
-    assert "nothing to do" in run_copy(tmp_path / "flat", tmp_path / "dest")["said"]
+    assert "nothing to do" in run_copy(tmp_path / "flat", tmp_path / "dest")["stderr"]
 
 
 def test_a_bare_name_is_a_folder_where_manifests_are_in_it(
@@ -165,7 +165,7 @@ def test_what_was_walked_says_so(tmp_path: Path) -> None:
     run_copy(tmp_path / "source", tmp_path / "dest")
     assert assert_same_versions(tmp_path / "source", tmp_path / "dest")
     assert read_manifest_without_times(tmp_path / "dest")[0]["inventory"] == "walk"
-    assert "nothing to do" in run_copy(tmp_path / "source", tmp_path / "dest")["said"]
+    assert "nothing to do" in run_copy(tmp_path / "source", tmp_path / "dest")["stderr"]
 
 
 def test_the_plan(source: Path, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_a_damaged_file_fails_the_copy(source: Path, tmp_path: Path, name: str, 
     last = run_copy(source, tmp_path / "dest", exit_code=3)
     assert (last["error"], last["failed"], last["published"]) == ("Incomplete", 1, False)
     assert f"tilesync verify {source}" in last["hint"]
-    assert name in last["said"]
+    assert name in last["stderr"]
     assert not (tmp_path / "dest/tileset.json").exists()
     if damage == "folder":
         path.rmdir()
@@ -376,9 +376,9 @@ def test_a_killed_copy_goes_on(tmp_path: Path) -> None:
     running.send_signal(signal.SIGKILL)
     running.communicate()
     assert running.returncode == -signal.SIGKILL
-    held = len(read_stored_rows(dest))
+    stored_count = len(read_stored_rows(dest))
     last = run_copy(tmp_path / "source", dest)
-    assert (last["kept"], last["fetched"]) == (held, last["listed"] - held)
+    assert (last["kept"], last["fetched"]) == (stored_count, last["listed"] - stored_count)
     assert last["bytes"] < 4_100_000
     assert assert_same_versions(tmp_path / "source", dest)
 

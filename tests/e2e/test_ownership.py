@@ -54,16 +54,16 @@ def test_another_imodel_is_refused(tmp_path: Path, how: dict[str, Any], recorded
     """A run and a plan end with 8, name both owners, and change no byte of DEST; also in a destination that
     an older release made.
     """
-    layout = {"layout": how["layout"], "delete": DEFAULT_DELETE_LIMIT} if "layout" in how else {}
+    layout = {"layout": how["layout"], "delete_limit": DEFAULT_DELETE_LIMIT} if "layout" in how else {}
     how = how | layout
     with Simulator() as sim:
         sim.offer_export()
         assert sim.mirror(tmp_path, **layout).error is None
         if not recorded:
             home = tmp_path / ".tilesync" if layout else tmp_path
-            said = json.loads((home / "latest.json").read_text())
-            del said["owner"]
-            (home / "latest.json").write_text(json.dumps(said))
+            latest = json.loads((home / "latest.json").read_text())
+            del latest["owner"]
+            (home / "latest.json").write_text(json.dumps(latest))
             (tmp_path / ".tilesync/ownership.json").unlink()
         offer_foreign_export(sim)
         before = read_all_files(tmp_path)
@@ -408,19 +408,21 @@ def test_an_option_that_overrides_a_guard_reads_no_variable(tmp_path: Path) -> N
 # --- stores ---
 
 
-def test_a_mistyped_source_does_not_claim_a_container(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
+def test_a_mistyped_source_does_not_claim_a_container(
+    azure_store: AzureFixture, sim: Simulator, tmp_path: Path
+) -> None:
     """A mistyped SOURCE does not claim a container, on any machine; fetched files keep their owner."""
     sim.offer_export(export(3))
     offer_foreign_export(sim)
-    machine = {**away.env, "XDG_STATE_HOME": str(tmp_path / "another machine"), "TILESYNC_RETRY_FOR": "0s"}
-    assert run_program("mirror", UNREACHABLE, away.destination_url, env=machine).exit_code == 6
-    assert away.mirror(sim, "-n").exit_code == 0
-    away.client.upload_blob(f"versions/{EXPORT}/b.glb", b"of an interrupted run")
-    assert away.mirror(sim, "-n").exit_code == 8
-    assert away.mirror(sim).exit_code == 8
-    away.client.delete_blob(f"versions/{EXPORT}/b.glb")
-    assert away.mirror(sim).exit_code == 0
-    assert away.read_json("latest.json")["owner"] == IMODEL
+    machine = {**azure_store.env, "XDG_STATE_HOME": str(tmp_path / "another machine"), "TILESYNC_RETRY_FOR": "0s"}
+    assert run_program("mirror", UNREACHABLE, azure_store.destination_url, env=machine).exit_code == 6
+    assert azure_store.mirror(sim, "-n").exit_code == 0
+    azure_store.client.upload_blob(f"versions/{EXPORT}/b.glb", b"of an interrupted run")
+    assert azure_store.mirror(sim, "-n").exit_code == 8
+    assert azure_store.mirror(sim).exit_code == 8
+    azure_store.client.delete_blob(f"versions/{EXPORT}/b.glb")
+    assert azure_store.mirror(sim).exit_code == 0
+    assert azure_store.read_json("latest.json")["owner"] == IMODEL
 
 
 def test_a_mistyped_source_does_not_claim_a_bucket(bucket_server: BucketServer, sim: Simulator, tmp_path: Path) -> None:
@@ -433,24 +435,32 @@ def test_a_mistyped_source_does_not_claim_a_bucket(bucket_server: BucketServer, 
     assert json.loads(place.read("latest.json"))["owner"] == IMODEL
 
 
-def test_a_container_belongs_to_one_imodel(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
+def test_a_container_belongs_to_one_imodel(azure_store: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
     """Another owner is refused in Azure too, from every machine, before any write, unless adopted."""
     sim.offer_export(export(3))
-    assert away.mirror(sim).exit_code == 0
+    assert azure_store.mirror(sim).exit_code == 0
     offer_foreign_export(sim)
-    before = {name: data for name, data in away.blobs().items() if name != ".tilesync/lock"}
-    for state in (away.state, tmp_path / "another machine"):
-        env = {**away.env, "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token, "XDG_STATE_HOME": str(state)}
+    before = {name: data for name, data in azure_store.blobs().items() if name != ".tilesync/lock"}
+    for state in (azure_store.state, tmp_path / "another machine"):
+        env = {
+            **azure_store.env,
+            "TILESYNC_API_URL": sim.url,
+            "TILESYNC_TOKEN": sim.token,
+            "XDG_STATE_HOME": str(state),
+        }
         for plan in ([], ["-n"]):
-            run = run_program("mirror", OTHER_IMODEL, away.destination_url, *plan, env=env)
+            run = run_program("mirror", OTHER_IMODEL, azure_store.destination_url, *plan, env=env)
             assert (run.exit_code, run.last_line["error"], run.last_line["owner"]) == (8, "OtherOwner", IMODEL), (
                 run.stderr
             )
             assert OTHER_IMODEL in run.last_line["message"]
-    assert {name: data for name, data in away.blobs().items() if name != ".tilesync/lock"} == before
-    assert run_program("mirror", OTHER_IMODEL, away.destination_url, "--adopt", "--no-publish", env=env).exit_code == 0
-    assert away.read_json("latest.json")["owner"] == OTHER_IMODEL
-    assert away.mirror(sim).exit_code == 8
+    assert {name: data for name, data in azure_store.blobs().items() if name != ".tilesync/lock"} == before
+    assert (
+        run_program("mirror", OTHER_IMODEL, azure_store.destination_url, "--adopt", "--no-publish", env=env).exit_code
+        == 0
+    )
+    assert azure_store.read_json("latest.json")["owner"] == OTHER_IMODEL
+    assert azure_store.mirror(sim).exit_code == 8
 
 
 def test_a_bucket_belongs_to_one_imodel(bucket_server: BucketServer, sim: Simulator, tmp_path: Path) -> None:
@@ -469,18 +479,20 @@ def test_a_bucket_belongs_to_one_imodel(bucket_server: BucketServer, sim: Simula
     assert place.mirror(sim).exit_code == 8
 
 
-def test_a_prefix_with_other_things_is_refused_unless_that_is_meant(away: AzureFixture, sim: Simulator) -> None:
+def test_a_prefix_with_other_things_is_refused_unless_that_is_meant(azure_store: AzureFixture, sim: Simulator) -> None:
     """A container with foreign files is refused, unless --adopt is given; files in the way always are."""
     sim.offer_export(export(3))
-    away.client.upload_blob("photos/1.jpg", b"mine")
+    azure_store.client.upload_blob("photos/1.jpg", b"mine")
     for plan in ([], ["-n"]):
-        run = away.mirror(sim, *plan)
+        run = azure_store.mirror(sim, *plan)
         assert (run.exit_code, "photos" in run.last_line["message"]) == (8, True), run.stderr
-        assert away.list_names() == ["photos/1.jpg"]
-    assert away.mirror(sim, dest=f"{away.destination_url}/photos/1").exit_code == 0  # a prefix of one's own is empty
-    away.client.upload_blob("versions/mine", b"mine")
-    assert away.mirror(sim, "--adopt").exit_code == 8
-    away.client.delete_blob("versions/mine")
-    assert away.mirror(sim, "--adopt").exit_code == 0
-    assert away.mirror(sim).exit_code == 0
-    assert away.blobs("photos/1.") == {"jpg": b"mine"}
+        assert azure_store.list_names() == ["photos/1.jpg"]
+    assert (
+        azure_store.mirror(sim, dest=f"{azure_store.destination_url}/photos/1").exit_code == 0
+    )  # a prefix of one's own is empty
+    azure_store.client.upload_blob("versions/mine", b"mine")
+    assert azure_store.mirror(sim, "--adopt").exit_code == 8
+    azure_store.client.delete_blob("versions/mine")
+    assert azure_store.mirror(sim, "--adopt").exit_code == 0
+    assert azure_store.mirror(sim).exit_code == 0
+    assert azure_store.blobs("photos/1.") == {"jpg": b"mine"}

@@ -61,8 +61,8 @@ def container(azurite: Azurite, tmp_path: Path) -> Iterator[ProxiedStore]:
 
 @pytest.fixture(params=["bucket", "container"])
 def lan(request: pytest.FixtureRequest) -> ProxiedStore:
-    found: ProxiedStore = request.getfixturevalue(request.param)
-    return found
+    result: ProxiedStore = request.getfixturevalue(request.param)
+    return result
 
 
 def warns_about_plain_http(ended: ProgramResult) -> bool:

@@ -38,7 +38,7 @@ NO_RETRIES = timedelta()
 
 
 def ignore_event(event: object) -> None:
-    """Hear nothing."""
+    """Ignore an event."""
 
 
 # --- engines ---
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: CountingServer
 
     def log_message(self, *_: object) -> None:
-        """Be silent."""
+        """Log nothing."""
 
     def answer(self) -> None:
         self.server.request_targets.append(self.path)
@@ -196,7 +196,7 @@ def find_routes(
     return {name for name, server in (("direct", target), ("proxy", proxy)) if server.accepted}
 
 
-# --- which way ---
+# --- routes ---
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def find_routes(
         ("https://localhost", ".localhost", "direct"),
     ],
 )
-def test_all_engines_go_one_way(
+def test_all_clients_take_the_same_route(
     proxy: CountingServer,
     target: CountingServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -237,16 +237,16 @@ def test_all_engines_go_one_way(
 
 
 @pytest.mark.parametrize("ask", ENGINES, ids=[ask.__name__ for ask in ENGINES])
-def test_the_proxy_is_told_who_asks(
+def test_credentials_of_a_proxy_are_sent_decoded(
     proxy: CountingServer, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
-    """User name and password of a proxy are sent unquoted."""
+    """User name and password of a proxy URL are percent-decoded before they are sent."""
     monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
     assert find_routes(ask, f"http://127.0.0.1:{target.port}", target, proxy) == {"proxy"}
     assert {headers["proxy-authorization"] for headers in proxy.headers} == {"Basic bWU6cEBzcw=="}
 
 
-def test_entra_goes_that_way_too(proxy: CountingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entra_uses_the_proxy(proxy: CountingServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Entra tokens are fetched through the proxy for Entra, not that of the account."""
     who = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_CLIENT_SECRET": "s"}
     for name, value in {**who, "AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential"}.items():
@@ -342,7 +342,7 @@ def test_a_socks_proxy_serves_all_engines_but_those_of_s3(
 
 
 @pytest.mark.parametrize("ask", [request_by_obstore, request_by_boto3])
-def test_s3_refuses_a_socks_proxy_in_a_sentence(
+def test_s3_refuses_a_socks_proxy(
     socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
     """S3 with a SOCKS proxy is an error before anything is sent; a store in NO_PROXY still works."""
@@ -359,7 +359,7 @@ def test_s3_refuses_a_socks_proxy_in_a_sentence(
 
 
 @pytest.mark.parametrize("ask", [request_by_httpx, request_by_azure, delete_by_azure])
-def test_what_socks_needs_is_named(
+def test_packages_that_socks_needs_are_named(
     socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
     """Without the packages of the extra the error says what to install, before anything is sent."""

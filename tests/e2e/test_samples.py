@@ -78,12 +78,12 @@ def test_there_are_samples() -> None:
 @each
 def test_the_closure_of_a_real_tileset(sample: Sample) -> None:
     """The walk finds the files and bytes that an independent walker found, and the known errors."""
-    found = walk(sample.folder, sample.entry)
-    size = sum((sample.folder / name).stat().st_size for name in found.files)
-    assert (len(found.files), size) == (sample.files, sample.size)
-    assert found.missing == ({"content/1/1/0.b3dm"} if sample.name == INCOMPLETE else set())
-    assert set(found.damaged) == ({"tileset3/ll.b3dm"} if sample.name == TRUNCATED else set())
-    empty = [name for name, remark in found.remarks if remark.problem == "empty content"]
+    result = walk(sample.folder, sample.entry)
+    size = sum((sample.folder / name).stat().st_size for name in result.files)
+    assert (len(result.files), size) == (sample.files, sample.size)
+    assert result.missing == ({"content/1/1/0.b3dm"} if sample.name == INCOMPLETE else set())
+    assert set(result.damaged) == ({"tileset3/ll.b3dm"} if sample.name == TRUNCATED else set())
+    empty = [name for name, diagnostic in result.diagnostics if diagnostic.problem == "empty content"]
     assert len(empty) == (21 if sample.name == EMPTY else 0)
 
 
@@ -106,15 +106,15 @@ def test_a_real_tileset_is_mirrored(sample: Sample, inventory: Inventory, tmp_pa
     assert read_tree(version) == (blobs if inventory is Inventory.LIST else {name: blobs[name] for name in whole.files})
     copies = sample.name == CYCLIC
     assert len(whole.files) == sample.files + copies  # one of the circle asks for the entry under its own name
-    found = run.stats.completeness
-    assert found.referenced - found.missing + found.orphans == run.stats.listed
-    assert found.referenced - found.missing == sample.files + copies
+    result = run.stats.completeness
+    assert result.referenced - result.missing + result.orphans == run.stats.listed
+    assert result.referenced - result.missing == sample.files + copies
     pointer = walk(tmp_path)
     assert pointer.files - {ROOT} == {f"versions/{EXPORT}/{name}" for name in whole.files - {ROOT}}
     assert pointer.missing == {f"versions/{EXPORT}/{name}" for name in whole.missing}
     audit = verify(tmp_path)
     assert audit.exit_code == 0
-    assert audit.stats.completeness == found
+    assert audit.stats.completeness == result
 
 
 def test_without_listing_permission_every_shared_image_arrives(tmp_path: Path) -> None:
@@ -135,13 +135,15 @@ def test_without_listing_permission_every_shared_image_arrives(tmp_path: Path) -
 
 def test_what_is_known_of_the_imperfect_ones_is_said(tmp_path: Path) -> None:
     """A reference cycle, a missing content and empty contents are reported, each with its file."""
-    told: dict[str, list[DiagnosticReported]] = {}
+    diagnostics: dict[str, list[DiagnosticReported]] = {}
     for name in (CYCLIC, INCOMPLETE, EMPTY):
         with Simulator() as service:
             service.offer_export(find_sample(name).blobs())
-            told[name] = service.mirror(tmp_path / name, allow_missing=True).events_of(DiagnosticReported)
-    assert [remark.name for remark in told[CYCLIC] if remark.problem == "cycle"] == ["tilesetWithCycleA.json"]
-    (missing,) = [remark for remark in told[INCOMPLETE] if remark.problem == "missing"]
+            diagnostics[name] = service.mirror(tmp_path / name, allow_missing=True).events_of(DiagnosticReported)
+    assert [diagnostic.name for diagnostic in diagnostics[CYCLIC] if diagnostic.problem == "cycle"] == [
+        "tilesetWithCycleA.json"
+    ]
+    (missing,) = [diagnostic for diagnostic in diagnostics[INCOMPLETE] if diagnostic.problem == "missing"]
     assert missing.name == "content/1/1/0.b3dm"
     assert "subtrees/1.1/0.0.0.json refers to it" in missing.message
-    assert len([remark for remark in told[EMPTY] if remark.problem == "empty content"]) == 21
+    assert len([diagnostic for diagnostic in diagnostics[EMPTY] if diagnostic.problem == "empty content"]) == 21

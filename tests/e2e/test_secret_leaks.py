@@ -28,15 +28,15 @@ SECRET_FORMS = {SIG, quote(SIG, safe=""), quote(SIG), quote(quote(SIG, safe=""),
 
 def read_everything(folder: Path) -> str:
     """Read everything below a folder as text; of a catalog every value of every row."""
-    said = []
+    outputs = []
     for path in folder.rglob("*"):
         if path.is_file():
-            said.append(path.read_bytes().decode("latin-1"))
+            outputs.append(path.read_bytes().decode("latin-1"))
         if path.name == "catalog.sqlite3":
             with closing(sqlite3.connect(path)) as db:
                 tables = [row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
-                said += [str(row) for table in tables for row in db.execute(f'SELECT * FROM "{table}"')]
-    return "\n".join(said)
+                outputs += [str(row) for table in tables for row in db.execute(f'SELECT * FROM "{table}"')]
+    return "\n".join(outputs)
 
 
 def assert_no_secret(*texts: str) -> None:
@@ -158,9 +158,9 @@ def test_a_link_in_the_wrong_place(tmp_path: Path, words: tuple[str, ...]) -> No
 
 def test_the_last_net(tmp_path: Path) -> None:
     """Secrets of the environment are in no output, whoever quotes them."""
-    said = f"keys {KEY} and aws-secret-0123456789 and {LINK}"
+    document = f"keys {KEY} and aws-secret-0123456789 and {LINK}"
     with Simulator() as sim:
-        sim.add_fault(is_api, error_response(422, body=json.dumps({"error": {"message": said}}).encode()))
+        sim.add_fault(is_api, error_response(422, body=json.dumps({"error": {"message": document}}).encode()))
         done = run_tilesync(
             "mirror", IMODEL, tmp_path / "dest", "--json", sim=sim, AWS_SECRET_ACCESS_KEY="aws-secret-0123456789",
             AZURE_STORAGE_KEY=KEY,

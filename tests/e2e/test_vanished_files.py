@@ -72,7 +72,7 @@ class VersionStore:
 @pytest.fixture(params=["azure", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> VersionStore:
     if request.param == "azure":
-        return VersionStore(request.getfixturevalue("away"))
+        return VersionStore(request.getfixturevalue("azure_store"))
     return VersionStore(BucketFixture(request.getfixturevalue("bucket_server"), tmp_path / "state"))
 
 
@@ -118,22 +118,22 @@ def test_a_night_finds_what_vanished_from_a_store(store: VersionStore, sim: Simu
     assert (calm.last_line["fetched"], calm.last_line["looked"]) == (0, len(files))
 
 
-def test_a_place_that_the_store_does_not_know_any_more(away: AzureFixture, sim: Simulator) -> None:
+def test_a_place_that_the_store_does_not_know_any_more(azure_store: AzureFixture, sim: Simulator) -> None:
     """A presence check whose marker is refused starts again, without a failure."""
     files = sim.offer_export(export(12))
-    assert away.mirror(sim).exit_code == 0
-    for catalog in away.state.glob("tilesync/destinations/*/catalog.sqlite3"):
+    assert azure_store.mirror(sim).exit_code == 0
+    for catalog in azure_store.state.glob("tilesync/destinations/*/catalog.sqlite3"):
         with closing(sqlite3.connect(catalog)) as connection, connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, '3 nonsense')", (PROGRESS_KEY.format(EXPORT),))
     refused = []
 
-    def gate(passing: ProxiedRequest) -> RefusedResponse | None:
+    def intercept(passing: ProxiedRequest) -> RefusedResponse | None:
         if passing.query.get("marker") != "nonsense":
             return None
         refused.append(passing)
         return RefusedResponse(400, "InvalidQueryParameterValue")
 
-    away.proxy.gate = gate
-    run = away.mirror(sim)
+    azure_store.proxy.gate = intercept
+    run = azure_store.mirror(sim)
     assert (run.exit_code, run.last_line["fetched"], run.last_line["looked"]) == (0, 0, len(files)), run.stderr
     assert len(refused) == 1

@@ -19,7 +19,7 @@ from tests.support.builders import IMODEL
 from tests.support.commandline import run_tilesync
 from tests.support.simulator import EXPORT, Simulator
 from tests.support.viewers import CAMERA_PATH, PAGES, Browser, view_url
-from tests.support.web_servers import README
+from tests.support.web_servers import DOCS
 from tilesync.demo.city import build_city
 
 
@@ -43,7 +43,7 @@ class PrivateMirror:
 
 
 @pytest.fixture(scope="module")
-def held(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateMirror]:
+def private_mirror(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateMirror]:
     name, home = f"v{uuid.uuid4()}", tmp_path_factory.mktemp("home")
     azurite.create_container(name, {})
     environment: dict[str, Any] = {
@@ -63,9 +63,11 @@ def held(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         account.set_service_properties(cors=[])
 
 
-def test_the_lines_of_the_readme_are_those_that_are_tried() -> None:
-    """The lines of the README for 3d-tiles-renderer are in the test page."""
-    (shown,) = re.findall(r"^```js\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def test_the_lines_of_the_documentation_are_those_that_are_tried() -> None:
+    """The lines of docs/stores.md for 3d-tiles-renderer are in the test page."""
+    (shown,) = re.findall(
+        r"^```js\n(.*?)^```$", (DOCS / "stores.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     page = [line.split(" //")[0].strip() for line in (PAGES / "three.js").read_text().splitlines()]
     lines = [line.split(" //")[0].strip() for line in shown.splitlines()]
     at = page.index(lines[0])
@@ -74,36 +76,38 @@ def test_the_lines_of_the_readme_are_those_that_are_tried() -> None:
 
 @pytest.mark.parametrize("viewer", ["cesium", "three?signed"])
 def test_a_viewer_opens_a_private_container(
-    browser: Browser, azurite: Azurite, held: PrivateMirror, viewer: str
+    browser: Browser, azurite: Azurite, private_mirror: PrivateMirror, viewer: str
 ) -> None:
-    """CesiumJS, and 3d-tiles-renderer with the lines of the README, draw everything."""
+    """CesiumJS, and 3d-tiles-renderer with the lines of docs/stores.md, draw everything."""
     with AzureProxy(azurite) as proxy:
-        flight = view_url(browser, viewer, held.create_viewer_url(proxy))
+        flight = view_url(browser, viewer, private_mirror.create_viewer_url(proxy))
         asked = list(proxy.answered)
     assert flight.errors == []
     assert flight.loaded > 0
     assert any(0.01 < share < 0.99 for share in flight.drawn_shares())
     assert {status for _, status in asked} == {200}
-    lead = f"{held.prefix}versions/{EXPORT}/"
-    names = {name.removeprefix(lead) for name, _ in asked} - {f"{held.prefix}tileset.json"}
+    lead = f"{private_mirror.prefix}versions/{EXPORT}/"
+    names = {name.removeprefix(lead) for name, _ in asked} - {f"{private_mirror.prefix}tileset.json"}
     assert names <= build_city().keys()
     assert len(names) >= 0.9 * (len(build_city()) - 1)
 
 
-def test_a_viewer_that_passes_nothing_on_is_refused(browser: Browser, azurite: Azurite, held: PrivateMirror) -> None:
+def test_a_viewer_that_passes_nothing_on_is_refused(
+    browser: Browser, azurite: Azurite, private_mirror: PrivateMirror
+) -> None:
     """3d-tiles-renderer without these lines reads the tileset, but no tile."""
     with AzureProxy(azurite) as proxy:
-        flight = view_url(browser, "three", held.create_viewer_url(proxy), CAMERA_PATH[:1])
+        flight = view_url(browser, "three", private_mirror.create_viewer_url(proxy), CAMERA_PATH[:1])
         asked = list(proxy.answered)
     assert flight.loaded == 0
     assert flight.errors
-    assert (f"{held.prefix}tileset.json", 200) in asked
+    assert (f"{private_mirror.prefix}tileset.json", 200) in asked
     assert {status for name, status in asked if not name.endswith("a city/tileset.json")} == {403}
 
 
-def test_what_the_url_allows(azurite: Azurite, held: PrivateMirror) -> None:
+def test_what_the_url_allows(azurite: Azurite, private_mirror: PrivateMirror) -> None:
     """The link can read, but not list or write; it has the requested lifetime; messages go to stderr."""
-    done = run_tilesync("link", held.dest, "--life", "7d", **held.environment)
+    done = run_tilesync("link", private_mirror.dest, "--life", "7d", **private_mirror.environment)
     query = parse_qs(urlsplit(done.stdout.strip()).query)
     assert (done.exit_code, query["sp"], query["sr"]) == (0, ["r"], ["c"])
     end = datetime.fromisoformat(query["se"][0])
@@ -112,14 +116,14 @@ def test_what_the_url_allows(azurite: Azurite, held: PrivateMirror) -> None:
     assert "CesiumJS" in done.stderr
     assert query["sig"][0] not in done.stderr
     assert done.stdout.count("\n") == 1
-    said = run_tilesync("link", held.dest, "--json", **held.environment)
-    assert [line["kind"] for line in said.lines] == ["link", "finished"]
-    assert said.lines[0]["url"].startswith(f"{azurite.url}/{ACCOUNT}/")
+    result = run_tilesync("link", private_mirror.dest, "--json", **private_mirror.environment)
+    assert [line["kind"] for line in result.lines] == ["link", "finished"]
+    assert result.lines[0]["url"].startswith(f"{azurite.url}/{ACCOUNT}/")
 
 
-def test_a_link_that_only_reads_is_passed_on(azurite: Azurite, held: PrivateMirror) -> None:
+def test_a_link_that_only_reads_is_passed_on(azurite: Azurite, private_mirror: PrivateMirror) -> None:
     """A container link with `sp=rl` is used; one that may write is refused, and not printed."""
-    container = held.dest.split("/")[3]
+    container = private_mirror.dest.split("/")[3]
     base = f"{azurite.url}/{ACCOUNT}/{container}/a%20city"
     read = run_tilesync("link", f"{base}?sv=2024-05-04&sp=rl&sig=SECRET")
     assert (read.exit_code, read.stdout.strip()) == (0, f"{base}/tileset.json?sv=2024-05-04&sp=rl&sig=SECRET")

@@ -1,4 +1,4 @@
-"""Test web servers with the configurations of the README."""
+"""Test web servers with the configurations of docs/hosting.md."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def require_program(name: str) -> None:
 @pytest.fixture(params=[nginx, caddy], ids=["nginx", "caddy"])
 def serve(request: pytest.FixtureRequest) -> Serve:
     require_program(request.param.__name__)
-    found: Serve = request.param
-    return found
+    result: Serve = request.param
+    return result
 
 
 @pytest.fixture
@@ -161,8 +161,8 @@ def test_an_export_that_is_stored_gzipped(serve: Serve, tmp_path: Path) -> None:
         assert tile.content.startswith(b"b3dm")
 
 
-def test_both_configurations_stand_in_the_readme() -> None:
-    """The README has one configuration of each server, for the same folder."""
+def test_both_configurations_are_in_the_documentation() -> None:
+    """The page has one configuration of each server, for the same folder."""
     for language in ("nginx", "caddy"):
         assert "/srv/tiles/bridge" in read_configuration(language)
 

@@ -169,13 +169,13 @@ def test_client_credentials_are_a_form_post(tmp_path: Path) -> None:
     secret, identity = "p&ss=wörd+%/", "service-AbC 1"
     with Simulator() as sim:
         issuing(sim)
-        found, lifetime_s = run_with_client(
+        result, lifetime_s = run_with_client(
             sim,
             FakeClock(),
             lambda client: ClientCredentialsGrant(client, sim.url + "/", identity, Secret(secret)).fetch(),
         )
         (request,) = sim.requests
-    assert (found.text, lifetime_s) == ("t1", 3600)
+    assert (result.text, lifetime_s) == ("t1", 3600)
     assert (request.path, request.query) == ("/connect/token", {})
     assert request.headers["content-type"] == "application/x-www-form-urlencoded"
     assert parse_qs(request.body.decode()) == {
@@ -241,10 +241,10 @@ def test_busy_issuer_is_retried() -> None:
     with Simulator() as sim:
         issuing(sim)
         sim.add_fault(lambda r: r.path == "/connect/token", error_response(503), times=2)
-        found, _ = run_with_client(
+        result, _ = run_with_client(
             sim, FakeClock(), lambda client: ClientCredentialsGrant(client, sim.url, "id", Secret("s")).fetch()
         )
-    assert found.text == "t1"
+    assert result.text == "t1"
 
 
 def test_a_share_key_is_basic_and_final() -> None:

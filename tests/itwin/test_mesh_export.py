@@ -63,8 +63,8 @@ def test_the_latest_is_the_first_complete_row(service: Simulator) -> None:
     service.offer_export()
     service.offer_export(export_id=OTHER_EXPORT, lastModified="2020-01-01T00:00:00Z")
     service.offer_export(export_id=THIRD, status="InProgress")
-    found = latest(service)
-    assert (found.export.id, found.newest, found.newest_status, found.behind) == (
+    result = latest(service)
+    assert (result.export.id, result.newest, result.newest_status, result.behind) == (
         OTHER_EXPORT,
         THIRD,
         "InProgress",
@@ -118,8 +118,8 @@ def test_pages_use_our_address_and_filters(service: Simulator) -> None:
     service.offer_export()
     for number in range(23):
         service.offer_export(export(1), export_id=f"dddddddd-0000-4000-8000-0000000000{number:02d}", status="Invalid")
-    found = latest(service)
-    assert found.export.id == EXPORT
+    result = latest(service)
+    assert result.export.id == EXPORT
     assert [r.query.get("$skip") for r in service.api_requests] == [None, "10", "20"]
     assert all(r.query["iModelId"] == IMODEL and r.query["exportType"] == "3DTiles" for r in service.api_requests)
     assert all(r.headers["authorization"] == "Bearer demo" for r in service.api_requests)
@@ -133,8 +133,8 @@ def test_rows_are_filtered_again(service: Simulator) -> None:
     rows = [service._build_export_row(row, _representation()) for row in service.exports]
     body = json.dumps({"exports": rows, "_links": {}}).encode()
     service.add_fault(is_api, error_response(200, body=body))
-    found = latest(service)
-    assert (found.export.id, found.newest) == (EXPORT, EXPORT)
+    result = latest(service)
+    assert (result.export.id, result.newest) == (EXPORT, EXPORT)
 
 
 def _representation() -> Any:
@@ -174,8 +174,8 @@ def test_a_changeset_and_an_id_select(service: Simulator) -> None:
     changeset = service.exports[0]["request"]["changesetId"]
     service.offer_export(export_id=OTHER_EXPORT)
     assert latest(service, replace(SELECTOR, changeset=changeset)).export.id == EXPORT
-    found = latest(service, replace(SELECTOR, export_id=EXPORT))
-    assert (found.export.id, found.newest, found.behind) == (EXPORT, OTHER_EXPORT, True)
+    result = latest(service, replace(SELECTOR, export_id=EXPORT))
+    assert (result.export.id, result.newest, result.behind) == (EXPORT, OTHER_EXPORT, True)
 
 
 def test_an_id_is_found_behind_the_first_page(service: Simulator) -> None:

@@ -57,7 +57,7 @@ def test_other_urls(url: str) -> None:
     assert find_imodel_id(url) is None
 
 
-@pytest.mark.parametrize(("text", "found"), [(MODEL, MODEL), (f" {{{MODEL}}}\n", MODEL), ("nosuch", None), ("", None)])
-def test_parse_guid(text: str, found: str | None) -> None:
+@pytest.mark.parametrize(("text", "result"), [(MODEL, MODEL), (f" {{{MODEL}}}\n", MODEL), ("nosuch", None), ("", None)])
+def test_parse_guid(text: str, result: str | None) -> None:
     """An id is a GUID, with or without braces."""
-    assert parse_guid(text) == found
+    assert parse_guid(text) == result

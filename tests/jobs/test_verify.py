@@ -217,7 +217,7 @@ def test_damage_is_found_in_every_version_that_shares_it(history: Path) -> None:
     (history / "versions" / EXPORT / lost).unlink()
     run = verify(history, every=True)
     assert run.exit_code == 10
-    assert {(found.version, found.name) for found in run.events_of(Finding)} == {
+    assert {(result.version, result.name) for result in run.events_of(Finding)} == {
         *((which, shared) for which in (EXPORT, OTHER_EXPORT, THIRD)),
         (EXPORT, lost),
     }
@@ -235,10 +235,10 @@ def test_damage_is_found_in_every_version_that_shares_it(history: Path) -> None:
 def test_changed_copy_of_a_shared_file_is_found(history: Path) -> None:
     """Only a file that is still the same inode counts as read, so a changed copy is found."""
     path = history / "versions" / EXPORT / "tiles/001.glb"
-    data, found = path.read_bytes(), path.stat()
+    data, result = path.read_bytes(), path.stat()
     path.unlink()
     path.write_bytes(data[:-1] + b"?")
-    os.utime(path, ns=(found.st_mtime_ns, found.st_mtime_ns))
+    os.utime(path, ns=(result.st_mtime_ns, result.st_mtime_ns))
     run = verify(history, every=True)
     assert [(each.version, each.name) for each in run.events_of(Finding)] == [(EXPORT, "tiles/001.glb")]
 

@@ -156,8 +156,8 @@ def test_unusual_names(service: Simulator, name: str) -> None:
     service.containers[EXPORT][name] = StoredBlob(b"odd bytes")
 
     async def job(container: Container, _: CountedLink) -> tuple[int, bytes]:
-        (found,) = [item for page in await list_pages(container) for item in page.blobs if item.name == name]
-        return await body(container, found)
+        (result,) = [item for page in await list_pages(container) for item in page.blobs if item.name == name]
+        return await body(container, result)
 
     assert run_with_container(service, job) == (0, b"odd bytes")
 

@@ -28,7 +28,7 @@ def run(work: Awaitable[T]) -> T:
     return asyncio.run(main())
 
 
-def held(place: FakeDestination, files: dict[str, bytes]) -> MirrorSource:
+def open_mirror(place: FakeDestination, files: dict[str, bytes]) -> MirrorSource:
     return MirrorSource(place.add_version("e1", files), place, place, "/srv/tiles")
 
 
@@ -62,14 +62,14 @@ def claimed(name: str, data: bytes) -> Blob:
 def test_the_manifest_is_the_listing(count: int) -> None:
     """Every file once, with its SHA-256, and from any marker on the rest."""
     files = many(count)
-    found = run(pages(held(FakeDestination(), files)))
-    listed = [blob for page in found for blob in page.blobs]
+    result = run(pages(open_mirror(FakeDestination(), files)))
+    listed = [blob for page in result for blob in page.blobs]
     assert listed == [claimed(name, data) for name, data in files.items()]
-    assert [len(page.blobs) for page in found[:-1]] == [FILES_PER_PAGE] * (len(found) - 1)
-    for place, page in enumerate(found):
-        assert (page.marker is None) == (place == len(found) - 1)
+    assert [len(page.blobs) for page in result[:-1]] == [FILES_PER_PAGE] * (len(result) - 1)
+    for place, page in enumerate(result):
+        assert (page.marker is None) == (place == len(result) - 1)
         if page.marker is not None:
-            assert run(pages(held(FakeDestination(), files), page.marker)) == found[place + 1 :]
+            assert run(pages(open_mirror(FakeDestination(), files), page.marker)) == result[place + 1 :]
 
 
 @pytest.mark.parametrize("marker", [None, str(FILES_PER_PAGE)])
@@ -77,7 +77,7 @@ def test_the_manifest_is_the_listing(count: int) -> None:
 def test_truncated_manifest(marker: str | None, lost: int) -> None:
     """If lines are missing at the end, the last page is not yielded, also in a listing from a marker."""
     place, given = FakeDestination(), list[Page]()
-    source = held(place, many(2 * FILES_PER_PAGE + 1))
+    source = open_mirror(place, many(2 * FILES_PER_PAGE + 1))
     del place.manifests["e1"][-lost:]
 
     async def work() -> None:
@@ -93,7 +93,7 @@ def test_truncated_manifest(marker: str | None, lost: int) -> None:
 def test_damaged_manifest_line(wrong: object) -> None:
     """A damaged manifest is reported with the name of its version."""
     place = FakeDestination()
-    source = held(place, many(3))
+    source = open_mirror(place, many(3))
     place.manifests["e1"][2] = wrong
     with pytest.raises(Incomplete, match="e1 in /srv/tiles cannot be read"):
         run(pages(source))
@@ -101,7 +101,7 @@ def test_damaged_manifest_line(wrong: object) -> None:
 
 def test_properties_of_the_source() -> None:
     """It has the container URL of its manifest, no link, a listing, and a key of place and version."""
-    source = held(FakeDestination(), many(1))
+    source = open_mirror(FakeDestination(), many(1))
     assert run(source.container_url()) == "https://a/c"
     assert run(source.is_listable())
     assert not source.has_link
@@ -134,7 +134,7 @@ def test_throttle() -> None:
 def test_bytes_from_any_offset(size: int, step: int) -> None:
     """However a store splits them, the bytes from the offset on are complete, also when read at once."""
     data = BIG[:size]
-    source = held(FakeDestination(chunk_bytes=step), {"a": data})
+    source = open_mirror(FakeDestination(chunk_bytes=step), {"a": data})
     for offset in {0, 1, size // 2, size - 1} & set(range(size + 1)):
         assert run(whole(source, claimed("a", data), offset)) == data[offset:]
 
@@ -149,16 +149,16 @@ def test_concurrent_reads() -> None:
     """Each of many concurrent reads gets its own bytes, and an error affects only its own file."""
     files = {f"{number}": BIG[number : number + number % 9] for number in range(300)}
     place = FakeDestination()
-    source = held(place, files)
+    source = open_mirror(place, files)
     del place.files["e1", "7"]
 
     async def work() -> list[bytes | BaseException]:
         reads = (whole(source, claimed(name, data)) for name, data in files.items())
         return await asyncio.gather(*reads, return_exceptions=True)
 
-    found = dict(zip(files, run(work()), strict=True))
-    assert isinstance(found.pop("7"), BlobMissing)
-    assert found == {name: data for name, data in files.items() if name != "7"}
+    result = dict(zip(files, run(work()), strict=True))
+    assert isinstance(result.pop("7"), BlobMissing)
+    assert result == {name: data for name, data in files.items() if name != "7"}
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_concurrent_reads() -> None:
 def test_read_errors(cause: Exception, error: type[TilesyncError]) -> None:
     """A lost file is missing, a permanent error is damage, any other is Transient."""
     place = FakeDestination()
-    source = held(place, {"a": b"abc"})
+    source = open_mirror(place, {"a": b"abc"})
     place.read_errors["a"] = cause
     for job in (source.open(claimed("a", b"abc"), 0), source.is_unchanged(StoredFile(claimed("a", b"abc"), b"", 0))):
         with pytest.raises(error, match="a"):
@@ -185,7 +185,7 @@ def test_read_errors(cause: Exception, error: type[TilesyncError]) -> None:
 def test_version_that_is_removed_meanwhile() -> None:
     """A file or manifest that is lost together with its version raises ExportReplaced."""
     place = FakeDestination()
-    source = held(place, {"a": b"abc"})
+    source = open_mirror(place, {"a": b"abc"})
     place.manifests.clear()
     place.files.clear()
     for job in (source.open(claimed("a", b"abc"), 0), pages(source)):
@@ -196,7 +196,7 @@ def test_version_that_is_removed_meanwhile() -> None:
 def test_blob_without_digest_is_compared_with_the_manifest() -> None:
     """For a blob without a SHA-256 that of the manifest counts: damage is found before any byte is returned."""
     place = FakeDestination()
-    source = held(place, {"a": b"abc", "b": b"abc"})
+    source = open_mirror(place, {"a": b"abc", "b": b"abc"})
     bare = Blob("b", 3, "e")
     assert run(whole(source, bare)) == b"abc"
     place.files["e1", "b"] = b"abd"
@@ -206,7 +206,7 @@ def test_blob_without_digest_is_compared_with_the_manifest() -> None:
 
 def test_open_by_name() -> None:
     """The manifest describes the file; one that it does not list is missing."""
-    source = held(FakeDestination(), {"a": b"abc", "b": b"bcd"})
+    source = open_mirror(FakeDestination(), {"a": b"abc", "b": b"bcd"})
 
     async def first(name: str) -> tuple[Blob, bytes]:
         blob, body = await source.open_by_name(name)
@@ -220,7 +220,7 @@ def test_open_by_name() -> None:
 def test_is_unchanged() -> None:
     """A file is unchanged if its SHA-256 is equal; a lost one is not."""
     place = FakeDestination()
-    source = held(place, {"a": b"abc"})
+    source = open_mirror(place, {"a": b"abc"})
     same, other = StoredFile(Blob("a", 3), hashlib.sha256(b"abc").digest(), 0), StoredFile(Blob("a", 3), b"s" * 32, 0)
     assert run(source.is_unchanged(same))
     assert not run(source.is_unchanged(other))

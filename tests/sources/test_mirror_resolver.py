@@ -47,21 +47,21 @@ def test_version_of_the_pointer() -> None:
     version = place.add_version("e1", FILES, missing=["a.png"], globs=Globs(exclude=("*.b3dm",)), changeset="c7")
     place.add_version("f1", FILES)
     place.set_latest("e1")
-    found = resolve(place)
-    export = found.export
+    result = resolve(place)
+    export = result.export
     assert (export.id, export.imodel, export.changeset, export.modified) == ("e1", "i", "c7", "")
     assert (export.record, export.name, export.is_complete) == (version.record, "City", True)
     assert export.stored_version is not None
     assert (export.stored_version.globs, export.stored_version.container_url) == (version.globs, version.container_url)
-    assert (found.newest, found.behind, found.defects) == ("e1", False, frozenset({"a.png"}))
+    assert (result.newest, result.behind, result.defects) == ("e1", False, frozenset({"a.png"}))
 
 
 def test_pinned_pointer() -> None:
     """A pointer pinned to an older version selects that one, and the newest is reported as such."""
     place = make_mirror()
     place.set_latest("e1", pinned=True)
-    found = resolve(place)
-    assert (name_of(found), found.newest, found.behind) == ("e1", "f1", True)
+    result = resolve(place)
+    assert (name_of(result), result.newest, result.behind) == ("e1", "f1", True)
 
 
 def test_without_a_pointer() -> None:
@@ -100,8 +100,8 @@ def test_versions_of_one_second(current: str) -> None:
 )
 def test_selected_version(selector: dict[str, str], name: str, newest: str) -> None:
     """An export id selects its newest version, a name prefix the only match, a changeset its newest version."""
-    found = resolve(make_mirror(), **selector)
-    assert (name_of(found), found.newest) == (name, newest)
+    result = resolve(make_mirror(), **selector)
+    assert (name_of(result), result.newest) == (name, newest)
 
 
 @pytest.mark.parametrize("selector", [{"export_id": "g"}, {"export_id": "e"}, {"changeset": "c9"}])
@@ -127,9 +127,9 @@ def test_all_versions_oldest_first() -> None:
     async def work() -> list[Resolution]:
         return [await resolver.resolver_for(export).resolve() for export in await resolver.list_finished()]
 
-    found = asyncio.run(work())
-    assert [name_of(each) for each in found] == place.manifest_names()
-    assert [each.behind for each in found] == [True, True, False]
+    result = asyncio.run(work())
+    assert [name_of(each) for each in result] == place.manifest_names()
+    assert [each.behind for each in result] == [True, True, False]
 
 
 def test_removed_version_is_replaced() -> None:

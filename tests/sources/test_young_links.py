@@ -63,7 +63,7 @@ def test_link_that_is_valid_much_later(tmp_path: Path) -> None:
     assert "--retry-for" in run.error.hint
 
 
-def test_a_link_that_is_valid_much_later_is_replaced_where_there_is_another(tmp_path: Path) -> None:
+def test_a_link_that_is_valid_much_later_is_replaced_if_possible(tmp_path: Path) -> None:
     """A fresh link is fetched, if possible, before a run fails for one that is valid too late."""
     with Simulator() as sim:
         files = sim.offer_export()

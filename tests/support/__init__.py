@@ -8,6 +8,9 @@ catalog_fixture        a catalog with one version
 clock                  a fake clock
 commandline            run tilesync as a process
 crash_injection        simulate a crash at a chosen call
+demo_picture           the picture of the demo city
+doc_pages              run the blocks of a documentation page in a shell
+doc_service            what the pages run against
 fake_destination       a destination in memory
 faults                 faults of the fake service
 s3                     moto, an S3 server, and a proxy with faults
@@ -17,5 +20,5 @@ simulator              the fake service with faults; run jobs against it
 store_contract         conformance tests of a destination
 viewer_walk            files of a tileset that a viewer can request
 viewers                real viewers in a headless Chromium
-web_servers            nginx and Caddy with the README's configuration
+web_servers            nginx and Caddy with the configurations of docs/hosting.md
 """

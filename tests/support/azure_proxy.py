@@ -90,7 +90,7 @@ def refuse_uploads(
     left = [times if times is not None else 1 << 30]
     lock = threading.Lock()
 
-    def gate(passing: ProxiedRequest) -> RefusedResponse | None:
+    def intercept(passing: ProxiedRequest) -> RefusedResponse | None:
         is_file = passing.method == "PUT" and "versions/" in passing.blob
         with lock:
             if not is_file or left[0] <= 0:
@@ -98,7 +98,7 @@ def refuse_uploads(
             left[0] -= 1
         return RefusedResponse(status, code)
 
-    return gate
+    return intercept
 
 
 class KillableDestination(Protocol):

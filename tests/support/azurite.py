@@ -104,13 +104,13 @@ class Azurite:
 
 def put_blob(container: ContainerClient, name: str, upload: BlobContent) -> None:
     """Write one blob; replace an existing one."""
-    said = ContentSettings(content_type=upload.content_type, content_encoding=upload.content_encoding)
+    settings = ContentSettings(content_type=upload.content_type, content_encoding=upload.content_encoding)
     blob = container.get_blob_client(name)
     if upload.blocks:
         blob.stage_block("MDAwMA==", upload.data)
-        blob.commit_block_list([BlobBlock("MDAwMA==")], content_settings=said)
+        blob.commit_block_list([BlobBlock("MDAwMA==")], content_settings=settings)
     else:
-        blob.upload_blob(upload.data, overwrite=True, content_settings=said)
+        blob.upload_blob(upload.data, overwrite=True, content_settings=settings)
 
 
 def set_access_policy(container: ContainerClient, policy: str) -> None:
@@ -147,9 +147,9 @@ def _wait_until_listening(process: subprocess.Popen[bytes], log: Path) -> str:
     """Read the address that the server prints. Raises RuntimeError with its output if it does not start."""
     deadline = time.monotonic() + START_TIMEOUT.total_seconds()
     while process.poll() is None and time.monotonic() < deadline:
-        said = log.read_text(errors="replace")
-        if LISTENING_PREFIX in said and said.endswith("\n"):
-            return said.rpartition(LISTENING_PREFIX)[2].split()[0]
+        log_text = log.read_text(errors="replace")
+        if LISTENING_PREFIX in log_text and log_text.endswith("\n"):
+            return log_text.rpartition(LISTENING_PREFIX)[2].split()[0]
         time.sleep(0.02)
     raise RuntimeError(f"Azurite did not start: {log.read_text(errors='replace')}")
 
@@ -317,9 +317,9 @@ class _AzureProxyHandler(BaseHTTPRequestHandler):
         answer = self.onward.getresponse()
         body = answer.read()
         self.proxy.answered.append((passing.blob, answer.status))
-        said = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP_HEADERS]
+        fields = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP_HEADERS]
         length = answer.getheader("content-length") if self.command == "HEAD" else str(len(body))
-        lines = [f"{name}: {value}" for name, value in [*said, ("Content-Length", length or "0")]]
+        lines = [f"{name}: {value}" for name, value in [*fields, ("Content-Length", length or "0")]]
         head = "\r\n".join([f"HTTP/1.1 {answer.status} {answer.reason}", *lines, "", ""])
         cut = self.proxy.truncations.pop(passing.blob, None)
         self.wfile.write(head.encode("latin-1") + body[:cut])

@@ -19,24 +19,26 @@ IMODEL = "11111111-2222-3333-4444-555555555555"
 def glb(payload: bytes) -> bytes:
     """Build a GLB with `payload` as its binary chunk (glTF 2.0, section 4.4)."""
     body = payload + b"\0" * (-len(payload) % 4)
-    said = json.dumps({"asset": {"version": "2.0"}, "buffers": [{"byteLength": len(body)}]}).encode()
-    said += b" " * (-len(said) % 4)
-    chunks = struct.pack("<II", len(said), 0x4E4F534A) + said + struct.pack("<II", len(body), 0x004E4942) + body
+    text = json.dumps({"asset": {"version": "2.0"}, "buffers": [{"byteLength": len(body)}]}).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(body), 0x004E4942) + body
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
 def glb_with_image(uri: str, payload: bytes) -> bytes:
     """Build a GLB with an image in a separate file."""
     body = payload + b"\0" * (-len(payload) % 4)
-    said = json.dumps({"asset": {"version": "2.0"}, "buffers": [{"byteLength": len(body)}], "images": [{"uri": uri}]})
-    text = said.encode() + b" " * (-len(said) % 4)
+    document = json.dumps(
+        {"asset": {"version": "2.0"}, "buffers": [{"byteLength": len(body)}], "images": [{"uri": uri}]}
+    )
+    text = document.encode() + b" " * (-len(document) % 4)
     chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(body), 0x004E4942) + body
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def gltf_as_glb(**said: Any) -> bytes:
+def gltf_as_glb(**properties: Any) -> bytes:
     """Build a GLB with these JSON properties, without a binary chunk."""
-    text = json.dumps({"asset": {"version": "2.0"}, **said}).encode()
+    text = json.dumps({"asset": {"version": "2.0"}, **properties}).encode()
     text += b" " * (-len(text) % 4)
     return struct.pack("<4sIIII", b"glTF", 2, 20 + len(text), len(text), 0x4E4F534A) + text
 

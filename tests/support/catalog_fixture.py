@@ -31,26 +31,26 @@ class CatalogFixture:
     def put(self, name: str, data: bytes) -> None:
         """Store a file and record its references; an existing file is replaced."""
         self.write(name, data)
-        found = check_file(self.files, self.catalog.references, self.version, Blob(name, UNKNOWN_SIZE))
-        assert found is not None
-        held = StoredFile(Blob(name, len(data)), found.stored.sha256, found.stored.mtime_ns, found.stored.inode)
-        self._record(FileResult(0, held, found.content, has_more_references=found.has_more_references))
+        result = check_file(self.files, self.catalog.references, self.version, Blob(name, UNKNOWN_SIZE))
+        assert result is not None
+        stored = StoredFile(Blob(name, len(data)), result.stored.sha256, result.stored.mtime_ns, result.stored.inode)
+        self._record(FileResult(0, stored, result.content, has_more_references=result.has_more_references))
 
     def put_unread(self, name: str, data: bytes) -> None:
         """Store a file without validation."""
         self.write(name, data)
         self._record(FileResult(0, StoredFile(Blob(name, len(data)), b"", 0)))
 
-    def _record(self, arrival: FileResult) -> None:
-        name = arrival.stored.blob.name
+    def _record(self, result: FileResult) -> None:
+        name = result.stored.blob.name
         if not self.catalog.find_stored(self.version, [name]):
-            self.catalog.add_stored_files(self.version, [arrival])
+            self.catalog.add_stored_files(self.version, [result])
             return
         self.catalog.mark_wanted(self.version, [name])
         ((number, _),) = self.catalog.list_wanted(self.version, 0, limit=2)
-        held, reading = arrival.stored, arrival.content
+        stored, content = result.stored, result.content
         self.catalog.mark_stored(
-            self.version, [FileResult(number, held, reading, has_more_references=arrival.has_more_references)]
+            self.version, [FileResult(number, stored, content, has_more_references=result.has_more_references)]
         )
 
     def put_all(self, files: dict[str, bytes]) -> None:
@@ -66,13 +66,13 @@ class CatalogFixture:
         """Return the referenced files that are missing, after all references are resolved."""
         return {name for name, _, _ in self.catalog.references.list_missing(self.version)}
 
-    def remarks(self) -> list[tuple[str, Diagnostic]]:
+    def diagnostics(self) -> list[tuple[str, Diagnostic]]:
         """Return the diagnostics of the files."""
         return list(self.catalog.references.list_diagnostics(self.version))
 
     def problems(self) -> list[tuple[str, str]]:
         """Return the problem of each diagnostic, with its file."""
-        return [(name, diagnostic.problem) for name, diagnostic in self.remarks()]
+        return [(name, diagnostic.problem) for name, diagnostic in self.diagnostics()]
 
     def all_references(self) -> set[tuple[str, str, str]]:
         """Return every reference: referring file, target and role."""

@@ -52,16 +52,16 @@ def tileset_content(*names: str, kind: Kind = Kind.TILESET, implicit: bool = Fal
     return ParsedContent(kind, tuple(reference_to(name) for name in names), has_implicit_tiling=implicit)
 
 
-def store_files(catalog: Catalog, version: Version, **readings: ParsedContent) -> int:
+def store_files(catalog: Catalog, version: Version, **contents: ParsedContent) -> int:
     """Mark wanted files as stored; dots in a name are written `_`."""
-    named = {name.replace("_", "."): reading for name, reading in readings.items()}
+    named = {name.replace("_", "."): content for name, content in contents.items()}
     rows = [(number, blob) for number, blob in catalog.list_wanted(version, 0, limit=100) if blob.name in named]
     assert len(rows) == len(named)
-    arrivals = [
+    results = [
         FileResult(number, StoredFile(blob._replace(size=5, etag="0x1"), SHA, 7), named[blob.name])
         for number, blob in rows
     ]
-    return catalog.mark_stored(version, arrivals)
+    return catalog.mark_stored(version, results)
 
 
 def wanted_names(catalog: Catalog, version: Version) -> list[str]:
@@ -76,13 +76,13 @@ def find_file_id(catalog: Catalog, version: Version, name: str) -> int:
 def add_version_with_files(catalog: Catalog, name: str, **contents: tuple[str, int]) -> Version:
     """Add a version with stored files, each with a content and an inode; `_` in a name is a slash."""
     version = catalog.add_version(replace(NEW, name=name, export=name))
-    arrivals = []
+    results = []
     for written, (content, inode) in contents.items():
         data = content.encode()
         blob = Blob(written.replace("_", "/"), len(data), "0x8D", hashlib.md5(data).digest())
-        reading = ParsedContent(Kind.TILESET, (Reference("a", Role.CONTENT),))
-        arrivals.append(FileResult(0, StoredFile(blob, hashlib.sha256(data).digest(), 7, inode), reading))
-    catalog.add_stored_files(version, arrivals)
+        parsed = ParsedContent(Kind.TILESET, (Reference("a", Role.CONTENT),))
+        results.append(FileResult(0, StoredFile(blob, hashlib.sha256(data).digest(), 7, inode), parsed))
+    catalog.add_stored_files(version, results)
     return version
 
 

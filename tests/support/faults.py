@@ -56,11 +56,11 @@ def is_range_request(request: FakeRequest) -> bool:
 
 def error_response(status: int, code: str = "", *, body: bytes = b"", **headers: str) -> Effect:
     """Respond with an error in the format of the storage, or with another body."""
-    said = {name.replace("_", "-"): value for name, value in headers.items()}
+    changes = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def effect(_: FakeRequest, __: Callable[[], FakeResponse]) -> FakeResponse:
         answer = FakeResponse(status, body) if body or not code else storage_error(status, code, "a fault of the test")
-        return replace(answer, headers={**answer.headers, **said})
+        return replace(answer, headers={**answer.headers, **changes})
 
     return effect
 
@@ -110,13 +110,13 @@ def omit_content_length(at: int | None = None) -> Effect:
 
 def replace_headers(**headers: str | None) -> Effect:
     """Change headers of the response; None removes a header."""
-    said = {name.replace("_", "-"): value for name, value in headers.items()}
+    changes = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def effect(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
         answer = proceed()
-        kept = {name: value for name, value in answer.headers.items() if name.lower() not in said}
-        more = {name: value for name, value in said.items() if value is not None}
-        return replace(answer, headers={**kept, **more})
+        others = {name: value for name, value in answer.headers.items() if name.lower() not in changes}
+        more = {name: value for name, value in changes.items() if value is not None}
+        return replace(answer, headers={**others, **more})
 
     return effect
 

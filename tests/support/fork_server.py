@@ -165,8 +165,8 @@ def _serve(commands: socket.socket) -> dict[str, Any]:
 
     def report_exits(*_: object) -> None:
         with suppress(ChildProcessError):
-            while (found := os.waitpid(-1, os.WNOHANG))[0]:
-                pid, status = found
+            while (result := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = result
                 with suppress(OSError):  # nobody waits any more
                     os.write(running[pid], str(os.waitstatus_to_exitcode(status)).encode())
                 os.close(running.pop(pid))

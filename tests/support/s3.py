@@ -80,8 +80,8 @@ class BucketServer:
 
     def unfinished_uploads(self, bucket: str) -> list[str]:
         """Return the names of the open multipart uploads."""
-        told = self.client.list_multipart_uploads(Bucket=bucket)
-        return [each["Key"] for each in told.get("Uploads", [])]
+        uploads = self.client.list_multipart_uploads(Bucket=bucket)
+        return [each["Key"] for each in uploads.get("Uploads", [])]
 
 
 @contextmanager
@@ -121,9 +121,9 @@ def start_bucket_server() -> Iterator[BucketServer]:
 def _wait_until_listening(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + START_TIMEOUT.total_seconds()
     while process.poll() is None and time.monotonic() < deadline:
-        found = re.search(r"Running on (http://127\.0\.0\.1:\d+)\s", log.read_text(errors="replace"))
-        if found:
-            return found[1]
+        result = re.search(r"Running on (http://127\.0\.0\.1:\d+)\s", log.read_text(errors="replace"))
+        if result:
+            return result[1]
         time.sleep(0.02)
     raise RuntimeError(f"moto did not start: {log.read_text(errors='replace')}")
 
@@ -276,16 +276,16 @@ class _S3ProxyHandler(BaseHTTPRequestHandler):
         if fault is not None and fault.lost:
             self.drop_connection()
             return
-        said = [*answer.getheaders(), *([("ETag", fault.etag)] if fault is not None and fault.etag else [])]
-        self.respond(answer.status, said, data, cut=fault.cut if fault is not None else None)
+        lines = [*answer.getheaders(), *([("ETag", fault.etag)] if fault is not None and fault.etag else [])]
+        self.respond(answer.status, lines, data, cut=fault.cut if fault is not None else None)
 
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes, *, cut: int | None = None) -> None:
         """Send a response."""
-        said = {name.lower(): value for name, value in headers}
-        said = {name: value for name, value in said.items() if name not in {"connection", "transfer-encoding"}}
-        if self.command != "HEAD" or "content-length" not in said:
-            said["content-length"] = str(len(body))
-        lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in said.items()), "", ""]
+        fields = {name.lower(): value for name, value in headers}
+        fields = {name: value for name, value in fields.items() if name not in {"connection", "transfer-encoding"}}
+        if self.command != "HEAD" or "content-length" not in fields:
+            fields["content-length"] = str(len(body))
+        lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
         self.wfile.write("\r\n".join(lines).encode("latin-1") + body[:cut])
         if cut is not None:
             self.drop_connection()

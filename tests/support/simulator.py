@@ -236,5 +236,5 @@ def read_version(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
 
 def read_latest(dest: Path) -> dict[str, Any]:
     """Read `latest.json`."""
-    said: dict[str, Any] = json.loads((dest / "latest.json").read_text())
-    return said
+    latest: dict[str, Any] = json.loads((dest / "latest.json").read_text())
+    return latest

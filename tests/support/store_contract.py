@@ -80,16 +80,19 @@ class DestinationContract:
         """A file of any size, written in any steps, is stored byte for byte; reading and measuring confirm it."""
         data = BIG_BYTES[:size]
         with opening() as there:
-            held = run_async(put_file(there, blob("a/b c/ä%20.bin", data), data, step=step))
-            assert held.blob._replace(md5=None) == blob("a/b c/ä%20.bin", data)
-            assert held.sha256 == digests_of(data).sha256
+            stored = run_async(put_file(there, blob("a/b c/ä%20.bin", data), data, step=step))
+            assert stored.blob._replace(md5=None) == blob("a/b c/ä%20.bin", data)
+            assert stored.sha256 == digests_of(data).sha256
             assert there.files.size(SAMPLE_VERSION, "a/b c/ä%20.bin") == size
             assert there.files.read(SAMPLE_VERSION, "a/b c/ä%20.bin") == data
-            found = there.files.digest(SAMPLE_VERSION, "a/b c/ä%20.bin")
-            assert found == digests_of(data).sha256
-            assert there.files.unchanged(SAMPLE_VERSION, [held]) == [True]
+            result = there.files.digest(SAMPLE_VERSION, "a/b c/ä%20.bin")
+            assert result == digests_of(data).sha256
+            assert there.files.unchanged(SAMPLE_VERSION, [stored]) == [True]
             pieces: list[bytes] = []
-            assert there.files.read_into(SAMPLE_VERSION, "a/b c/ä%20.bin", pieces.append) == (held.mtime_ns, held.inode)
+            assert there.files.read_into(SAMPLE_VERSION, "a/b c/ä%20.bin", pieces.append) == (
+                stored.mtime_ns,
+                stored.inode,
+            )
             assert b"".join(pieces) == data
             assert b"".join(there.files.chunks(SAMPLE_VERSION, "a/b c/ä%20.bin")) == data
             assert all(pieces)
@@ -186,10 +189,10 @@ class DestinationContract:
         data = BIG_BYTES[:size]
         with opening() as there:
             run_async(put_file(there, blob("a/b", b"old", "1"), b"old"))
-            held = run_async(there.files.put(SAMPLE_VERSION, blob("a/b", data), data, digests_of))
-            assert (held.blob._replace(md5=None), held.sha256) == (blob("a/b", data), digests_of(data).sha256)
+            stored = run_async(there.files.put(SAMPLE_VERSION, blob("a/b", data), data, digests_of))
+            assert (stored.blob._replace(md5=None), stored.sha256) == (blob("a/b", data), digests_of(data).sha256)
             assert there.files.read(SAMPLE_VERSION, "a/b") == data
-            assert there.files.unchanged(SAMPLE_VERSION, [held]) == [True]
+            assert there.files.unchanged(SAMPLE_VERSION, [stored]) == [True]
 
     def test_what_is_not_proven_is_not_put(self, opening: OpenDestination) -> None:
         """A put with invalid bytes changes nothing; other puts at the same time succeed."""
@@ -235,10 +238,12 @@ class DestinationContract:
     def test_unchanged_sees_what_became_of_a_file(self, opening: OpenDestination) -> None:
         """A file that was replaced or removed is reported as changed, in the order asked."""
         with opening() as there:
-            kept, replaced, removed = (run_async(put_file(there, blob(name, b"12"), b"12")) for name in ("k", "r", "x"))
+            before, replaced, removed = (
+                run_async(put_file(there, blob(name, b"12"), b"12")) for name in ("k", "r", "x")
+            )
             run_async(put_file(there, blob("r", b"123"), b"123"))
             there.files.remove(SAMPLE_VERSION, ["x"])
-            assert there.files.unchanged(SAMPLE_VERSION, [removed, kept, replaced]) == [False, True, False]
+            assert there.files.unchanged(SAMPLE_VERSION, [removed, before, replaced]) == [False, True, False]
 
     def test_missing_files(self, opening: OpenDestination) -> None:
         """A missing file has no size and no digest, and removing it is no error."""
@@ -351,21 +356,21 @@ class DestinationContract:
     def test_a_file_is_shared_with_another_version(self, opening: OpenDestination) -> None:
         """A file of one version can be placed in another under any name; the original stays unchanged."""
         with opening() as there:
-            held = run_async(put_file(there, blob("a/b", b"12"), b"12"))
-            (shared,) = there.files.share(self.NEXT_VERSION, [(blob("c/d", b"12", "0x9"), SAMPLE_VERSION, held)])
+            stored = run_async(put_file(there, blob("a/b", b"12"), b"12"))
+            (shared,) = there.files.share(self.NEXT_VERSION, [(blob("c/d", b"12", "0x9"), SAMPLE_VERSION, stored)])
             assert shared is not None
-            assert (shared.blob.name, shared.blob.etag, shared.sha256) == ("c/d", "0x9", held.sha256)
+            assert (shared.blob.name, shared.blob.etag, shared.sha256) == ("c/d", "0x9", stored.sha256)
             assert there.files.read(self.NEXT_VERSION, "c/d") == there.files.read(SAMPLE_VERSION, "a/b") == b"12"
             assert there.files.unchanged(self.NEXT_VERSION, [shared]) == [True]
-            assert there.files.unchanged(SAMPLE_VERSION, [held]) == [True]
+            assert there.files.unchanged(SAMPLE_VERSION, [stored]) == [True]
 
     def test_only_what_is_as_it_was_left_is_shared(self, opening: OpenDestination) -> None:
         """A file that was replaced or removed is not shared, and nothing is placed."""
         with opening() as there:
-            held, gone = (run_async(put_file(there, blob(name, b"12"), b"12")) for name in ("a", "x"))
+            stored, gone = (run_async(put_file(there, blob(name, b"12"), b"12")) for name in ("a", "x"))
             run_async(put_file(there, blob("a", b"123"), b"123"))
             there.files.remove(SAMPLE_VERSION, ["x"])
-            wishes = [(blob("new", b"12"), SAMPLE_VERSION, each) for each in (held, gone)]
+            wishes = [(blob("new", b"12"), SAMPLE_VERSION, each) for each in (stored, gone)]
             assert there.files.share(self.NEXT_VERSION, wishes) == [None, None]
             assert there.files.size(self.NEXT_VERSION, "new") is None
 
@@ -380,17 +385,17 @@ class DestinationContract:
     def test_a_trace_tells_a_file_from_another(self, opening: OpenDestination) -> None:
         """The stamp of a stored file is the recorded one, and differs for another file; a missing file has none."""
         with opening() as there:
-            held = run_async(put_file(there, blob("a", b"12"), b"12"))
-            assert there.files.stamp(SAMPLE_VERSION, "a") == (held.mtime_ns, held.inode)
+            stored = run_async(put_file(there, blob("a", b"12"), b"12"))
+            assert there.files.stamp(SAMPLE_VERSION, "a") == (stored.mtime_ns, stored.inode)
             assert there.files.stamp(SAMPLE_VERSION, "b") is None
 
     def test_a_survey_tells_what_lies_there(self, opening: OpenDestination) -> None:
         """Presence checks give the same result as before, and see later changes."""
         with opening() as there:
-            held = [run_async(put_file(there, blob(name, b"12"), b"12")) for name in ("a", "b", "ä %2F")]
+            stored = [run_async(put_file(there, blob(name, b"12"), b"12")) for name in ("a", "b", "ä %2F")]
             there.files.prepare_listing(SAMPLE_VERSION)
             assert [there.files.size(SAMPLE_VERSION, name) for name in ("a", "ä %2F", "c")] == [2, 2, None]
-            assert there.files.stamp(SAMPLE_VERSION, "a") == (held[0].mtime_ns, held[0].inode)
+            assert there.files.stamp(SAMPLE_VERSION, "a") == (stored[0].mtime_ns, stored[0].inode)
             run_async(put_file(there, blob("a", b"123"), b"123"))
             there.files.remove(SAMPLE_VERSION, ["b"])
             assert [there.files.size(SAMPLE_VERSION, name) for name in ("a", "b")] == [3, None]
@@ -404,11 +409,11 @@ class DestinationContract:
         monkeypatch.setattr(s3_whole, "OBJECTS_PER_PAGE", 2)
         monkeypatch.setattr(held_files, "FILES_PER_PRESENCE_PAGE", 2)
         with opening() as there:
-            held = [run_async(put_file(there, blob(f"t/ä {n}", b"12"), b"12")) for n in range(7)]
+            stored = [run_async(put_file(there, blob(f"t/ä {n}", b"12"), b"12")) for n in range(7)]
             run_async(put_file(there, blob("t/ä 3", b"123"), b"123"))
             run_async(put_file(there, blob("t/unknown", b"12"), b"12"))
             version = there.catalog.add_version(SAMPLE_VERSION)
-            there.catalog.add_stored_files(version, [FileResult(0, each) for each in held])
+            there.catalog.add_stored_files(version, [FileResult(0, each) for each in stored])
             looks = [next(there.files.presence_pages(version, there.catalog, ""))]
             while looks[-1].cursor:
                 looks.append(next(there.files.presence_pages(version, there.catalog, looks[-1].cursor)))
@@ -438,13 +443,13 @@ class DestinationContract:
         was never in the way.
         """
         with opening() as there:
-            held = run_async(put_file(there, blob("a/b", b"12"), b"12"))
+            stored = run_async(put_file(there, blob("a/b", b"12"), b"12"))
             assert there.publication.find_blocked(SAMPLE_VERSION, iter(["a/b"])) == []
             for _ in range(2):
                 assert there.publication.move_into_place(SAMPLE_VERSION, iter(["a/b"]), "2026-03-01T08:30:00Z") == []
                 assert there.files.read(SAMPLE_VERSION, "a/b") == b"12"
-            gone = there.publication.discard(self.NEXT_VERSION, iter([held]), "2026-03-01T08:30:00Z")
-            assert gone in ([], [held])
+            gone = there.publication.discard(self.NEXT_VERSION, iter([stored]), "2026-03-01T08:30:00Z")
+            assert gone in ([], [stored])
             assert (there.files.size(SAMPLE_VERSION, "a/b") is None) == bool(gone)
 
 

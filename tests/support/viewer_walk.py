@@ -34,13 +34,12 @@ class WalkResult:
     files: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     damaged: dict[str, str] = field(default_factory=dict)
-    remarks: list[tuple[str, Diagnostic]] = field(default_factory=list)
+    diagnostics: list[tuple[str, Diagnostic]] = field(default_factory=list)
 
 
 class FolderFiles:
     """A folder as stored files."""
 
-    is_picklable = False
     parallel_reads = 1
 
     def __init__(self, root: Path) -> None:
@@ -50,6 +49,9 @@ class FolderFiles:
         """Return the size of a file."""
         path = self.root / name
         return path.stat().st_size if path.is_file() else None
+
+    def worker_reader(self) -> None:
+        """Return None: workers cannot read these files."""
 
     def prepare_listing(self, version: Version) -> None:
         """Not used by these tests."""
@@ -89,7 +91,7 @@ class FolderFiles:
 
 def walk(folder: Path, entry: str = "tileset.json", *, home: str = "https://host/container") -> WalkResult:
     """Find everything that the tileset `entry` of a folder references, directly or not."""
-    found, files = WalkResult(), FolderFiles(folder)
+    result, files = WalkResult(), FolderFiles(folder)
     with tempfile.TemporaryDirectory() as state:
         catalog = Catalog(Path(state) / "catalog.sqlite3")
         version = catalog.add_version(Version(0, "v", "e", container_url=home))
@@ -102,13 +104,13 @@ def walk(folder: Path, entry: str = "tileset.json", *, home: str = "https://host
             name = pending.pop()
             size = files.size(version, name)
             if size is None:
-                found.missing.add(name)
+                result.missing.add(name)
                 continue
-            found.files.add(name)
+            result.files.add(name)
             try:
                 read = check_file(files, catalog.references, version, Blob(name, size))
             except BlobDamaged as error:
-                found.damaged[name] = str(error)
+                result.damaged[name] = str(error)
                 continue
             assert read is not None
             catalog.add_stored_files(
@@ -117,9 +119,9 @@ def walk(folder: Path, entry: str = "tileset.json", *, home: str = "https://host
             asked = {reference.target for reference in read.content.references} - seen
             seen |= asked
             pending += asked
-        found.remarks = list(catalog.references.list_diagnostics(version))
+        result.diagnostics = list(catalog.references.list_diagnostics(version))
         catalog.close()
-    return found
+    return result
 
 
 def _new_subtree_targets(catalog: Catalog, expansion: SubtreeWalk, seen: set[str]) -> list[str]:

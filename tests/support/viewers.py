@@ -46,7 +46,7 @@ CHROMIUM_OPTIONS = (
     "--remote-debugging-pipe",
 )
 BROWSER_TIMEOUT = timedelta(seconds=120)
-WIDTH_PX, HEIGHT_PX = 360, 240
+VIEW_SIZE_PX = (360, 240)
 BACKGROUND_RGB = (255, 0, 255)
 
 
@@ -118,6 +118,9 @@ def view_url(
     url: str,
     views: Sequence[CameraPose] = CAMERA_PATH,
     before_view: Callable[[CameraPose], object] = lambda view: None,
+    *,
+    size_px: tuple[int, int] = VIEW_SIZE_PX,
+    background_rgb: tuple[int, int, int] = BACKGROUND_RGB,
 ) -> ViewerResult:
     """Open a tileset, and wait at each view until all is loaded. The server records the requests.
 
@@ -126,8 +129,8 @@ def view_url(
     flight = ViewerResult()
     name, mark, more = viewer.partition("?")
     with StaticSite({"/": PAGES, "/packages/": PACKAGES}) as ground:
-        with browser.page(f"{ground.url}/{name}.html{mark}{more}") as page:
-            page.run("begin", url, f"rgb{BACKGROUND_RGB}")
+        with browser.page(f"{ground.url}/{name}.html{mark}{more}", size_px) as page:
+            page.run("begin", url, f"rgb{background_rgb}")
             for view in views:
                 before_view(view)
                 seen = page.run("look", vars(view))
@@ -204,7 +207,7 @@ class Browser:
         self._unmatched: list[dict[str, Any]] = []
 
     @contextmanager
-    def page(self, url: str) -> Iterator[BrowserPage]:
+    def page(self, url: str, size_px: tuple[int, int] = VIEW_SIZE_PX) -> Iterator[BrowserPage]:
         """Open a page and wait until it has loaded; it closes with the context."""
         self._unmatched.clear()
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -212,11 +215,11 @@ class Browser:
         try:
             for domain in ("Page", "Inspector", "Runtime"):
                 self.call(f"{domain}.enable", session)
-            size = {"width": WIDTH_PX, "height": HEIGHT_PX, "deviceScaleFactor": 1, "mobile": False}
+            size = {"width": size_px[0], "height": size_px[1], "deviceScaleFactor": 1, "mobile": False}
             self.call("Emulation.setDeviceMetricsOverride", session, **size)
             self.call("Page.navigate", session, url=url)
             self._wait_for(method="Page.loadEventFired", sessionId=session)
-            thrown = [said["params"] for said in self._unmatched if said.get("method") == "Runtime.exceptionThrown"]
+            thrown = [reply["params"] for reply in self._unmatched if reply.get("method") == "Runtime.exceptionThrown"]
             if thrown:
                 raise RuntimeError(f"{url} does not load: {json.dumps(thrown)}")
             yield BrowserPage(self, session)
@@ -275,12 +278,12 @@ class BrowserPage:
     def run(self, function: str, *values: Any) -> Any:
         """Call a function of the page. Raises RuntimeError with its message if it throws."""
         expression = f"{function}({', '.join(map(json.dumps, values))})"
-        said = self.browser.call(
+        reply = self.browser.call(
             "Runtime.evaluate", self.session, expression=expression, awaitPromise=True, returnByValue=True
         )
-        if "exceptionDetails" in said:
-            raise RuntimeError(f"{expression}: {json.dumps(said['exceptionDetails'])}")
-        return said["result"].get("value")
+        if "exceptionDetails" in reply:
+            raise RuntimeError(f"{expression}: {json.dumps(reply['exceptionDetails'])}")
+        return reply["result"].get("value")
 
     def screenshot(self) -> bytes:
         """Take a screenshot as PNG."""
@@ -318,21 +321,24 @@ def start_browser(program: str) -> Iterator[Browser]:
 
 def pixels(png: bytes) -> Iterator[tuple[int, ...]]:
     """Decode the (red, green, blue) pixels of a PNG with 8-bit samples and no interlacing (PNG, sections 7 and 9)."""
-    parts, at = bytearray(), 8
+    parts, palette, at = bytearray(), b"", 8
     while at < len(png):
         length, kind = struct.unpack_from(">I4s", png, at)
         if kind == b"IDAT":
             parts += png[at + 8 : at + 8 + length]
+        elif kind == b"PLTE":
+            palette = png[at + 8 : at + 8 + length]
         at += 12 + length
     width, height, depth, colour, _, _, interlace = struct.unpack_from(">IIBBBBB", png, 16)
     assert (depth, interlace) == (8, 0)
-    step = {2: 3, 6: 4}[colour]
+    step = {2: 3, 3: 1, 6: 4}[colour]
     lines, above = memoryview(zlib.decompress(parts)), bytes(width * step)
     for row in range(height):
         start = row * (width * step + 1)
         above = _unfilter_line(lines[start], lines[start + 1 : start + 1 + width * step], above, step)
         for at in range(0, width * step, step):
-            yield above[at], above[at + 1], above[at + 2]
+            sample, source = (3 * above[at], palette) if palette else (at, above)
+            yield source[sample], source[sample + 1], source[sample + 2]
 
 
 def _unfilter_line(kind: int, line: memoryview, above: bytes, step: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Run nginx and Caddy on loopback, with the configurations of the README, for one folder."""
+"""Run nginx and Caddy on loopback, with the configurations of docs/hosting.md, for one folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 FOLDER, PORT = "/srv/tiles/bridge", "8080"
-"""Placeholders for the folder and the port in the README's configurations."""
+"""Placeholders for the folder and the port in the configurations of the page."""
 
 NGINX_TEMPLATE = """
 pid {state}/nginx.pid;
@@ -33,9 +33,10 @@ http {{
 
 
 def read_configuration(language: str) -> str:
-    """Return the configuration that the README shows in a code block of this language."""
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return str(found)
+    """Return the configuration that the page shows in a code block of this language."""
+    page = (DOCS / "hosting.md").read_text(encoding="utf-8")
+    (result,) = re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return str(result)
 
 
 @dataclass
@@ -48,7 +49,7 @@ class WebServer:
 
 @contextmanager
 def nginx(folder: Path, state: Path, change: Callable[[str], str] = str) -> Iterator[WebServer]:
-    """Run nginx with the README's configuration, edited by `change` if given."""
+    """Run nginx with the configuration of the page, edited by `change` if given."""
     port, log = _free_port(), state / "access.log"
     server = _fill_in(change(read_configuration("nginx")), folder, f"127.0.0.1:{port}")
     user = "user root;\n" if os.geteuid() == 0 else ""  # the folders of the tests are private
@@ -74,7 +75,7 @@ def nginx(folder: Path, state: Path, change: Callable[[str], str] = str) -> Iter
 
 @contextmanager
 def caddy(folder: Path, state: Path, change: Callable[[str], str] = str) -> Iterator[WebServer]:
-    """Run Caddy with the README's configuration."""
+    """Run Caddy with the configuration of the page."""
     port = _free_port()
     text = _fill_in(change(read_configuration("caddy")), folder, f"http://127.0.0.1:{port}").replace(":http", "http")
     state.mkdir(exist_ok=True)

@@ -174,8 +174,8 @@ def test_expansion_matches_the_oracle(case: tuple[AvailabilityOracle, bytes, dic
     """Contents, child subtrees and their cells match a lookup of every single bit, each once."""
     oracle, data, buffers = case
     subtree = parse_subtree(data, SUBTREE_NAME)
-    found = expand_subtree(subtree, oracle.spec, oracle.at, {uri: buffers[uri] for uri in subtree.needed_uris})
-    contents, children = list(found.contents), list(found.subtrees)
+    result = expand_subtree(subtree, oracle.spec, oracle.at, {uri: buffers[uri] for uri in subtree.needed_uris})
+    contents, children = list(result.contents), list(result.subtrees)
     assert (set(contents), len(contents)) == (oracle.contents(), len(set(contents)))
     assert (set(children), len(children)) == (oracle.subtrees(), len(set(children)))
 
@@ -214,10 +214,10 @@ def test_large_subtrees_match_the_oracle_too() -> None:
             "childSubtreeAvailability": {"bitstream": layout.add(pack_bits(children))},
         }
         at = Cell(2, 3, 1, 2 if octree else 0)
-        found = expand(make_binary_subtree(layout.as_subtree(members), layout.data), spec, at)
+        result = expand(make_binary_subtree(layout.as_subtree(members), layout.data), spec, at)
         oracle = AvailabilityOracle(spec, at, [True] * size, [bits], children)
-        assert sorted(found.contents) == sorted(oracle.contents())
-        assert set(found.subtrees) == oracle.subtrees()
+        assert sorted(result.contents) == sorted(oracle.contents())
+        assert set(result.subtrees) == oracle.subtrees()
 
 
 # --- what is announced ----------------------------------------------------------------------------------------------
@@ -225,16 +225,20 @@ def test_large_subtrees_match_the_oracle_too() -> None:
 
 def test_the_order_is_that_of_the_bits() -> None:
     """Contents come level by level, in Morton order, one content after the other; x is the lowest bit."""
-    found = expand(as_json(EVERYTHING | {"contentAvailability": [ALL, ALL]}), make_tiling(2, contents=2), Cell(1, 1, 0))
+    result = expand(
+        as_json(EVERYTHING | {"contentAvailability": [ALL, ALL]}), make_tiling(2, contents=2), Cell(1, 1, 0)
+    )
     places = ["1/1/0", "2/2/0", "2/3/0", "2/2/1", "2/3/1"]
-    assert list(found.contents) == [f"c{number}/{place}.glb" for number in (0, 1) for place in places]
-    assert [cell for cell, _ in found.subtrees][:3] == [Cell(3, 4, 0), Cell(3, 5, 0), Cell(3, 4, 1)]
+    assert list(result.contents) == [f"c{number}/{place}.glb" for number in (0, 1) for place in places]
+    assert [cell for cell, _ in result.subtrees][:3] == [Cell(3, 4, 0), Cell(3, 5, 0), Cell(3, 4, 1)]
 
 
 def test_the_bit_order_of_an_octree() -> None:
     """In an octree z is the highest of three bits."""
-    found = expand(as_json(EVERYTHING), make_tiling(2, octree=True))
-    assert list(found.contents)[1:6] == [f"c0/1/{place}.glb" for place in ("0/0/0", "1/0/0", "0/1/0", "1/1/0", "0/0/1")]
+    result = expand(as_json(EVERYTHING), make_tiling(2, octree=True))
+    assert list(result.contents)[1:6] == [
+        f"c0/1/{place}.glb" for place in ("0/0/0", "1/0/0", "0/1/0", "1/1/0", "0/0/1")
+    ]
 
 
 def test_contents_without_availability_are_none() -> None:
@@ -248,9 +252,9 @@ def test_contents_without_availability_are_none() -> None:
 
 def test_availability_without_template_is_a_problem() -> None:
     """Available contents without a template are a problem and are not followed."""
-    found = expand(as_json(EVERYTHING | {"contentAvailability": [ALL, ALL, NONE]}), make_tiling(1))
-    assert list(found.contents) == ["c0/0/0/0.glb"]
-    assert found.problems == ("content 1 is available, but has no template in the tileset",)
+    result = expand(as_json(EVERYTHING | {"contentAvailability": [ALL, ALL, NONE]}), make_tiling(1))
+    assert list(result.contents) == ["c0/0/0/0.glb"]
+    assert result.problems == ("content 1 is available, but has no template in the tileset",)
 
 
 def test_a_wrong_count_is_a_problem() -> None:
@@ -275,33 +279,35 @@ def test_an_impossible_count_is_a_problem(claimed: float) -> None:
 
 def test_child_subtrees_below_the_available_levels() -> None:
     """Child subtrees below the available levels are a problem but are followed, as in viewers."""
-    found = expand(as_json(EVERYTHING), make_tiling(2, available=4), Cell(2, 0, 0))
-    assert len(list(found.subtrees)) == 16
-    assert found.problems == ("16 child subtrees lie below the 4 available levels",)
-    found = expand(as_json(EVERYTHING), make_tiling(2, available=5), Cell(2, 0, 0))
-    assert (len(list(found.subtrees)), found.problems) == (16, ())
+    result = expand(as_json(EVERYTHING), make_tiling(2, available=4), Cell(2, 0, 0))
+    assert len(list(result.subtrees)) == 16
+    assert result.problems == ("16 child subtrees lie below the 4 available levels",)
+    result = expand(as_json(EVERYTHING), make_tiling(2, available=5), Cell(2, 0, 0))
+    assert (len(list(result.subtrees)), result.problems) == (16, ())
 
 
 def test_child_subtrees_need_a_tile_above() -> None:
     """A child subtree below an unavailable tile is a problem and is not followed, as in viewers."""
     layout = BufferLayout()
     members = {"tileAvailability": {"bitstream": layout.add(b"\x05")}, "childSubtreeAvailability": ALL}
-    found = expand(make_binary_subtree(layout.as_subtree(members), layout.data), make_tiling(2))
-    assert {cell for cell, _ in found.subtrees} == {Cell(2, x, y) for x in (2, 3) for y in (0, 1)}
-    assert found.problems == ("12 child subtrees lie below tiles that are not available, and are not followed",)
+    result = expand(make_binary_subtree(layout.as_subtree(members), layout.data), make_tiling(2))
+    assert {cell for cell, _ in result.subtrees} == {Cell(2, x, y) for x in (2, 3) for y in (0, 1)}
+    assert result.problems == ("12 child subtrees lie below tiles that are not available, and are not followed",)
 
 
 def test_tiles_below_the_available_levels_are_a_problem() -> None:
     """Tiles below the available levels are a problem; their contents are followed, as in viewers."""
-    found = expand(as_json(EVERYTHING | {"childSubtreeAvailability": NONE}), make_tiling(2, available=2), Cell(1, 0, 0))
-    assert len(list(found.contents)) == 5
-    assert found.problems == ("4 tiles lie below the 2 available levels",)
+    result = expand(
+        as_json(EVERYTHING | {"childSubtreeAvailability": NONE}), make_tiling(2, available=2), Cell(1, 0, 0)
+    )
+    assert len(list(result.contents)) == 5
+    assert result.problems == ("4 tiles lie below the 2 available levels",)
 
 
 def test_bytes_behind_a_subtree_are_a_problem() -> None:
     """Trailing bytes are only a problem, because viewers accept them."""
-    found = expand(make_binary_subtree(EVERYTHING) + b"\0\0", make_tiling(1))
-    assert found.problems == ("2 bytes follow the subtree in its file",)
+    result = expand(make_binary_subtree(EVERYTHING) + b"\0\0", make_tiling(1))
+    assert result.problems == ("2 bytes follow the subtree in its file",)
 
 
 # --- buffers --------------------------------------------------------------------------------------------------------
@@ -323,8 +329,8 @@ def test_a_table_that_describes_nothing_is_not_needed() -> None:
 
 def test_only_needed_buffers_are_read() -> None:
     """Strings are not read when the schema has no CONTENT_URI; a missing needed buffer is damage."""
-    found = expand(as_json(members_with_buffers()), make_tiling(2), buffers={"tiles.bin": b"\x1f" + bytes(7)})
-    assert len(list(found.contents)) == 5
+    result = expand(as_json(members_with_buffers()), make_tiling(2), buffers={"tiles.bin": b"\x1f" + bytes(7)})
+    assert len(list(result.contents)) == 5
     with pytest.raises(BlobDamaged, match=r"its buffer tiles.bin is missing"):
         expand(as_json(members_with_buffers()), make_tiling(2))
 
@@ -381,8 +387,8 @@ def test_the_json_of_a_subtree_is_bounded() -> None:
 def test_null_is_absent() -> None:
     """Null counts as absent and `1.0` as 1, as in viewers."""
     keys = ("buffers", "bufferViews", "propertyTables", "contentMetadata", "extensions", "tileMetadata")
-    found = expand(as_json(EVERYTHING | dict.fromkeys(keys)), make_tiling(1))
-    assert (len(list(found.contents)), found.problems) == (1, ())
+    result = expand(as_json(EVERYTHING | dict.fromkeys(keys)), make_tiling(1))
+    assert (len(list(result.contents)), result.problems) == (1, ())
     layout = BufferLayout()
     number = layout.add(b"\1" + bytes(7))
     members = layout.as_subtree(EVERYTHING | {"tileAvailability": {"bitstream": float(number), "constant": None}})
@@ -424,15 +430,15 @@ def test_content_metadata_names_contents(width: str | None) -> None:
     data, _ = with_content_uris(
         ["a.glb", "no", "", "ü/ß.glb"], tiles=0b11011, contents=0b11101, of="contents", width=width
     )
-    found = expand(data, make_tiling(2), content_uri_properties={"k": "u"})
-    assert list(found.contents) == ["a.glb", "c0/1/0/1.glb", "ü/ß.glb"]
+    result = expand(data, make_tiling(2), content_uri_properties={"k": "u"})
+    assert list(result.contents) == ["a.glb", "c0/1/0/1.glb", "ü/ß.glb"]
 
 
 def test_tile_metadata_names_contents() -> None:
     """Each row belongs to one available tile in bit order, with or without content."""
     data, _ = with_content_uris(["a", "no", "b", ""], tiles=0b11011, contents=0b11101, of="tiles")
-    found = expand(data, make_tiling(2), content_uri_properties={"k": "u"})
-    assert list(found.contents) == ["a", "b", "c0/1/1/1.glb"]
+    result = expand(data, make_tiling(2), content_uri_properties={"k": "u"})
+    assert list(result.contents) == ["a", "b", "c0/1/1/1.glb"]
 
 
 def test_other_metadata_names_no_contents() -> None:
@@ -520,9 +526,9 @@ def test_broken_strings_are_damage_in_their_turn(before: bytes, after: bytes, re
     """Invalid offsets and invalid UTF-8 raise where their content comes in the iteration."""
     data, _ = with_content_uris(["a", "b"], tiles=3, contents=3, of="contents", width="UINT8")
     head, _, tail = data.rpartition(before)
-    found = expand(head + after + tail, make_tiling(2), content_uri_properties={"k": "u"})
+    result = expand(head + after + tail, make_tiling(2), content_uri_properties={"k": "u"})
     with pytest.raises(BlobDamaged, match=f"{SUBTREE_NAME}: .*CONTENT_URI . .*{reason}"):
-        list(found.contents)
+        list(result.contents)
 
 
 # --- templates and the implicit root tile -----------------------------------------------------------------------------
@@ -549,13 +555,13 @@ def walk_sample(folder: Path, entry: str) -> tuple[set[str], set[str], list[str]
         at, uri = waiting.pop()
         subtree = parse_subtree((folder / uri).read_bytes(), uri)
         beside = {name: os.path.normpath((folder / uri).parent / name) for name in subtree.buffer_uris}
-        found = expand_subtree(
+        result = expand_subtree(
             subtree, spec, at, {name: Path(beside[name]).read_bytes() for name in subtree.needed_uris}
         )
         files |= {uri, *(Path(path).relative_to(folder).as_posix() for path in beside.values())}
-        contents |= set(found.contents)
-        waiting += found.subtrees
-        problems += found.problems
+        contents |= set(result.contents)
+        waiting += result.subtrees
+        problems += result.problems
     return files, contents, problems
 
 

@@ -61,9 +61,9 @@ def small() -> tuple[dict[str, Any], bytes]:
 
 def consume(data: bytes, buffers: dict[str, bytes] | None = None) -> None:
     """Expand a subtree to its end."""
-    found = expand(data, make_tiling(2, contents=2), buffers=buffers or {}, content_uri_properties={"k": "u"})
-    list(found.contents)
-    list(found.subtrees)
+    result = expand(data, make_tiling(2, contents=2), buffers=buffers or {}, content_uri_properties={"k": "u"})
+    list(result.contents)
+    list(result.subtrees)
 
 
 def test_the_small_subtree_is_whole() -> None:
@@ -88,14 +88,14 @@ def test_json_of_any_type_in_any_place_raises_nothing_else() -> None:
     """With any JSON in place of any field, or without it, the subtree is expanded or is damage."""
     members, binary = small()
     for holder, key in list(list_places(members)):
-        kept = holder[key]
+        original = holder[key]
         for wrong in WRONG_VALUES:
             holder[key] = wrong
             survive(make_binary_subtree(members, binary))
         if isinstance(holder, dict):
             del holder[key]
             survive(make_binary_subtree(members, binary))
-        holder[key] = kept
+        holder[key] = original
     for wrong in WRONG_VALUES:
         survive(make_binary_subtree(wrong, binary))
         survive(as_json(wrong))
@@ -221,10 +221,10 @@ def test_cells_that_are_too_deep_are_refused() -> None:
         make_tiling(3, available=99), Cell(61, 0, 0)
     )
     far = 2**60 - 1
-    found = expand(as_json(EVERYTHING), make_tiling(3, available=99), Cell(60, far, far))
-    *_, last = found.contents
+    result = expand(as_json(EVERYTHING), make_tiling(3, available=99), Cell(60, far, far))
+    *_, last = result.contents
     assert last == f"c0/62/{2**62 - 1}/{2**62 - 1}.glb"
-    assert list(found.subtrees) == []
+    assert list(result.subtrees) == []
 
 
 def test_a_full_subtree_is_lazy() -> None:
@@ -233,9 +233,9 @@ def test_a_full_subtree_is_lazy() -> None:
     expand_subtree(subtree, make_tiling(2), ROOT_CELL, {})
     started = time.process_time()
     tracemalloc.start()
-    found = expand_subtree(subtree, make_tiling(12), ROOT_CELL, {})
-    assert list(islice(found.contents, 2)) == ["c0/0/0/0.glb", "c0/1/0/0.glb"]
-    assert next(found.subtrees) == (Cell(12, 0, 0), "s/12/0/0.subtree")
+    result = expand_subtree(subtree, make_tiling(12), ROOT_CELL, {})
+    assert list(islice(result.contents, 2)) == ["c0/0/0/0.glb", "c0/1/0/0.glb"]
+    assert next(result.subtrees) == (Cell(12, 0, 0), "s/12/0/0.subtree")
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 1 << 16
@@ -249,8 +249,8 @@ def test_a_sparse_bitstream_is_quick() -> None:
     members = {"tileAvailability": ALL, "contentAvailability": [bits], "childSubtreeAvailability": bits}
     subtree = parse_subtree(make_binary_subtree(layout.as_subtree(members), layout.data), SUBTREE_NAME)
     started = time.process_time()
-    found = expand_subtree(subtree, make_tiling(12), ROOT_CELL, {})
-    assert (len(list(found.contents)), len(list(found.subtrees))) == (1, 1)
+    result = expand_subtree(subtree, make_tiling(12), ROOT_CELL, {})
+    assert (len(list(result.contents)), len(list(result.subtrees))) == (1, 1)
     assert time.process_time() - started < 0.5
 
 
@@ -274,6 +274,6 @@ def test_many_contents_of_one_large_table_are_quick() -> None:
     }
     subtree = parse_subtree(make_binary_subtree(layout.as_subtree(members), layout.data), SUBTREE_NAME)
     started = time.process_time()
-    found = expand_subtree(subtree, make_tiling(1, contents=5000), ROOT_CELL, {}, content_uri_properties={"k": "u"})
-    assert next(found.contents) == "x" * 10_000_000
+    result = expand_subtree(subtree, make_tiling(1, contents=5000), ROOT_CELL, {}, content_uri_properties={"k": "u"})
+    assert next(result.contents) == "x" * 10_000_000
     assert time.process_time() - started < 1

@@ -57,17 +57,17 @@ def parse(data: bytes, cuts: list[int] | int = 0) -> Outcome:
 
 def damage(data: bytes) -> str:
     """Return the damage of a payload, which must not depend on how it is cut."""
-    found = parse(data)
-    assert isinstance(found, str), found
-    assert parse(data, 1) == found
-    return found
+    result = parse(data)
+    assert isinstance(result, str), result
+    assert parse(data, 1) == result
+    return result
 
 
 def diagnostics_of(data: bytes) -> list[Diagnostic]:
-    found = parse(data)
-    assert not isinstance(found, str), found
-    assert parse(data, 1) == found
-    return found[2]
+    result = parse(data)
+    assert not isinstance(result, str), result
+    assert parse(data, 1) == result
+    return result[2]
 
 
 # --- what is sound ---
@@ -93,11 +93,11 @@ def test_a_file_that_is_cut_anywhere_is_damaged(name: str) -> None:
 def test_trailing_bytes_are_remarked(name: str, tail: bytes) -> None:
     """Trailing bytes are only a diagnostic with their number, as in every viewer."""
     data, named = FILES[name]
-    found = parse(data + tail)
-    assert found == parse(data + tail, 1)
-    assert isinstance(found, tuple)
-    assert found[:2] == (KIND_BY_MAGIC[data[:4]], named)
-    assert [(diagnostic.problem, diagnostic.detail.split()[0]) for diagnostic in found[2]] == [
+    result = parse(data + tail)
+    assert result == parse(data + tail, 1)
+    assert isinstance(result, tuple)
+    assert result[:2] == (KIND_BY_MAGIC[data[:4]], named)
+    assert [(diagnostic.problem, diagnostic.detail.split()[0]) for diagnostic in result[2]] == [
         ("trailing bytes", str(len(tail)))
     ]
 
@@ -118,14 +118,14 @@ def test_a_length_that_is_too_small(name: str) -> None:
     """A stated length that is too short for its parts is damage; it may shorten a URI and padding."""
     data, _ = FILES[name]
     for stated in range(len(data)):
-        found = parse(data[:8] + struct.pack("<I", stated) + data[12:])
-        if isinstance(found, tuple):
-            assert name.startswith(("i3dm-uri", "glb")) or found[2][0].problem == "empty"
-            assert found[2][-1] == Diagnostic(
+        result = parse(data[:8] + struct.pack("<I", stated) + data[12:])
+        if isinstance(result, tuple):
+            assert name.startswith(("i3dm-uri", "glb")) or result[2][0].problem == "empty"
+            assert result[2][-1] == Diagnostic(
                 "trailing bytes", f"{len(data) - stated} bytes follow after the {label(data)}"
             )
         else:
-            assert found == damage(data[:8] + struct.pack("<I", stated) + data[12:])
+            assert result == damage(data[:8] + struct.pack("<I", stated) + data[12:])
 
 
 def label(data: bytes) -> str:
@@ -221,8 +221,8 @@ def test_padding_by_nuls_is_remarked() -> None:
 def test_large_json(size: int) -> None:
     """JSON of any size is parsed; the fast path for small JSON gives the same result."""
     filler: dict[str, Any] = {"extras": ["x" * 1000] * (size // 1000)}
-    found = parse(glb(**filler, images=[{"uri": "a.png"}]), 50_000)
-    assert found == (Kind.GLB, [(Role.IMAGE, "a.png")], [])
+    result = parse(glb(**filler, images=[{"uri": "a.png"}]), 50_000)
+    assert result == (Kind.GLB, [(Role.IMAGE, "a.png")], [])
     assert parse(glb(**filler)) == (Kind.GLB, [], [])
     assert "NaN" in str(parse(glb(**filler, x=float("nan")))) or "broken" in str(parse(glb(**filler, x=float("nan"))))
 
@@ -231,9 +231,9 @@ def test_large_json(size: int) -> None:
 def test_keys_that_may_name_files(key: str) -> None:
     """The fast path is not taken where other keys may name files."""
     text = b'{"extensions":{"X":{"' + key.encode() + b'":"a"}},"images":[{"' + key.encode() + b'":"b"}]}'
-    found = parse(gltf(chunk(b"JSON", text)))
-    assert isinstance(found, tuple)
-    assert (len(found[1]) > 0) is (key != "imageurl")
+    result = parse(gltf(chunk(b"JSON", text)))
+    assert isinstance(result, tuple)
+    assert (len(result[1]) > 0) is (key != "imageurl")
 
 
 ITEMS = st.fixed_dictionaries(
@@ -269,8 +269,8 @@ def test_the_fast_path_finds_the_same(members: dict[str, Any], body: int | None,
     outcomes = []
     for more in ({}, {"close": "\x7f\\"}):
         text = json.dumps({**members, **more}, indent=indent).encode()
-        found = parse(gltf(chunk(b"JSON", text), *([] if body is None else [chunk(b"BIN\0", bytes(body))])))
-        outcomes.append(found if isinstance(found, str) else (sorted(found[1]), found[2]))
+        result = parse(gltf(chunk(b"JSON", text), *([] if body is None else [chunk(b"BIN\0", bytes(body))])))
+        outcomes.append(result if isinstance(result, str) else (sorted(result[1]), result[2]))
     assert outcomes[0] == outcomes[1]
 
 
@@ -429,14 +429,14 @@ def test_mutations(name: str, changes: list[tuple[int, bytes]], ends: list[int],
         at = 4 + at % (len(data) - 3)
         data = data[:at] + word + data[at + len(word) :]
     data = data[: 4 + ends[0] % len(data)] if ends else data
-    found = parse(data)
-    assert isinstance(found, tuple | str)
-    assert parse(data, cuts) == parse(data, 1) == found
+    result = parse(data)
+    assert isinstance(result, tuple | str)
+    assert parse(data, cuts) == parse(data, 1) == result
 
 
 @given(st.sampled_from(sorted(KIND_BY_MAGIC)), st.lists(WORDS | st.binary(max_size=6), max_size=20).map(b"".join), CUTS)
 @example(b"cmpt", struct.pack("<III", 1, 16, 1), [])
 def test_any_bytes(magic: bytes, data: bytes, cuts: list[int]) -> None:
     """Any bytes behind a magic are sound or damaged, raise nothing else, and the result does not depend on the cuts."""
-    found = parse(magic + data)
-    assert parse(magic + data, cuts) == parse(magic + data, 1) == found
+    result = parse(magic + data)
+    assert parse(magic + data, cuts) == parse(magic + data, 1) == result

@@ -24,12 +24,12 @@ def has_cycle(references: list[tuple[str, str]]) -> bool:
 @given(EDGES)
 def test_cycles_are_found(references: list[tuple[str, str]]) -> None:
     """References are returned exactly where there is a cycle; each is part of one, and without them there is none."""
-    found = list(find_cycles(references))
-    assert bool(found) is has_cycle(references)
-    assert set(found) <= set(references)
-    assert not has_cycle([step for step in references if step not in found])
-    for step in found:
-        rest = [other for other in references if other not in found]
+    result = list(find_cycles(references))
+    assert bool(result) is has_cycle(references)
+    assert set(result) <= set(references)
+    assert not has_cycle([step for step in references if step not in result])
+    for step in result:
+        rest = [other for other in references if other not in result]
         assert has_cycle([*rest, step])
 
 
@@ -42,7 +42,7 @@ def test_the_order_makes_no_difference(references: list[tuple[str, str]], dice: 
 
 
 @pytest.mark.parametrize(
-    ("references", "found"),
+    ("references", "result"),
     [
         ([], []),
         ([("a", "a")], [("a", "a")]),
@@ -55,9 +55,9 @@ def test_the_order_makes_no_difference(references: list[tuple[str, str]], dice: 
         ([("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")], [("b", "a"), ("d", "c")]),
     ],
 )
-def test_examples(references: list[tuple[str, str]], found: list[tuple[str, str]]) -> None:
+def test_examples(references: list[tuple[str, str]], result: list[tuple[str, str]]) -> None:
     """A file that references itself and a long cycle give the closing reference; diamonds give none."""
-    assert sorted(find_cycles(references)) == found
+    assert sorted(find_cycles(references)) == result
 
 
 @pytest.mark.scale

@@ -38,9 +38,9 @@ def test_a_glb_is_read_from_its_beginning() -> None:
 @pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n", b"\0\1\2\3\4\5\6\7", b"voxl\1\0\0\0"])
 def test_kinds_without_references(head: bytes) -> None:
     """Images, buffers and voxels need no further reading."""
-    found = read_start("a.bin", head + b"\0" * 5000, 4096)
-    assert isinstance(found, ParsedContent)
-    assert not found.references
+    result = read_start("a.bin", head + b"\0" * 5000, 4096)
+    assert isinstance(result, ParsedContent)
+    assert not result.references
 
 
 @pytest.mark.parametrize(

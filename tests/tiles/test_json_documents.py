@@ -130,9 +130,9 @@ def read(document: Any, step: int = 1 << 16) -> tuple[Document, list[tuple[Role,
 
 def list_uris(document: Any) -> list[tuple[Role, str]]:
     """List the URIs of a document, which must be the same byte by byte."""
-    _, found = read(document)
-    assert read(document, 1)[1] == found
-    return found
+    _, result = read(document)
+    assert read(document, 1)[1] == result
+    return result
 
 
 def rebased(data: bytes, prefix: str = PREFIX, step: int = 1 << 16) -> bytes:
@@ -144,13 +144,13 @@ def rebased(data: bytes, prefix: str = PREFIX, step: int = 1 << 16) -> bytes:
 
 def test_every_uri_of_a_tileset() -> None:
     """Contents, schema and URIs of any extension are reported with their role, and nothing else."""
-    found = list_uris(EVERYTHING)
-    assert {uri: role for role, uri in found} == REBASED | dict.fromkeys(KEPT, Role.CONTENT)
-    assert len(found) == len(REBASED) + len(KEPT)
+    result = list_uris(EVERYTHING)
+    assert {uri: role for role, uri in result} == REBASED | dict.fromkeys(KEPT, Role.CONTENT)
+    assert len(result) == len(REBASED) + len(KEPT)
 
 
 @pytest.mark.parametrize(
-    ("document", "found"),
+    ("document", "result"),
     [
         ({"root": {"content": {"uri": "a"}}}, [(Role.CONTENT, "a")]),
         ({"root": {"content": {"url": "a", "uri": "b"}}}, [(Role.CONTENT, "a"), (Role.CONTENT, "b")]),
@@ -195,9 +195,9 @@ def test_every_uri_of_a_tileset() -> None:
         ({"root": "a", "buffers": "b", "schemaUri": 5, "images": ["c"], "type": None}, []),
     ],
 )  # fmt: skip
-def test_sites(document: dict[str, Any], found: list[tuple[Role, str]]) -> None:
+def test_sites(document: dict[str, Any], result: list[tuple[Role, str]]) -> None:
     """Each member that names a file is reported with its role, whatever stands elsewhere."""
-    assert list_uris(document) == found
+    assert list_uris(document) == result
 
 
 @pytest.mark.parametrize("key", ["extras", "schema", "metadata", "properties", "statistics"])
@@ -253,8 +253,8 @@ def test_kinds(document: dict[str, Any], kind: Kind) -> None:
 def test_implicit_tilesets(root: dict[str, Any]) -> None:
     """Templates of 1.1, of the extension and of its drafts give the same value and are not reported as files."""
     for tree in ({"root": root}, {"root": {"children": [{"content": {"uri": "a.glb"}}, root]}}):
-        document, found = read(tree)
-        assert [uri for _, uri in found if "{" in uri] == []
+        document, result = read(tree)
+        assert [uri for _, uri in result if "{" in uri] == []
         assert document.implicit_tilings == [ImplicitTiling(False, 2, 4, "s/{level}/{x}/{y}.subtree", (TEMPLATE,))]
         assert read(tree, 1)[0].implicit_tilings == document.implicit_tilings
         again = read(rebased(as_bytes(tree)))[0].implicit_tilings
@@ -265,9 +265,9 @@ def test_several_implicit_tiles() -> None:
     """Each implicit tile has its own templates; extensions within them are reported."""
     tiles = [{"content": {"uri": f"{n}/{{x}}"}, "implicitTiling": {**TREE, "extensions": {"X": {"uri": "e"}}}}
              for n in range(3)]  # fmt: skip
-    document, found = read({"root": {"children": tiles}})
+    document, result = read({"root": {"children": tiles}})
     assert [one.content_templates for one in document.implicit_tilings] == [("0/{x}",), ("1/{x}",), ("2/{x}",)]
-    assert found == [(Role.UNKNOWN, "e")] * 3
+    assert result == [(Role.UNKNOWN, "e")] * 3
 
 
 @pytest.mark.parametrize(
@@ -281,8 +281,8 @@ def test_broken_implicit_tiles(tree: dict[str, Any]) -> None:
     """A broken implicit tile gives a reason, and its templates are not reported as files."""
     data = as_bytes({"root": {"content": {"uri": TEMPLATE}, "implicitTiling": tree}})
     for step in (1, 1 << 16):
-        document, found = read(data, step)
-        assert (document.implicit_tilings, found) == ([], [])
+        document, result = read(data, step)
+        assert (document.implicit_tilings, result) == ([], [])
         assert len(document.unreadable_reasons) == 1
 
 

@@ -183,9 +183,9 @@ def test_objects_are_read_however_they_are_cut(data: bytes, cuts: list[int]) -> 
 @example(b'{"uri":"\xff\xfe"}', [9])
 def test_malformed_documents(data: bytes, cuts: list[int]) -> None:
     """A document is accepted where a strict parser accepts it, and the error does not depend on the cuts."""
-    found = scan(data)
-    assert isinstance(found[1], int) == (read(data) is not None)
-    assert scan(data, cuts) == scan(data, 1) == found
+    result = scan(data)
+    assert isinstance(result[1], int) == (read(data) is not None)
+    assert scan(data, cuts) == scan(data, 1) == result
 
 
 @given(st.lists(BITS, max_size=8).map(b"".join), CUTS)
@@ -371,9 +371,9 @@ def test_long_strings_cut_anywhere(lead: int, unit: bytes, cuts: list[int]) -> N
 def test_broken_long_strings(tail: bytes, more: int) -> None:
     """A long string with a bad byte, a bad escape, no end or bad data after it is refused, however it is cut."""
     document = b'{"uri":"' + b"a" * 100_000 + tail + b"b" * more
-    found = scan(document)
-    assert "at byte" in str(found[1]) or "data follows" in str(found[1])
-    assert scan(document, 997) == scan(document, 65_536) == found
+    result = scan(document)
+    assert "at byte" in str(result[1]) or "data follows" in str(result[1])
+    assert scan(document, 997) == scan(document, 65_536) == result
 
 
 @pytest.mark.parametrize("step", [65_536, 700_001])
@@ -398,9 +398,9 @@ def test_broken_long_strings(tail: bytes, more: int) -> None:
 def test_overlong_tokens(head: bytes, unit: bytes, tail: bytes, taken: int, over: int, step: int) -> None:
     """More than 1 MiB of blanks, of a key or of a number is refused, however it is cut; exactly 1 MiB is not."""
     document = head + unit * (MIB - taken + over) + tail
-    found = scan(document)
-    assert isinstance(found[1], str) is bool(over), found[1]
-    assert scan(document, step) == found
+    result = scan(document)
+    assert isinstance(result[1], str) is bool(over), result[1]
+    assert scan(document, step) == result
 
 
 @pytest.mark.scale
@@ -413,9 +413,9 @@ def test_overlong_tokens(head: bytes, unit: bytes, tail: bytes, taken: int, over
 def test_long_arrays(inside: bytes) -> None:
     """An array may have any length, but not one item of it; both give the same result however they are cut."""
     document = b'{"x":' + inside + b',"box":' + inside + b',"uri":"last"}'
-    found = scan(document)
-    assert scan(document, 65_536) == found
-    assert isinstance(found[1], str) == (b" " * 1000 in inside or b"1" * 1000 in inside)
+    result = scan(document)
+    assert scan(document, 65_536) == result
+    assert isinstance(result[1], str) == (b" " * 1000 in inside or b"1" * 1000 in inside)
 
 
 # --- bounds ---
@@ -438,10 +438,10 @@ def test_depth(opening: bytes, inside: bytes, closing: bytes, brackets: int) -> 
     levels = (MAX_NESTING_DEPTH + 1 - brackets) // each
     for count, fits in ((levels, True), (levels + 1, False)):
         document = opening * count + inside + closing * count
-        found = scan(document)
-        assert isinstance(found[1], int) is fits
-        assert fits or "nested deeper than" in str(found[1])
-        assert scan(document, 1000) == found
+        result = scan(document)
+        assert isinstance(result[1], int) is fits
+        assert fits or "nested deeper than" in str(result[1])
+        assert scan(document, 1000) == result
 
 
 def test_memory_is_bounded() -> None:

@@ -175,9 +175,9 @@ TILESETS = st.fixed_dictionaries(
 
 def every_uri(document: bytes) -> list[tuple[Role, str]]:
     """Collect the reported URIs and the templates of implicit tiles."""
-    found, uris = read(document)
+    result, uris = read(document)
     templates = [
-        (Role.CONTENT, uri) for one in found.implicit_tilings for uri in (one.subtree_template, *one.content_templates)
+        (Role.CONTENT, uri) for one in result.implicit_tilings for uri in (one.subtree_template, *one.content_templates)
     ]
     return uris + templates
 

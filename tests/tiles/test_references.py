@@ -21,8 +21,8 @@ def collect(
     """Collect the names and diagnostics of one URI."""
     references = ReferenceCollector(base, home)
     references(role, uri)
-    found, diagnostics = references.drain()
-    return [reference.target for reference in found], list(diagnostics)
+    result, diagnostics = references.drain()
+    return [reference.target for reference in result], list(diagnostics)
 
 
 @pytest.mark.parametrize(
@@ -222,12 +222,12 @@ def test_any_uri(uri: str, role: Role) -> None:
     """Any text is accepted; names and diagnostics are valid UTF-8 and fit in one line of a terminal."""
     references = ReferenceCollector(BASE, HOME)
     references(role, f"{uri}?{SECRET}")
-    found, diagnostics = references.drain()
-    assert "SECRET" not in f"{found}{diagnostics}"
+    result, diagnostics = references.drain()
+    assert "SECRET" not in f"{result}{diagnostics}"
     for diagnostic in diagnostics:
         assert diagnostic.detail.isprintable()
         assert len(diagnostic.detail) < 600
-    json.dumps([*(one.target for one in found), *(one.detail for one in diagnostics)], ensure_ascii=False).encode()
+    json.dumps([*(one.target for one in result), *(one.detail for one in diagnostics)], ensure_ascii=False).encode()
 
 
 def test_long_uris_are_cut() -> None:

@@ -27,9 +27,9 @@ FOLDER = RejectedUri("names a folder")
 
 def outside(uri: str, base: str = BASE, home: str = HOME) -> RejectedUri:
     """Resolve a URI that must be rejected."""
-    found = resolve(uri, base, home)
-    assert isinstance(found, RejectedUri)
-    return found
+    result = resolve(uri, base, home)
+    assert isinstance(result, RejectedUri)
+    return result
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def test_everything_at_once() -> None:
 )
 def test_uris_that_leave_the_container(uri: str, why: str) -> None:
     """A URI that leaves the container is rejected with a reason."""
-    found = outside(uri)
-    assert why in found.reason
-    assert not found.has_unsafe_name
+    result = outside(uri)
+    assert why in result.reason
+    assert not result.has_unsafe_name
 
 
 @pytest.mark.parametrize(
@@ -192,10 +192,10 @@ def test_folders(uri: str) -> None:
 )  # fmt: skip
 def test_unsafe_names(uri: str, why: str) -> None:
     """A blob with a name that no folder can hold is rejected as unsafe, with a reason."""
-    found = outside(uri)
-    assert found.has_unsafe_name
-    assert found.reason.startswith("names a blob that no folder can hold (its name ")
-    assert why in found.reason
+    result = outside(uri)
+    assert result.has_unsafe_name
+    assert result.reason.startswith("names a blob that no folder can hold (its name ")
+    assert why in result.reason
 
 
 @pytest.mark.parametrize(
@@ -205,9 +205,9 @@ def test_unsafe_names(uri: str, why: str) -> None:
 )  # fmt: skip
 def test_names_that_some_destinations_can_hold(uri: str, name: str) -> None:
     """An odd name that only some destinations can hold is resolved."""
-    found = resolve(uri, "t/tileset.json", HOME)
-    assert isinstance(found, ResolvedUri)
-    assert found.name == name
+    result = resolve(uri, "t/tileset.json", HOME)
+    assert isinstance(result, ResolvedUri)
+    assert result.name == name
 
 
 @pytest.mark.parametrize("uri", ["%ff.glb", "a%C3/%A9.glb", "%ED%A0%80.glb", "\ud800.glb"])
@@ -249,7 +249,7 @@ def test_archives(uri: str, name: str, inner: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "found"),
+    ("uri", "result"),
     [
         ("0.glb", ResolvedUri("d/a.3tz", archive_path="t/0.glb")),
         ("../tileset.json", ResolvedUri("d/a.3tz", archive_path="tileset.json")),
@@ -258,9 +258,9 @@ def test_archives(uri: str, name: str, inner: str) -> None:
         ("../../../../0.glb", CLIMBS),
     ],
 )
-def test_documents_of_archives(uri: str, found: ResolvedUri | RejectedUri) -> None:
+def test_documents_of_archives(uri: str, result: ResolvedUri | RejectedUri) -> None:
     """References of a document in an archive lie in the archive, beside it, or outside."""
-    assert resolve(uri, "d/a.3tz/t/tileset.json", HOME) == found
+    assert resolve(uri, "d/a.3tz/t/tileset.json", HOME) == result
 
 
 @pytest.mark.parametrize("home", ["", "nonsense", "ftp://h/c", "https://[", "https:///c", "\ud800"])
@@ -320,12 +320,12 @@ def test_urljoin_agrees(reference: str, base: str, home: str) -> None:
     place = home or "https://unknown/c"
     joined = unquote(urlsplit(urljoin(f"{place}/{quote(base)}", reference)).path)
     root = unquote(urlsplit(place).path)
-    found = resolve(reference, base, home)
-    if isinstance(found, ResolvedUri):
-        assert f"{root}/{found.name}" == joined
-        assert found.has_query == ("?" in reference)
-    elif not found or not found.has_unsafe_name:
-        assert not joined.startswith(f"{root}/") or joined.endswith("/") or (not home and found == CLIMBS)
+    result = resolve(reference, base, home)
+    if isinstance(result, ResolvedUri):
+        assert f"{root}/{result.name}" == joined
+        assert result.has_query == ("?" in reference)
+    elif not result or not result.has_unsafe_name:
+        assert not joined.startswith(f"{root}/") or joined.endswith("/") or (not home and result == CLIMBS)
 
 
 NAMES = st.lists(
@@ -354,15 +354,15 @@ def test_a_quoted_name_comes_back(name: str, base: str, home: str) -> None:
 @example("\ud800", "\ud800/\ud800", "\ud800")
 def test_any_input(uri: str, base: str, home: str) -> None:
     """Any input gives a result: names that can be requested, or a printable reason."""
-    found = resolve(uri, base, home)
+    result = resolve(uri, base, home)
     is_relative_path(uri)
-    if isinstance(found, ResolvedUri):
-        assert find_universal_problem(found.name) is None
-        found.name.encode()
-        assert ".." not in f"{found.name}/{found.archive_path}".split("/")
-    elif found:
-        assert found.reason
-        assert found.reason.isprintable()
+    if isinstance(result, ResolvedUri):
+        assert find_universal_problem(result.name) is None
+        result.name.encode()
+        assert ".." not in f"{result.name}/{result.archive_path}".split("/")
+    elif result:
+        assert result.reason
+        assert result.reason.isprintable()
 
 
 PLAIN = st.lists(

@@ -93,20 +93,20 @@ def check(
 
 def content_of(name: str, data: bytes) -> ParsedContent:
     """Return the content of sound bytes, which must not depend on how they are cut; except the size of gzipped ones."""
-    found = check(name, data)
-    assert not isinstance(found, str), found
-    assert check(name, data, 1) == check(name, data, 3) == found
-    content = found[1]
+    result = check(name, data)
+    assert not isinstance(result, str), result
+    assert check(name, data, 1) == check(name, data, 3) == result
+    content = result[1]
     return content._replace(
         diagnostics=tuple(diagnostic for diagnostic in content.diagnostics if diagnostic.problem != UNPACKED_BYTES)
     )
 
 
 def error_of(name: str, data: bytes) -> str:
-    found = check(name, data)
-    assert isinstance(found, str), found
-    assert check(name, data, 1) == check(name, data, 3) == found
-    return found
+    result = check(name, data)
+    assert isinstance(result, str), result
+    assert check(name, data, 1) == check(name, data, 3) == result
+    return result
 
 
 # --- what is proved ---
@@ -138,10 +138,10 @@ def test_byte_by_byte_makes_no_difference(name: str) -> None:
 def test_digests(name: str, kind: Kind) -> None:
     """Sound content has its length and SHA-256, and the kind of its payload."""
     data = SAMPLES[name]
-    found = check(name, data)
-    assert not isinstance(found, str), found
-    assert found[0] == Digests(len(data), hashlib.sha256(data).digest())
-    assert found[1].kind == kind
+    result = check(name, data)
+    assert not isinstance(result, str), result
+    assert result[0] == Digests(len(data), hashlib.sha256(data).digest())
+    assert result[1].kind == kind
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ def test_a_glb_cut_anywhere_is_damaged(data: bytes) -> None:
 def test_a_packed_file_cut_anywhere_is_damaged(name: str) -> None:
     """A file within gzip has the kind of its payload, and is damaged where it is cut, inside or outside."""
     data, named = FILES[name]
-    found = content_of("x", packed(data))
-    assert found == content_of("x", data)
-    assert (found.kind, [reference.role for reference in found.references]) == (
+    result = content_of("x", packed(data))
+    assert result == content_of("x", data)
+    assert (result.kind, [reference.role for reference in result.references]) == (
         KIND_BY_MAGIC[data[:4]],
         [r for r, _ in named],
     )
@@ -235,9 +235,9 @@ TILES = [(b3dm(WHOLE), Kind.B3DM), (as_bytes(TILESET), Kind.TILESET), (as_bytes(
 def test_a_tile_of_another_format_than_its_name_says(data: bytes, kind: Kind) -> None:
     """Viewers detect the format themselves: a `.glb` with another tile gets a diagnostic and is parsed."""
     for stored in (data, packed(data)):
-        found, plain = content_of("a.GLB", stored), content_of("a", stored)
-        assert found._replace(diagnostics=()) == plain
-        (diagnostic,) = found.diagnostics
+        result, plain = content_of("a.GLB", stored), content_of("a", stored)
+        assert result._replace(diagnostics=()) == plain
+        (diagnostic,) = result.diagnostics
         assert (diagnostic.problem, kind in diagnostic.detail) == ("other format", True)
     assert content_of("a.b3dm", WHOLE).diagnostics[0].problem == "other format"
 
@@ -245,8 +245,8 @@ def test_a_tile_of_another_format_than_its_name_says(data: bytes, kind: Kind) ->
 def test_a_glb_without_bytes() -> None:
     """An empty `.glb` is no damage but has its own diagnostic: its referrer gets no tile."""
     for data in (b"", packed(b"")):
-        found = content_of("a.glb", data)
-        assert (found.kind, [diagnostic.problem for diagnostic in found.diagnostics]) == (Kind.EMPTY, [EMPTY_TILE])
+        result = content_of("a.glb", data)
+        assert (result.kind, [diagnostic.problem for diagnostic in result.diagnostics]) == (Kind.EMPTY, [EMPTY_TILE])
     assert content_of("a.b3dm", b"") == content_of("a", b"") == ParsedContent(Kind.EMPTY)
 
 
@@ -287,8 +287,8 @@ def test_a_damaged_tileset_has_no_references() -> None:
     checked = ContentCheck(Blob("a.json", len(data), md5=hashlib.md5(data).digest()))
     checked.feed(data)
     checked.finish()
-    found = checked.drain()
-    assert (found.references, found.has_implicit_tiling) == ((), False)
+    result = checked.drain()
+    assert (result.references, result.has_implicit_tiling) == ((), False)
 
 
 @pytest.mark.parametrize(
@@ -304,9 +304,9 @@ def test_other_kinds(begins: bytes, kind: Kind) -> None:
 
 def test_archives() -> None:
     """An archive is one file, with a diagnostic that its files are not followed."""
-    found = content_of("a.3tz", b"PK\x03\x04 and so on")
-    assert found.kind == Kind.ARCHIVE
-    assert [diagnostic.problem for diagnostic in found.diagnostics] == ["unfollowed"]
+    result = content_of("a.3tz", b"PK\x03\x04 and so on")
+    assert result.kind == Kind.ARCHIVE
+    assert [diagnostic.problem for diagnostic in result.diagnostics] == ["unfollowed"]
 
 
 # --- JSON ---
@@ -342,8 +342,8 @@ def test_a_json_list() -> None:
 
 
 @pytest.mark.parametrize("blank", [b" " * 4095, b" " * 4096, b"\n" * 20_000, b"\xef\xbb\xbf" + b"\t" * 9000])
-def test_json_behind_blanks(blank: bytes) -> None:
-    """A tileset is detected behind any number of blanks."""
+def test_json_after_blanks(blank: bytes) -> None:
+    """A tileset is detected after any number of blanks."""
     for data in (blank + json.dumps(TILESET).encode(), packed(blank + json.dumps(TILESET).encode())):
         assert content_of("a", data) == content_of("a", json.dumps(TILESET).encode())
 
@@ -385,9 +385,9 @@ def test_implicit_tilesets() -> None:
         assert content_of("tileset.json", data) == ParsedContent(Kind.TILESET, has_implicit_tiling=True)
     bad = as_bytes({"root": {"implicitTiling": {**tree, "subdivisionScheme": "?"}}})
     for data in (bad, packed(bad)):
-        found = content_of("tileset.json", data)
-        assert [diagnostic.problem for diagnostic in found.diagnostics] == ["unreadable"]
-        assert not found.has_implicit_tiling
+        result = content_of("tileset.json", data)
+        assert [diagnostic.problem for diagnostic in result.diagnostics] == ["unreadable"]
+        assert not result.has_implicit_tiling
     assert not content_of("tileset.json", as_bytes(TILESET)).has_implicit_tiling
 
 
@@ -409,9 +409,9 @@ def test_references_are_relative_to_the_file(data: bytes) -> None:
 def test_references_of_instances() -> None:
     """The padded URI of an i3dm is its reference."""
     data = cmpt(i3dm(b"../m%20.gltf?v=1  ", 0))
-    found = content_of("d/x.cmpt", data)
-    assert found.references == (Reference("m .gltf", Role.MODEL),)
-    assert [diagnostic.problem for diagnostic in found.diagnostics] == ["query"]
+    result = content_of("d/x.cmpt", data)
+    assert result.references == (Reference("m .gltf", Role.MODEL),)
+    assert [diagnostic.problem for diagnostic in result.diagnostics] == ["query"]
 
 
 def test_references_come_once() -> None:
@@ -421,13 +421,13 @@ def test_references_come_once() -> None:
         "extensions": {"MAXAR_extent": {"uri": "e.geojson"}, "X": {"uri": "https://h/a"}},
         "root": {"children": [{"content": {"uri": f"{HOME}/t/{n % 3}.glb"}} for n in range(1000)]},
     }
-    found = content_of("t/tileset.json", as_bytes(tileset))
-    assert found.references == (
+    result = content_of("t/tileset.json", as_bytes(tileset))
+    assert result.references == (
         Reference("t/s.json", Role.SCHEMA),
         Reference("t/e.geojson", Role.EXTENT),
         *(Reference(f"t/{n}.glb", Role.CONTENT) for n in range(3)),
     )
-    assert [diagnostic.problem for diagnostic in found.diagnostics] == ["unfollowed", "absolute URL"]
+    assert [diagnostic.problem for diagnostic in result.diagnostics] == ["unfollowed", "absolute URL"]
 
 
 def test_references_can_be_drained_early() -> None:
@@ -540,11 +540,11 @@ def test_mutations(name: str, changes: list[tuple[int, bytes]], cuts: list[int])
 def test_real_files(path: Path) -> None:
     """Real files are sound, except the one that is known to be cut off, however they are cut."""
     data, name = path.read_bytes(), path.relative_to(samples.sample_folder()).as_posix()
-    found = check(name, data)
-    assert check(name, data, 1000) == found
+    result = check(name, data)
+    assert check(name, data, 1000) == result
     if name == "TilesetOfTilesetsWithError/tileset3/ll.b3dm":
-        assert found == f"{name}: the b3dm is cut off: its header says 9716 bytes, 9684 are there"
+        assert result == f"{name}: the b3dm is cut off: its header says 9716 bytes, 9684 are there"
         return
-    assert not isinstance(found, str), found
-    assert found[1].kind is not Kind.NONE or path.suffix in {".bin", ".md"}
-    assert all((samples.sample_folder() / reference.target).exists() for reference in found[1].references)
+    assert not isinstance(result, str), result
+    assert result[1].kind is not Kind.NONE or path.suffix in {".bin", ".md"}
+    assert all((samples.sample_folder() / reference.target).exists() for reference in result[1].references)

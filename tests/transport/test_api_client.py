@@ -2,264 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
-import json
 import logging
-import os
-import select
-import socket
-import ssl
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
-import trustme
 
-from tests.support.clock import FakeClock
-from tilesync.core.http_status import raise_for_status
+from tests.support.api_requests import RecordedApiClient, request_failing, request_once
+from tests.support.both_clients import fetch_by_both_clients
+from tests.support.http_server import Handle, answer, cut, full_backlog, hang, in_turn, serving
 from tilesync.errors import Transient, Unavailable, UsageError
-from tilesync.events import Event, Retried
-from tilesync.itwin.responses import classify_api_status
+from tilesync.events import Retried
 from tilesync.transport import api_client
-from tilesync.transport.api_client import ApiRequest, ApiResponse, open_api_client
-from tilesync.transport.retry import retry_after_seconds
-
-# --- servers, for this file and the other tests of transport ---
-
-Handle = Callable[[BaseHTTPRequestHandler], None]
-
-
-class Server(ThreadingHTTPServer):
-    """HTTP server that runs `handle` on each request, and records its path and headers."""
-
-    daemon_threads = True
-    request_queue_size = 512
-
-    def __init__(self, handle: Handle, tls: ssl.SSLContext | None = None) -> None:
-        self.paths: list[str] = []
-        self.headers: list[dict[str, str]] = []
-        self.handle = handle
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.scheme = "https" if tls else "http"
-        if tls:
-            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-
-    def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
-        """Return a URL of this server."""
-        return f"{self.scheme}://{host}:{self.server_address[1]}{path}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore errors: a client may disconnect."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
-
-    def do_GET(self) -> None:
-        """Record the request, and let the test respond."""
-        self.server.paths.append(self.path)
-        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-        self.server.handle(self)
-
-    do_POST = do_PUT = do_CONNECT = do_GET  # noqa: N815 - the names that http.server looks for
-
-
-@contextmanager
-def serving(handle: Handle, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
-    """Run a server within the context."""
-    server = Server(handle, tls)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def answer(body: bytes = b"hello", status: int = 200, **headers: str) -> Handle:
-    """Always send the same response; underscores in header names stand for dashes."""
-
-    def handle(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(status)
-        request.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            request.send_header(name.replace("_", "-"), value)
-        request.end_headers()
-        request.wfile.write(body)
-
-    return handle
-
-
-def in_turn(*handles: Handle) -> Handle:
-    """Give each request the next response, and repeat the last one."""
-    waiting = list(handles)
-
-    def handle(request: BaseHTTPRequestHandler) -> None:
-        (waiting.pop(0) if len(waiting) > 1 else waiting[0])(request)
-
-    return handle
-
-
-def cut(body: bytes, at: int) -> Handle:
-    """Announce a body, and disconnect after `at` bytes of it."""
-
-    def handle(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body[:at])
-        request.wfile.flush()
-        request.close_connection = True
-
-    return handle
-
-
-def hang(after: bytes, until: threading.Event) -> Handle:
-    """Send raw bytes, then nothing until the test is over."""
-
-    def handle(request: BaseHTTPRequestHandler) -> None:
-        request.wfile.write(after)
-        request.wfile.flush()
-        until.wait(30)
-        request.close_connection = True
-
-    return handle
-
-
-def tunnel(request: BaseHTTPRequestHandler) -> None:
-    """Respond to CONNECT as a proxy: forward bytes in both directions."""
-    host, _, port = request.path.rpartition(":")
-    with socket.create_connection((host, int(port))) as far:
-        request.send_response(200)
-        request.end_headers()
-        near = request.connection
-        while True:
-            for one in select.select([near, far], [], [])[0]:
-                data = one.recv(65536)
-                if not data:
-                    request.close_connection = True
-                    return
-                (far if one is near else near).sendall(data)
-
-
-BOTH_CLIENTS_PROGRAM = """
-import asyncio, json, os, sys
-from datetime import timedelta
-from tilesync.errors import TilesyncError
-from tilesync.transport.blob_client import open_blob_client
-from tilesync.transport.api_client import ApiRequest, open_api_client
-from tilesync.runtime.clock import WallClock
-
-async def api(url):
-    async def build_request():
-        return ApiRequest(url)
-    async def read_response(response):
-        return [response.status, (await response.read()).decode()]
-    async with open_api_client(WallClock(), lambda event: None, budget=timedelta()) as api_client:
-        return await api_client.request("it", build_request, read_response)
-
-async def blob(url):
-    async with open_blob_client() as blob_client:
-        response = await blob_client.get(url, {})
-        body = await response.read_error_body()
-        await response.aclose()
-        return [response.status, body.decode()]
-
-async def outcome(work):
-    try:
-        return await work
-    except TilesyncError as error:
-        return [type(error).__name__, str(error)]
-
-async def main():
-    return {"api": await outcome(api(sys.argv[1])), "blob": await outcome(blob(sys.argv[1]))}
-
-print(json.dumps(asyncio.run(main())), flush=True)
-os._exit(0)  # pyreqwest 0.15.1 may abort an interpreter that ends right after its last request
-"""
-
-
-def fetch_by_both_clients(url: str, **environment: str) -> dict[str, list[Any]]:
-    """Fetch a URL with both clients, in a separate process with only the settings of `environment`."""
-    settings = {"SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
-    bare = {key: value for key, value in os.environ.items() if key.upper() not in settings}
-    done = subprocess.run(
-        [sys.executable, "-c", BOTH_CLIENTS_PROGRAM, url],
-        env=bare | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "SECRET" not in done.stdout + done.stderr
-    found: dict[str, list[Any]] = json.loads(done.stdout)
-    return found
-
-
-# --- API client ---
-
-HELLO = {"api": [200, "hello"], "blob": [200, "hello"]}
-
-
-async def read_checked(response: ApiResponse) -> tuple[int, bytes]:
-    """Read a response by its status verdict, as the callers do."""
-    raise_for_status(
-        classify_api_status(response.status), response.status, retry_after_seconds(response.header), "the server"
-    )
-    return response.status, await response.read()
-
-
-class RecordedApiClient:
-    """API client on a fake clock; `clock.sleeps_s` holds its delays, `events` its events."""
-
-    def __init__(self, budget: float = 60.0) -> None:
-        self.clock = FakeClock()
-        self.events: list[Event] = []
-        self.budget = timedelta(seconds=budget)
-        self.attempts = 0
-
-    def request(self, url: str, read_response: Any = read_checked, *, form: bytes | None = None, **headers: str) -> Any:
-        async def build_request() -> ApiRequest:
-            self.attempts += 1
-            return ApiRequest(url, {**headers, "X-Attempt": str(self.attempts)}, form)
-
-        async def main() -> Any:
-            async with open_api_client(self.clock, self.events.append, budget=self.budget) as client:
-                return await client.request("the server", build_request, read_response)
-
-        return asyncio.run(main())
-
-
-def request_once(handle: Handle, *, budget: float = 60.0) -> tuple[Any, RecordedApiClient, Server]:
-    client = RecordedApiClient(budget)
-    with serving(handle) as server:
-        return client.request(server.url("/x?sig=SECRET")), client, server
-
-
-def request_failing(handle: Handle, *, budget: float = 2.0) -> tuple[Unavailable, RecordedApiClient, Server]:
-    client = RecordedApiClient(budget)
-    with serving(handle) as server, pytest.raises(Unavailable) as error:
-        client.request(server.url("/x?sig=SECRET"))
-    text = f"{error.value} {error.value.hint} {client.events}"
-    assert "SECRET" not in text
-    assert "sig=" not in text
-    return error.value, client, server
-
+from tilesync.transport.api_client import ApiResponse
 
 # --- responses ---
 
@@ -454,20 +213,6 @@ def test_silent_server(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no response within" in str(error)
 
 
-@contextmanager
-def full_backlog() -> Iterator[str]:
-    """The URL of a host that lets no connection be made: those who listen there have no room for one more."""
-    with socket.socket() as listening, ExitStack() as closing:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        address = listening.getsockname()
-        for _ in range(8):
-            waiting = closing.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(address)
-        yield f"http://127.0.0.1:{address[1]}/x?sig=SECRET"
-
-
 def test_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that accepts no connection is reported with the connect timeout, not the read timeout."""
     monkeypatch.setattr(api_client, "CONNECT_TIMEOUT", timedelta(seconds=1))
@@ -519,106 +264,11 @@ def test_no_url_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
 # --- authorities and proxies, for both engines ---
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
-    return context
-
-
-@pytest.fixture
-def bundle(authority: trustme.CA, tmp_path: Path) -> str:
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    return str(tmp_path / "ca.pem")
-
-
-@pytest.fixture
-def secure(tls: ssl.SSLContext) -> Iterator[Server]:
-    with serving(answer(), tls) as server:
-        yield server
-
-
-def test_ssl_cert_file(secure: Server, bundle: str) -> None:
-    """Both clients trust the authorities of SSL_CERT_FILE."""
-    assert fetch_by_both_clients(secure.url("/?sig=SECRET"), SSL_CERT_FILE=bundle) == HELLO
-
-
-def test_unknown_authorities_are_refused(secure: Server) -> None:
-    """Without SSL_CERT_FILE both clients refuse a server of an unknown authority, and send it no request."""
-    found = fetch_by_both_clients(secure.url("/?sig=SECRET"))
-    assert (found["api"][0], found["blob"][0]) == ("Unavailable", "Transient")
-    assert "certificate" in found["api"][1].lower()
-    assert "certificate" in found["blob"][1].lower() or "issuer" in found["blob"][1].lower()
-    assert secure.paths == []
-
-
-def test_certificate_for_another_name(authority: trustme.CA, bundle: str) -> None:
-    """Both clients refuse a certificate for another name, although its authority is trusted."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("elsewhere.invalid").configure_cert(context)
-    with serving(answer(), context) as server:
-        found = fetch_by_both_clients(server.url("/?sig=SECRET", "localhost"), SSL_CERT_FILE=bundle)
-        assert (found["api"][0], found["blob"][0]) == ("Unavailable", "Transient")
-        assert server.paths == []
-
-
-@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
-def test_https_proxy(secure: Server, bundle: str, variable: str) -> None:
-    """Both clients use the proxy of HTTPS_PROXY, which sees only the host."""
-    with serving(tunnel) as proxy:
-        environment = {"SSL_CERT_FILE": bundle, variable: proxy.url("")}
-        assert fetch_by_both_clients(secure.url("/?sig=SECRET", "localhost"), **environment) == HELLO
-        assert proxy.paths == [f"localhost:{secure.server_address[1]}"] * 2
-
-
-@pytest.mark.parametrize("hosts", ["localhost", "other.net,localhost", "*"])
-def test_no_proxy(secure: Server, bundle: str, hosts: str) -> None:
-    """Both clients bypass the proxy for the hosts of NO_PROXY."""
-    with serving(tunnel) as proxy:
-        url = secure.url("/?sig=SECRET", "localhost")
-        assert fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""), NO_PROXY=hosts) == HELLO
-        assert proxy.paths == []
-
-
-def test_no_proxy_for_others(secure: Server, bundle: str) -> None:
-    """A host that is not in NO_PROXY is reached through the proxy."""
-    with serving(tunnel) as proxy:
-        url = secure.url("/?sig=SECRET", "localhost")
-        assert (
-            fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""), NO_PROXY="other.net") == HELLO
-        )
-        assert len(proxy.paths) == 2
-
-
-def test_proxy_that_wants_a_login(secure: Server, bundle: str) -> None:
-    """A proxy that wants a login ends both clients at once, without the URL in the message; nothing bypasses it."""
-    with serving(answer(status=407)) as proxy:
-        url = secure.url("/?sig=SECRET", "localhost")
-        found = fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""))
-        retries = ["Unavailable", "a proxy wants a user name and a password (407)"]
-        assert found == {"api": retries, "blob": retries}
-        assert len(proxy.paths) == 2
-        assert secure.paths == []
-
-
 def test_unknown_host_of_both_clients() -> None:
     """Both clients name a host that does not resolve; a retry takes seconds at most."""
-    found = fetch_by_both_clients("https://nobody.invalid/?sig=SECRET")
-    assert (found["api"][0], found["blob"][0]) == ("Unavailable", "UnknownHost")
-    assert all("the name nobody.invalid does not resolve" in retries for _, retries in found.values())
-
-
-def test_proxy_password_is_not_reported(secure: Server, bundle: str) -> None:
-    """An unreachable proxy is reported without the password in its URL."""
-    with serving(answer()) as gone:
-        proxy = gone.url("").replace("://", "://user:SECRET@")
-    found = fetch_by_both_clients(secure.url("/", "localhost"), SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy)
-    assert (found["api"][0], found["blob"][0]) == ("Unavailable", "Transient")
+    result = fetch_by_both_clients("https://nobody.invalid/?sig=SECRET")
+    assert (result["api"][0], result["blob"][0]) == ("Unavailable", "UnknownHost")
+    assert all("the name nobody.invalid does not resolve" in retries for _, retries in result.values())
 
 
 def test_reader_may_raise_transient() -> None:

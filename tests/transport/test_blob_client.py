@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.transport.test_api_client import Handle, answer, cut, full_backlog, hang, in_turn, serving
+from tests.support.http_server import Handle, answer, cut, full_backlog, hang, in_turn, serving
 from tilesync.errors import Transient, UsageError
 from tilesync.transport import blob_client
 from tilesync.transport.blob_client import (
@@ -348,9 +348,6 @@ def test_broken_long_body_loses_one_piece_at_most(at: int) -> None:
         with_engine(work)
     assert at - LARGE_READ_BYTES <= len(came) <= at
     assert LARGE.startswith(bytes(came))
-
-
-# --- whole bodies ---
 
 
 def read(url: str, most: int, *, ahead: int = 1) -> bytes:

@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from tests.transport.test_api_client import full_backlog, hang, serving
+from tests.support.http_server import full_backlog, hang, serving
 from tilesync.errors import Transient
 from tilesync.transport import blob_client
 from tilesync.transport.blob_client_sync import SyncBlobRequest, open_sync_client

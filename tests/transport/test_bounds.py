@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.api_requests import request_failing, request_once
 from tests.support.clock import FakeClock
-from tests.transport.test_api_client import request_failing, request_once, serving
+from tests.support.http_server import serving
 from tilesync.core import backoff
 from tilesync.errors import Transient
 from tilesync.transport import api_client, blob_client
@@ -70,6 +71,7 @@ def bomb(size: int) -> bytes:
     return gzip.compress(bytes(size), mtime=0)
 
 
+@pytest.mark.scale
 def test_gzip_bomb() -> None:
     """A gzip bomb uses no more memory than the largest response."""
     data = bomb(1 << 28)

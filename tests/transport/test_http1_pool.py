@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pytest
 import trustme
 
-from tests.transport.test_api_client import Handle, Server, answer, cut, hang, in_turn, serving
+from tests.support.http_server import Handle, Server, answer, cut, hang, in_turn, serving
 from tilesync.errors import UsageError
 from tilesync.runtime.event_loop import loop_factory
 from tilesync.transport import http1_connect
@@ -59,8 +59,8 @@ def got(with_pool: Run) -> Got:
     """Fetch bodies with a new pool."""
 
     def get(*wanted: PoolRequest, at_once: int = 4, within: float = SOON) -> list[bytes | None]:
-        found = with_pool(lambda pool: fetch_all(pool, wanted, at_once=at_once, within=within))
-        return [None if response is None else response.body for response in found]
+        result = with_pool(lambda pool: fetch_all(pool, wanted, at_once=at_once, within=within))
+        return [None if response is None else response.body for response in result]
 
     return get
 
@@ -69,14 +69,14 @@ async def fetch_all(
     pool: HttpPool, requests: Sequence[PoolRequest], *, at_once: int = 4, within: float = SOON
 ) -> list[PoolResponse | None]:
     """Return the response to each request, reported at most once."""
-    found: list[PoolResponse | None] = [None] * len(requests)
+    result: list[PoolResponse | None] = [None] * len(requests)
 
     def on_response(number: int, response: PoolResponse) -> None:
-        assert found[number] is None
-        found[number] = response
+        assert result[number] is None
+        result[number] = response
 
     await pool.send_all(requests, on_response, max_connections=at_once, time_limit=timedelta(seconds=within))
-    return found
+    return result
 
 
 def raw(data: bytes, *, piece: int = 0) -> Handle:
@@ -152,8 +152,8 @@ def test_many_bodies_over_few_connections(with_pool: Run) -> None:
     with counting(handle) as (server, peers, under_way):
         paths = [[f"/{group}/{number}" for number in range(60)] for group in range(4)]
         groups = [[PoolRequest(server.url(path), {}, len(path) * 400) for path in some] for some in paths]
-        found = with_pool(work)
-    assert [[response and response.body for response in some] for some in found] == [
+        result = with_pool(work)
+    assert [[response and response.body for response in some] for some in result] == [
         [path.encode() * 400 for path in some] for some in paths
     ]
     assert len(peers) == 5
@@ -273,7 +273,7 @@ def test_many_stale_connections(with_pool: Run) -> None:
 def test_hanging_handshake(bundle: trustme.CA, with_pool: Run, monkeypatch: Any) -> None:
     """A connection that cannot be opened is given up, and another one is opened in its place."""
     monkeypatch.setattr(http1_connect, "ADDRESS_TIMEOUT", timedelta(seconds=0.3))
-    held = []
+    accepted = []
     context = tls(bundle)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -283,8 +283,8 @@ def test_hanging_handshake(bundle: trustme.CA, with_pool: Run, monkeypatch: Any)
                     sock, _ = listener.accept()
                 except OSError:
                     return
-                held.append(sock)
-                if len(held) > 2:
+                accepted.append(sock)
+                if len(accepted) > 2:
                     threading.Thread(target=serve_connection, args=(sock,), daemon=True).start()
 
         def serve_connection(sock: socket.socket) -> None:
@@ -300,9 +300,9 @@ def test_hanging_handshake(bundle: trustme.CA, with_pool: Run, monkeypatch: Any)
             return await fetch_all(pool, [PoolRequest(url, {}, 5)] * 4, at_once=2)
 
         threading.Thread(target=serve, daemon=True).start()
-        found = with_pool(work)
+        result = with_pool(work)
         listener.shutdown(socket.SHUT_RDWR)
-    assert [response and response.body for response in found] == [b"hello"] * 4
+    assert [response and response.body for response in result] == [b"hello"] * 4
 
 
 def test_every_address_is_tried(monkeypatch: Any) -> None:
@@ -408,13 +408,13 @@ def test_late_responses_are_dropped(with_pool: Run) -> None:
 
         async def work(pool: HttpPool) -> list[PoolResponse | None]:
             wanted = [PoolRequest(server.url(f"/{number}"), {}, 5) for number in range(5)]
-            found = await fetch_all(pool, wanted, at_once=2, within=1.0)
+            result = await fetch_all(pool, wanted, at_once=2, within=1.0)
             assert await fetch_all(pool, [PoolRequest(server.url("/more"), {}, 5)] * 3, at_once=2) != [None] * 3
-            return found
+            return result
 
-        found = with_pool(work)
+        result = with_pool(work)
         over.set()
-    assert [response is not None for response in found] == [False, True, True, True, True]
+    assert [response is not None for response in result] == [False, True, True, True, True]
 
 
 def test_cancellation_closes_connections(with_pool: Run) -> None:
@@ -520,9 +520,6 @@ def test_other_urls_are_refused(got: Got, url: str) -> None:
         got(PoolRequest(url, {}, 5))
 
 
-# --- TLS ---
-
-
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
     """Authority that this process trusts by SSL_CERT_FILE."""
@@ -588,6 +585,7 @@ def test_truncated_tls_connection(got: Got, bundle: trustme.CA) -> None:
         assert got(*wanted, at_once=1) == [None, DATA, DATA]
 
 
+@pytest.mark.scale
 def test_failed_connections_are_closed(bundle: trustme.CA, got: Got) -> None:
     """Descriptors are closed at once, not by the garbage collector."""
     gc.collect()

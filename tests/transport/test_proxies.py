@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.both_clients import HELLO, fetch_by_both_clients
+from tests.support.http_server import Server, answer, serving, tunnel
 from tilesync.errors import UsageError
 from tilesync.transport.proxies import read_proxies
 
@@ -108,3 +110,50 @@ def test_system_proxies() -> None:
     proxy = by_variable.proxy_for("https://intranet")
     assert proxy is not None
     assert proxy.url == PROXY
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
+def test_https_proxy(secure: Server, bundle: str, variable: str) -> None:
+    """Both clients use the proxy of HTTPS_PROXY, which sees only the host."""
+    with serving(tunnel) as proxy:
+        environment = {"SSL_CERT_FILE": bundle, variable: proxy.url("")}
+        assert fetch_by_both_clients(secure.url("/?sig=SECRET", "localhost"), **environment) == HELLO
+        assert proxy.paths == [f"localhost:{secure.server_address[1]}"] * 2
+
+
+@pytest.mark.parametrize("hosts", ["localhost", "other.net,localhost", "*"])
+def test_no_proxy(secure: Server, bundle: str, hosts: str) -> None:
+    """Both clients bypass the proxy for the hosts of NO_PROXY."""
+    with serving(tunnel) as proxy:
+        url = secure.url("/?sig=SECRET", "localhost")
+        assert fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""), NO_PROXY=hosts) == HELLO
+        assert proxy.paths == []
+
+
+def test_no_proxy_for_others(secure: Server, bundle: str) -> None:
+    """A host that is not in NO_PROXY is reached through the proxy."""
+    with serving(tunnel) as proxy:
+        url = secure.url("/?sig=SECRET", "localhost")
+        assert (
+            fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""), NO_PROXY="other.net") == HELLO
+        )
+        assert len(proxy.paths) == 2
+
+
+def test_proxy_that_wants_a_login(secure: Server, bundle: str) -> None:
+    """A proxy that wants a login ends both clients at once, without the URL in the message; nothing bypasses it."""
+    with serving(answer(status=407)) as proxy:
+        url = secure.url("/?sig=SECRET", "localhost")
+        result = fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""))
+        retries = ["Unavailable", "a proxy wants a user name and a password (407)"]
+        assert result == {"api": retries, "blob": retries}
+        assert len(proxy.paths) == 2
+        assert secure.paths == []
+
+
+def test_proxy_password_is_not_reported(secure: Server, bundle: str) -> None:
+    """An unreachable proxy is reported without the password in its URL."""
+    with serving(answer()) as gone:
+        proxy = gone.url("").replace("://", "://user:SECRET@")
+    result = fetch_by_both_clients(secure.url("/", "localhost"), SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy)
+    assert (result["api"][0], result["blob"][0]) == ("Unavailable", "Transient")

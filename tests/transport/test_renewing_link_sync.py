@@ -45,7 +45,7 @@ def refuse(sas: SasUrl) -> None:
 
 
 class LinkFactory:
-    """Fetches links of some life, counted."""
+    """Fetches links with a given lifetime, and counts them."""
 
     def __init__(self, life: float = 3600, *, fails: Exception | None = None, base: str = BASE) -> None:
         self.life = life
@@ -66,8 +66,8 @@ def test_many_threads_cause_one_fetch() -> None:
     factory = LinkFactory()
     renewable = renewing(factory)
     with ThreadPoolExecutor(16) as pool:
-        found = set(pool.map(lambda _: renewable.current().query, range(64)))
-    assert (found, factory.count) == ({"sig=1"}, 1)
+        result = set(pool.map(lambda _: renewable.current().query, range(64)))
+    assert (result, factory.count) == ({"sig=1"}, 1)
 
 
 def test_a_due_link_is_renewed_once() -> None:
@@ -79,9 +79,9 @@ def test_a_due_link_is_renewed_once() -> None:
     time.sleep(0.34)
     assert renewable.is_due
     with ThreadPoolExecutor(16) as pool:
-        found = set(pool.map(lambda _: renewable.current().query, range(64)))
+        result = set(pool.map(lambda _: renewable.current().query, range(64)))
     assert factory.count == 1
-    assert found <= {"sig=0", "sig=1"}
+    assert result <= {"sig=0", "sig=1"}
     assert [type(event) for event in events] == [LinkRenewed]
 
 
@@ -122,7 +122,7 @@ def test_an_old_link_is_not_renewed_again() -> None:
 
 
 def test_expired_fresh_links_are_retried() -> None:
-    """A fresh link that is expired on arrival is fetched again, some times."""
+    """A fresh link that has already expired is replaced again, a few times."""
     factory = LinkFactory(-1)
     with pytest.raises(NotAuthorised) as error:
         renewing(factory, first=link(-5)).use(refuse)

@@ -25,7 +25,7 @@ window.begin = async (url, background) => {
   await rest(() => tiles.update(), () => !tiles.rootTileset && !wrongs.length);
 };
 
-// As README.md shows it: the signature of the tileset's URL goes with every file.
+// As docs/stores.md shows it: the signature of the tileset's URL goes with every file.
 function passOn(url) {
   const { search } = new URL(url);
   const sign = (name) => (/^(data|blob):|\?/.test(name) ? name : name + search);

@@ -22,7 +22,7 @@ FRESH_LINK_GRACE = timedelta(seconds=10)
 """A fresh link may be refused for this long: its key or policy takes time to reach all servers."""
 
 VALIDITY_RETRY_S = 1.0
-"""Seconds until a link that is not valid yet is tried again, beyond its stated start."""
+"""Seconds after its stated start until a link that was not valid yet is tried again."""
 
 MAX_REFUSALS = 8
 """Maximum consecutive 403s for one request, when each fresh link has already expired."""
@@ -56,9 +56,9 @@ class LinkTexts:
 class LinkState:
     """State of one renewing link. It does no I/O: a driver fetches the links and tells the time.
 
-    A link that is not valid yet (`st`), or is refused in its first seconds, is waited for within `budget_s`; until then
-    the previous link is used, as long as it is valid. A link to another container is refused. `base`: the URL of the
-    container, where it is known before the first link. `check_url` raises for a URL without TLS.
+    If a link is not valid yet (`st`), or is refused in its first seconds, a run waits up to `budget_s`; until then it
+    uses the previous link, as long as that is valid. A link to another container is refused. `base`: the URL of the
+    container, if it is known before the first link. `check_url` raises for a URL without TLS.
     """
 
     def __init__(

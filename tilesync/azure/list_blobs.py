@@ -55,7 +55,7 @@ _PROPERTY: Final = re.compile(
 )
 
 MAX_PAGE_TAGS: Final = 1 << 20
-"""Several times the tags of 5,000 blobs: a tree of more would take too much memory."""
+"""Maximum tags of a page: several times those of 5,000 blobs. A larger tree would take too much memory."""
 
 MAX_IDLE_PAGES: Final = 100
 """Maximum consecutive pages without a new name: a service may return empty pages, but not forever."""

@@ -12,5 +12,4 @@ runner           run checks in order, skip those that depend on a failed one
 service_checks   checks of identity, API, link and container
 service_probe    requests to the service and containers for the checks
 web_servers      hints for web servers, as configuration lines
-
 """

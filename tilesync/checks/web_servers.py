@@ -1,7 +1,7 @@
 """Web server remedies: configuration lines for nginx and Caddy, and a description for other servers.
 
 Sources: nginx (ngx_http_headers_module, ngx_http_map_module, ngx_http_core_module, "location"); Caddy (Caddyfile,
-"Request matchers", "header"). The README has complete configurations of both.
+"Request matchers", "header"). docs/hosting.md has complete configurations of both.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ try next:
   tilesync verify {dest}
   tilesync demo {dest}            add the next export as a new version
 with an account:
-  export TILESYNC_TOKEN=…         see README.md for how to get a token
+  export TILESYNC_TOKEN=…         docs/identity.md says how to get a token
   tilesync exports IMODEL_ID
   tilesync mirror IMODEL_ID DEST"""
 

@@ -73,7 +73,7 @@ class RenewingLink:
                 return result
 
     async def _renew_or_wait(self, refusals: LinkRefusals, link: SasUrl, refusal: LinkRefused) -> None:
-        """Renew a refused link, or wait until it is valid. Raises NotAuthorised where neither can help."""
+        """Renew a refused link, or wait until it is valid. Raises NotAuthorised if neither can help."""
         delay_s = refusals.after_refusal(link, refusal, self._now())
         if delay_s is None:
             try:

@@ -34,27 +34,27 @@ class SyncRenewingLink:
     @property
     def is_due(self) -> bool:
         """Return whether the next call of `current` may have to fetch a link."""
-        return self._look()[0] is not Renewal.NONE
+        return self._read_state()[0] is not Renewal.NONE
 
     def current(self) -> SasUrl:
         """Return the link to use now. Raises NotAuthorised if there is none."""
-        renewal, link = self._look()
+        renewal, link = self._read_state()
         if renewal is Renewal.REQUIRED:
             with self._fetch_lock:
-                if self._look()[0] is Renewal.REQUIRED:  # else another thread has fetched a link meanwhile
+                if self._read_state()[0] is Renewal.REQUIRED:  # else another thread has fetched a link meanwhile
                     self._fetch_and_replace()
         elif renewal is Renewal.EARLY:
             self._renew_early()
-        link = link if renewal is Renewal.NONE else self._look()[1]
+        link = link if renewal is Renewal.NONE else self._read_state()[1]
         assert link is not None
         return link
 
     async def current_async(self) -> SasUrl:
-        """Return the link to use now; it is fetched in a thread where that is due."""
-        renewal, link = self._look()
+        """Return the link to use now; it is fetched in a thread if that is due."""
+        renewal, link = self._read_state()
         return link if link is not None and renewal is Renewal.NONE else await run_in_thread(self.current)
 
-    def _look(self) -> tuple[Renewal, SasUrl | None]:
+    def _read_state(self) -> tuple[Renewal, SasUrl | None]:
         now = _now()
         with self._state_lock:
             return self._state.renewal(now), self._state.link_to_use(now)
@@ -122,7 +122,7 @@ class SyncRenewingLink:
             self._state.mark_accepted(link)
 
     def _renew_or_wait(self, refusals: LinkRefusals, link: SasUrl, refusal: LinkRefused) -> None:
-        """Renew a refused link, or wait until it is valid. Raises NotAuthorised where neither can help."""
+        """Renew a refused link, or wait until it is valid. Raises NotAuthorised if neither can help."""
         with self._state_lock:
             delay_s = refusals.after_refusal(link, refusal, _now())
         if delay_s is None:

@@ -25,7 +25,7 @@ def create_null_device(folder: Path) -> Path:
     return folder / "null"
 
 
-def start_fifo_reader(fifo: Path, found: list[bytes]) -> threading.Thread:
+def start_fifo_reader(fifo: Path, result: list[bytes]) -> threading.Thread:
     """Start a reader of a FIFO, and wait until it has opened it."""
     descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
@@ -33,7 +33,7 @@ def start_fifo_reader(fifo: Path, found: list[bytes]) -> threading.Thread:
     def read() -> None:
         select.select([descriptor], [], [])  # until somebody writes: before that it would look like an end
         with open(descriptor, "rb") as file:
-            found.append(file.read())
+            result.append(file.read())
 
     return threading.Thread(target=read)
 
@@ -51,7 +51,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert (tmp_path / "r").stat().st_mode & 0o777 == 0o640
 
 
-def test_what_lies_beside_is_not_touched(tmp_path: Path) -> None:
+def test_files_beside_it_are_not_touched(tmp_path: Path) -> None:
     """A foreign `r.tmp` (file or link) stays, and so does a hard link to the old file."""
     (tmp_path / "r.tmp").write_bytes(b"mine")
     (tmp_path / "r").write_bytes(b"old")
@@ -88,15 +88,15 @@ def test_a_device_stays(tmp_path: Path) -> None:
 
 def test_a_fifo_is_written_to(tmp_path: Path) -> None:
     """The reader of a FIFO gets everything, also more than a pipe holds; without a reader it is an error at once."""
-    fifo, found = tmp_path / "r", list[bytes]()
+    fifo, result = tmp_path / "r", list[bytes]()
     os.mkfifo(fifo)
     with pytest.raises(OSError, match="no program reads"):
         replace_file(fifo, b"report")
-    reader = start_fifo_reader(fifo, found)
+    reader = start_fifo_reader(fifo, result)
     reader.start()
     replace_file(fifo, b"x" * 200_000)
     reader.join(10)
-    assert found == [b"x" * 200_000]
+    assert result == [b"x" * 200_000]
     assert fifo.is_fifo()
 
 
@@ -131,7 +131,7 @@ def test_standard_output_is_not_cut_off(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("named", ["/dev/stdout", "out"])
 @pytest.mark.parametrize("standing", ["", "what was there before, and is longer than all that comes\n"])
-def test_standard_output_that_starts_anew_is_not_overwritten(tmp_path: Path, named: str, standing: str) -> None:
+def test_truncated_standard_output_is_not_overwritten(tmp_path: Path, named: str, standing: str) -> None:
     """With `> FILE`, output that is printed after a report or a log line comes after it."""
     (tmp_path / "out").write_text(standing)
     code = (
@@ -168,7 +168,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert os.listdir(tmp_path) == ["r"]
 
 
-def test_appending_makes_and_goes_on(tmp_path: Path) -> None:
+def test_appending_creates_or_extends_a_file(tmp_path: Path) -> None:
     """A log file is created if missing, and appended to otherwise; a link is followed."""
     (tmp_path / "link").symlink_to("log")
     for _ in range(2):
@@ -199,7 +199,7 @@ def test_a_log_file_that_is_a_fifo_without_a_reader_is_a_usage_error(tmp_path: P
     assert "no program reads from this FIFO" in done.stderr
 
 
-def test_a_report_to_a_fifo_without_a_reader_is_said(tmp_path: Path) -> None:
+def test_a_report_to_a_fifo_without_a_reader_is_reported(tmp_path: Path) -> None:
     """If the report fails, the run keeps its own exit code and says why there is no report."""
     os.mkfifo(tmp_path / "r")
     done = run_tilesync("verify", tmp_path / "d", "--report", tmp_path / "r")

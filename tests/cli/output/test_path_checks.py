@@ -18,9 +18,9 @@ READ_ONLY = Path("/proc" if os.path.isdir("/proc") else "/")
 
 
 @pytest.fixture
-def here(kept: Path, tmp_path: Path) -> Path:
+def here(both_layouts: Path, tmp_path: Path) -> Path:
     """Make a folder with both destinations, to be changed."""
-    shutil.copytree(kept, tmp_path / "here", symlinks=True)
+    shutil.copytree(both_layouts, tmp_path / "here", symlinks=True)
     return tmp_path / "here"
 
 
@@ -163,12 +163,12 @@ def test_a_report_that_cannot_be_written_is_refused_first(tmp_path: Path, servic
     """A report path that cannot be written (four kinds) is refused once, before any request."""
     (tmp_path / "folder").mkdir(mode=0o500)
     os.mknod(tmp_path / "socket", 0o600 | 0o140000)
-    for report, said in (
+    for report, message in (
         (tmp_path / "folder", "a folder where a file is needed"),
         (tmp_path / "none/r.json", "there is no folder for the report"),
         (READ_ONLY / "r.json", "cannot be written"),
         (tmp_path / "socket", "a socket where a file is needed"),
     ):
-        assert_usage_error(run_tilesync("mirror", IMODEL, tmp_path / "d", "--report", report, sim=service), said)
+        assert_usage_error(run_tilesync("mirror", IMODEL, tmp_path / "d", "--report", report, sim=service), message)
     assert service.requests == []
     assert sorted(os.listdir(tmp_path)) == ["folder", "socket"]

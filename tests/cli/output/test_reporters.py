@@ -120,8 +120,8 @@ def test_the_report_says_that_output_was_lost(service: Simulator, tmp_path: Path
     done = run_in_shell(
         service, f"mirror {IMODEL} {tmp_path / 'd'} --json --report {tmp_path / 'r'}", redirected=">/dev/full"
     )
-    said = json.loads((tmp_path / "r").read_text())
-    assert (done.returncode, said["exit"], said["error"], said["published"]) == (8, 8, "OutputLost", True)
+    written = json.loads((tmp_path / "r").read_text())
+    assert (done.returncode, written["exit"], written["error"], written["published"]) == (8, 8, "OutputLost", True)
     assert f"version {EXPORT} was published" not in done.stderr or done.stderr.count("was published") == 1
 
 
@@ -142,8 +142,8 @@ def test_no_message_steers_the_terminal(service: Simulator, tmp_path: Path) -> N
     """Foreign texts, here the owner of a destination, are printed without control characters."""
     assert run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'}").returncode == 0
     latest = tmp_path / "d/latest.json"
-    said = json.loads(latest.read_text())
-    latest.write_text(json.dumps({**said, "owner": "a\x1b]0;x\x07b"}))
+    written = json.loads(latest.read_text())
+    latest.write_text(json.dumps({**written, "owner": "a\x1b]0;x\x07b"}))
     for words in (f"versions {tmp_path / 'd'}", f"mirror {IMODEL} {tmp_path / 'd'}"):
         done = run_in_shell(service, words)
         assert "the iModel a\ufffd]0;x\ufffdb" in done.stderr
@@ -164,31 +164,31 @@ def test_a_log_file_on_a_full_disk(service: Simulator, tmp_path: Path) -> None:
 
 def read_report(path: Path) -> dict[str, Any]:
     """Read a report and check its facts about the run."""
-    said: dict[str, Any] = json.loads(path.read_text())
-    assert (said["host"], said["tilesync"]) == (socket.gethostname(), __version__)
-    started, finished = (datetime.fromisoformat(said[key]) for key in ("started", "finished"))
+    written: dict[str, Any] = json.loads(path.read_text())
+    assert (written["host"], written["tilesync"]) == (socket.gethostname(), __version__)
+    started, finished = (datetime.fromisoformat(written[key]) for key in ("started", "finished"))
     assert started <= finished <= datetime.now(UTC)
     assert datetime.now(UTC) - started < timedelta(minutes=2)
-    return said
+    return written
 
 
 def read_report_of_run(sim: Simulator | None, path: Path, command: str, **more: str) -> dict[str, Any]:
     """Run a command that replaces an old report; return the new one."""
     path.write_text('{"kind": "finished", "exit": 0}')
     done = run_in_shell(sim, command, **more)
-    said = read_report(path)
-    assert said["exit"] == done.returncode
+    written = read_report(path)
+    assert written["exit"] == done.returncode
     assert "Exception" not in done.stderr
-    return said
+    return written
 
 
 def test_a_good_run_and_an_audit(service: Simulator, tmp_path: Path) -> None:
     """The report and the last line have the time, SOURCE, DEST, host and version."""
     report, dest = tmp_path / "r", tmp_path / "d"
-    said = read_report_of_run(service, report, f"mirror {IMODEL} {dest} --report {report}")
-    assert (said["kind"], said["source"], said["dest"]) == ("finished", IMODEL, str(dest))
-    said = read_report_of_run(None, report, f"verify {dest} --report {report}")
-    assert (said["kind"], said["source"], said["dest"]) == ("finished", None, str(dest))
+    written = read_report_of_run(service, report, f"mirror {IMODEL} {dest} --report {report}")
+    assert (written["kind"], written["source"], written["dest"]) == ("finished", IMODEL, str(dest))
+    written = read_report_of_run(None, report, f"verify {dest} --report {report}")
+    assert (written["kind"], written["source"], written["dest"]) == ("finished", None, str(dest))
 
 
 @pytest.mark.parametrize(
@@ -201,26 +201,26 @@ def test_a_good_run_and_an_audit(service: Simulator, tmp_path: Path) -> None:
 def test_usage_errors_write_a_report(tmp_path: Path, words: str) -> None:
     """A usage error replaces the old report, with SOURCE and DEST of the command."""
     report, dest = tmp_path / "r", tmp_path / "d"
-    said = read_report_of_run(None, report, f"mirror {IMODEL} {dest} {words.format(report=report)}")
-    assert (said["kind"], said["exit"], said["error"]) == ("failed", 2, "UsageError")
-    assert (said["source"], said["dest"]) == (IMODEL, str(dest))
-    assert said["message"]
+    written = read_report_of_run(None, report, f"mirror {IMODEL} {dest} {words.format(report=report)}")
+    assert (written["kind"], written["exit"], written["error"]) == ("failed", 2, "UsageError")
+    assert (written["source"], written["dest"]) == (IMODEL, str(dest))
+    assert written["message"]
 
 
 @pytest.mark.parametrize("words", ["mirorr {dest} --report {report}", "--report {report} mirror {dest}"])
 def test_what_is_no_command_writes_a_report(tmp_path: Path, words: str) -> None:
     """A misspelt command, or an option before it, replaces the old report; SOURCE is not guessed."""
     report = tmp_path / "r"
-    said = read_report_of_run(None, report, words.format(dest=tmp_path / "d", report=report))
-    assert (said["kind"], said["exit"], said["source"], said["dest"]) == ("failed", 2, None, None)
+    written = read_report_of_run(None, report, words.format(dest=tmp_path / "d", report=report))
+    assert (written["kind"], written["exit"], written["source"], written["dest"]) == ("failed", 2, None, None)
 
 
 def test_a_report_that_the_environment_names(tmp_path: Path) -> None:
     """TILESYNC_REPORT works too, and commands without a report ignore it."""
     report = tmp_path / "r"
     settings = {"TILESYNC_REPORT": str(report), "TILESYNC_SOURCE": IMODEL, "TILESYNC_DEST": str(tmp_path / "d")}
-    said = read_report_of_run(None, report, "mirror --wait soon", **settings)
-    assert (said["exit"], said["source"], said["dest"]) == (2, IMODEL, str(tmp_path / "d"))
+    written = read_report_of_run(None, report, "mirror --wait soon", **settings)
+    assert (written["exit"], written["source"], written["dest"]) == (2, IMODEL, str(tmp_path / "d"))
     report.write_text("mine")
     assert run_in_shell(None, "versions --no-such-option", **settings).returncode == 2
     assert report.read_text() == "mine"
@@ -230,14 +230,14 @@ def test_a_link_is_told_without_its_signature(service: Simulator, tmp_path: Path
     """The report has SOURCE as a URL without query, or not at all, also for stdin and usage errors."""
     report, link = tmp_path / "r", service.create_link(EXPORT)
     base = link.partition("?")[0]
-    said = read_report_of_run(service, report, f"mirror '{link}' {tmp_path / 'd'} --report {report}")
-    assert said["source"] == base
-    said = read_report_of_run(
+    written = read_report_of_run(service, report, f"mirror '{link}' {tmp_path / 'd'} --report {report}")
+    assert written["source"] == base
+    written = read_report_of_run(
         service, report, f"mirror - {tmp_path / 'd'} --report {report} <<< x".replace(" <<< x", f" <<E\n{link}\nE")
     )
-    assert said["source"] == base
-    said = read_report_of_run(service, report, f"mirror '{link}' {tmp_path / 'd'} --report {report} --bogus")
-    assert said["source"] == base
+    assert written["source"] == base
+    written = read_report_of_run(service, report, f"mirror '{link}' {tmp_path / 'd'} --report {report} --bogus")
+    assert written["source"] == base
     assert "sig=" not in report.read_text()
 
 
@@ -252,8 +252,8 @@ def test_a_bug_writes_a_report(tmp_path: Path) -> None:
             [sys.executable, "-c", code, "mirror", IMODEL, str(tmp_path / "d"), "--report", str(report), "--json"],
             env=make_environment(TILESYNC_TOKEN="t"), capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
-        said = read_report(report)
-        assert (done.returncode, said["exit"], said["error"]) == (1, 1, "TypeError")
+        written = read_report(report)
+        assert (done.returncode, written["exit"], written["error"]) == (1, 1, "TypeError")
         assert json.loads(done.stdout.splitlines()[-1])["error"] == "TypeError"
         assert "Traceback" in done.stderr
 
@@ -268,8 +268,8 @@ def test_signals_write_a_report(
     """A run that is stopped, once or twice, writes its report."""
     import threading
 
-    gate = threading.Event()
-    service.add_fault(is_blob, wait_for(gate), times=None)
+    release = threading.Event()
+    service.add_fault(is_blob, wait_for(release), times=None)
     report = tmp_path / "r"
     report.write_text("{}")
     running = subprocess.Popen(
@@ -281,10 +281,10 @@ def test_signals_write_a_report(
     for _ in range(times):
         running.send_signal(number)
     _, said_to_people = running.communicate(timeout=30)
-    gate.set()
-    said = read_report(report)
-    assert (running.returncode, said["exit"], said["error"]) == (code, code, kind), said_to_people
-    assert said["dest"] == str(tmp_path / "d")
+    release.set()
+    written = read_report(report)
+    assert (running.returncode, written["exit"], written["error"]) == (code, code, kind), said_to_people
+    assert written["dest"] == str(tmp_path / "d")
 
 
 @pytest.mark.parametrize(("name", "exit_code", "wrong"), [("SIGTERM", 143, "Terminated"), ("SIGHUP", 129, "HungUp")])
@@ -301,8 +301,8 @@ def test_a_signal_before_the_session(tmp_path: Path, name: str, exit_code: int, 
         [sys.executable, "-c", code, "mirror", IMODEL, str(tmp_path / "d"), "--report", str(report)],
         env=make_environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    said = read_report(report)
-    assert (done.returncode, said["exit"], said["error"]) == (exit_code, exit_code, wrong)
+    written = read_report(report)
+    assert (done.returncode, written["exit"], written["error"]) == (exit_code, exit_code, wrong)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.support.commandline import (
 from tests.support.simulator import Simulator
 
 
-def test_a_reader_that_went_away_is_no_bug(service: Simulator, tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error(service: Simulator, tmp_path: Path) -> None:
     """`tilesync exports | head -0`: no traceback if nobody reads stdout."""
     running = start_tilesync("exports", IMODEL, "--json", sim=service)
     assert running.stdout is not None
@@ -32,7 +32,7 @@ def test_a_reader_that_went_away_is_no_bug(service: Simulator, tmp_path: Path) -
     ("streams", "exit_code"),
     [(">&-", 8), (">&- 2>&-", 8), (">/dev/full", 8), ("2>/dev/full", 0), ("2>&-", 0), ("<&-", 0)],
 )
-def test_streams_that_are_closed_or_full_end_no_run(
+def test_closed_or_full_streams_do_not_end_a_run(
     service: Simulator, tmp_path: Path, streams: str, exit_code: int
 ) -> None:
     """Without stdout, stderr or stdin, or with a full one, the export is still mirrored; exit 8 says that

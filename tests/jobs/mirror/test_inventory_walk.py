@@ -257,7 +257,7 @@ def test_missing_files_are_published_on_request_and_recorded(tmp_path: Path) -> 
     head, _ = read_manifest(tmp_path, EXPORT)
     assert (head["missing"], head["missing_names"], head["files"]) == (1, ["tiles/005.glb"], len(files))
     assert run.stats.listed == len(files)
-    assert [remark.name for remark in run.events_of(DiagnosticReported) if remark.problem == "missing"] == [
+    assert [diagnostic.name for diagnostic in run.events_of(DiagnosticReported) if diagnostic.problem == "missing"] == [
         "tiles/005.glb"
     ]
     audit = verify(tmp_path)
@@ -307,8 +307,10 @@ def test_nothing_outside_the_container_is_requested(tmp_path: Path) -> None:
     assert (refused.exit_code, run.exit_code) == (3, 0)
     assert requested == {f"/{EXPORT}/tileset.json", f"/{EXPORT}/ok.glb"}
     assert run.stats.completeness.unfollowed == len(uris) - 1
-    (away,) = [remark.message for remark in run.events_of(DiagnosticReported) if remark.problem == "leads away"]
-    assert away.startswith(f"{len(uris) - 1} URIs lead elsewhere: the first, https://127.0.0.1:1/x.glb ")
+    (message,) = [
+        diagnostic.message for diagnostic in run.events_of(DiagnosticReported) if diagnostic.problem == "leads away"
+    ]
+    assert message.startswith(f"{len(uris) - 1} URIs lead elsewhere: the first, https://127.0.0.1:1/x.glb ")
 
 
 def test_an_absolute_url_into_the_same_container_is_followed(tmp_path: Path) -> None:
@@ -320,7 +322,7 @@ def test_an_absolute_url_into_the_same_container_is_followed(tmp_path: Path) -> 
         run = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
     assert (refused.exit_code, run.exit_code) == (3, 0)
     assert set(read_version(tmp_path)) == {"tileset.json", "sub/a b.glb"}
-    assert any(remark.problem == "absolute URL" for remark in run.events_of(DiagnosticReported))
+    assert any(diagnostic.problem == "absolute URL" for diagnostic in run.events_of(DiagnosticReported))
     assert "stolen" not in json.dumps([str(event) for event in run.events])
 
 

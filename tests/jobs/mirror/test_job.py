@@ -256,8 +256,8 @@ def test_repair_from_a_changed_export_makes_another_version(tmp_path: Path) -> N
         sim.containers[EXPORT] = make_stored_blobs(second)
         run = sim.mirror(tmp_path)
         assert run.exit_code == 0
-    kept = read_version(tmp_path)
-    assert all(first[name] == data for name, data in kept.items())
+    before = read_version(tmp_path)
+    assert all(first[name] == data for name, data in before.items())
     assert read_version(tmp_path, read_latest(tmp_path)["version"]) == second
 
 

@@ -86,8 +86,10 @@ def test_a_file_and_a_folder_of_one_name(tmp_path: Path, inventory: Inventory, o
             dest = tmp_path / str(number)
             run = sim.mirror(dest, inventory=inventory, globs=Globs(exclude=(glob,)))
             assert run.exit_code == 0
-            kept = {name: data for name, data in files.items() if name not in BOTH or name == list(BOTH)[1 - number]}
-            assert read_tree(dest / "versions" / EXPORT) == kept
+            expected = {
+                name: data for name, data in files.items() if name not in BOTH or name == list(BOTH)[1 - number]
+            }
+            assert read_tree(dest / "versions" / EXPORT) == expected
 
 
 @pytest.mark.parametrize("name", ["../up", "a/./b", "a\\b", "n" * 1025])
@@ -109,13 +111,13 @@ ODD_FILES = {**export_referencing(*BOTH, *UNSTORABLE_NAMES.values(), *(f"./{name
 
 @pytest.mark.scale
 @pytest.mark.parametrize("inventory", MODES)
-def test_an_azure_container_stores_all_names(away: AzureFixture, sim: Simulator, inventory: Inventory) -> None:
+def test_an_azure_container_stores_all_names(azure_store: AzureFixture, sim: Simulator, inventory: Inventory) -> None:
     """Every blob name of the source is a valid blob name in the destination."""
     sim.offer_export(ODD_FILES)
-    plan = away.mirror(sim, "--inventory", inventory, "-n")
-    run = away.mirror(sim, "--inventory", inventory)
+    plan = azure_store.mirror(sim, "--inventory", inventory, "-n")
+    run = azure_store.mirror(sim, "--inventory", inventory)
     assert (plan.exit_code, run.exit_code) == (0, 0), (plan.stderr, run.stderr)
-    away.assert_published(EXPORT, ODD_FILES)
+    azure_store.assert_published(EXPORT, ODD_FILES)
 
 
 @pytest.mark.scale

@@ -158,7 +158,7 @@ def test_transient_errors_are_retried() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "error_type"),
     [
         (NotAuthorised("no"), NotAuthorised),
         (ExportReplaced("gone"), ExportReplaced),
@@ -166,13 +166,13 @@ def test_transient_errors_are_retried() -> None:
         (Transient("always"), Unavailable),
     ],
 )
-def test_errors_are_not_grouped(error: Exception, told: type[Exception]) -> None:
+def test_errors_are_not_grouped(error: Exception, error_type: type[Exception]) -> None:
     """A RunError is raised as itself, never in a group; a BlobError becomes Unavailable."""
     check = RevalidationRun(FakeContainer(b=error))
-    with pytest.raises(told) as raised:
+    with pytest.raises(error_type) as raised:
         check.first_changed("abc")
     assert not isinstance(raised.value, BaseExceptionGroup)
-    assert type(raised.value) is told
+    assert type(raised.value) is error_type
 
 
 def test_one_file_that_keeps_failing_ends_the_run() -> None:
@@ -201,15 +201,17 @@ def test_nothing_appeared() -> None:
     assert RevalidationRun(FakeContainer()).first_appeared("") is None
 
 
-@pytest.mark.parametrize(("error", "told"), [(NotAuthorised("no"), NotAuthorised), (BlobError("refused"), Unavailable)])
-def test_an_error_for_a_missing_name_ends_the_run(error: Exception, told: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("error", "error_type"), [(NotAuthorised("no"), NotAuthorised), (BlobError("refused"), Unavailable)]
+)
+def test_an_error_for_a_missing_name_ends_the_run(error: Exception, error_type: type[Exception]) -> None:
     """An error for a missing name ends the run; it does not count as an answer."""
-    with pytest.raises(told):
+    with pytest.raises(error_type):
         RevalidationRun(FakeContainer(a=error)).first_appeared("a")
 
 
 def test_an_unchanged_run_is_one_request(tmp_path: Path) -> None:
-    """Nothing new: one request to the API, none to the storage, exit 0, and no byte of DEST changes but a time."""
+    """Nothing new: one API request, none to the storage, exit 0; in DEST only the time in `checked.json` changes."""
 
     def read_unchanging() -> dict[str, bytes]:
         files = {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync")}

@@ -136,10 +136,10 @@ def rewritten(path: Path) -> None:
 
 def rewritten_unseen(path: Path) -> None:
     """Replace a file by one of the same size and mtime: only the inode differs."""
-    found = path.stat()
+    result = path.stat()
     copy = path.with_name("copy")
     copy.write_bytes(path.read_bytes()[:-1] + b"?")
-    os.utime(copy, ns=(found.st_mtime_ns, found.st_mtime_ns))
+    os.utime(copy, ns=(result.st_mtime_ns, result.st_mtime_ns))
     copy.replace(path)
 
 
@@ -224,11 +224,11 @@ def test_a_copy_is_checked_by_its_digest(tmp_path: Path, monkeypatch: pytest.Mon
 
 def rot(path: Path) -> None:
     """Change bytes of a file without changing its size, mtime or inode."""
-    found = path.stat()
+    result = path.stat()
     with path.open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"?")
-    os.utime(path, ns=(found.st_mtime_ns, found.st_mtime_ns))
+    os.utime(path, ns=(result.st_mtime_ns, result.st_mtime_ns))
 
 
 def test_free_space_is_needed_only_for_fetched_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,10 +279,10 @@ def test_the_last_catalog_write_is_not_lost(tmp_path: Path, monkeypatch: pytest.
     """A catalog write that is running when the transfer ends is completed."""
     merge, begun = Reuse.deduplicate, threading.Event()
 
-    def slow(self: Reuse, arrivals: Sequence[FileResult]) -> list[FileResult]:
+    def slow(self: Reuse, results: Sequence[FileResult]) -> list[FileResult]:
         begun.set()
         time.sleep(0.3)
-        return merge(self, arrivals)
+        return merge(self, results)
 
     monkeypatch.setattr(Reuse, "deduplicate", slow)
     with Simulator() as sim:
@@ -297,10 +297,10 @@ def test_files_listed_during_a_catalog_write_are_counted(tmp_path: Path, monkeyp
     """A catalog write that outlasts the listing does not overwrite the counts of the listing."""
     merge, begun, counted = Reuse.deduplicate, threading.Event(), threading.Event()
 
-    def late_merge(self: Reuse, arrivals: Sequence[FileResult]) -> list[FileResult]:
+    def late_merge(self: Reuse, results: Sequence[FileResult]) -> list[FileResult]:
         begun.set()
         assert counted.wait(10)
-        return merge(self, arrivals)
+        return merge(self, results)
 
     monkeypatch.setattr(Reuse, "deduplicate", late_merge)
 

@@ -52,7 +52,7 @@ class FakeWorkers:
         *,
         max_concurrent: int,
     ) -> BatchResult:
-        arrivals = []
+        results = []
         for number, item in blobs_by_number:
             check = ContentCheck(item)
 
@@ -61,9 +61,9 @@ class FakeWorkers:
                 return check.finish()
 
             stored = await self._files.put(version, item, self._source.files[item.name], prove)
-            arrivals.append(FileResult(number, stored, check.drain()))
+            results.append(FileResult(number, stored, check.drain()))
         self.fetched += len(blobs_by_number)
-        return BatchResult(tuple(arrivals), (), 0.01)
+        return BatchResult(tuple(results), (), 0.01)
 
 
 def test_few_blobs_take_the_default_path_while_workers_start(tmp_path: Path) -> None:

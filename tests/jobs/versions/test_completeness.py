@@ -60,9 +60,9 @@ def test_each_missing_file_is_named(fixture: CatalogFixture, lost: str) -> None:
     assert fixture.count_completeness().missing == 1
     asker = "tiles/tileset.json" if lost.startswith("tiles/0") else "tileset.json"
     role = "schema" if lost == "data/schema.json" else "content"
-    (found,) = list_unmet(fixture.version, fixture.catalog)
-    assert found == UnmetReference(lost, asker, f"{lost} is not there; {asker} refers to it ({role})")
-    assert found.subject == lost
+    (result,) = list_unmet(fixture.version, fixture.catalog)
+    assert result == UnmetReference(lost, asker, f"{lost} is not there; {asker} refers to it ({role})")
+    assert result.subject == lost
 
 
 def test_subtrees_are_followed_to_their_end(fixture: CatalogFixture) -> None:
@@ -84,9 +84,9 @@ def test_unusable_references_are_described(fixture: CatalogFixture) -> None:
     fixture.put_unread("sub/s/0/0/0.subtree", b"garbage")
     fixture.put("tileset.json", tileset("sub/tileset.json", "con%00/x.glb"))
     assert fixture.count_completeness() == Completeness(referenced=5, missing=2)
-    found = list(list_unmet(fixture.version, fixture.catalog))
-    assert all(each.name is None and each.subject == each.referrer for each in found)
-    sentences = {each.referrer: each.message for each in found}
+    result = list(list_unmet(fixture.version, fixture.catalog))
+    assert all(each.name is None and each.subject == each.referrer for each in result)
+    sentences = {each.referrer: each.message for each in result}
     assert sentences.keys() == {"tileset.json", "sub/s/0/0/0.subtree"}
     assert sentences["tileset.json"].startswith("tileset.json: con%00/x.glb names a blob that no folder can hold")
     assert sentences["sub/s/0/0/0.subtree"].startswith("sub/s/0/0/0.subtree: it is not a readable subtree")
@@ -94,7 +94,7 @@ def test_unusable_references_are_described(fixture: CatalogFixture) -> None:
 
 def test_real_tilesets_are_complete(tmp_path: Path) -> None:
     """In every real tileset, references and files are the same set."""
-    found = {}
+    result = {}
     for entry in sorted(samples.sample_folder().glob("*/tileset.json")):
         files = read_tree(entry.parent)
         fixture = CatalogFixture(tmp_path / entry.parent.name)
@@ -105,11 +105,11 @@ def test_real_tilesets_are_complete(tmp_path: Path) -> None:
                 fixture.put_unread(name, data)
         settled = fixture.count_completeness()
         if (counts := (settled.referenced - len(files), settled.missing, settled.orphans)) != (0, 0, 0):
-            found[entry.parent.name] = counts
-    assert found == {}
+            result[entry.parent.name] = counts
+    assert result == {}
 
 
-# --- remarks --------------------------------------------------------------------------------------------------------
+# --- diagnostics ---
 
 
 def test_one_event_each_and_one_warning_per_problem(fixture: CatalogFixture) -> None:

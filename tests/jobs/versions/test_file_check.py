@@ -28,19 +28,19 @@ def test_check_returns_digest_stamp_and_content(fixture: CatalogFixture) -> None
     fixture.write("x/tileset.json", data)
     os.utime(fixture.root / "versions/e1/x/tileset.json", ns=(5, 1772353800123456789))
     blob = blob_of("x/tileset.json", data, content_type="t", last_modified=5)
-    found = check_file(fixture.files, fixture.catalog.references, fixture.version, blob)
-    assert found is not None
-    assert (found.stored.blob, found.stored.sha256) == (blob, hashlib.sha256(data).digest())
-    assert found.stored.mtime_ns == (fixture.root / "versions/e1/x/tileset.json").stat().st_mtime_ns
-    assert not found.has_more_references
-    assert found.content.kind is Kind.TILESET
-    assert not found.content.has_implicit_tiling
-    assert set(found.content.references) == {
+    result = check_file(fixture.files, fixture.catalog.references, fixture.version, blob)
+    assert result is not None
+    assert (result.stored.blob, result.stored.sha256) == (blob, hashlib.sha256(data).digest())
+    assert result.stored.mtime_ns == (fixture.root / "versions/e1/x/tileset.json").stat().st_mtime_ns
+    assert not result.has_more_references
+    assert result.content.kind is Kind.TILESET
+    assert not result.content.has_implicit_tiling
+    assert set(result.content.references) == {
         Reference("x/a.glb", Role.CONTENT),
         Reference("x/sub/b.glb", Role.CONTENT),
         Reference("s.json", Role.SCHEMA),
     }
-    assert {remark.problem for remark in found.content.diagnostics} == {"query", "absolute URL"}
+    assert {diagnostic.problem for diagnostic in result.content.diagnostics} == {"query", "absolute URL"}
     assert fixture.all_references() == set()
 
 
@@ -50,9 +50,9 @@ def test_every_file_of_an_export_passes(fixture: CatalogFixture, name: str) -> N
     data = export(2)[name]
     fixture.write(name, data)
     for blob in (blob_of(name, data), Blob(name, UNKNOWN_SIZE)):
-        found = check_file(fixture.files, fixture.catalog.references, fixture.version, blob)
-        assert found is not None
-        assert found.stored.sha256 == hashlib.sha256(data).digest()
+        result = check_file(fixture.files, fixture.catalog.references, fixture.version, blob)
+        assert result is not None
+        assert result.stored.sha256 == hashlib.sha256(data).digest()
 
 
 def test_missing_file_is_none(fixture: CatalogFixture) -> None:
@@ -93,9 +93,9 @@ def test_md5_comparison_can_be_skipped(fixture: CatalogFixture) -> None:
     """On request the MD5 is not compared, and the blob is kept as described."""
     fixture.write("a", b"1234")
     blob = Blob("a", 4, md5=b"m" * 16)
-    found = check_file(fixture.files, fixture.catalog.references, fixture.version, blob, compare_md5=False)
-    assert found is not None
-    assert found.stored.blob == blob
+    result = check_file(fixture.files, fixture.catalog.references, fixture.version, blob, compare_md5=False)
+    assert result is not None
+    assert result.stored.blob == blob
 
 
 @pytest.mark.parametrize("read", [50, 1 << 20])
@@ -110,17 +110,17 @@ def test_many_references_go_to_the_catalog_in_parts(
     fixture.write("tileset.json", data)
     stale = ParsedContent(references=(Reference("stale", Role.CONTENT),), diagnostics=(Diagnostic("query", "stale"),))
     fixture.catalog.references.add(fixture.version, "tileset.json", stale)
-    found = check_file(fixture.files, fixture.catalog.references, fixture.version, Blob("tileset.json", UNKNOWN_SIZE))
-    assert found is not None
-    assert found.has_more_references
-    assert len(found.content.references) <= 11
+    result = check_file(fixture.files, fixture.catalog.references, fixture.version, Blob("tileset.json", UNKNOWN_SIZE))
+    assert result is not None
+    assert result.has_more_references
+    assert len(result.content.references) <= 11
     assert {target for _, target, _ in fixture.all_references()} | {
-        r.target for r in found.content.references
+        r.target for r in result.content.references
     } == asked_for
     fixture.put("tileset.json", data)
     assert fixture.references_from("tileset.json") == asked_for
     assert fixture.count_completeness().unfollowed == 1
-    assert all(remark.detail != "stale" for _, remark in fixture.remarks())
+    assert all(diagnostic.detail != "stale" for _, diagnostic in fixture.diagnostics())
 
 
 def test_small_file_replaces_references_of_a_large_one(

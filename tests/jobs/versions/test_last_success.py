@@ -101,15 +101,19 @@ def test_unwritable_file_is_a_warning(tmp_path: Path) -> None:
     ]
 
 
-def test_object_store_needs_one_request(away: AzureFixture, sim: Simulator) -> None:
+def test_object_store_needs_one_request(azure_store: AzureFixture, sim: Simulator) -> None:
     """A store needs one PUT per run, with caching disabled."""
     sim.offer_export(export(3))
-    assert away.mirror(sim).exit_code == 0
-    first = away.read_json("checked.json")["checked"]
-    away.clear_requests()
-    assert away.mirror(sim).exit_code == 0
-    assert away.read_json("checked.json")["checked"] >= first
-    put = [each.blob for each in away.proxy.requests if each.method == "PUT" and not each.blob.startswith(".tilesync/")]
+    assert azure_store.mirror(sim).exit_code == 0
+    first = azure_store.read_json("checked.json")["checked"]
+    azure_store.clear_requests()
+    assert azure_store.mirror(sim).exit_code == 0
+    assert azure_store.read_json("checked.json")["checked"] >= first
+    put = [
+        each.blob
+        for each in azure_store.proxy.requests
+        if each.method == "PUT" and not each.blob.startswith(".tilesync/")
+    ]
     assert put == ["checked.json"]
-    served = away.client.get_blob_client("checked.json").get_blob_properties().content_settings
+    served = azure_store.client.get_blob_client("checked.json").get_blob_properties().content_settings
     assert (served.content_type, served.cache_control) == ("application/json", "no-cache")

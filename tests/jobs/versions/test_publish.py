@@ -72,18 +72,18 @@ def test_allow_missing_publishes(tmp_path: Path) -> None:
         sim.offer_export({"tileset.json": tileset("a.glb", "gone.glb"), "a.glb": glb(b"a"), "orphan.txt": b"x"})
         run = sim.mirror(tmp_path, allow_missing=True)
         assert run.error is None
-        found = Completeness(referenced=3, missing=1, orphans=1)
-        assert run.stats.completeness == found
+        result = Completeness(referenced=3, missing=1, orphans=1)
+        assert run.stats.completeness == result
         night = sim.mirror(tmp_path)
         assert night.error is None
-        assert night.stats.completeness == found
+        assert night.stats.completeness == result
     head, _ = read_manifest(tmp_path, EXPORT)
     assert head["missing_names"] == ["gone.glb"]
     assert {name: head[name] for name in ("referenced", "missing", "orphans", "unfollowed")} == {
         "referenced": 3, "missing": 1, "orphans": 1, "unfollowed": 0}  # fmt: skip
     audit = verify(tmp_path)
     assert audit.error is None
-    assert audit.stats.completeness == found
+    assert audit.stats.completeness == result
     assert any("gone.glb" in warning.message for warning in audit.events_of(Warned))
 
 
@@ -116,9 +116,9 @@ def test_the_counts_add_up(tmp_path: Path) -> None:
     with Simulator() as sim:
         sim.offer_export(export())
         run = sim.mirror(tmp_path)
-    found = run.stats.completeness
-    assert run.stats.listed == found.referenced - found.missing + found.orphans
-    assert found.orphans == 1
+    result = run.stats.completeness
+    assert run.stats.listed == result.referenced - result.missing + result.orphans
+    assert result.orphans == 1
 
 
 def test_references_survive_an_interruption(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_trailing_bytes_and_unknown_contents_are_warnings(tmp_path: Path) -> Non
                   "empty.b3dm": b"", "odd.xyz": b"<xyz>"})  # fmt: skip
         run = sim.mirror(tmp_path)
     assert run.error is None
-    assert {remark.problem for remark in run.events_of(DiagnosticReported)} == {
+    assert {diagnostic.problem for diagnostic in run.events_of(DiagnosticReported)} == {
         "trailing bytes",
         "empty content",
         "unknown content",

@@ -64,15 +64,15 @@ def contents(fixture: CatalogFixture) -> set[str]:
 )
 def test_real_tilesets(tmp_path: Path, sample: str, entry: str, files: int, missing: set[str]) -> None:
     """The references of a real tileset are its files, one for one, and only empty files are reported."""
-    found = read_tree(samples.sample_folder(sample))
-    found["tileset.json"] = found.pop(entry)
+    result = read_tree(samples.sample_folder(sample))
+    result["tileset.json"] = result.pop(entry)
     fixture = CatalogFixture(tmp_path, catalog=tmp_path / "catalog.sqlite3")
-    fixture.put_all(found)
-    assert len(found) == files
+    fixture.put_all(result)
+    assert len(result) == files
     assert fixture.count_completeness() == Completeness(files + len(missing), len(missing))
     assert fixture.missing() == missing
-    hollow = {name for name, data in found.items() if not data}
-    assert {(name, remark.problem) for name, remark in fixture.remarks()} == {
+    hollow = {name for name, data in result.items() if not data}
+    assert {(name, diagnostic.problem) for name, diagnostic in fixture.diagnostics()} == {
         (name, "empty content") for name in hollow
     }
 
@@ -86,10 +86,10 @@ def test_each_file_of_a_real_tileset_is_missed(tmp_path: Path, sample: str) -> N
             continue
         fixture = CatalogFixture(tmp_path / str(number))
         fixture.put_all({name: data for name, data in files.items() if name != lost})
-        found = fixture.count_completeness()
+        result = fixture.count_completeness()
         assert fixture.missing() == {lost}
-        assert found.referenced - 1 + found.orphans == len(files) - 1
-        assert bool(found.orphans) <= lost.endswith(".subtree")
+        assert result.referenced - 1 + result.orphans == len(files) - 1
+        assert bool(result.orphans) <= lost.endswith(".subtree")
 
 
 # --- files in any order ----------------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def test_repaired_buffer_is_read_again(fixture: CatalogFixture) -> None:
     assert fixture.count_completeness().missing == 1
     fixture.put("s/0/0/b.bin", b"\x00")
     assert fixture.count_completeness() == Completeness(referenced=4)
-    assert fixture.remarks() == []
+    assert fixture.diagnostics() == []
 
 
 def test_buffer_in_another_container_is_unreadable(fixture: CatalogFixture) -> None:
@@ -339,8 +339,8 @@ def test_buffer_in_another_container_is_unreadable(fixture: CatalogFixture) -> N
     fixture.put_all(
         {"tileset.json": implicit_tileset(), "s/0/0/0.subtree": make_subtree_with_buffer("https://elsewhere.org/b.bin")}
     )
-    found = fixture.count_completeness()
-    assert (found.missing, found.unfollowed) == (1, 1)
+    result = fixture.count_completeness()
+    assert (result.missing, result.unfollowed) == (1, 1)
     assert fixture.missing() == {"s/0/0/0.subtree: its buffer https://elsewhere.org/b.bin is outside the container"}
 
 
@@ -414,11 +414,11 @@ def test_wrong_availability_is_reported(fixture: CatalogFixture) -> None:
     fixture.put_all({"tileset.json": implicit_tileset(), "s/0/0/0.subtree": wrong, "c/0/0/0.glb": GLB})
     assert fixture.count_completeness() == Completeness(referenced=3)
     sentence = "availableCount of tileAvailability is 7, 1 are available"
-    assert fixture.remarks() == [("s/0/0/0.subtree", Diagnostic("availability", sentence))]
+    assert fixture.diagnostics() == [("s/0/0/0.subtree", Diagnostic("availability", sentence))]
 
 
 @pytest.mark.parametrize(
-    ("template", "found"),
+    ("template", "result"),
     [
         ("https://elsewhere.org/{level}/{x}/{y}.subtree", Completeness(referenced=1, unfollowed=1)),
         ("../../{level}/{x}/{y}.subtree", Completeness(referenced=1, unfollowed=1)),
@@ -430,7 +430,7 @@ def test_wrong_availability_is_reported(fixture: CatalogFixture) -> None:
         ),  # archives are not walked
     ],
 )
-def test_template_targets(fixture: CatalogFixture, template: str, found: Completeness) -> None:
+def test_template_targets(fixture: CatalogFixture, template: str, result: Completeness) -> None:
     """Templates are URIs like others.
 
     External targets are not followed, unsafe ones are missing, and archives are not walked.
@@ -438,8 +438,8 @@ def test_template_targets(fixture: CatalogFixture, template: str, found: Complet
     fixture.put_all({"tileset.json": implicit_tileset(subtrees=template)})
     fixture.put_all({"s/0/0/0.subtree": make_subtree(), "a.3tz": b"PK\x03\x04"})
     settled = fixture.count_completeness()
-    assert (settled.referenced, settled.missing) == (found.referenced, found.missing)
-    assert settled.unfollowed == found.unfollowed
+    assert (settled.referenced, settled.missing) == (result.referenced, result.missing)
+    assert settled.unfollowed == result.unfollowed
 
 
 def test_templates_are_resolved_again(fixture: CatalogFixture) -> None:

@@ -139,10 +139,10 @@ def test_absent_announced_files_end_the_walk(fixture: CatalogFixture, children: 
     fixture.put("s/0/0/0.subtree", make_subtree(children=children))
     tracemalloc.start()
     started = time.process_time()
-    found = fixture.count_completeness()
+    result = fixture.count_completeness()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert module.FIRST_CHECKPOINT_FILES <= found.missing < 2 * module.FIRST_CHECKPOINT_FILES
+    assert module.FIRST_CHECKPOINT_FILES <= result.missing < 2 * module.FIRST_CHECKPOINT_FILES
     assert any("not followed further" in name for name in fixture.missing())
     assert (most < 60 << 20, time.process_time() - started < 30) == (True, True)
 

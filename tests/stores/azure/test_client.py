@@ -25,6 +25,7 @@ class TestContainer(DestinationContract):
         return lambda: azure_destination(url, tmp_path / "state")
 
 
+@pytest.mark.scale
 class TestPrefix(DestinationContract):
     """A folder of a container, with a name that needs quoting."""
 

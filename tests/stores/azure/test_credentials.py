@@ -29,7 +29,7 @@ class ManagedIdentityEndpoint:
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *_: object) -> None:
-                """Be silent."""
+                """Log nothing."""
 
             def do_GET(self) -> None:
                 """Send a token that the emulator accepts: it checks the claims only."""

@@ -228,9 +228,9 @@ def test_reuse_between_contents(destination: LocalDestination, source: Version, 
 def test_changed_file_is_not_unpacked(destination: LocalDestination) -> None:
     """A stored file whose bytes changed is not unpacked from, even if size and mtime are the same."""
     stored = put(destination.files, STORED, blob("a", PACKED, last_modified=DATE), PACKED)
-    found = destination.files.find(STORED.name, "a")
-    assert found is not None
-    path = found[0].path
+    result = destination.files.find(STORED.name, "a")
+    assert result is not None
+    path = result[0].path
     for changed in (PACKED[:-1] + b"!", gzip.compress(PLAIN, 2, mtime=1)[: len(PACKED)].ljust(len(PACKED), b"\0")):
         Path(path).write_bytes(changed)
         os.utime(path, (DATE, DATE))

@@ -72,7 +72,7 @@ def test_the_next_version_replaces_the_pointer_alone(root: Path, publication: Lo
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Raised in place of the end of the process."""
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
@@ -14,19 +15,27 @@ from pathlib import Path
 import pytest
 from azure.storage.blob import BlobLeaseClient
 
-from tests.support.azure_destination import LEASE_TERM, azure_objects
+from tests.support.azure_destination import LEASE_TERM, azure_objects, ignore_event
 from tests.support.azurite import AzureProxy, Azurite, ProxiedRequest, RefusedResponse, new_container
 from tilesync.errors import DestinationBusy, DestinationError, Transient, Unavailable
+from tilesync.events import Event, Notice
 from tilesync.model.storage import ObjectHeaders
 from tilesync.protocols import Lease, Objects
+from tilesync.runtime.threads import without_retries
 from tilesync.stores.azure.lease import LOCK_BLOB_NAME
-from tilesync.stores.object_store.lock import HeldElsewhere, LeaseRenewer, hold_lease, read_or_create_owner_id
+from tilesync.stores.object_store.lock import (
+    HeldElsewhere,
+    LeaseRenewer,
+    hold_lease,
+    read_or_create_owner_id,
+    wait_for_lock,
+)
 
 
 @pytest.fixture
 def objects(azurite: Azurite) -> Iterator[Objects]:
-    with azure_objects(new_container(azurite)) as found:
-        yield found
+    with azure_objects(new_container(azurite)) as result:
+        yield result
 
 
 def states(tmp_path: Path) -> tuple[Path, Path]:
@@ -187,12 +196,12 @@ def test_a_hanging_renewal_loses_nothing(azurite: Azurite, tmp_path: Path) -> No
     with AzureProxy(azurite) as proxy:
         hung, over = threading.Event(), threading.Event()
 
-        def gate(passing: ProxiedRequest) -> None:
+        def intercept(passing: ProxiedRequest) -> None:
             if passing.headers.get("x-ms-lease-action") == "renew" and not hung.is_set():
                 hung.set()
                 over.wait(60)
 
-        proxy.gate = gate
+        proxy.gate = intercept
         proxied_url = url.replace(azurite.url, proxy.url)
         with azure_objects(proxied_url) as objects, hold_lease(objects.lease(), tmp_path, "x") as lock:
             assert hung.wait(LEASE_TERM.total_seconds())
@@ -242,3 +251,46 @@ def test_an_unknown_response_is_a_destination_error(azurite: Azurite, tmp_path: 
         proxy.gate = lambda passing: RefusedResponse(409, "Strange") if passing.query.get("comp") == "lease" else None
         with azure_objects(url) as objects, pytest.raises(DestinationError), hold_lease(objects.lease(), tmp_path, "x"):
             pass
+
+
+def test_a_run_waits_for_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy lock is tried again until it is free, with one notice; then its holder can work."""
+    monkeypatch.setattr("tilesync.stores.object_store.lock.LOCK_POLL_S", 0.01)
+    outcomes: list[bool] = [False, False, True]
+    events: list[Event] = []
+
+    def acquire() -> str:
+        if not outcomes.pop(0):
+            raise HeldElsewhere("another run holds x")
+        return "held"
+
+    assert wait_for_lock(acquire, timedelta(seconds=60), events.append) == "held"
+    assert [type(event) for event in events] == [Notice]
+    assert "waiting up to" in str(events)
+
+
+def test_waiting_for_the_lock_ends_with_the_term(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that is still busy after its term, which a dead holder cannot renew, ends the run."""
+    monkeypatch.setattr("tilesync.stores.object_store.lock.LOCK_POLL_S", 0.01)
+
+    def acquire() -> None:
+        raise HeldElsewhere("another run holds x")
+
+    with pytest.raises(HeldElsewhere):
+        wait_for_lock(acquire, timedelta(), ignore_event)
+
+
+def test_a_cancelled_run_stops_waiting_for_the_lock() -> None:
+    """A caller that no longer wants the result does not wait for the next attempt."""
+    attempts: list[int] = []
+
+    def acquire() -> None:
+        attempts.append(1)
+        raise HeldElsewhere("another run holds x")
+
+    async def give_up() -> None:
+        await without_retries(lambda: wait_for_lock(acquire, timedelta(seconds=60), ignore_event))
+
+    with pytest.raises(HeldElsewhere):
+        asyncio.run(give_up())
+    assert len(attempts) == 1

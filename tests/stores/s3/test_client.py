@@ -86,15 +86,15 @@ class TestPrefix(DestinationContract):
 def test_names_are_kept_exactly(bucket_server: BucketServer, bucket: str, prefix: str) -> None:
     """Objects with unusual names are written, found, read, copied, listed and deleted by the same name."""
     with bucket_objects(bucket_server.url, bucket, prefix=prefix) as objects:
-        found = {name: objects.write(f"v/{name}", [name.encode()], PLAIN) for name in NAMES}
+        result = {name: objects.write(f"v/{name}", [name.encode()], PLAIN) for name in NAMES}
         assert bucket_server.keys(bucket) == sorted(f"{prefix}v/{name}" for name in NAMES)
         for name in NAMES:
-            assert objects.find(f"v/{name}") == found[name]
+            assert objects.find(f"v/{name}") == result[name]
             stored = objects.read(f"v/{name}")
             assert stored is not None
             assert b"".join(stored.chunks) == name.encode()
-            copied = objects.copy(found[name], f"w/{name}")
-            assert copied == found[name]._replace(name=f"w/{name}")
+            copied = objects.copy(result[name], f"w/{name}")
+            assert copied == result[name]._replace(name=f"w/{name}")
         for folder in ("v/", "w/"):
             listed = [each.name for page in objects.list_pages(folder) for each in page]
             assert sorted(listed) == sorted(folder + name for name in NAMES)
@@ -183,9 +183,9 @@ def test_headers_are_served(bucket_server: BucketServer, bucket: str, method: st
         if method in {"put", "parts"}:
             asyncio.run(upload_object())
         else:
-            found = objects.write("b" if method == "copy" else "a", [b"1"], object_headers)
+            result = objects.write("b" if method == "copy" else "a", [b"1"], object_headers)
             if method == "copy":
-                assert objects.copy(found, "a") is not None
+                assert objects.copy(result, "a") is not None
     url = bucket_server.client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a"})
     with urllib.request.urlopen(url) as answer:
         assert answer.headers["Content-Type"] == object_headers.content_type
@@ -291,8 +291,8 @@ def test_a_lost_response_to_a_conditional_write_is_no_failure(
     with bucket_objects(bucket_server.url, bucket) as objects:
         first = objects.write("a", [b"first"], PLAIN)
     with S3Proxy(bucket_server, S3Fault(last, lost=True)) as proxy, bucket_objects(proxy.url, bucket) as objects:
-        found = objects.write("a", [BIG[:size]], PLAIN, expected_etag=first.etag)
-        assert (found.size, objects.find("a")) == (size, found)
+        result = objects.write("a", [BIG[:size]], PLAIN, expected_etag=first.etag)
+        assert (result.size, objects.find("a")) == (size, result)
 
 
 def test_copies_are_of_the_expected_object(bucket_server: BucketServer, bucket: str) -> None:
@@ -318,14 +318,14 @@ def test_a_body_is_resumed(bucket_server: BucketServer, bucket: str) -> None:
     """A large body that breaks off twice is completed with range requests for the same ETag."""
     cuts = [S3Fault(_is_object_read, cut=3 << 20), S3Fault(_is_object_read, cut=5 << 20)]
     with S3Proxy(bucket_server, *cuts) as proxy, bucket_objects(proxy.url, bucket) as objects:
-        found = objects.write("a", [BIG], PLAIN)
+        result = objects.write("a", [BIG], PLAIN)
         stored = objects.read("a")
         assert stored is not None
         assert b"".join(stored.chunks) == BIG
         first, *others = (request.headers for request in proxy.requests if request.method == "GET")
         assert "range" not in first
         assert len(others) == 2
-        assert all(headers["if-match"] == f'"{found.etag}"' and headers["range"] for headers in others)
+        assert all(headers["if-match"] == f'"{result.etag}"' and headers["range"] for headers in others)
 
 
 def test_a_replaced_object_is_not_mixed(bucket_server: BucketServer, bucket: str) -> None:

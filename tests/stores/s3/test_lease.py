@@ -36,8 +36,8 @@ class ManualClock:
 
 @pytest.fixture
 def objects(bucket_server: BucketServer, bucket: str) -> Iterator[S3Objects]:
-    with bucket_objects(bucket_server.url, bucket, prefix="p/") as found:
-        yield found
+    with bucket_objects(bucket_server.url, bucket, prefix="p/") as result:
+        yield result
 
 
 def new_lease(objects: S3Objects, clock: ManualClock | None = None) -> ObjectLease:

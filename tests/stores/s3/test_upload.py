@@ -50,9 +50,9 @@ async def retry_transient(work: Callable[[], Awaitable[ObjectInfo | None]]) -> O
 async def send_all(upload: S3Upload, data: bytes) -> ObjectInfo:
     for start in range(0, len(data), STEP):
         await retry_transient(partial(upload.append, data[start : start + STEP]))
-    found = await retry_transient(lambda: upload.finish(hashlib.md5(data).digest()))
-    assert found is not None
-    return found
+    result = await retry_transient(lambda: upload.finish(hashlib.md5(data).digest()))
+    assert result is not None
+    return result
 
 
 def read_object(objects: S3Objects, name: str) -> bytes:
@@ -65,12 +65,12 @@ def read_object(objects: S3Objects, name: str) -> bytes:
 def test_any_size_is_uploaded_whole(bucket_server: BucketServer, bucket: str, size: int) -> None:
     """The object has the bytes, `find` returns the same info, and one part or less goes in one request."""
     with S3Proxy(bucket_server) as proxy, bucket_objects(proxy.url, bucket, prefix="p/") as objects:
-        found = asyncio.run(send_all(objects.begin_upload("a", size, LABEL), BIG[:size]))
+        result = asyncio.run(send_all(objects.begin_upload("a", size, LABEL), BIG[:size]))
         puts = [request for request in proxy.requests if request.method == "PUT"]
         assert len(puts) == max(1, -(-size // PART_BYTES))
         assert any(map(is_upload_part, puts)) == (size > PART_BYTES)
-        assert (found.name, found.size) == ("p/a", size)
-        assert objects.find("a") == found._replace(name="a")
+        assert (result.name, result.size) == ("p/a", size)
+        assert objects.find("a") == result._replace(name="a")
         assert read_object(objects, "a") == BIG[:size]
 
 
@@ -107,8 +107,8 @@ def test_each_step_may_be_repeated(
         bucket_objects(proxy.url, bucket) as objects,
     ):
         upload = objects.begin_upload("a", len(BIG), LABEL)
-        found = asyncio.run(send_all(upload, BIG))
-        assert objects.find("a") == found
+        result = asyncio.run(send_all(upload, BIG))
+        assert objects.find("a") == result
         assert read_object(objects, "a") == BIG
     assert bucket_server.unfinished_uploads(bucket) == []
 
@@ -120,9 +120,9 @@ def test_a_completed_upload_is_recognised(bucket_server: BucketServer, bucket: s
         S3Proxy(bucket_server, S3Fault(is_complete_upload, lost=True), gone) as proxy,
         bucket_objects(proxy.url, bucket) as objects,
     ):
-        found = asyncio.run(send_all(objects.begin_upload("a", len(BIG), LABEL), BIG))
+        result = asyncio.run(send_all(objects.begin_upload("a", len(BIG), LABEL), BIG))
         parts = [hashlib.md5(BIG[start : start + PART_BYTES]).digest() for start in range(0, len(BIG), PART_BYTES)]
-        assert found.etag == compute_multipart_etag(parts)
+        assert result.etag == compute_multipart_etag(parts)
     other = S3Fault(is_complete_upload, answer=error_response(404, "NoSuchUpload"))
     with S3Proxy(bucket_server, other) as proxy, bucket_objects(proxy.url, bucket) as objects:
         with pytest.raises(DestinationError, match="NoSuchUpload"):
@@ -156,7 +156,7 @@ def test_a_corrupted_part_is_sent_again(bucket_server: BucketServer, bucket: str
 
 
 def test_parts_that_cannot_be_deleted_are_reported(bucket_server: BucketServer, bucket: str) -> None:
-    """Without the permission to abort uploads a notice names what stays, and the run goes on."""
+    """Without the permission to abort uploads a notice says that parts stay, and the run goes on."""
     events: list[Event] = []
 
     async def work(objects: S3Objects) -> None:

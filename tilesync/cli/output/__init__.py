@@ -4,7 +4,7 @@ atomic_file    write a report in one step, a log line by line
 log_file       the log file of --log-file: events as JSON lines
 masking        mask secrets in all output
 path_checks    refuse unsafe paths for --report and --log-file
-progress       the progress display: a bar, or a line a minute
+progress       the progress display: a bar, or one line per minute
 progress_bar   the text of the bar: rate, remaining time
 report         write the report file of --report
 reporters      observers that print messages and JSON lines

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tilesync.api.locations import Location
 from tilesync.api.monitor import RunMonitor, RunStats
 from tilesync.api.results import ExportInfo, VersionInfo, VersionsResult
 from tilesync.cli.output.table import format_table
-from tilesync.cli.params import Location, format_destination_path, format_size
+from tilesync.cli.params import format_destination_path, format_size
 from tilesync.core.ownership import describe_owner
 from tilesync.core.wording import format_count, format_file_count
 from tilesync.model import Completeness
 
 SIGNED_URL_HINT = (
     "CesiumJS adds the signature of this URL to the URL of every file; 3d-tiles-renderer does so with a few lines from"
-    " README.md (Private containers); the account also needs a CORS rule: `tilesync doctor DEST --origin URL` prints it"
+    " docs/stores.md; the account also needs a CORS rule: `tilesync doctor DEST --origin URL` prints it"
 )
 """Advice on viewers for a signed URL. Tried with CesiumJS 1.145 and 3d-tiles-renderer 0.5.3."""
 
@@ -67,7 +68,7 @@ def format_gzip_hint(count: int, suffixes: Sequence[str], dest: Location) -> str
     return (
         f"{format_file_count(count)} ({', '.join(suffixes)}) {'is' if count == 1 else 'are'} stored as gzip:"
         " the web server must send `Content-Encoding: gzip` for them, or no viewer can read them;"
-        f" `tilesync doctor {dest} --public-url URL` checks that and prints the lines (README, Hosting); or mirror with"
+        f" `tilesync doctor {dest} --public-url URL` checks that and prints the lines (docs/hosting.md); or mirror with"
         " --content decoded"
     )
 

@@ -30,9 +30,8 @@ def make_store_link(
 ) -> SyncRenewingLink:
     """Make a link to a destination, which `fetch` renews.
 
-    `first`: a link to begin with. `base`: the URL of the container, where it is known before the first link. `option`:
-    the option that would print fresh links, for the hints. `budget`: how long a link that is not valid yet is waited
-    for.
+    `first`: a link to begin with. `base`: the URL of the container, if it is known before the first link. `option`: the
+    option that would print fresh links, for the hints. `budget`: how long to wait for a link that is not valid yet.
     """
     texts = LinkTexts(
         name="the link to the store",

@@ -9,7 +9,7 @@ import hashlib
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from tilesync.model import FileStamp
 from tilesync.runtime.os_errors import translate_os_errors
 from tilesync.runtime.threads import run_all, run_in_thread, set_outcomes
 from tilesync.stores.local.directory_handles import DirectoryHandle, Entry
+from tilesync.stores.status_files import encode_document
 
 T = TypeVar("T")
 
@@ -143,6 +144,11 @@ def replace_file_durably(temporary: Entry, final: Entry, data: Iterable[bytes]) 
         os.fsync(file.fileno())
     temporary.move(final)
     final.folder.sync()
+
+
+def write_document(temporary: Entry, final: Entry, content: Mapping[str, Any]) -> None:
+    """Replace a status file atomically and durably. Raises OSError."""
+    replace_file_durably(temporary, final, [encode_document(content)])
 
 
 def read_boot_id() -> str | None:

@@ -21,7 +21,7 @@ from tilesync.runtime.os_errors import to_read_error, translate_os_errors, trans
 from tilesync.runtime.safe_open import WrongFileType
 from tilesync.stores.base import DefaultLayoutMixin
 from tilesync.stores.local.directory_handles import DirectoryHandle, DirectoryTree, Entry
-from tilesync.stores.local.fs import read_regular, replace_file_durably, sync_filesystem
+from tilesync.stores.local.fs import read_regular, replace_file_durably, sync_filesystem, write_document
 from tilesync.stores.local.reader import VERSIONS_DIR
 from tilesync.stores.status_files import CHECKED_FILE, OWNERSHIP_FILE, encode_document, parse_document
 
@@ -161,7 +161,7 @@ class LocalPublication(DefaultLayoutMixin):
 
     def _write_document(self, tree: DirectoryTree, name: str, content: Mapping[str, Any]) -> None:
         """Replace a document atomically and durably. Raises OSError."""
-        replace_file_durably(self._temporary(name), tree.folder().entry(name), [encode_document(content)])
+        write_document(self._temporary(name), tree.folder().entry(name), content)
 
     def pointer_digest(self) -> str | None:
         """Return the SHA-256 of the pointer in hexadecimal; None if it is not a regular file. Raises Unreadable."""

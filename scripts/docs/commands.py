@@ -1,0 +1,34 @@
+"""Generate the command reference from the click commands."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+import click
+
+from tilesync.cli.main import cli
+
+
+def build_reference() -> str:
+    """Return the reference as Markdown: a section for each command, with a list of its options."""
+    return "\n".join(line for name, command in cli.commands.items() for line in _section(name, command))
+
+
+def _section(name: str, command: click.Command) -> Iterator[str]:
+    context = click.Context(command, info_name=f"tilesync {name}")
+    yield f"## tilesync {name}\n"
+    yield f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n"
+    yield inspect.cleandoc(command.help or "").replace("<", "&lt;") + "\n"
+    yield from (_item(option, context) for option in command.params if isinstance(option, click.Option))
+    yield ""
+
+
+def _item(option: click.Option, context: click.Context) -> str:
+    record = option.get_help_record(context)
+    assert record is not None, "no option is hidden"
+    names, text = record
+    text, _, default = text.partition("  [default: ")
+    variables = [option.envvar] if isinstance(option.envvar, str) else option.envvar or []
+    facts = [f"`{name}`" for name in variables] + ([f"default `{default.rstrip(']')}`"] if default else [])
+    return f"- **`{names}`**" + (f" ({', '.join(facts)})" if facts else "") + f"<br>{text}"

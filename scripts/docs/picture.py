@@ -1,0 +1,27 @@
+"""Take the picture of the demo city that the documentation shows. Needs the viewers: `make picture`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.support.demo_picture import PICTURE, encode_picture, take_picture
+from tests.support.viewers import find_browser, start_browser
+
+
+def main() -> None:
+    """Write the picture."""
+    program = find_browser()
+    if program is None:
+        sys.exit("no viewers: `make viewers` installs them")
+    with tempfile.TemporaryDirectory() as folder, start_browser(program) as browser:
+        PICTURE.parent.mkdir(exist_ok=True)
+        PICTURE.write_bytes(encode_picture(take_picture(browser, Path(folder))))
+    print(PICTURE, PICTURE.stat().st_size, "bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""What the commands of a documentation page run against: a fake service, folders, object stores and a web server."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_web_servers import require_program
+from tests.support.azurite import ACCOUNT, KEY
+from tests.support.doc_pages import ShellSession
+from tests.support.s3 import ENVIRONMENT
+from tests.support.simulator import Simulator
+from tests.support.web_servers import nginx
+from tilesync.demo.city import build_city
+from tilesync.demo.loopback_server import FakeResponse
+from tilesync.demo.scenario import IMODEL, make_blobs, make_export_id
+
+TOKEN = "eyJhbGci..."
+"""The token that the pages show."""
+
+FOLDERS = ("srv/tiles", "srv/www", "mnt/disk", "run/secrets", "var/log")
+"""Folders that the pages name, below the root."""
+
+EXPORTS_AT_START = 2
+
+
+class PageService(Simulator):
+    """Service of the pages: an iModel with exports of the demo city, and an issuer of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = TOKEN
+        granted = {"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"}
+        self.token_answer = lambda request: FakeResponse(200, json.dumps(granted).encode())
+
+    def add_city(self) -> None:
+        """Add the next edition of the city as the newest export."""
+        edition = len(self.exports) + 1
+        blobs = make_blobs(build_city(edition=edition))
+        self.add_export(make_export_id(edition), IMODEL, blobs, lastModified=f"2026-03-{edition:02d}T08:30:00Z")
+
+
+class PageRun:
+    """Run of one page: its shell, and the steps that the reader does not see."""
+
+    def __init__(self, page: Path, folder: Path, request: pytest.FixtureRequest, stack: ExitStack) -> None:
+        self.folder = folder
+        self.service = stack.enter_context(PageService())
+        for _ in range(EXPORTS_AT_START):
+            self.service.add_city()
+        for name in FOLDERS:
+            (folder / name).mkdir(parents=True)
+        self._places = {f"/{name}": f"{folder}/{name}" for name in FOLDERS}
+        self._shown: dict[str, str] = {}
+        self._environment = {
+            "HOME": str(folder),
+            "TILESYNC_API_URL": self.service.url,
+            "ITP_ISSUER_URL": self.service.url,
+            "TILESYNC_TOKEN": TOKEN,
+        }
+        if page.name == "stores.md":
+            self._add_stores(request)
+        if page.name == "hosting.md":
+            require_program("nginx")
+            (folder / "srv/tiles/bridge").mkdir()
+            server = stack.enter_context(nginx(folder / "srv/tiles/bridge", folder / "nginx", _remove_allow_origin))
+            self._places["http://localhost:8080"] = server.url
+        for edition in range(1, 6):
+            container = make_export_id(edition)
+            self._places[f"https://account.blob.core.windows.net/{container}"] = f"{self.service.url}/{container}"
+        self._places["https://api.bentley.com"] = self.service.url
+        self._places["api.bentley.com"] = self.service.url.removeprefix("http://")
+        (folder / "page").mkdir()
+        self.shell = stack.enter_context(ShellSession(folder / "page", self._environment, self._places, self._shown))
+
+    def _add_stores(self, request: pytest.FixtureRequest) -> None:
+        azurite, bucket_server = request.getfixturevalue("azurite"), request.getfixturevalue("bucket_server")
+        container = f"d{uuid.uuid4()}"
+        self._places |= {
+            "az://account/tiles": f"az://{ACCOUNT}/{container}",
+            "s3://bucket": f"s3://{bucket_server.new_bucket()}",
+            "https://account.blob.core.windows.net/": f"{azurite.url}/{ACCOUNT}/",
+            "AZURE_STORAGE_KEY=...": f"AZURE_STORAGE_KEY={KEY}",
+        }
+        self._shown = {ACCOUNT: "account", container: "tiles"}
+        self._environment |= {
+            "TILESYNC_AZURE_ENDPOINT": f"{azurite.url}/{ACCOUNT}",
+            "AWS_ENDPOINT_URL": bucket_server.url,
+        }
+        self._environment |= ENVIRONMENT
+
+    def step(self, name: str) -> None:
+        """Do what a step of the page says."""
+        {"new export": self.service.add_city, "damage a file": self._damage_file}[name]()
+
+    def _damage_file(self) -> None:
+        """Change a byte of a tile of the first version, but neither its size nor its time."""
+        tile = min((self.folder / "srv").glob("**/versions/*/**/terrain.glb"))
+        status, data = tile.stat(), bytearray(tile.read_bytes())
+        data[-1] ^= 1
+        tile.write_bytes(data)
+        os.utime(tile, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _remove_allow_origin(configuration: str) -> str:
+    """Remove the header from the configuration that the page's output misses."""
+    lines = configuration.splitlines(keepends=True)
+    return "".join(line for line in lines if "Access-Control-Allow-Origin" not in line)
