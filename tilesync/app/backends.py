@@ -20,10 +20,10 @@ from tilesync.events import Warned
 from tilesync.model import Layout
 from tilesync.model.storage import AzureLocation, S3Location
 from tilesync.protocols import Admission, Observer
-from tilesync.stores.opening import Mode
+from tilesync.stores.opening import Mode, ReadOnlyDestination
 
 if TYPE_CHECKING:
-    from tilesync.stores.object_store.destination import ConnectedStore
+    from tilesync.stores.object_store.destination import ConnectedStore, ObjectDestination
     from tilesync.stores.object_store.files import WaitForBandwidth
 
 STORE_THREADS = 64
@@ -119,33 +119,41 @@ class ObjectStoreBackend(Backend):
     @contextmanager
     def open(self, opening: Opening) -> Iterator[Any]:
         """Open the destination. Raises UsageError for the flat layout."""
-        from tilesync.stores.object_store.destination import open_objects, open_objects_read_only
-        from tilesync.stores.object_store.lock import wait_for_lock
-
         if opening.layout is Layout.FLAT:
             raise UsageError("the flat layout needs a folder: only there can renames put files in place")
-        mode, observe = opening.mode, opening.observe
         with ExitStack() as exits:
             store = exits.enter_context(self.connect(opening))
-            objects = store.objects
-            if is_cleartext(objects.canonical_url):
-                observe(Warned(make_cleartext_warning(objects.canonical_url, str(self._target.location))))
-            state = None if mode is Mode.READ else self._target.resolve_state_dir(objects.canonical_url)
-            if mode is not Mode.WRITE or state is None:
-                yield exits.enter_context(open_objects_read_only(objects, mode, state, observe, opening.admission))
-                return
-            open_locked = partial(
-                open_objects,
-                objects,
-                state,
-                self._target.store_options.serving,
-                observe,
-                create=opening.layout is not None,
-                wait_for_bandwidth=opening.wait_for_bandwidth,
-                admission=opening.admission,
-                make_worker_target=store.make_worker_target,
-            )
-            yield wait_for_lock(lambda: exits.enter_context(open_locked()), objects.lease().term, observe)
+            url = store.objects.canonical_url
+            if is_cleartext(url):
+                opening.observe(Warned(make_cleartext_warning(url, str(self._target.location))))
+            open_store = self._open_locked if opening.mode is Mode.WRITE else self._open_read_only
+            yield open_store(store, opening, exits)
+
+    def _open_locked(self, store: ConnectedStore, opening: Opening, exits: ExitStack) -> ObjectDestination:
+        from tilesync.stores.object_store.destination import open_objects
+        from tilesync.stores.object_store.lock import wait_for_lock
+
+        open_once = partial(
+            open_objects,
+            store.objects,
+            self._target.resolve_state_dir(store.objects.canonical_url),
+            self._target.store_options.serving,
+            opening.observe,
+            create=opening.layout is not None,
+            wait_for_bandwidth=opening.wait_for_bandwidth,
+            admission=opening.admission,
+            make_worker_target=store.make_worker_target,
+        )
+        return wait_for_lock(lambda: exits.enter_context(open_once()), store.objects.lease().term, opening.observe)
+
+    def _open_read_only(self, store: ConnectedStore, opening: Opening, exits: ExitStack) -> ReadOnlyDestination:
+        from tilesync.stores.object_store.destination import open_objects_read_only
+
+        mode, url = opening.mode, store.objects.canonical_url
+        state = None if mode is Mode.READ else self._target.resolve_state_dir(url)
+        return exits.enter_context(
+            open_objects_read_only(store.objects, mode, state, opening.observe, opening.admission)
+        )
 
     def refuse_source(self, source: Location, identity: str) -> None:
         """Raise UsageError if the prefix of SOURCE is this one, or one contains the other."""

@@ -149,6 +149,8 @@ class WarmUp:
     async def __call__(self, context: WorkerContext) -> None:
         """Create them."""
         if self.fetches:
+            import tilesync.stores.local.writer  # noqa: F401 - loaded now, so that the first batch does not wait for it
+
             await context.get_or_create(http_pool)
 
 

@@ -85,7 +85,8 @@ class DestinationType(click.ParamType[Location]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
         """Return the location. An invalid one is a usage error, whose message never shows a possible signature."""
-        location = parse_dest(value, ctx.params.get("azure_endpoint") if ctx is not None else None)
+        endpoint = ctx.params.get("azure_endpoint") if ctx is not None else None
+        location = parse_dest(value, endpoint if isinstance(endpoint, str) else None)  # click has a value for "unset"
         if is_folder(location):
             refuse_unexpanded_tilde(str(value), param, ctx)
         return location

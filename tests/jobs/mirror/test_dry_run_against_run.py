@@ -218,6 +218,7 @@ def test_the_guard_counts_only_files_to_delete(tmp_path: Path) -> None:
     assert run.stats.deleted == 3
 
 
+@pytest.mark.scale
 @examples(4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(tiles=st.integers(0, 12), seed=st.integers(0, 100), md5=st.booleans(), page_size=st.integers(1, 20))
 def test_an_applied_plan_replans_to_nothing(tiles: int, seed: int, md5: bool, page_size: int) -> None:

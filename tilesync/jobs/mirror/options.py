@@ -14,10 +14,10 @@ from tilesync.model.version import EVERYTHING, Content, Globs, Inventory
 class MirrorOptions:
     """Options of one run of the mirror job.
 
-    `inventory`: None lists the container where that is allowed, and walks the tilesets otherwise. `move_pointer`: the
-    pointer leads to the export at the end. `delete_limit`: how many files that left the container the flat layout may
-    delete; None deletes none. `content`: store files as the container stores them, or decoded. `ownership`: whose
-    exports the destination must hold; None skips that check.
+    `inventory`: None lists the container if that is allowed, and walks the tilesets otherwise. `move_pointer`: move the
+    pointer to the export at the end. `delete_limit`: maximum files that the flat layout may delete, of those that the
+    container no longer has; None deletes none. `content`: store files as the container stores them, or decoded.
+    `ownership`: the owner that the destination must have; None skips that check.
     """
 
     inventory: Inventory | None = None

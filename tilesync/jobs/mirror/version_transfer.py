@@ -101,7 +101,7 @@ class VersionTransfer:
 
 
 def _combine_hints(hints: set[str]) -> str | None:
-    """Return what helps against the failures of a run; None if running again helps against all of them."""
+    """Return the hint for the failed files of a run; None if the default hint, to run again, fits all of them."""
     specific = "; ".join(sorted(hints - {""}))
     if not specific or "" not in hints:
         return specific or None

@@ -78,6 +78,6 @@ class ResultBuffer:
 
 
 def _may_expand(result: FileResult) -> bool:
-    """Return whether a file may allow to follow a subtree: it may be a subtree, its tileset, schema or buffer."""
+    """Return whether a subtree may wait for this file: it is a tileset, subtree or schema, or perhaps a buffer."""
     content = result.content
     return content.has_implicit_tiling or content.kind in {Kind.SUBTREE, Kind.SCHEMA, Kind.NONE}
