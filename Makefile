@@ -21,6 +21,9 @@ demo: $(VENV)/.test ## see tilesync work; needs no account
 	@echo
 	@echo "(in this checkout, tilesync is $(BIN)/tilesync)"
 
+# Without its cache pytest compiles every test file anew, in each worker.
+test test-fast: export PYTHONDONTWRITEBYTECODE =
+
 test: $(VENV)/.test azurite viewers ## run all tests; with Azurite and a browser if npm can install them
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 

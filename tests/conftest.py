@@ -33,7 +33,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put each test into its tiers: `e2e` by its folder, `browser` by its fixture, `kill` by its name.
 
-    `scale` is marked at the test: it moves much, or waits long.
+    `scale` is marked at the test: it moves much, waits long, or repeats a table of cases.
     """
     for item in items:
         if "e2e" in item.path.parts:

@@ -1,4 +1,4 @@
-"""The layers, the weights and the documentation of the house, asserted."""
+"""Test the architecture: layers, sizes of files and folders, and documentation."""
 
 import ast
 import functools
@@ -18,7 +18,7 @@ PACKAGE = Path(tilesync.__file__).parent
 TESTS = Path(__file__).parent
 PROJECT = TESTS.parent
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-"""All modules but the outermost, which gives the public names of all rooms."""
+"""All modules except the outermost, which exports public names of all packages."""
 
 LAYERS = [
     {"__main__"},
@@ -38,13 +38,13 @@ LAYERS = [
     {"model"},
     {"events", "errors", "__init__"},
 ]
-"""From top to bottom: a room knows those below it, and none beside it."""
+"""From top to bottom. A package may import from the layers below, but not from others in its own layer."""
 
 PURE = {"azure", "core", "errors", "events", "model", "protocols", "tiles"}
-"""Rooms that touch nothing of the world."""
+"""Packages that do no I/O."""
 
 MOST_MODULES = 17
-"""In one folder: more are not found any more."""
+"""Maximum modules in one folder, so that a reader can find one."""
 
 IMPURE = {
     "asyncio",
@@ -87,14 +87,15 @@ PROTOCOLS = {
     "StoredFiles": "local, and object store",
     "TokenProvider": "a token, and a share key",
     "Upload": "Azure, and S3",
+    "WorkerTarget": "local, and Azure",
     "WorkerTask": "fetch, verify, and warm up",
     "Workers": "assembled by the app, called by the jobs, which must not import it",
 }
 """Why each Protocol is not the class that fulfils it: two classes of the product or a fake of the tests do, a layer or
-an import circle forbids it, or `Callable` cannot state the arguments.
+an import cycle forbids it, or `Callable` cannot state the arguments.
 """
 
-PAID_LATER = {"httpx", "pyreqwest", "azure", "sqlite3", "tqdm", "aiofiles", "filelock", "certifi", "asyncio"}
+LAZY_PACKAGES = {"httpx", "pyreqwest", "azure", "sqlite3", "tqdm", "aiofiles", "filelock", "certifi", "asyncio"}
 
 
 @functools.cache
@@ -106,7 +107,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-def room(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -120,8 +121,8 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms_known_to(path: Path) -> set[str]:
-    """The rooms of tilesync that a file imports from; `from tilesync import __version__` is of the lowest."""
+def imported_packages(path: Path) -> set[str]:
+    """Return the packages of tilesync that a file imports from; `from tilesync import __version__` is `__init__`."""
     known = set()
     for name in imports(parsed(path)):
         first, _, rest = name.partition(".")
@@ -137,17 +138,17 @@ def level(of: str) -> int:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_imports_go_one_way(path: Path) -> None:
-    """A file imports from its own room and from the layers below, never from a room beside or above it."""
-    own = room(path)
-    assert {other for other in rooms_known_to(path) - {own} if level(other) <= level(own)} == set()
+    """A file imports only from its own package and from the layers below."""
+    own = package_of(path)
+    assert {other for other in imported_packages(path) - {own} if level(other) <= level(own)} == set()
 
 
 def module_of(path: Path) -> str:
     return ".".join(["tilesync", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
 
 
-def test_no_import_circles() -> None:
-    """No modules import each other in a circle, not even inside functions or for types alone."""
+def test_no_import_cycles() -> None:
+    """There are no import cycles, not even inside functions or for types alone."""
     modules = {module_of(path): path for path in SOURCES}
     known = {
         module: {
@@ -161,7 +162,7 @@ def test_no_import_circles() -> None:
 
 
 def test_no_folder_is_crowded() -> None:
-    """A folder has no more modules than a reader takes in at once, its map aside."""
+    """No folder has more than MOST_MODULES modules besides its `__init__.py`."""
     crowded = {}
     for folder in {path.parent for path in SOURCES}:
         modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
@@ -170,31 +171,31 @@ def test_no_folder_is_crowded() -> None:
     assert crowded == {}
 
 
-def test_the_command_line_calls_the_api_alone() -> None:
-    """Commands reach nothing below the API but rules and values: what they can do, every program can."""
+def test_the_command_line_calls_only_the_api() -> None:
+    """Below the API, commands import only rules and values: whatever they can do, every program can do."""
     below = {"checks", "app", "jobs", "sources", "stores", "itwin", "transport", "azure", "tiles", "catalog"}
-    reached = {name_of(path): rooms_known_to(path) & below for path in SOURCES if room(path) == "cli"}
-    assert {name: sorted(rooms) for name, rooms in reached.items() if rooms} == {}
+    reached = {name_of(path): imported_packages(path) & below for path in SOURCES if package_of(path) == "cli"}
+    assert {name: sorted(packages) for name, packages in reached.items() if packages} == {}
 
 
-def test_every_room_has_its_place() -> None:
-    """Each module and package of tilesync stands in a layer, and each that stands there exists."""
-    assert {room(path) for path in SOURCES} | {"__init__"} == set().union(*LAYERS)
+def test_every_package_is_in_a_layer() -> None:
+    """Each module and package of tilesync is in a layer, and each one that is listed there exists."""
+    assert {package_of(path) for path in SOURCES} | {"__init__"} == set().union(*LAYERS)
 
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in SOURCES if room(path) in PURE],
+    [path for path in SOURCES if package_of(path) in PURE],
     ids=name_of,
 )
-def test_pure_rooms_do_nothing(path: Path) -> None:
-    """Rooms of rules and values import nothing that touches the world, and nothing foreign."""
+def test_pure_packages_do_no_io(path: Path) -> None:
+    """Packages of rules and values import nothing that does I/O, and no third-party package."""
     used = {name.split(".")[0] for name in imports(parsed(path))}
     assert not used & IMPURE
     assert used <= sys.stdlib_module_names | {"tilesync"}
 
 
-def test_foreign_packages_have_one_door() -> None:
+def test_foreign_packages_are_imported_in_few_places() -> None:
     """Each third-party package is imported by two files at most; click belongs to the command line alone."""
     users: dict[str, set[str]] = {}
     for path in SOURCES:
@@ -208,10 +209,10 @@ def test_foreign_packages_have_one_door() -> None:
 
 
 def test_the_command_line_is_light() -> None:
-    """Importing the commands pays for none of the engines: each command imports what it needs."""
+    """Importing the commands loads none of the large packages: each command imports what it needs."""
     code = "import sys, json, tilesync.cli.main; print(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not PAID_LATER & set(json.loads(result.stdout))
+    assert not LAZY_PACKAGES & set(json.loads(result.stdout))
 
 
 def test_every_protocol_has_its_reason() -> None:
@@ -226,7 +227,7 @@ def test_every_protocol_has_its_reason() -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_files_are_of_a_size(path: Path) -> None:
+def test_no_file_is_too_long(path: Path) -> None:
     """No file is longer than 400 lines."""
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
@@ -254,8 +255,8 @@ def is_overload(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_everything_public_is_documented(path: Path) -> None:
-    """Each public module, class, method and function says what holds."""
+def test_public_code_has_docstrings(path: Path) -> None:
+    """Each public module, class, method and function has a docstring."""
     assert list(undocumented(parsed(path))) == []
 
 
@@ -283,13 +284,44 @@ def test_a_class_name_exists_once() -> None:
 
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"])
 def test_pages_name_files_that_exist(page: str) -> None:
-    """Each path that a page for developers names exists, and the tree has a row for each room."""
+    """Each path that a page for developers names exists, and the tree has a row for each package."""
     text = (PROJECT / page).read_text(encoding="utf-8")
     paths = re.findall(r"`((?:tilesync|tests|scripts|docs)/[^` ]*)`|\]\(([^)#:]+)", text)
     assert [path for pair in paths for path in pair if path and not (PROJECT / path).exists()] == []
     if page == "ARCHITECTURE.md":
         tree = text[text.index("## The tree") : text.index("## Four paths through the code")]
         assert [each for layer in LAYERS[1:-1] for each in layer if f"`tilesync/{each}" not in tree] == []
+
+
+LOCATION_REGISTRY = "app/locations.py"
+"""The only module that tells the kinds of locations apart."""
+
+STORE_CLASSES = {"Path", "AzureLocation", "S3Location"} | {
+    node.name
+    for folder in ("local", "object_store", "azure", "s3")
+    for path in sorted((PACKAGE / "stores" / folder).rglob("*.py"))
+    for node in parsed(path).body
+    if isinstance(node, ast.ClassDef)
+    and node.name.endswith(("Files", "Objects", "Publication", "Destination", "PutTarget"))
+}
+
+
+def type_tests(tree: ast.AST) -> Iterator[str]:
+    """The names of the classes that a tree tests for, with isinstance or in a case of a match statement."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            yield from (part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name))
+        elif isinstance(node, ast.MatchClass) and isinstance(node.cls, ast.Name):
+            yield node.cls.id
+
+
+def test_stores_are_not_told_apart_by_their_class() -> None:
+    """Only the registry of locations tests for a kind of location, and no module for the classes of a store."""
+    assert {"LocalFiles", "ObjectFiles", "AzureObjects", "LocalPutTarget"} <= STORE_CLASSES
+    found = {name_of(path): sorted(STORE_CLASSES & set(type_tests(parsed(path)))) for path in SOURCES}
+    registry = found.pop(LOCATION_REGISTRY)
+    assert registry == ["AzureLocation", "S3Location"]
+    assert {name: classes for name, classes in found.items() if classes} == {}
 
 
 def test_no_state_at_module_level() -> None:
@@ -299,7 +331,7 @@ def test_no_state_at_module_level() -> None:
 
 
 def test_no_count_is_read_before_a_wait_and_written_after_it() -> None:
-    """`self.count += await ...` loses what others count meanwhile: no shared count is kept so."""
+    """No shared count is updated by `self.count += await ...`, which would lose what others count meanwhile."""
     culprits = [
         f"{name_of(path)}:{node.lineno}"
         for path in SOURCES
@@ -316,7 +348,7 @@ def test_no_logging_printing_or_bars_below_the_command_line() -> None:
     loud = {
         name_of(path): sorted(result)
         for path in SOURCES
-        if room(path) != "cli"
+        if package_of(path) != "cli"
         and (result := {name.split(".")[0] for name in imports(parsed(path))} & {"logging", "tqdm", "click"})
     }
     assert loud == {}

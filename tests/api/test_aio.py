@@ -20,7 +20,7 @@ import tilesync as ts
 from tests.support.builders import IMODEL, export, read_tree
 from tests.support.faults import error_response, is_api, is_blob, is_blob_named, wait_for
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, run_program
-from tilesync.api.aio import Call
+from tilesync.api.call import Call
 from tilesync.events import Event, VersionPublished, Warned
 
 CHANGING = {"seconds", "started", "finished", "host"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tilesync.app.locations import parse_location
+from tilesync.app.locations import Location, find_link, is_azure, is_folder, match_location, parse_location
 from tilesync.errors import UsageError
 from tilesync.model.storage import AzureLocation, S3Location
 
@@ -103,3 +105,26 @@ def test_invalid_locations_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_location(text)
     assert "TOPSECRET" not in str(error.value) + error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("location", "kind"),
+    [(Path("/srv/tiles"), "folder"), (AzureLocation("account1", "tiles"), "azure"), (S3Location("bucket"), "s3")],
+)
+def test_the_kind_of_a_location_decides(location: Location, kind: str) -> None:
+    """The function for the kind of a location gets it, and only that one is called."""
+    called = match_location(
+        location, folder=lambda at: ("folder", at), azure=lambda at: ("azure", at), s3=lambda at: ("s3", at)
+    )
+    assert called == (kind, location)
+    assert (is_folder(location), is_azure(location)) == (kind == "folder", kind == "azure")
+    assert find_link(location) is None
+
+
+def test_a_link_is_found_in_its_location() -> None:
+    """Only a location that was parsed from a container link has one."""
+    location = parse_location(f"https://account1.blob.core.windows.net/tiles?{SAS}")
+    assert location is not None
+    link = find_link(location)
+    assert link is not None
+    assert link.query == SAS

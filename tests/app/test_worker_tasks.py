@@ -380,6 +380,7 @@ def test_verify_finds_the_same_with_workers(tmp_path: Path, monkeypatch: pytest.
     assert len(findings[0]) == 40
 
 
+@pytest.mark.scale
 def test_verify_accepts_two_files_with_the_same_content(tmp_path: Path) -> None:
     """An intact destination passes, and all referenced files are present."""
     files = mirror_files(tmp_path)

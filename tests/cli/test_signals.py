@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -173,8 +172,6 @@ def test_a_signal_while_waiting_for_an_export(service: Simulator, tmp_path: Path
     assert running.stdout is not None
     while '"waiting"' not in (line := running.stdout.readline()):
         assert line
-    begun = time.monotonic()
     running.send_signal(signal.SIGINT)
     running.communicate(timeout=20)
     assert running.returncode == 130
-    assert time.monotonic() - begun < 5

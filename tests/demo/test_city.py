@@ -181,6 +181,7 @@ def test_indices_name_vertices_and_faces_turn_outwards(files: dict[str, bytes]) 
             assert dot(facing, mean) > 0
 
 
+@pytest.mark.scale
 def test_the_same_seed_gives_the_same_bytes(files: dict[str, bytes]) -> None:
     """Generation is deterministic, and another seed gives another city."""
     assert build_city() == files

@@ -84,7 +84,7 @@ def mirror_decoded(sim: Simulator, dest: Path, **changes: Any) -> JobOutcome:
     return sim.mirror(dest, content=Content.DECODED, **changes)
 
 
-def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
+def test_files_are_stored_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
     """Every gzip payload is stored unpacked with the date of its blob; the folder verifies, and the
     second run has nothing to do.
     """
@@ -164,7 +164,7 @@ def test_what_the_container_calls_gzip_is_counted(tmp_path: Path) -> None:
         assert (run.exit_code, run.last_line["gzip_files"]) == (0, 1), run.stderr
 
 
-def test_many_small_files_come_unpacked_by_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_processes_unpack_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker processes unpack files, and read them for `verify`."""
     monkeypatch.setattr(commands, "count_cores", lambda: 2)
     plain, seen = export(TILES), list[int]()
@@ -236,7 +236,7 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments_nothing_partial_lies_there(tmp_path: Path, seed: int) -> None:
+def test_kills_at_random_moments_leave_no_partial_files(tmp_path: Path, seed: int) -> None:
     """At each kill, every file under a final name is unpacked and complete; the last run succeeds."""
     dice = random.Random(seed)
     files, plain = make_gzip_export(60, seed=seed)
@@ -262,7 +262,7 @@ def test_killed_at_random_moments_nothing_partial_lies_there(tmp_path: Path, see
     assert verify(tmp_path).exit_code == 0
 
 
-def test_a_lost_state_is_told_again(tmp_path: Path) -> None:
+def test_a_lost_state_is_rebuilt(tmp_path: Path) -> None:
     """Without a catalog, the manifest proves all files; of an unfinished version only files without gzip stay."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
@@ -283,7 +283,7 @@ def test_a_lost_state_is_told_again(tmp_path: Path) -> None:
     assert verify(tmp_path).exit_code == 0
 
 
-def test_files_of_another_content_under_a_lost_name_are_not_taken(tmp_path: Path) -> None:
+def test_packed_files_of_a_lost_version_are_not_reused(tmp_path: Path) -> None:
     """Packed files of an unfinished run are not reused for a decoded version."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
@@ -299,7 +299,7 @@ def test_files_of_another_content_under_a_lost_name_are_not_taken(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["tiles/004.glb", LARGE])
 @pytest.mark.parametrize("how", ["gone", "changed", "packed"])
-def test_a_damaged_file_is_healed(tmp_path: Path, name: str, how: str) -> None:
+def test_a_damaged_file_is_repaired(tmp_path: Path, name: str, how: str) -> None:
     """The next run fetches, checks and unpacks the files that `verify` found damaged."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
@@ -358,7 +358,7 @@ def test_unpacked_files_are_no_source_for_stored_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("md5", [True, False])
-def test_a_second_export_shares_what_lies_unpacked(tmp_path: Path, md5: bool) -> None:
+def test_a_second_export_shares_unpacked_files(tmp_path: Path, md5: bool) -> None:
     """Unchanged unpacked files are linked from version to version, also if only their bytes can be compared."""
     files, plain = make_gzip_export()
     more, more_plain = {**files, "tiles/000.glb": glb(b"new")}, {**plain, "tiles/000.glb": glb(b"new")}
@@ -389,7 +389,7 @@ def test_an_export_that_changed_in_name_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [Content.STORED, Content.DECODED])
-def test_a_version_on_its_way_in_keeps_its_content(tmp_path: Path, first: Content) -> None:
+def test_an_unfinished_version_keeps_its_content_mode(tmp_path: Path, first: Content) -> None:
     """A run with other content starts another version; each is continued with its own content mode."""
     other = Content.DECODED if first is Content.STORED else Content.STORED
     files, plain = make_gzip_export()
@@ -470,7 +470,7 @@ def test_all_exports_and_the_plan(tmp_path: Path) -> None:
     assert not (tmp_path / "versions" / f"{OTHER_EXPORT}-2").exists()
 
 
-def test_an_object_store_is_told_otherwise(tmp_path: Path) -> None:
+def test_decoded_content_needs_a_folder(tmp_path: Path) -> None:
     """--content decoded into a store is a usage error: a store sends the encoding of each file."""
     for dest in ("s3://bucket/prefix", "az://account/container"):
         ended = run_program("mirror", IMODEL, dest, *DECODED, env={"TILESYNC_TOKEN": "t", "HOME": str(tmp_path)})
@@ -501,7 +501,7 @@ def test_a_disk_that_fills_while_unpacking(tmp_path: Path, monkeypatch: pytest.M
     assert read_version(tmp_path) == plain
 
 
-# --- a held copy as SOURCE ---
+# --- another mirror as SOURCE ---
 
 
 def copy_mirror(source: Path, dest: Path, *options: str, exit_code: int = 0) -> None:
@@ -509,7 +509,7 @@ def copy_mirror(source: Path, dest: Path, *options: str, exit_code: int = 0) -> 
     assert ended.exit_code == exit_code, ended.stderr
 
 
-def test_a_copy_of_what_lies_unpacked(tmp_path: Path) -> None:
+def test_a_copy_of_a_decoded_mirror(tmp_path: Path) -> None:
     """A copy of a decoded mirror has the same files and mode; the manifest proves the unpacked bytes."""
     files, plain = make_gzip_export()
     source = tmp_path / "source"
@@ -535,7 +535,7 @@ def test_a_copy_of_what_lies_unpacked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", [Layout.VERSIONED, Layout.FLAT])
-def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout) -> None:
+def test_unpacked_files_are_repaired_from_a_copy(tmp_path: Path, layout: Layout) -> None:
     """Lost unpacked files are repaired from a copy; the others stay unchanged."""
     files, plain = make_gzip_export()
     first, dest = tmp_path / "first", tmp_path / "dest"
@@ -560,7 +560,7 @@ def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout
     assert (night.exit_code, night.stats.fetched) == (0, 0)
 
 
-def test_a_copy_of_what_is_there_unpacked_already_is_none(tmp_path: Path) -> None:
+def test_unpacked_files_that_are_there_are_not_copied(tmp_path: Path) -> None:
     """Files that are already there unpacked are not copied, although only they identify a mirror of a bare link."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
@@ -593,7 +593,7 @@ def test_a_stored_copy_is_unpacked_on_the_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("viewer", ["cesium", "three"])
-def test_a_viewer_streams_what_lies_unpacked(browser: Browser, tmp_path: Path, viewer: str) -> None:
+def test_a_viewer_streams_unpacked_files(browser: Browser, tmp_path: Path, viewer: str) -> None:
     """Viewers cannot read a gzipped city from a plain web server, but a decoded one."""
     with Simulator() as sim:
         sim.offer_export({name: gzip_bytes(data) for name, data in build_city().items()})

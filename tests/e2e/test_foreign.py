@@ -20,7 +20,8 @@ from tests.support.commandline import CommandResult, run_tilesync
 from tests.support.s3 import ENVIRONMENT, BucketServer
 from tests.support.simulator import EXPORT, Simulator
 from tilesync.errors import DestinationError
-from tilesync.stores.local.destination import open_local_for_reading
+from tilesync.stores.local.destination import open_local_read_only
+from tilesync.stores.opening import Mode
 
 MANIFEST = f"manifests/{EXPORT}.jsonl"
 DEEP_JSON = "[" * 100_000 + "]" * 100_000
@@ -246,7 +247,7 @@ def test_manifests_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> N
         manifests.mkdir(mode=0o700)
         (manifests / "e1.jsonl").write_text("{}")
         with (
-            open_local_for_reading(Path(folder)) as sight,
+            open_local_read_only(Path(folder), Mode.READ) as sight,
             as_nobody(),
             pytest.raises(DestinationError, match="Permission denied"),
         ):

@@ -193,7 +193,7 @@ def test_a_flat_history(tmp_path: Path) -> None:
             inject_random_faults(sim, dice, md5=md5)
             if dice.random() < 0.4:
                 kills += run_with_kills(sim, dice, tmp_path, *flat)
-            run = sim.mirror(tmp_path, layout=Layout.FLAT, delete=DeleteLimit(percent=100), allow_shrink=True)
+            run = sim.mirror(tmp_path, layout=Layout.FLAT, delete_limit=DeleteLimit(percent=100), allow_shrink=True)
             assert run.error is None
             files = {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync/")}
             assert files == model.export()
@@ -252,7 +252,7 @@ def test_readers_never_miss_a_file(tmp_path: Path, keep: RetentionPolicy) -> Non
                 model.change()
                 modified = f"2026-02-{number:02d}T08:30:00Z"
                 sim.offer_export(model.export(), export_id=make_export_id(number), lastModified=modified)
-                run = sim.mirror(tmp_path, keep=keep, allow_shrink=True)
+                run = sim.mirror(tmp_path, retention=keep, allow_shrink=True)
                 assert run.error is None
                 retired += run.events_of(VersionRetired)
                 published += run.events_of(VersionPublished)

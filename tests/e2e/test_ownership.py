@@ -54,7 +54,7 @@ def test_another_imodel_is_refused(tmp_path: Path, how: dict[str, Any], recorded
     """A run and a plan end with 8, name both owners, and change no byte of DEST; also in a destination that
     an older release made.
     """
-    layout = {"layout": how["layout"], "delete": DEFAULT_DELETE_LIMIT} if "layout" in how else {}
+    layout = {"layout": how["layout"], "delete_limit": DEFAULT_DELETE_LIMIT} if "layout" in how else {}
     how = how | layout
     with Simulator() as sim:
         sim.offer_export()

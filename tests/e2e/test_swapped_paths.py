@@ -155,7 +155,7 @@ def test_folders_that_are_links_when_a_version_retires(tmp_path: Path, outside: 
         (outside / "20000101T000000Z-old").mkdir()
         (outside / "20000101T000000Z-old/file").write_bytes(b"precious")
         replace_by_link(dest / place, outside)
-        run = sim.mirror(dest, keep=RetentionPolicy(1))
+        run = sim.mirror(dest, retention=RetentionPolicy(1))
         assert is_symlink_refused(run, dest / place)
     assert (outside / "20000101T000000Z-old/file").read_bytes() == b"precious"
     (outside / "20000101T000000Z-old/file").unlink()

@@ -129,6 +129,7 @@ def test_throttle() -> None:
 # --- bodies ---
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("size", [0, 1, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1, len(BIG)])
 @pytest.mark.parametrize("step", [1 << 16, READ_BYTES, 5 * READ_BYTES])
 def test_bytes_from_any_offset(size: int, step: int) -> None:

@@ -56,14 +56,14 @@ def test_link_that_is_valid_much_later(tmp_path: Path) -> None:
         sim.link_start_delay = HOUR
         sim.offer_export()
         started_at = time.monotonic()
-        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), retry_for=timedelta(seconds=20))
-    assert time.monotonic() - started_at < 10
+        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), retry_for=timedelta(minutes=2))
+    assert time.monotonic() - started_at < 60
     assert isinstance(run.error, NotAuthorised)
     assert "the link becomes valid at" in str(run.error)
     assert "--retry-for" in run.error.hint
 
 
-def test_a_link_that_is_valid_much_later_is_replaced_where_there_is_another(tmp_path: Path) -> None:
+def test_a_link_that_is_valid_much_later_is_replaced_if_possible(tmp_path: Path) -> None:
     """A fresh link is fetched, if possible, before a run fails for one that is valid too late."""
     with Simulator() as sim:
         files = sim.offer_export()
@@ -80,11 +80,14 @@ def test_permanent_refusal_is_final(tmp_path: Path) -> None:
     with Simulator() as sim:
         sim.offer_export()
         started_at = time.monotonic()
-        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT).replace("sig=", "sig=x"))
+        run = sim.mirror(
+            tmp_path, link=sim.create_link(EXPORT).replace("sig=", "sig=x"), retry_for=timedelta(minutes=2)
+        )
     assert isinstance(run.error, NotAuthorised)
-    assert time.monotonic() - started_at < 5
+    assert time.monotonic() - started_at < 60
 
 
+@pytest.mark.scale
 def test_a_run_uses_the_old_link_until_the_new_one_is_valid(tmp_path: Path) -> None:
     """Links that are renewed ahead of time and become valid later are never used too early."""
     with Simulator(link_lifetime=timedelta(seconds=4), delay_s=0.05) as sim:

@@ -19,7 +19,6 @@ class FakeDestination:
     name; `step`: bytes per read.
     """
 
-    is_picklable = False
     parallel_reads = 1
 
     def __init__(self, *, chunk_bytes: int = 1 << 20) -> None:
@@ -91,6 +90,9 @@ class FakeDestination:
         return self.latest_document
 
     # --- HeldFiles ---
+
+    def worker_reader(self) -> None:
+        """Return None: workers cannot read these files."""
 
     def size(self, version: Version, name: str) -> int | None:
         """Return the size of a file."""

@@ -40,7 +40,6 @@ class WalkResult:
 class FolderFiles:
     """A folder as stored files."""
 
-    is_picklable = False
     parallel_reads = 1
 
     def __init__(self, root: Path) -> None:
@@ -50,6 +49,9 @@ class FolderFiles:
         """Return the size of a file."""
         path = self.root / name
         return path.stat().st_size if path.is_file() else None
+
+    def worker_reader(self) -> None:
+        """Return None: workers cannot read these files."""
 
     def prepare_listing(self, version: Version) -> None:
         """Not used by these tests."""

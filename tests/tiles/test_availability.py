@@ -199,6 +199,7 @@ def test_problems_are_counted(case: tuple[AvailabilityOracle, bytes, dict[str, b
     assert "availableCount" not in problems
 
 
+@pytest.mark.scale
 def test_large_subtrees_match_the_oracle_too() -> None:
     """Cells are right also where Morton indices need more bits than the table of offsets has."""
     for octree, levels in ((False, 8), (True, 5)):

@@ -356,6 +356,7 @@ def test_broken_documents(data: bytes) -> None:
         read(data)
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("levels", [10, 5_000, 9_000])
 def test_deep_trees(levels: int) -> None:
     """A tree of any legal depth is read and re-based without recursion."""

@@ -308,6 +308,7 @@ def test_objects_with_a_scope(inside: bytes) -> None:
 LONG = [MAX_STRING_BYTES - 1, MAX_STRING_BYTES, MAX_STRING_BYTES + 1, MIB + 5]
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("size", LONG)
 @pytest.mark.parametrize("unit", [b"x", b"\\u0041", "é".encode(), b"\\ud83c\\udfd9", b"\\\\", b"ab\\n\xff"])
 @pytest.mark.parametrize("step", [MAX_STRING_BYTES, 49_999])
@@ -444,6 +445,7 @@ def test_depth(opening: bytes, inside: bytes, closing: bytes, brackets: int) -> 
         assert scan(document, 1000) == result
 
 
+@pytest.mark.scale
 def test_memory_is_bounded() -> None:
     """A document of 20 MB, with long strings and deep and flat parts, takes far less memory than its size."""
     item = b'{"uri":"' + b"a/" * 100 + b'","x":[' + b"1.5," * 300 + b"2]},"

@@ -415,6 +415,7 @@ def test_time_is_linear(uri: str) -> None:
     assert time.process_time() - began < 1
 
 
+@pytest.mark.scale
 def test_ten_megabytes() -> None:
     """A URI of ten megabytes is resolved, and a reason never repeats much of it."""
     assert "longer than" in outside("é" * 5_000_000).reason

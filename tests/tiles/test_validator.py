@@ -342,8 +342,8 @@ def test_a_json_list() -> None:
 
 
 @pytest.mark.parametrize("blank", [b" " * 4095, b" " * 4096, b"\n" * 20_000, b"\xef\xbb\xbf" + b"\t" * 9000])
-def test_json_behind_blanks(blank: bytes) -> None:
-    """A tileset is detected behind any number of blanks."""
+def test_json_after_blanks(blank: bytes) -> None:
+    """A tileset is detected after any number of blanks."""
     for data in (blank + json.dumps(TILESET).encode(), packed(blank + json.dumps(TILESET).encode())):
         assert content_of("a", data) == content_of("a", json.dumps(TILESET).encode())
 

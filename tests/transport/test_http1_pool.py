@@ -173,6 +173,7 @@ def test_connections_are_reused(with_pool: Run) -> None:
     assert len(peers) == 1
 
 
+@pytest.mark.scale
 def test_fewer_connections_are_kept_when_fewer_are_allowed(with_pool: Run) -> None:
     """Connections beyond a lower limit are closed when idle, even if requests wait."""
 

@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tilesync.azure.link_state import LinkState, LinkTexts
+from tilesync.azure.link_state import Instant, LinkState, LinkTexts
 from tilesync.errors import LinkRefused, NotAuthorised, Unavailable
 from tilesync.events import Event, LinkRenewed, Notice, Warned
 from tilesync.model import SasUrl
 from tilesync.runtime.threads import run_in_thread
+from tilesync.transport import renewing_link_sync
 from tilesync.transport.renewing_link_sync import SyncRenewingLink
 
 BASE = "https://account.blob.core.windows.net/tiles"
@@ -44,6 +45,22 @@ def refuse(sas: SasUrl) -> None:
     raise REFUSAL
 
 
+@pytest.fixture
+def advance(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Advance the clock of the links by seconds."""
+    passed, now = [0.0], renewing_link_sync._now
+
+    def later() -> Instant:
+        at = now()
+        return Instant(at.utc + timedelta(seconds=passed[0]), at.monotonic_s + passed[0])
+
+    def advance(seconds: float) -> None:
+        passed[0] += seconds
+
+    monkeypatch.setattr(renewing_link_sync, "_now", later)
+    return advance
+
+
 class LinkFactory:
     """Fetches links with a given lifetime, and counts them."""
 
@@ -70,13 +87,13 @@ def test_many_threads_cause_one_fetch() -> None:
     assert (result, factory.count) == ({"sig=1"}, 1)
 
 
-def test_a_due_link_is_renewed_once() -> None:
+def test_a_due_link_is_renewed_once(advance: Callable[[float], None]) -> None:
     """Before a link expires one thread renews it; the others use the old one meanwhile."""
     events: list[Event] = []
     factory = LinkFactory()
-    renewable = renewing(factory, events.append, first=link(0.4))
+    renewable = renewing(factory, events.append, first=link(400))
     assert not renewable.is_due
-    time.sleep(0.34)
+    advance(340)
     assert renewable.is_due
     with ThreadPoolExecutor(16) as pool:
         result = set(pool.map(lambda _: renewable.current().query, range(64)))
@@ -85,14 +102,14 @@ def test_a_due_link_is_renewed_once() -> None:
     assert [type(event) for event in events] == [LinkRenewed]
 
 
-def test_a_failed_early_renewal_is_a_warning() -> None:
+def test_a_failed_early_renewal_is_a_warning(advance: Callable[[float], None]) -> None:
     """The link is still used; only after it expires the error is raised."""
     events: list[Event] = []
-    renewable = renewing(LinkFactory(fails=Unavailable("no answer")), events.append, first=link(1.0))
-    time.sleep(0.85)
+    renewable = renewing(LinkFactory(fails=Unavailable("no answer")), events.append, first=link(1000))
+    advance(850)
     assert renewable.current().query == "sig=0"
     assert [type(event) for event in events] == [Warned]
-    time.sleep(0.2)
+    advance(200)
     with pytest.raises(Unavailable):
         renewable.renew(renewable.current())
 
@@ -178,13 +195,13 @@ def test_a_link_not_yet_valid_is_waited_for() -> None:
     assert "in 1 s; waiting for it" in notice.message
 
 
-def test_the_old_link_is_used_until_the_new_one_is_valid() -> None:
+def test_the_old_link_is_used_until_the_new_one_is_valid(advance: Callable[[float], None]) -> None:
     """A renewed link that becomes valid later replaces the old one only then."""
-    first = link(6.0)
-    renewable = renewing(lambda: not_yet_valid_link(0.5), first=first)
-    time.sleep(4.9)
+    first = link(6000)
+    renewable = renewing(lambda: not_yet_valid_link(4900 + 500, life=36_000), first=first)
+    advance(4900)
     assert renewable.is_due
     assert renewable.current() is first
     assert not renewable.is_due
-    time.sleep(0.6)
+    advance(600)
     assert renewable.current().query.startswith("sig=1&st=")

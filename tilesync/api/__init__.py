@@ -3,7 +3,9 @@
 aio           async functions, for a running event loop
 auth          identities
 blocking      run a coroutine from blocking code
+call          one call: its events, threads, and the result that an error carries
 inputs        parse plain values into requests
+locations     parse SOURCE and DEST
 masking       mask secrets in events and errors
 monitor       live counts, and the last JSON line
 options       keyword arguments, with their meaning

@@ -8,31 +8,25 @@ command line.
 
 from __future__ import annotations
 
-import inspect
-import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
-from tilesync.api.auth import Auth
+from tilesync.api.call import Call, OnEvent, OnPublish, make_hook
 from tilesync.api.inputs import (
     DEFAULT_POLL,
     DEFAULT_RETRY_FOR,
-    Dest,
-    Source,
+    DOCTOR_RETRY_FOR,
     create_hosting_request,
     create_mirror_request,
     create_selector,
     create_service,
     create_target,
     display_source,
-    find_viewer_location,
     parse_doctor_source,
-    parse_imodel_id,
 )
+from tilesync.api.locations import Dest, Source, find_viewer_location, parse_imodel_id
 from tilesync.api.monitor import RunMonitor
-from tilesync.api.options import MirrorArguments, SelectionOptions, ServiceOptions, StoreAccessOptions
+from tilesync.api.options import AccessOptions, MirrorArguments, StoreAccessOptions, ViewerLinkOptions
 from tilesync.api.results import (
     AuditResult,
     DoctorResult,
@@ -40,67 +34,13 @@ from tilesync.api.results import (
     MirrorResult,
     PlanResult,
     RollbackResult,
-    RunResult,
     VersionsResult,
     ViewerLinkResult,
 )
 from tilesync.api.rows import make_export_info, make_version_info
-from tilesync.api.target_names import redact_dest, redact_source
 from tilesync.errors import TilesyncError, VerifyFailed
-from tilesync.events import CheckCompleted, Event, Finding, Planned
-from tilesync.model import Export, Secret
-from tilesync.runtime.threads import own_thread_pool
-
-R = TypeVar("R", bound=RunResult)
-
-OnEvent = Callable[[Event], None]
-OnPublish = Callable[[dict[str, Any]], Awaitable[None] | None]
-"""Called with the report and `pointer`, the version that the pointer names now. An error that it raises ends the run;
-the next run with `on_publish` calls it again.
-"""
-
-
-class Call:
-    """One call of the API: its monitor, and the listeners of its events."""
-
-    def __init__(self, monitor: RunMonitor | None, on_event: OnEvent | None, source: object, dest: object) -> None:
-        self.monitor = monitor or RunMonitor()
-        if self.monitor.source is None and source is not None:
-            self.monitor.source = redact_source(source if isinstance(source, str) else _display_text(source))
-        if self.monitor.dest is None and dest is not None:
-            self.monitor.dest = redact_dest(_display_text(dest))
-        self._listeners = [] if on_event is None else [on_event]
-        self._lock = threading.RLock()
-
-    def listen(self, listener: OnEvent) -> None:
-        """Add a listener, which is called with each event."""
-        self._listeners.append(listener)
-
-    def observe(self, event: Event) -> None:
-        """Record an event and pass it to all listeners, one event at a time. Any thread may call it."""
-        with self._lock:
-            event = self.monitor.record(event)
-            for listener in self._listeners:
-                listener(event)
-
-    @contextmanager
-    def run(self, kind: type[R], fields: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
-        """Run the block with threads of its own; attach the result so far to an error."""
-        with self.attach_result(kind, fields), own_thread_pool():
-            yield
-
-    @contextmanager
-    def attach_result(self, kind: type[R], fields: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
-        """Attach the result so far to an error, and remove secrets from its message."""
-        try:
-            yield
-        except TilesyncError as error:
-            error.result = self.monitor.result(kind, self.monitor.mask(error), **fields())
-            raise
-
-
-def _display_text(value: object) -> str | None:
-    return None if isinstance(value, Secret) else str(value)
+from tilesync.events import CheckCompleted, Finding, Planned
+from tilesync.model import Export
 
 
 async def mirror(
@@ -123,19 +63,9 @@ async def mirror(
     with call.run(MirrorResult, call.monitor.mirror_fields):
         request = create_mirror_request(source, dest, options)
         call.monitor.source = display_source(request, call.monitor.source)
-        hook = _make_hook(call.monitor, on_publish) if on_publish is not None else None
+        hook = make_hook(call.monitor, on_publish) if on_publish is not None else None
         await commands.mirror(request, call.observe, call.monitor.stats, hook=hook)
     return call.monitor.result(MirrorResult, **call.monitor.mirror_fields())
-
-
-def _make_hook(monitor: RunMonitor, on_publish: OnPublish) -> Callable[[str, TilesyncError | None], Awaitable[None]]:
-    async def hook(version: str, error: TilesyncError | None) -> None:
-        line = monitor.finished_line() if error is None else monitor.failed_line(error)
-        returned = on_publish({**monitor.report(line), "pointer": version})
-        if inspect.isawaitable(returned):
-            await returned
-
-    return hook
 
 
 async def plan(
@@ -226,7 +156,7 @@ async def rollback(
             cache_control=cache_control,
             pointer_cache_control=pointer_cache_control,
         )
-        hook = _make_hook(call.monitor, on_publish) if on_publish is not None else None
+        hook = make_hook(call.monitor, on_publish) if on_publish is not None else None
         found = await commands.rollback(target, call.observe, version, latest=latest, hook=hook)
     return call.monitor.result(RollbackResult, version=found.name)
 
@@ -257,15 +187,14 @@ async def exports(
     imodel: str | None = None,
     *,
     held_in: Dest | None = None,
-    store: StoreAccessOptions | None = None,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
-    **options: Unpack[ServiceOptions],
+    **options: Unpack[AccessOptions],
 ) -> ExportsResult:
     """List the exports of an iModel, newest first; without an id those of all iModels that the identity can see.
 
-    `held_in` is a destination, accessed with the options `store`: each export then says how it is stored there, and
-    `endangered` names exports that the service deletes next. Raises TilesyncError.
+    `held_in` is a destination: each export then says how it is stored there, and `endangered` names exports that the
+    service deletes next. Raises TilesyncError.
     """
     from tilesync.app import commands
     from tilesync.jobs.versions.listing import ListedVersion, describe_endangered
@@ -279,7 +208,7 @@ async def exports(
         listed: list[ListedVersion] | None = None
         endangered: tuple[str, ...] = ()
         if held_in is not None:
-            target = create_target(held_in, store or {}, retry_for=options.get("retry_for", DEFAULT_RETRY_FOR))
+            target = create_target(held_in, options, retry_for=options.get("retry_for", DEFAULT_RETRY_FOR))
             found_versions, _ = await run_in_thread(commands.list_versions, target, call.observe, retired=True)
             listed, endangered = found_versions, tuple(describe_endangered(rows, found_versions))
     found = tuple(make_export_info(row, listed) for row in rows)
@@ -290,11 +219,9 @@ async def viewer_link(
     what: Source,
     *,
     life: timedelta = timedelta(hours=1),
-    store: StoreAccessOptions | None = None,
-    selection: SelectionOptions | None = None,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
-    **options: Unpack[ServiceOptions],
+    **options: Unpack[ViewerLinkOptions],
 ) -> ViewerLinkResult:
     """Create the URL that a viewer loads: a secret.
 
@@ -306,21 +233,20 @@ async def viewer_link(
     from tilesync.runtime.threads import run_in_thread
 
     call = Call(monitor, on_event, what, None)
-    selection = selection or {}
     with call.run(ViewerLinkResult):
-        location = find_viewer_location(what, store or {})
+        location = find_viewer_location(what, options.get("azure_endpoint"))
         if location is not None:
-            target = create_target(location, store or {}, retry_for=options.get("retry_for", DEFAULT_RETRY_FOR))
+            target = create_target(location, options, retry_for=options.get("retry_for", DEFAULT_RETRY_FOR))
             url, expires = await run_in_thread(sign_viewer_url, target, life)
         else:
-            selector = create_selector(str(what), selection)
+            selector = create_selector(str(what), options)
             url, expires = await commands.viewer_link(
                 create_service(options),
                 selector,
                 call.observe,
-                cdn=selection.get("cdn", False),
-                wait=selection.get("wait", timedelta()),
-                poll=selection.get("poll", DEFAULT_POLL),
+                cdn=options.get("cdn", False),
+                wait=options.get("wait", timedelta()),
+                poll=options.get("poll", DEFAULT_POLL),
             )
     return call.monitor.result(ViewerLinkResult, url=url, expires=expires)
 
@@ -331,17 +257,15 @@ async def doctor(
     source: Source | None = None,
     public_url: str | None = None,
     origin: str | None = None,
-    auth: Auth | None = None,
-    api_url: str | None = None,
-    retry_for: timedelta = timedelta(seconds=10),
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
-    **options: Unpack[StoreAccessOptions],
+    **options: Unpack[AccessOptions],
 ) -> DoctorResult:
     """Check identity and service; or, with `dest`, whether viewers can load it. Nothing is written.
 
     `source` is an iModel id or a container link. `public_url` is the URL at which viewers load `dest`, `origin`
-    the origin of their page. The result has every check; raises TilesyncError only for invalid arguments.
+    the origin of their page. `retry_for` is 10 s by default. The result has every check; raises TilesyncError only for
+    invalid arguments.
     """
     from tilesync.checks.commands import check_hosting, check_service
 
@@ -349,13 +273,13 @@ async def doctor(
     checks: list[CheckCompleted] = []
     call.listen(lambda event: checks.append(event) if isinstance(event, CheckCompleted) else None)
     failed: TilesyncError | None = None
+    options = {"retry_for": DOCTOR_RETRY_FOR, **options}
     with call.run(DoctorResult):
         if dest is not None:
-            request = create_hosting_request(dest, options, public_url=public_url, origin=origin, retry_for=retry_for)
+            request = create_hosting_request(dest, options, public_url=public_url, origin=origin)
             checks_run = check_hosting(request, call.observe)
         else:
-            service = create_service({"auth": auth, "api_url": api_url, "retry_for": retry_for})
-            checks_run = check_service(service, *parse_doctor_source(source), call.observe)
+            checks_run = check_service(create_service(options), *parse_doctor_source(source), call.observe)
         try:
             await checks_run
         except TilesyncError as error:

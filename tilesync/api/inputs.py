@@ -7,16 +7,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from tilesync.api.auth import create_identity
-from tilesync.api.options import MirrorArguments, SelectionOptions, ServiceOptions, StoreAccessOptions
-from tilesync.app.locations import parse_location as parse_location
-from tilesync.app.requests import Location, MirrorRequest, StoreOptions, Target
+from tilesync.api.locations import (
+    Dest,
+    Source,
+    is_azure,
+    is_folder,
+    parse_dest,
+    parse_imodel_id,
+    parse_mirror_source,
+    parse_source_link,
+)
+from tilesync.api.options import AccessOptions, MirrorArguments, SelectionOptions, ServiceOptions, StoreAccessOptions
+from tilesync.app.requests import MirrorRequest, StoreOptions, Target
 from tilesync.app.requests import default_state_root as default_state_root
 from tilesync.app.service import API_URL, Service
-from tilesync.azure.sas import parse_sas_link
 from tilesync.checks.commands import HostingRequest
 from tilesync.checks.public_url import parse_origin, parse_public_url
 from tilesync.core.filters import parse_globs
@@ -30,38 +37,20 @@ from tilesync.core.http_headers import (
 from tilesync.core.retention import KEEP_ALL_VERSIONS
 from tilesync.core.urls import check_store_url
 from tilesync.errors import UsageError
-from tilesync.itwin.portal_urls import IMODEL_ID_HINT, find_imodel_id, parse_guid
 from tilesync.model import Content, Inventory, Layout, SasUrl, Secret, Selector
-from tilesync.model.storage import AzureLocation, S3Location
 
 DEFAULT_RETRY_FOR = timedelta(seconds=60)
+DOCTOR_RETRY_FOR = timedelta(seconds=10)
+"""How long requests are retried, if the caller does not say."""
+
 DEFAULT_WAIT = timedelta(minutes=10)
 DEFAULT_POLL = timedelta(seconds=15)
-
-Source = str | Path | Secret | AzureLocation | S3Location
-"""An iModel id, a URL of a portal, a container link (better as a Secret), or an existing mirror."""
-
-Dest = str | Path | Secret | AzureLocation | S3Location
-"""A folder, az://ACCOUNT/CONTAINER[/PREFIX], s3://BUCKET[/PREFIX], or a container link with write permission."""
 
 
 def create_service(options: ServiceOptions) -> Service:
     """Create the service with its identity. Raises UsageError if half of the client credentials is missing."""
     url = options.get("api_url") or os.environ.get("TILESYNC_API_URL") or os.environ.get("ITP_API_URL") or API_URL
     return Service(url, create_identity(options.get("auth")), options.get("retry_for", DEFAULT_RETRY_FOR))
-
-
-def parse_dest(dest: Dest, options: StoreAccessOptions) -> Location:
-    """Parse DEST into a location. Raises UsageError, which never shows a possible signature."""
-    if isinstance(dest, Path | AzureLocation | S3Location):
-        return dest
-    text = dest.text if isinstance(dest, Secret) else dest
-    if not text.strip():
-        raise UsageError("DEST is empty", hint="name the folder, container or bucket to mirror into")
-    location = parse_location(text, endpoint=options.get("azure_endpoint") or None, fetched=monotonic())
-    if location is None and ("?sig=" in text or "&sig=" in text):
-        raise UsageError("DEST is an incomplete link, not a folder", hint="a link begins with https://")
-    return location if location is not None else Path(text)
 
 
 def create_target(
@@ -75,43 +64,14 @@ def create_target(
     """Create a target: a destination, the options of its store, and the folder of its state."""
     extra = {"retry_for": retry_for, "cache_control": cache_control, "pointer_cache_control": pointer_cache_control}
     return Target(
-        parse_dest(dest, options), create_store_options({**options, **extra}), _path(options.get("state_dir"))
+        parse_dest(dest, options.get("azure_endpoint")),
+        create_store_options({**options, **extra}),
+        _path(options.get("state_dir")),
     )
-
-
-def find_viewer_location(what: Source, options: StoreAccessOptions) -> Location | None:
-    """Return the destination that a viewer link is for; None for an iModel id. Raises UsageError."""
-    if not isinstance(what, str | Secret):
-        return what
-    text = what.text if isinstance(what, Secret) else what
-    if "://" in text and find_imodel_id(text) is not None:
-        return None
-    if "://" in text or text.startswith(("az:", "s3:")):
-        return parse_location(text, endpoint=options.get("azure_endpoint") or None)
-    is_plain = not any(letter in "?&=" for letter in text)
-    return Path(text) if is_plain and ("/" in text or text in {".", ".."} or Path(text).is_dir()) else None
 
 
 def _path(text: str | Path | None) -> Path | None:
     return Path(text) if text else None
-
-
-_EXAMPLE_IMODEL_ID = "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
-
-
-def parse_imodel_id(text: str) -> str:
-    """Parse an iModel id, or find it in the URL of a portal.
-
-    Raises UsageError for any other text; a text that may be a link is not shown, since it may contain a signature.
-    """
-    found = find_imodel_id(text) if "://" in text else parse_guid(text)
-    if found is None:
-        shown = "this" if any(sign in text for sign in "?&=") or not text.strip() else repr(text)
-        raise UsageError(
-            f"{shown} is not an iModel id" + (", but a link" if "?" in text else ""),
-            hint=f"an iModel id looks like {_EXAMPLE_IMODEL_ID}: {IMODEL_ID_HINT}",
-        )
-    return found
 
 
 def create_selector(imodel: str | None, options: SelectionOptions) -> Selector:
@@ -126,47 +86,10 @@ def create_selector(imodel: str | None, options: SelectionOptions) -> Selector:
     )
 
 
-_SOURCE_HINT = "give an iModel id, a container link, or a folder that `tilesync mirror` has filled"
-
-
-def parse_mirror_source(source: str, endpoint: str | None) -> Location | None:
-    """Parse SOURCE as the location of an existing mirror; None if it is anything else.
-
-    A text with a slash, or with a leading dot or tilde, is a folder. The name of an existing folder is one too, unless
-    it is an iModel id and the folder has no manifests. A text that looks like a link is never read as a path nor shown,
-    since it may contain a signature; a container link is always that of an export. Raises UsageError.
-    """
-    if source.startswith(("az:", "s3:")):
-        return parse_location(source, endpoint=endpoint)
-    if source == "-" or "://" in source or any(sign in source for sign in "?&="):
-        return None
-    path = Path(os.path.expanduser(source))
-    if any(sign in source for sign in "/\\") or source.startswith((".", "~")):
-        if os.path.exists(path) and not os.path.isdir(path):
-            from tilesync.stores.local.folder_paths import folder_hint
-
-            raise UsageError(f"{path} is not a folder", hint=folder_hint(path))
-        if not os.path.isdir(path):
-            raise UsageError(f"the folder {path} does not exist", hint=_SOURCE_HINT)
-        return path
-    if any((path / inner).is_dir() for inner in ("manifests", ".tilesync/manifests")):
-        return path
-    if path.is_dir() and parse_guid(source) is None:
-        raise UsageError(f"the folder {path} is not a mirror of tilesync", hint=_SOURCE_HINT)
-    return None
-
-
-def parse_source_link(text: str, *, is_secret: bool = False) -> SasUrl | None:
-    """Parse SOURCE as a container link; None if it is an iModel id. A secret is always a link. Raises UsageError."""
-    if not is_secret and ("://" not in text or find_imodel_id(text) is not None):
-        return None
-    return parse_sas_link(text, fetched=monotonic())
-
-
 def create_mirror_request(source: Source, dest: Dest, options: MirrorArguments) -> MirrorRequest:
     """Resolve the arguments of a mirror into a request. Raises UsageError for options that conflict."""
-    location = parse_dest(dest, options)
-    mirror_location = _parse_mirror_location(source, options)
+    location = parse_dest(dest, options.get("azure_endpoint"))
+    mirror_location = parse_mirror_source(source, options.get("azure_endpoint"))
     text = source.text if isinstance(source, Secret) else source
     link = (
         parse_source_link(text, is_secret=isinstance(source, Secret))
@@ -174,13 +97,13 @@ def create_mirror_request(source: Source, dest: Dest, options: MirrorArguments) 
         else None
     )
     _refuse_contradictions(options, link)
-    if options.get("server_copy") and not isinstance(location, AzureLocation):
+    if options.get("server_copy") and not is_azure(location):
         raise UsageError("--server-copy needs a DEST in Azure: no other store can copy from a container")
-    if options.get("create_container") and not isinstance(location, AzureLocation):
+    if options.get("create_container") and not is_azure(location):
         raise UsageError(
             "--create-container needs a DEST in Azure", hint="create an S3 bucket with the tools of its service"
         )
-    if options.get("content") == "decoded" and not isinstance(location, Path):
+    if options.get("content") == "decoded" and not is_folder(location):
         raise UsageError("--content decoded needs a folder as DEST: object stores send the encoding of each file")
     if mirror_location is not None:
         _refuse_service_options(options)
@@ -205,9 +128,9 @@ def create_mirror_request(source: Source, dest: Dest, options: MirrorArguments) 
         every_file=options.get("every_file", False),
         all_exports=options.get("all_exports", False),
         publish=options.get("publish", True),
-        keep=options.get("retention", KEEP_ALL_VERSIONS),
+        retention=options.get("retention", KEEP_ALL_VERSIONS),
         layout=Layout(options.get("layout", "versioned")),
-        delete=(options.get("max_delete") or DEFAULT_DELETE_LIMIT) if options.get("delete") else None,
+        delete_limit=(options.get("max_delete") or DEFAULT_DELETE_LIMIT) if options.get("delete") else None,
         server_copy=options.get("server_copy", False),
         source_mirror=mirror_location,
         content=Content(options.get("content", "stored")),
@@ -218,22 +141,12 @@ def create_mirror_request(source: Source, dest: Dest, options: MirrorArguments) 
     )
 
 
-def _parse_mirror_location(source: Source, options: MirrorArguments) -> Location | None:
-    if isinstance(source, Path | AzureLocation | S3Location):
-        return source
-    if isinstance(source, Secret):
-        return None
-    if not source.strip():
-        raise UsageError("SOURCE is empty", hint=_SOURCE_HINT)
-    return parse_mirror_source(source, options.get("azure_endpoint") or None)
-
-
 def display_source(request: MirrorRequest, given: str | None) -> str | None:
     """Return SOURCE for display, without secrets: the container of a link, an absolute path, or an id."""
     if request.link is not None:
         return request.link.base
-    if isinstance(request.source_mirror, Path):
-        return str(request.source_mirror.absolute())
+    if request.source_mirror is not None and is_folder(request.source_mirror):
+        return str(Path(str(request.source_mirror)).absolute())
     return request.selector.imodel or given
 
 
@@ -302,9 +215,10 @@ def _refuse_service_options(options: MirrorArguments) -> None:
 
 
 def create_hosting_request(
-    dest: Dest, options: StoreAccessOptions, *, public_url: str | None, origin: str | None, retry_for: timedelta
+    dest: Dest, options: AccessOptions, *, public_url: str | None, origin: str | None
 ) -> HostingRequest:
     """Create the request of the hosting checks of `doctor`. Raises UsageError."""
+    retry_for = options.get("retry_for", DOCTOR_RETRY_FOR)
     return HostingRequest(
         create_target(dest, options, retry_for=retry_for),
         base_url=parse_public_url(public_url) if public_url else None,

@@ -64,7 +64,15 @@ class StoreAccessOptions(TypedDict, total=False):
     """Command that prints a fresh link to the container of DEST."""
 
 
-class MirrorArguments(ServiceOptions, SelectionOptions, StoreAccessOptions, total=False):
+class AccessOptions(ServiceOptions, StoreAccessOptions, total=False):
+    """Options of `exports` and `doctor`, which use the service, a store, or both."""
+
+
+class ViewerLinkOptions(AccessOptions, SelectionOptions, total=False):
+    """Options of `viewer_link`."""
+
+
+class MirrorArguments(AccessOptions, SelectionOptions, total=False):
     """Options of `mirror` and `plan`."""
 
     link_command: str | None

@@ -9,7 +9,9 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 from tilesync.api import aio
 from tilesync.api.blocking import run_blocking
-from tilesync.api.inputs import DEFAULT_RETRY_FOR, Dest, create_target
+from tilesync.api.call import Call, OnEvent
+from tilesync.api.inputs import DEFAULT_RETRY_FOR, create_target
+from tilesync.api.locations import Dest
 from tilesync.api.monitor import RunMonitor
 from tilesync.api.options import StoreAccessOptions
 from tilesync.api.results import RunResult
@@ -43,13 +45,13 @@ def iter_sha256sums(
     version: str,
     *,
     retry_for: timedelta = DEFAULT_RETRY_FOR,
-    on_event: aio.OnEvent | None = None,
+    on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
     **options: Unpack[StoreAccessOptions],
 ) -> Iterator[str]:
     """Yield the lines that `sha256sum -c` reads in the folder of a version. Raises TilesyncError."""
     from tilesync.app import commands
 
-    call = aio.Call(monitor, on_event, None, dest)
+    call = Call(monitor, on_event, None, dest)
     with call.attach_result(RunResult):
         yield from commands.sha256sums(create_target(dest, options, retry_for=retry_for), version, call.observe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from tilesync.app.requests import Location
+from tilesync.app.locations import Location
 
 _SECRET_PATTERN = re.compile(r"sig=|signature=|policy=", re.IGNORECASE)
 

@@ -5,33 +5,26 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilesync.app.destinations import (
-    STORE_THREADS,
-    open_destination,
-    open_destination_for_audit,
-    open_destination_for_plan,
-    put_target_finder,
-    refuse_client,
-)
-from tilesync.app.requests import MirrorRequest, Target, container_url
+from tilesync.app.backends import make_backend
+from tilesync.app.destinations import open_destination, open_destination_blocking
+from tilesync.app.locations import is_folder
+from tilesync.app.requests import MirrorRequest, Target
 from tilesync.app.service import Service, make_mesh_exports, open_clients
 from tilesync.app.sources import make_exports_resolver, make_resolver
 from tilesync.core.urls import is_cleartext
 from tilesync.errors import TilesyncError, UsageError
 from tilesync.events import Warned
 from tilesync.model import Export, Selector, Version
-from tilesync.model.storage import AzureLocation
-from tilesync.protocols import Destination, Observer
+from tilesync.protocols import Observer
 from tilesync.runtime.clock import WallClock
-from tilesync.runtime.threads import own_thread_pool
+from tilesync.stores.opening import Mode
 
 if TYPE_CHECKING:
-    from tilesync.jobs.mirror.job import MirrorOptions
+    from tilesync.jobs.mirror.options import MirrorOptions
     from tilesync.jobs.mirror.publish_hook import PublishHook
     from tilesync.jobs.run.context import RunContext
     from tilesync.jobs.run.stats import RunStats
@@ -40,6 +33,8 @@ if TYPE_CHECKING:
     from tilesync.protocols import Workers
     from tilesync.runtime.process_pool import ProcessPool
     from tilesync.sources.resolvers import SourceClients
+    from tilesync.stores.local.destination import LocalDestination
+    from tilesync.stores.object_store.destination import ObjectDestination
     from tilesync.stores.object_store.files import WaitForBandwidth
 
 MAX_WORKERS = 4
@@ -53,23 +48,15 @@ def count_cores() -> int:
 
 def _refuse_overlap(request: MirrorRequest) -> None:
     """Raise UsageError if SOURCE and DEST are the same, or one contains the other."""
-    from tilesync.stores.local.destination import refuse_overlap
-
-    source, destination = request.source_mirror, request.destination
-    if isinstance(source, Path) and isinstance(destination, Path):
-        refuse_overlap(source, destination, request.state_dir)
-    elif source is not None and not isinstance(source, Path) and not isinstance(destination, Path):
-        source_id, destination_id = Target(source, request.source_store_options).identity, request.target.identity
-        if source_id == destination_id:
-            raise UsageError(f"SOURCE and DEST are the same: {source}", hint="choose another DEST")
-        if source_id.startswith(destination_id) or destination_id.startswith(source_id):
-            raise UsageError("one of SOURCE and DEST is inside the other", hint="choose a DEST beside SOURCE")
+    source = request.source_mirror
+    if source is not None and is_folder(source) is is_folder(request.destination):
+        identity = make_backend(Target(source, request.source_store_options)).identity
+        make_backend(request.target).refuse_source(source, identity)
 
 
 def _refuse_plain_http_copy(request: MirrorRequest) -> None:
     """Raise UsageError if a server-side copy would send the link of the export to the store over plain http."""
-    location, options = request.destination, request.store_options
-    if request.server_copy and isinstance(location, AzureLocation) and is_cleartext(container_url(location, options)):
+    if request.server_copy and is_cleartext(make_backend(request.target).identity):
         raise UsageError(
             "--server-copy would send the signed link of the export over plain http",
             hint="omit --server-copy, or use https:// for DEST",
@@ -96,10 +83,11 @@ async def mirror(
         open_clients(request.service, observe, bwlimit=request.bwlimit) as clients,
         open_destination(
             request.target,
-            request.layout,
-            clients.open_upload_client,
+            Mode.WRITE,
             observe,
-            request.ownership(observe),
+            layout=request.layout,
+            admission=request.ownership(observe),
+            open_client=clients.open_upload_client,
             wait_for_bandwidth=_make_upload_limit(request, clients),
         ) as destination,
     ):
@@ -109,9 +97,9 @@ async def mirror(
             if request.all_exports:
                 from tilesync.jobs.mirror.all_exports import AllExportsMirror
 
-                await AllExportsMirror(make_exports_resolver(request, clients), destination, run, options).run()
+                await AllExportsMirror(await make_exports_resolver(request, clients), destination, run, options).run()
             else:
-                await MirrorJob(make_resolver(request, clients), destination, run, options).run()
+                await MirrorJob(await make_resolver(request, clients), destination, run, options).run()
         except TilesyncError as error:
             try:
                 await run_publish_hook(destination, hook, error=error)
@@ -123,30 +111,33 @@ async def mirror(
 
 async def mirror_dry_run(request: MirrorRequest, observe: Observer, stats: RunStats) -> None:
     """Report what `mirror` would do, without writing to DEST. Raises the RunErrors."""
-    from tilesync.jobs.mirror.dry_run import DryRun, PlanInputs
+    from tilesync.jobs.mirror.dry_run import DryRun
+    from tilesync.jobs.mirror.dry_run_consequences import PlanInputs
     from tilesync.jobs.mirror.dry_run_walk import ScratchSpace
-    from tilesync.stores.local.destination import open_scratch_files
+    from tilesync.stores.local.scratch_files import open_scratch_files
 
     _refuse_overlap(request)
     _refuse_plain_http_copy(request)
-    with (
-        open_destination_for_plan(request.target, request.layout, observe, request.ownership(observe)) as dest,
-        open_scratch_files() as scratch,
-    ):
-        assert dest.catalog is not None
-        async with open_clients(request.service, observe, bwlimit=request.bwlimit) as clients:
+    with open_scratch_files() as scratch:
+        async with (
+            open_destination(
+                request.target, Mode.PLAN, observe, layout=request.layout, admission=request.ownership(observe)
+            ) as dest,
+            open_clients(request.service, observe, bwlimit=request.bwlimit) as clients,
+        ):
+            assert dest.catalog is not None
             inputs = PlanInputs(
                 dest.catalog, dest.files, dest.publication, dest.check_names, ScratchSpace(*scratch), dest.layout
             )
             dry_run = DryRun(inputs, _make_run_context(request, clients, stats), _make_mirror_options(request, observe))
             if request.all_exports:
-                await dry_run.run_all(make_exports_resolver(request, clients))
+                await dry_run.run_all(await make_exports_resolver(request, clients))
             else:
-                await dry_run.run(make_resolver(request, clients))
+                await dry_run.run(await make_resolver(request, clients))
 
 
 def _make_mirror_options(request: MirrorRequest, observe: Observer) -> MirrorOptions:
-    from tilesync.jobs.mirror.job import MirrorOptions
+    from tilesync.jobs.mirror.options import MirrorOptions
 
     return MirrorOptions(
         request.inventory,
@@ -154,8 +145,8 @@ def _make_mirror_options(request: MirrorRequest, observe: Observer) -> MirrorOpt
         allow_missing=request.allow_missing,
         allow_shrink=request.allow_shrink,
         move_pointer=request.publish,
-        retention=request.keep,
-        delete_limit=request.delete,
+        retention=request.retention,
+        delete_limit=request.delete_limit,
         content=request.content,
         ownership=request.ownership(observe),
     )
@@ -173,19 +164,17 @@ def _make_process_pool(closing: AsyncExitStack) -> ProcessPool | None:
     return pool
 
 
-def _make_workers(request: MirrorRequest, clients: SourceClients, destination: Destination) -> Workers | None:
+def _make_workers(
+    request: MirrorRequest, clients: SourceClients, destination: LocalDestination | ObjectDestination
+) -> Workers | None:
     """Create the workers; None with a bandwidth limit, a proxy or server-side copy, which workers do not support."""
     from tilesync.app.workers import ProcessWorkers
-    from tilesync.stores.local.writer import LocalFiles
     from tilesync.transport.tls import load_proxies
 
     main_process_only = request.bwlimit or request.server_copy or load_proxies()
-    find_put_target = None if main_process_only else put_target_finder(destination.files, request.store_options.serving)
-    pool = _make_process_pool(clients.exit_stack) if find_put_target is not None else None
-    if pool is None:
-        return None
-    files = destination.files
-    return ProcessWorkers(pool, files.reader() if isinstance(files, LocalFiles) else None, find_put_target)
+    find_target = None if main_process_only else destination.files.worker_target_finder()
+    pool = _make_process_pool(clients.exit_stack) if find_target is not None else None
+    return ProcessWorkers(pool, destination.files.worker_reader(), find_target) if pool is not None else None
 
 
 def _make_run_context(
@@ -239,7 +228,7 @@ async def rollback(
     from tilesync.jobs.versions.rollback import rollback as run
 
     clock = WallClock()
-    async with open_destination(target, None, refuse_client, observe) as destination:
+    async with open_destination(target, Mode.WRITE, observe) as destination:
         context = RunContext(
             clock, observe, RunStats(), ConcurrencyLimiter(clock, fixed_limit=1), retry_for=timedelta()
         )
@@ -255,7 +244,7 @@ def list_versions(
     from tilesync.jobs.versions.listing import list_versions as list_stored_versions
     from tilesync.jobs.versions.ownership import read_ownership_status
 
-    with open_destination_for_audit(target, observe) as destination:
+    with open_destination_blocking(target, observe) as destination:
         status = read_ownership_status(destination.publication)
         versions = list_stored_versions(destination.publication, destination.catalog, observe, include_retired=retired)
         return versions, status
@@ -266,7 +255,7 @@ def sha256sums(target: Target, version: str, observe: Observer) -> Iterator[str]
     from tilesync.core.safe_names import resolve_version_name
     from tilesync.jobs.versions.listing import list_sha256sums
 
-    with open_destination_for_audit(target, observe) as destination:
+    with open_destination_blocking(target, observe) as destination:
         name = resolve_version_name(version, destination.publication.manifest_names())
         yield from list_sha256sums(destination.publication, name)
 
@@ -275,20 +264,14 @@ async def verify(
     target: Target, observe: Observer, stats: RunStats, *, quick: bool, all_versions: bool = False
 ) -> None:
     """Verify the files of the current version, or of all versions. Raises VerifyFailed for findings."""
+    from tilesync.app.workers import ProcessWorkers
     from tilesync.jobs.verify import AuditInputs, VerifyJob
-    from tilesync.stores.local.destination import open_scratch_files
-    from tilesync.stores.local.reader import LocalStoredFiles
+    from tilesync.stores.local.scratch_files import open_scratch_files
 
-    with (
-        nullcontext() if isinstance(target.location, Path) else own_thread_pool(STORE_THREADS),
-        open_destination_for_audit(target, observe) as destination,
-        open_scratch_files() as scratch,
-    ):
-        async with AsyncExitStack() as closing:
-            from tilesync.app.workers import ProcessWorkers
-
-            files = destination.files
-            pool = _make_process_pool(closing) if isinstance(files, LocalStoredFiles) else None
-            workers = ProcessWorkers(pool, files) if pool and isinstance(files, LocalStoredFiles) else None
-            inputs = AuditInputs(files, destination.publication, destination.catalog, scratch[0], workers)
+    with open_scratch_files() as scratch:
+        async with open_destination(target, Mode.AUDIT, observe) as destination, AsyncExitStack() as closing:
+            reader = destination.files.worker_reader()
+            pool = _make_process_pool(closing) if reader is not None else None
+            workers = ProcessWorkers(pool, reader) if pool is not None else None
+            inputs = AuditInputs(destination.files, destination.publication, destination.catalog, scratch[0], workers)
             await VerifyJob(inputs, observe, stats, quick=quick).run(all_versions=all_versions)

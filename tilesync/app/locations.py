@@ -1,8 +1,11 @@
-"""Parse the location of a destination: an Azure container, an S3 bucket or a folder."""
+"""Location of a destination: an Azure container, an S3 bucket or a folder. Parse it, and dispatch on its kind."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from tilesync.azure.sas import parse_expiry
@@ -12,6 +15,10 @@ from tilesync.errors import UsageError
 from tilesync.model import SasUrl
 from tilesync.model.storage import AzureLocation, S3Location
 
+T = TypeVar("T")
+
+Location = Path | AzureLocation | S3Location
+
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _CONTAINER = re.compile(r"\$root|\$web|(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*")
 """Source: "Naming and Referencing Containers, Blobs, and Metadata"."""
@@ -20,6 +27,36 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 """Wider than the rules of Amazon today, which older buckets and other servers break. Source: "Bucket naming rules"."""
 
 LOCATION_FORMS = "az://ACCOUNT/CONTAINER[/PREFIX], https://HOST/CONTAINER[/PREFIX]?SAS, s3://BUCKET[/PREFIX]"
+
+
+def match_location(
+    location: Location,
+    *,
+    folder: Callable[[Path], T],
+    azure: Callable[[AzureLocation], T],
+    s3: Callable[[S3Location], T],
+) -> T:
+    """Call the function for the kind of a location, and return its result. No other code tells the kinds apart."""
+    if isinstance(location, AzureLocation):
+        return azure(location)
+    if isinstance(location, S3Location):
+        return s3(location)
+    return folder(location)
+
+
+def is_folder(location: Location) -> bool:
+    """Return whether a location is a folder of this machine."""
+    return match_location(location, folder=lambda _: True, azure=lambda _: False, s3=lambda _: False)
+
+
+def is_azure(location: Location) -> bool:
+    """Return whether a location is an Azure container."""
+    return match_location(location, folder=lambda _: False, azure=lambda _: True, s3=lambda _: False)
+
+
+def find_link(location: Location) -> SasUrl | None:
+    """Return the container link, a secret, that a location was parsed from; None if it was not a link."""
+    return match_location(location, folder=lambda _: None, azure=lambda azure: azure.link, s3=lambda _: None)
 
 
 def parse_location(

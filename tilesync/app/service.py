@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tilesync.core.urls import check_scheme
 from tilesync.errors import NotAuthorised
@@ -89,6 +89,15 @@ async def _open_blob_client(
     from tilesync.transport.blob_client import open_blob_client
 
     return await closing.enter_async_context(open_blob_client(bandwidth=bandwidth, for_uploads=uploads))
+
+
+OpenBlobClient = Callable[[], Awaitable[Any]]
+"""Function that opens a BlobClient, at its first use."""
+
+
+async def refuse_client() -> Any:
+    """Raise an error: takes the place of `open_client` in commands that upload nothing."""
+    raise AssertionError("this command uploads no files")
 
 
 def make_mesh_exports(service: Service, clients: SourceClients) -> MeshExports:

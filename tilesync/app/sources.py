@@ -6,43 +6,45 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from tilesync.app.requests import Location, MirrorRequest, Target
+from tilesync.app.locations import Location
+from tilesync.app.requests import MirrorRequest, Target
 from tilesync.app.service import make_mesh_exports
 from tilesync.azure.sas import parse_sas_link
 from tilesync.errors import NotAuthorised, UsageError
 from tilesync.model import SasUrl
 from tilesync.protocols import SourceResolver
+from tilesync.stores.opening import Mode
 
 if TYPE_CHECKING:
     from tilesync.sources.mirror_resolver import MirrorResolver
     from tilesync.sources.resolvers import ServiceResolver, SourceClients
 
 
-def make_resolver(request: MirrorRequest, clients: SourceClients) -> SourceResolver:
+async def make_resolver(request: MirrorRequest, clients: SourceClients) -> SourceResolver:
     """Create the resolver of SOURCE to one export."""
     from tilesync.sources.resolvers import LinkResolver
 
     if request.link is None:
-        return make_exports_resolver(request, clients)
+        return await make_exports_resolver(request, clients)
     refresh = partial(_run_link_command, request.link_command) if request.link_command else None
     return LinkResolver(request.link, clients, fetch_link=refresh)
 
 
-def make_exports_resolver(request: MirrorRequest, clients: SourceClients) -> ServiceResolver | MirrorResolver:
+async def make_exports_resolver(request: MirrorRequest, clients: SourceClients) -> ServiceResolver | MirrorResolver:
     """Create the resolver of SOURCE to one export or to all; only an iModel and a mirror have several."""
     return (
         _make_service_resolver(request, clients)
         if request.source_mirror is None
-        else _make_mirror_resolver(request.source_mirror, request, clients)
+        else await _make_mirror_resolver(request.source_mirror, request, clients)
     )
 
 
-def _make_mirror_resolver(source: Location, request: MirrorRequest, clients: SourceClients) -> MirrorResolver:
-    from tilesync.app.destinations import open_destination_for_reading
+async def _make_mirror_resolver(source: Location, request: MirrorRequest, clients: SourceClients) -> MirrorResolver:
+    from tilesync.app.destinations import open_destination
     from tilesync.sources.mirror_resolver import MirrorResolver
 
-    stored = clients.exit_stack.enter_context(
-        open_destination_for_reading(Target(source, request.source_store_options), clients.observe)
+    stored = await clients.exit_stack.enter_async_context(
+        open_destination(Target(source, request.source_store_options), Mode.READ, clients.observe)
     )
     throttle = clients.bandwidth.wait_for_bandwidth if clients.bandwidth is not None else None
     return MirrorResolver(

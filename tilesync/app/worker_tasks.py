@@ -14,11 +14,9 @@ from tilesync.errors import BlobDamaged, TilesyncError, UsageError
 from tilesync.events import Finding
 from tilesync.jobs.versions.file_check import verify_file
 from tilesync.model import Blob, Digests, FileStamp, ParsedContent, SasUrl, StoredFile, UnpackedFile, Version
-from tilesync.protocols import MirrorWorkerSource, WorkerSource
+from tilesync.protocols import MirrorWorkerSource, StoredFiles, WorkerSource
 from tilesync.runtime.process_pool import WorkerContext
-from tilesync.stores.azure.direct_put import AzurePutTarget
-from tilesync.stores.local.reader import LocalStoredFiles
-from tilesync.stores.local.writer import LocalPutTarget
+from tilesync.stores.worker_target import PendingUpload, WorkerTarget
 from tilesync.tiles.validator import ContentCheck
 from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import HttpPool, PoolRequest, http_pool
@@ -43,8 +41,8 @@ class FetchedBatch(NamedTuple):
 
 
 @asynccontextmanager
-async def open_put_targets() -> AsyncIterator[dict[LocalPutTarget, LocalPutTarget]]:
-    """Cache of the put targets that tasks of this process have used; equal ones share their open folders."""
+async def open_targets() -> AsyncIterator[dict[WorkerTarget, WorkerTarget]]:
+    """Cache of the targets that tasks of this process have used; equal ones share their open folders."""
     yield {}
 
 
@@ -56,7 +54,7 @@ class FetchBatch:
     """
 
     worker_source: WorkerSource
-    put_target: LocalPutTarget | AzurePutTarget
+    target: WorkerTarget
     version: str
     container_url: str
     blobs: tuple[Blob, ...]
@@ -64,12 +62,10 @@ class FetchBatch:
 
     async def __call__(self, context: WorkerContext) -> FetchedBatch:
         """Fetch the blobs."""
-        put_target = self.put_target
-        if isinstance(put_target, LocalPutTarget):  # reuse the one of the first task: its folders are open
-            put_target = (await context.get_or_create(open_put_targets)).setdefault(put_target, put_target)
+        target = (await context.get_or_create(open_targets)).setdefault(self.target, self.target)
         results: list[PlacedFile | None] = [None] * len(self.blobs)
         times, first_byte_times = list[float](), list[float]()
-        uploads = list[tuple[int, PoolRequest, Digests, ParsedContent]]()
+        uploads = list[tuple[int, PendingUpload, ParsedContent]]()
 
         def handle_blob(number: int, response: PoolResponse) -> None:
             if response.seconds:
@@ -78,9 +74,9 @@ class FetchBatch:
             with suppress(TilesyncError):
                 blob = self.blobs[number]
                 digests, content = self._verify(blob, response)
-                placed = put_target.put_verified(self.version, blob, response.body, digests)
-                if isinstance(placed, PoolRequest):
-                    uploads.append((number, placed, digests, content))
+                placed = target.put_verified(self.version, blob, response.body, digests)
+                if isinstance(placed, PendingUpload):
+                    uploads.append((number, placed, content))
                 else:
                     results[number] = _make_placed_file(placed, content)
 
@@ -91,8 +87,8 @@ class FetchBatch:
             else:
                 requests = [_make_request(self.worker_source, blob) for blob in self.blobs]
                 await pool.send_all(requests, handle_blob, max_connections=self.max_concurrent, time_limit=BLOB_TIMEOUT)
-            if isinstance(put_target, AzurePutTarget):
-                await self._upload(pool, put_target, uploads, results, times)
+            if uploads:
+                await self._upload(pool, uploads, results, times)
         without_times = 0.0 if any(results) else BLOB_TIMEOUT.total_seconds()  # local files, or nothing came
         seconds = statistics.median(times) if times else without_times
         return FetchedBatch(results, seconds, statistics.median(first_byte_times) if first_byte_times else seconds)
@@ -100,22 +96,19 @@ class FetchBatch:
     async def _upload(
         self,
         pool: HttpPool,
-        put_target: AzurePutTarget,
-        uploads: list[tuple[int, PoolRequest, Digests, ParsedContent]],
+        uploads: list[tuple[int, PendingUpload, ParsedContent]],
         results: list[PlacedFile | None],
         times: list[float],
     ) -> None:
-        """Upload verified blobs with the requests of the put target; add the results."""
+        """Upload verified blobs ; add the results."""
 
         def handle_upload(index: int, response: PoolResponse) -> None:
             times.append(response.seconds)
-            number, _, digests, content = uploads[index]
-            results[number] = _make_placed_file(
-                put_target.make_stored_file(self.blobs[number], digests, response), content
-            )
+            number, upload, content = uploads[index]
+            results[number] = _make_placed_file(upload.make_stored_file(response), content)
 
         await pool.send_all(
-            [request for _, request, _, _ in uploads],
+            [upload.request for _, upload, _ in uploads],
             handle_upload,
             max_connections=self.max_concurrent,
             time_limit=BLOB_TIMEOUT,
@@ -133,7 +126,7 @@ class FetchBatch:
         expected_digest = blob.md5 or blob.sha256  # without one, only the ETag identifies the bytes
         if not etag_matches and (not expected_digest or (blob.etag and response.etag)):
             raise BlobDamaged(f"{blob.name}: the response is for another blob")
-        check = ContentCheck(blob, self.container_url, compute_md5=isinstance(self.put_target, AzurePutTarget))
+        check = ContentCheck(blob, self.container_url, compute_md5=self.target.requires_md5)
         check.expect_md5(parse_md5(response.md5))
         check.feed(response.body)
         return check.finish(), check.drain()
@@ -156,6 +149,8 @@ class WarmUp:
     async def __call__(self, context: WorkerContext) -> None:
         """Create them."""
         if self.fetches:
+            import tilesync.stores.local.writer  # noqa: F401 - loaded now, so that the first batch does not wait for it
+
             await context.get_or_create(http_pool)
 
 
@@ -163,7 +158,7 @@ class WarmUp:
 class VerifyBatch:
     """Verify stored files by reading every byte."""
 
-    files: LocalStoredFiles
+    files: StoredFiles
     version: Version
     stored: tuple[StoredFile, ...]
 

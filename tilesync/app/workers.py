@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tilesync.events import Finding
 from tilesync.model import BatchResult, Blob, FileResult, StoredFile, Version
-from tilesync.protocols import WorkerSource
+from tilesync.protocols import StoredFiles, WorkerSource
 from tilesync.runtime.process_pool import ProcessPool, WorkerLost
-from tilesync.stores.azure.direct_put import AzurePutTarget
-from tilesync.stores.local.reader import LocalStoredFiles
-from tilesync.stores.local.writer import LocalPutTarget
-
-FindPutTarget = Callable[[Version], Awaitable[LocalPutTarget | AzurePutTarget]]
-"""Function that returns where workers put the small blobs of a version. Raises RunErrors."""
+from tilesync.stores.worker_target import FindWorkerTarget
 
 
 class ProcessWorkers:
     """Worker processes that fetch into one destination, or verify its files."""
 
     def __init__(
-        self, pool: ProcessPool, files: LocalStoredFiles | None, find_put_target: FindPutTarget | None = None
+        self, pool: ProcessPool, files: StoredFiles | None, find_target: FindWorkerTarget | None = None
     ) -> None:
         self._pool = pool
         self._files = files
-        self._find_put_target = find_put_target
+        self._find_target = find_target
 
     @property
     def start_requested(self) -> bool:
@@ -36,13 +31,13 @@ class ProcessWorkers:
         """Start the workers without waiting, since they will be needed soon."""
         from tilesync.app.worker_tasks import WarmUp
 
-        self._pool.request_start(WarmUp(fetches=self._find_put_target is not None))
+        self._pool.request_start(WarmUp(fetches=self._find_target is not None))
 
     async def start(self) -> None:
         """Start the workers and wait until they are ready."""
         from tilesync.app.worker_tasks import WarmUp
 
-        await self._pool.start(WarmUp(fetches=self._find_put_target is not None))
+        await self._pool.start(WarmUp(fetches=self._find_target is not None))
 
     async def fetch_batch(
         self,
@@ -55,11 +50,11 @@ class ProcessWorkers:
         """Fetch small blobs, one attempt each; the result has the files that arrived and the blobs that did not."""
         from tilesync.app.worker_tasks import FetchBatch
 
-        assert self._find_put_target is not None, "workers of a read-only destination cannot fetch"
-        put_target = await self._find_put_target(version)
+        assert self._find_target is not None, "workers of a read-only destination cannot fetch"
+        target = await self._find_target(version)
         max_per_worker = max(1, max_concurrent // self._pool.size)
         blobs = tuple(blob for _, blob in blobs_by_number)
-        task = FetchBatch(worker_source, put_target, version.name, version.container_url, blobs, max_per_worker)
+        task = FetchBatch(worker_source, target, version.name, version.container_url, blobs, max_per_worker)
         try:
             fetched = await self._pool.run(task, payload_bytes=sum(blob.size for blob in blobs))
         except WorkerLost:

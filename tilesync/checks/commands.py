@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
-from tilesync.app.destinations import open_destination_for_audit, open_storage_account, refuse_client
-from tilesync.app.requests import StoreOptions, Target, account_endpoint, link_from_sas_token
-from tilesync.app.service import Identity, Service, make_token_provider
-from tilesync.checks.public_url import public_url
+from tilesync.app.azure import account_endpoint, link_from_sas_token, open_storage_account
+from tilesync.app.destinations import open_destination_blocking
+from tilesync.app.locations import is_folder, match_location
+from tilesync.app.requests import StoreOptions, Target
+from tilesync.app.service import Identity, Service, make_token_provider, refuse_client
+from tilesync.checks.public_url import bucket_public_url, container_public_url
 from tilesync.checks.remedies import AzureRemedies, BucketRemedies, Remedies
 from tilesync.checks.response_rules import ViewerPage
 from tilesync.checks.web_servers import WebServerRemedies
@@ -73,22 +75,26 @@ class HostingRequest:
     @property
     def store_address(self) -> StoreAddress:
         """Address where viewers reach the destination, with the hints for its kind of host."""
-        location, options, base_url = self.target.location, self.target.store_options, self.base_url
-        if isinstance(location, AzureLocation):
-            return StoreAddress(
-                base_url or public_url(location, endpoint=account_endpoint(location, options)), AzureRemedies(location)
-            )
-        if isinstance(location, S3Location):
-            from tilesync.stores.s3.session import resolve_bucket_address
+        return match_location(
+            self.target.location,
+            folder=lambda _: StoreAddress(self.base_url, WebServerRemedies()),
+            azure=self._container_address,
+            s3=self._bucket_address,
+        )
 
-            bucket = resolve_bucket_address(location.bucket, options.endpoint_url)
-            store_url = public_url(
-                location, endpoint=bucket.endpoint, region=bucket.region, virtual_hosted=bucket.is_virtual_hosted
-            )
-            return StoreAddress(
-                base_url or store_url, BucketRemedies(location, bucket.endpoint), bucket.ca_certificates
-            )
-        return StoreAddress(base_url, WebServerRemedies())
+    def _container_address(self, location: AzureLocation) -> StoreAddress:
+        endpoint = account_endpoint(location, self.target.store_options)
+        url = self.base_url or container_public_url(location, endpoint=endpoint)
+        return StoreAddress(url, AzureRemedies(location))
+
+    def _bucket_address(self, location: S3Location) -> StoreAddress:
+        from tilesync.stores.s3.session import resolve_bucket_address
+
+        bucket = resolve_bucket_address(location.bucket, self.target.store_options.endpoint_url)
+        url = self.base_url or bucket_public_url(
+            location, endpoint=bucket.endpoint, region=bucket.region, virtual_hosted=bucket.is_virtual_hosted
+        )
+        return StoreAddress(url, BucketRemedies(location, bucket.endpoint), bucket.ca_certificates)
 
 
 class StoreAddress(NamedTuple):
@@ -109,7 +115,7 @@ async def check_hosting(request: HostingRequest, observe: Observer) -> None:
     with ExitStack() as exit_stack:
 
         def open_files() -> tuple[StoredFiles, ReadOnlyPublication]:
-            destination = exit_stack.enter_context(open_destination_for_audit(request.target, observe))
+            destination = exit_stack.enter_context(open_destination_blocking(request.target, observe))
             return destination.files, destination.publication
 
         public_access, address = None, request.store_address
@@ -118,7 +124,7 @@ async def check_hosting(request: HostingRequest, observe: Observer) -> None:
                 open_sync_client(observe, budget=request.retry_for, ca_bundle=address.ca_bundle)
             )
             viewer_page = ViewerPage(request.origin or EXAMPLE_ORIGIN, any_origin=request.origin is None)
-            has_state = isinstance(request.target.location, Path)
+            has_state = is_folder(request.target.location)
             public_access = PublicAccess(address.url, BrowserClient(client), viewer_page, address.remedies, has_state)
         await run_checks(
             HostingChecks(StoredMirror(open_files, str(request.target.location)), public_access).iter_checks(), observe
@@ -130,18 +136,32 @@ def viewer_url(target: Target, lifetime: timedelta) -> tuple[str, datetime | Non
 
     Raises UsageError for destinations that have no such URL.
     """
-    location = target.location
-    if isinstance(location, S3Location):
-        raise UsageError(
-            f"{location} has no viewer URL: S3 signs single objects, and viewers cannot sign the tiles",
-            hint="make the bucket public, or put a CDN with access in front of it: `tilesync doctor DEST` shows how",
-        )
-    if isinstance(location, Path):
-        raise UsageError(
-            "a folder has no viewer URL: a web server must serve it",
-            hint="docs/hosting.md shows configurations; `tilesync doctor DEST --public-url URL` checks yours",
-        )
-    link = _mint_read_link(location, target.store_options, lifetime)
+    return match_location(
+        target.location,
+        folder=_refuse_folder_url,
+        azure=lambda location: _container_viewer_url(location, target.store_options, lifetime),
+        s3=_refuse_bucket_url,
+    )
+
+
+def _refuse_folder_url(folder: Path) -> NoReturn:
+    raise UsageError(
+        "a folder has no viewer URL: a web server must serve it",
+        hint="docs/hosting.md shows configurations; `tilesync doctor DEST --public-url URL` checks yours",
+    )
+
+
+def _refuse_bucket_url(location: S3Location) -> NoReturn:
+    raise UsageError(
+        f"{location} has no viewer URL: S3 signs single objects, and viewers cannot sign the tiles",
+        hint="make the bucket public, or put a CDN with access in front of it: `tilesync doctor DEST` shows how",
+    )
+
+
+def _container_viewer_url(
+    location: AzureLocation, store_options: StoreOptions, lifetime: timedelta
+) -> tuple[str, datetime | None]:
+    link = _mint_read_link(location, store_options, lifetime)
     return link.viewer_url(location.prefix), link.expires
 
 

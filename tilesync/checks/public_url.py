@@ -8,27 +8,25 @@ from tilesync.errors import UsageError
 from tilesync.model.storage import AzureLocation, S3Location
 
 
-def public_url(
-    location: AzureLocation | S3Location,
-    *,
-    endpoint: str | None,
-    region: str | None = None,
-    virtual_hosted: bool = False,
-) -> str:
-    """Return the store's own URL of a destination, without a trailing slash.
+def container_public_url(location: AzureLocation, *, endpoint: str) -> str:
+    """Return the URL of a destination in a container of the account at `endpoint`, without a trailing slash.
 
-    `endpoint`: address of the account or the S3 service, if not the default one; `virtual_hosted`: its host name
-    contains the bucket name.
-
-    Source: "Resource URI syntax" (Blob service); "Virtual hosting of buckets" (S3).
+    Source: "Resource URI syntax" (Blob service).
     """
-    prefix = quote(location.prefix, safe="/~").rstrip("/")
-    if isinstance(location, AzureLocation):
-        default = (
-            f"{(endpoint or f'https://{location.account}.blob.core.windows.net').rstrip('/')}/{location.container}"
-        )
-        base = location.link.base if location.link is not None else default
-    elif endpoint and virtual_hosted:
+    base = location.link.base if location.link is not None else f"{endpoint.rstrip('/')}/{location.container}"
+    return _append_prefix(base, location.prefix)
+
+
+def bucket_public_url(
+    location: S3Location, *, endpoint: str | None, region: str | None, virtual_hosted: bool = False
+) -> str:
+    """Return the URL of a destination in a bucket, without a trailing slash.
+
+    `endpoint`: address of the S3 service, if not Amazon; `virtual_hosted`: its host name contains the bucket name.
+
+    Source: "Virtual hosting of buckets" (S3).
+    """
+    if endpoint and virtual_hosted:
         parts = urlsplit(endpoint)
         base = f"{parts.scheme}://{location.bucket}.{parts.netloc}{parts.path.rstrip('/')}"
     elif endpoint:
@@ -37,7 +35,11 @@ def public_url(
         host = f"s3.{region}.amazonaws.com" if region else "s3.amazonaws.com"
         has_dot = "." in location.bucket  # no wildcard certificate covers a host name with these dots
         base = f"https://{host}/{location.bucket}" if has_dot else f"https://{location.bucket}.{host}"
-    return f"{base}/{prefix}".rstrip("/")
+    return _append_prefix(base, location.prefix)
+
+
+def _append_prefix(base: str, prefix: str) -> str:
+    return f"{base}/{quote(prefix, safe='/~')}".rstrip("/")
 
 
 def parse_public_url(text: str) -> str:

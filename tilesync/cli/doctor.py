@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesync.api.locations import Location
 from tilesync.cli.options import IDENTITY_OPTIONS, OUTPUT_OPTIONS, STATE_DIR_OPTION, STORE_OPTIONS, option
 from tilesync.cli.output.table import wrap_text
-from tilesync.cli.params import DestinationType, DurationType, Location, SourceType
+from tilesync.cli.params import DestinationType, DurationType, SourceType
 from tilesync.cli.parse import create_session, is_on_command_line, read_source, service_options, store_options
 from tilesync.errors import UsageError
-from tilesync.model.storage import AzureLocation
 
 if TYPE_CHECKING:
     from tilesync.cli.session import Session
@@ -58,6 +58,7 @@ def doctor(context: click.Context, /, dest: Location | None, source: str | None,
 
     async def work() -> None:
         from tilesync.api import aio
+        from tilesync.api.locations import find_link
         from tilesync.events import CheckCompleted, Notice
 
         def on_event(event: Event) -> None:
@@ -66,7 +67,7 @@ def doctor(context: click.Context, /, dest: Location | None, source: str | None,
                 skipped_hints.append(event.hint)
             _print_check(session, event, options)
 
-        if isinstance(dest, AzureLocation) and dest.link is not None and is_on_command_line(context, "dest"):
+        if dest is not None and find_link(dest) is not None and is_on_command_line(context, "dest"):
             session.observe(
                 Notice("other users of this machine can see the link of DEST; an az:// address needs no link")
             )

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-SECRET_VARIABLES = {"TILESYNC_TOKEN", "TILESYNC_SHARE_KEY"}
-"""Variables without an option: a secret must not be an argument, which other users can see."""
+from tilesync.api.masking import SECRET_VARIABLES
 
 TEST_VARIABLES = {"TILESYNC_SAMPLES", "TILESYNC_REQUIRE"}
 """Variables of tilesync's own tests."""
@@ -29,7 +28,10 @@ def find_unknown_variables(group: click.Group, environ: Mapping[str, str]) -> It
 
 
 def _collect_variables(group: click.Group) -> tuple[set[str], dict[str, str]]:
-    """Return the variables that any command reads; and by name, the options that read no variable."""
+    """Return the variables that any command reads; and by name, the options that read no variable.
+
+    Secrets have variables only: other users can see arguments.
+    """
     read, unread = set(SECRET_VARIABLES), dict[str, str]()
     for command in group.commands.values():
         for param in command.params:

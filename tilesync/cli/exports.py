@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tilesync.api.locations import Location
 from tilesync.cli.options import (
     OUTPUT_OPTIONS,
     SERVICE_OPTIONS,
@@ -16,7 +17,6 @@ from tilesync.cli.options import (
 from tilesync.cli.params import (
     DestinationType,
     FilePathType,
-    Location,
     SourceType,
 )
 from tilesync.cli.parse import (
@@ -48,10 +48,10 @@ def exports(imodel_id: str | None, held: Location | None, state_dir: Path | None
         found = await aio.exports(
             imodel_id,
             held_in=held,
-            store={**store_options(options), "state_dir": state_dir},
             on_event=session.show,
             monitor=session.monitor,
             **service_options(options),
+            **store_options({**options, "state_dir": state_dir}),
         )
         count.append(len(found))
         for export in found if options["as_json"] else ():

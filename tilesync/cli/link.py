@@ -46,19 +46,19 @@ def link(what: str, **options: Any) -> int:
 
     async def work() -> None:
         from tilesync.api import aio
-        from tilesync.api.inputs import find_viewer_location
+        from tilesync.api.locations import find_viewer_location
         from tilesync.cli.output.summary import SIGNED_URL_HINT
 
         store = store_options(options)
-        is_dest = find_viewer_location(what, store) is not None
+        is_dest = find_viewer_location(what, store.get("azure_endpoint")) is not None
         found = await aio.viewer_link(
             what,
             life=options["life"],
-            store=store,
-            selection=selection_options(options),
             on_event=session.show,
             monitor=session.monitor,
             **service_options(options),
+            **selection_options(options),
+            **store,
         )
         if is_dest:
             until = f" until {found.expires:%Y-%m-%d %H:%M:%S} UTC" if found.expires is not None else ""

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tilesync.api.locations import Location
 from tilesync.cli.options import (
     ADOPT_OPTION,
     CACHE_OPTIONS,
@@ -26,7 +27,6 @@ from tilesync.cli.params import (
     CountOrWordType,
     DestinationType,
     FilePathType,
-    Location,
     RateType,
     SourceType,
 )
@@ -36,7 +36,6 @@ from tilesync.cli.parse import (
     mirror_options,
     read_source,
 )
-from tilesync.model.storage import AzureLocation
 
 
 @click.command(short_help="Mirror an export.")
@@ -87,7 +86,7 @@ def mirror(context: click.Context, /, source: str, dest: Location, *, dry_run: b
 
     async def work() -> None:
         from tilesync.api import aio
-        from tilesync.api.inputs import parse_source_link
+        from tilesync.api.locations import find_link, parse_source_link
         from tilesync.events import Notice
 
         source_value = read_source(source)
@@ -96,7 +95,7 @@ def mirror(context: click.Context, /, source: str, dest: Location, *, dry_run: b
             session.observe(
                 Notice("other users of this machine can see the link: pass it on stdin (-) or in TILESYNC_SOURCE")
             )
-        if isinstance(dest, AzureLocation) and dest.link is not None and is_on_command_line(context, "dest"):
+        if find_link(dest) is not None and is_on_command_line(context, "dest"):
             session.observe(Notice("other users of this machine can see the link of DEST: pass it in TILESYNC_DEST"))
         if dry_run:
             if options["as_json"] or not options["quiet"]:

@@ -6,15 +6,13 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
+from tilesync.api.locations import Location, is_folder, parse_dest
 from tilesync.core.guards import DeleteLimit
 from tilesync.errors import TilesyncError
-from tilesync.model.storage import AzureLocation, S3Location
-
-Location = Path | AzureLocation | S3Location
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _COUNT = re.compile(r"[0-9]{1,12}")
@@ -85,31 +83,18 @@ class DestinationType(click.ParamType[Location]):
 
     name = "destination"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
         """Return the location. An invalid one is a usage error, whose message never shows a possible signature."""
-        from time import monotonic
-
-        from tilesync.api.inputs import parse_location
-
-        if isinstance(value, Path | AzureLocation | S3Location):
-            return value
-        text = str(value)
-        if not text.strip():
-            self.fail("it is empty: name the folder, container or bucket to mirror into", param, ctx)
         endpoint = ctx.params.get("azure_endpoint") if ctx is not None else None
-        location = parse_location(
-            text, endpoint=endpoint if isinstance(endpoint, str) and endpoint else None, fetched=monotonic()
-        )
-        if location is None and ("?sig=" in text or "&sig=" in text):
-            self.fail("this is an incomplete link, not a folder; a link begins with https://", param, ctx)
-        if location is None:
-            refuse_unexpanded_tilde(text, param, ctx)
-        return location or Path(text)
+        location = parse_dest(value, endpoint if isinstance(endpoint, str) else None)  # click has a value for "unset"
+        if is_folder(location):
+            refuse_unexpanded_tilde(str(value), param, ctx)
+        return location
 
 
 def format_destination_path(location: Location, name: str) -> str:
     """Format the path or URL of a file at the top of a destination, for people."""
-    return str(location / name) if isinstance(location, Path) else f"{location}/{name}"
+    return str(Path(str(location)) / name) if is_folder(location) else f"{location}/{name}"
 
 
 class FilePathType(click.ParamType[Path | None]):

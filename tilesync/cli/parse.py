@@ -13,9 +13,8 @@ from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
     from tilesync.api.auth import Auth
-    from tilesync.api.inputs import Source
+    from tilesync.api.locations import Location, Source
     from tilesync.api.options import MirrorArguments, SelectionOptions, ServiceOptions, StoreAccessOptions
-    from tilesync.cli.params import Location
     from tilesync.cli.session import Session
 
 

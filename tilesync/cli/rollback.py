@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesync.api.locations import Location
 from tilesync.cli.options import (
     CACHE_OPTIONS,
     ON_PUBLISH_OPTION,
@@ -15,7 +16,7 @@ from tilesync.cli.options import (
     STORE_OPTIONS,
     option,
 )
-from tilesync.cli.params import DestinationType, Location, format_destination_path
+from tilesync.cli.params import DestinationType, format_destination_path
 from tilesync.cli.parse import create_session, store_options
 from tilesync.errors import UsageError
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilesync.api.aio import OnPublish
+from tilesync.api.call import OnPublish
 from tilesync.api.monitor import RunMonitor
 from tilesync.cli.output.log_file import LogFile
 from tilesync.cli.output.progress import ProgressDisplay
@@ -24,7 +24,7 @@ from tilesync.cli.output.streams import StdoutWriter, terminal_columns, write_st
 from tilesync.cli.params import format_error
 from tilesync.cli.publish_hook import run_publish_command
 from tilesync.cli.signals import HANGUP, error_for_signal, list_stop_signals
-from tilesync.errors import Interrupted, OutputLost, TilesyncError
+from tilesync.errors import Interrupted, TilesyncError
 from tilesync.events import Event, Warned
 from tilesync.protocols import Observer
 from tilesync.runtime.event_loop import loop_factory, tune_garbage_collector
@@ -59,7 +59,7 @@ class Session:
         self.monitor = RunMonitor(source=options.source, dest=options.dest)
         self.stats = self.monitor.stats
         self._options = options
-        self._stdout = StdoutWriter()
+        self._stdout = StdoutWriter(lost_hint=_COMPLETED_HINT if options.changes_dest else None)
         terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         show = options.progress and not options.quiet
         self._progress = ProgressDisplay(self.stats, bar=show and terminal, lines=show and not terminal)
@@ -127,7 +127,7 @@ class Session:
         except TilesyncError as error:
             return self._end_failed(error)
         except KeyboardInterrupt:
-            return self._end_failed(Interrupted("interrupted"))
+            return self._end_failed(Interrupted("interrupted", hint=self._interrupted_hint()))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - last handler: a bug ends with exit 1
             write_stream(sys.stderr, self.monitor.mask_text(traceback.format_exc()))
             name, hint = type(error).__name__, "please report it with the lines above"
@@ -139,19 +139,12 @@ class Session:
     def _end_failed(self, error: TilesyncError) -> int:
         if self.monitor.published:
             self._progress.print_line(f"version {self.monitor.published_version} was published")
-        self._progress.print_line(self.monitor.mask_text(format_error(self._adjust_hint(error))))
-        return self._end_run(self._build_failed_line(error))
+        self._progress.print_line(self.monitor.mask_text(format_error(error)))
+        return self._end_run(self.monitor.failed_line(error))
 
-    def _build_failed_line(self, error: TilesyncError) -> dict[str, Any]:
-        return self.monitor.failed_line(self._adjust_hint(error))
-
-    def _adjust_hint(self, error: TilesyncError) -> TilesyncError:
-        """Replace the hint if it asks to repeat a command that has already changed DEST; return the error."""
-        is_output_lost = isinstance(error, OutputLost) and self._options.changes_dest
-        is_step_done = isinstance(error, Interrupted) and self._options.is_stepwise and self.monitor.published
-        if is_output_lost or is_step_done:
-            error.hint = _COMPLETED_HINT
-        return error
+    def _interrupted_hint(self) -> str | None:
+        """Return the hint of an interruption; None for the default, which asks to run the same command again."""
+        return _COMPLETED_HINT if self._options.is_stepwise and self.monitor.published else None
 
     def _end_run(self, line: dict[str, Any]) -> int:
         """Write the last line to stdout, report and log; return the exit code.
@@ -161,9 +154,9 @@ class Session:
         line = self._write_report(line)
         self.write_json_line(line)
         if (output_error := self._stdout.output_error()) is not None:
-            self._progress.print_line(format_error(self._adjust_hint(output_error)))
+            self._progress.print_line(format_error(output_error))
             if not line["exit"]:
-                line = self._write_report(self._build_failed_line(output_error))
+                line = self._write_report(self.monitor.failed_line(output_error))
         if self._log is not None:
             self._log.write(line)
             self._log.close()
@@ -178,7 +171,7 @@ class Session:
         except OSError as error:
             report_error = report_write_error(self._options.report, error)
             self._progress.print_line(format_error(report_error))
-            return line if line["exit"] else self._build_failed_line(report_error)
+            return line if line["exit"] else self.monitor.failed_line(report_error)
         return line
 
     async def _run_until_signal(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -197,7 +190,7 @@ class Session:
                     signal.signal(
                         each, signal.SIG_DFL
                     )  # writing the last line may hang: a third signal kills the process
-                self._end_run(self._build_failed_line(error_for_signal(number)))
+                self._end_run(self.monitor.failed_line(error_for_signal(number, hint=self._interrupted_hint())))
                 os._exit(128 + number)
             received.append(number)
             self._progress.print_line("stopping; send the signal once more to stop at once")
@@ -210,7 +203,7 @@ class Session:
             except asyncio.CancelledError:
                 if not received:
                     raise
-                raise error_for_signal(received[0]) from None
+                raise error_for_signal(received[0], hint=self._interrupted_hint()) from None
             finally:
                 progress_task.cancel()
                 for error in await asyncio.gather(progress_task, return_exceptions=True):

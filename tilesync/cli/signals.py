@@ -29,10 +29,10 @@ def list_stop_signals() -> list[int]:
     return [signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP is not None and handles_hangup else [])]
 
 
-def error_for_signal(number: int) -> Interrupted:
-    """Return the error of a run that a signal stopped."""
+def error_for_signal(number: int, *, hint: str | None = None) -> Interrupted:
+    """Return the error of a run that a signal stopped; `hint`: None for the default one."""
     error_classes = {signal.SIGTERM: Terminated, HANGUP: HungUp}
-    return error_classes.get(number, Interrupted)("stopped by a signal")
+    return error_classes.get(number, Interrupted)("stopped by a signal", hint=hint)
 
 
 def _raise_for_signal(number: int, frame: object) -> NoReturn:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tilesync.api.locations import Location
 from tilesync.cli.options import (
     NO_PROGRESS_OPTION,
     OUTPUT_OPTIONS,
@@ -13,7 +14,7 @@ from tilesync.cli.options import (
     STORE_OPTIONS,
     option,
 )
-from tilesync.cli.params import DestinationType, FilePathType, Location
+from tilesync.cli.params import DestinationType, FilePathType
 from tilesync.cli.parse import create_session, store_options
 
 

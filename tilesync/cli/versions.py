@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesync.api.locations import Location
 from tilesync.cli.options import (
     OUTPUT_OPTIONS,
     STATE_DIR_OPTION,
     STORE_OPTIONS,
     option,
 )
-from tilesync.cli.params import DestinationType, Location
+from tilesync.cli.params import DestinationType
 from tilesync.cli.parse import create_session, store_options
 from tilesync.errors import DestinationError, UsageError
 

@@ -50,12 +50,13 @@ class PresencePage(NamedTuple):
 class StoredFiles(Protocol):
     """Read access to the files of the versions of a destination.
 
-    `is_picklable`: it can be pickled and used in another process. `parallel_reads`: best number of concurrent reads,
-    since a store needs a round trip for each.
+    `parallel_reads`: best number of concurrent reads, since a store needs a round trip for each.
     """
 
-    is_picklable: bool
     parallel_reads: int
+
+    def worker_reader(self) -> StoredFiles | None:
+        """Return a picklable reader of these files for other processes; None if they cannot read them."""
 
     def prepare_listing(self, version: Version) -> None:
         """Prepare for checks of very many files of a version: a store then lists them all at once."""

@@ -73,7 +73,8 @@ class MirrorSource:
         throttle: Throttle | None = None,
     ) -> None:
         self._throttle = throttle
-        self.has_worker_source = files.is_picklable and throttle is None
+        self._worker_reader = files.worker_reader() if throttle is None else None
+        self.has_worker_source = self._worker_reader is not None
         self._version = version
         self._published = published
         self._files = files
@@ -149,7 +150,8 @@ class MirrorSource:
 
     async def worker_source(self) -> MirrorWorkerSource:
         """Return what worker processes need to read the files."""
-        return MirrorWorkerSource(self._files, replace(self._version, record={}))
+        assert self._worker_reader is not None, "this source has no worker source"
+        return MirrorWorkerSource(self._worker_reader, replace(self._version, record={}))
 
     async def link(self) -> SasUrl:
         """Not supported: this source has no link."""

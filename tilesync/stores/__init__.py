@@ -1,10 +1,12 @@
 """Stores: the storage backends that a destination can use.
 
-base          the default layout: each version has a folder of its own
-status_files  small JSON documents: owner, last success, holder of the lock
+base           the default layout: each version has a folder of its own
+opening        the modes of opening a destination, and the read-only one
+status_files   small JSON documents: owner, last success, holder of the lock
+worker_target  where worker processes put small files
 
-azure         Azure Blob Storage
-local         a local folder
-object_store  the parts that all object stores share
-s3            S3 and servers that are compatible with it
+azure          Azure Blob Storage
+local          a local folder
+object_store   the parts that all object stores share
+s3             S3 and servers that are compatible with it
 """

@@ -131,6 +131,7 @@ def test_a_failure_keeps_its_exit_code(service: Simulator, tmp_path: Path) -> No
     assert run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'} --json", redirected=">/dev/full").returncode == 3
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("word", ["mirror", "no-such-command", "verify"])
 def test_nobody_hears(word: str) -> None:
     """With stderr full or closed, a usage error still ends with 2."""

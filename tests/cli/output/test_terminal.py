@@ -50,6 +50,7 @@ def test_the_bar_fits(service: Simulator, tmp_path: Path, columns: int) -> None:
     assert max(map(len, bars)) > 90 or columns < 200
 
 
+@pytest.mark.scale
 def test_the_bar_follows_a_terminal_that_shrinks(service: Simulator, tmp_path: Path) -> None:
     """After a resize, the next frame has the new width, blanks included."""
     service.delay_s = 0.1

@@ -128,9 +128,9 @@ def test_a_retired_export_is_not_mirrored_again(tmp_path: Path) -> None:
     keep = RetentionPolicy(1, timedelta())
     with Simulator() as sim:
         offer_exports(sim, *ALL)
-        first = sim.mirror(tmp_path, all_exports=True, keep=keep)
+        first = sim.mirror(tmp_path, all_exports=True, retention=keep)
         sim.clear_requests()
-        again = sim.mirror(tmp_path, all_exports=True, keep=keep)
+        again = sim.mirror(tmp_path, all_exports=True, retention=keep)
         assert all(request.is_api for request in sim.requests)
     assert [event.version for event in first.events_of(VersionRetired)] == [OTHER, EXPORT]
     assert again.error is None

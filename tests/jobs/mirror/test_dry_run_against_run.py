@@ -173,7 +173,7 @@ def test_planned_retirements_happen(tmp_path: Path) -> None:
     mirror_each(tmp_path, FIRST, SECOND, THIRD)
     with Simulator() as sim:
         offer_exports(sim, FIRST, SECOND, THIRD, FOURTH)
-        plan, _ = agree(sim, tmp_path, keep=RetentionPolicy(1, timedelta(microseconds=1)))
+        plan, _ = agree(sim, tmp_path, retention=RetentionPolicy(1, timedelta(microseconds=1)))
     retired = {event.name for event in plan.events_of(Planned) if event.action == "retire"}
     remaining = {path.name for path in (tmp_path / "versions").iterdir()}
     assert retired >= {FIRST, SECOND}
@@ -193,7 +193,7 @@ def lose_root(dest: Path) -> None:
 @pytest.mark.parametrize("fewer", [False, True])
 def test_a_flat_destination(tmp_path: Path, incident: Callable[[Path], None] | None, fewer: bool) -> None:
     """Deletions agree too, with local changes and with obstacles."""
-    flat_options = {"layout": Layout.FLAT, "delete": DeleteLimit(9)}
+    flat_options = {"layout": Layout.FLAT, "delete_limit": DeleteLimit(9)}
     with Simulator() as sim:
         sim.offer_export(export(12) | {"a": glb(b"file"), "b/c.glb": glb(b"deep")})
         assert sim.mirror(tmp_path / "d", **flat_options).error is None
@@ -214,10 +214,11 @@ def test_the_guard_counts_only_files_to_delete(tmp_path: Path) -> None:
         assert sim.mirror(tmp_path / "d", layout=Layout.FLAT).error is None
         sim.offer_export(export(8), export_id=SECOND, lastModified="2026-03-02T08:30:00Z")
         change_here(tmp_path / "d")
-        _, run = agree(sim, tmp_path / "d", layout=Layout.FLAT, delete=DeleteLimit(3))
+        _, run = agree(sim, tmp_path / "d", layout=Layout.FLAT, delete_limit=DeleteLimit(3))
     assert run.stats.deleted == 3
 
 
+@pytest.mark.scale
 @examples(4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(tiles=st.integers(0, 12), seed=st.integers(0, 100), md5=st.booleans(), page_size=st.integers(1, 20))
 def test_an_applied_plan_replans_to_nothing(tiles: int, seed: int, md5: bool, page_size: int) -> None:

@@ -245,7 +245,7 @@ def test_a_mistyped_include_does_not_empty_a_flat_folder(tmp_path: Path) -> None
     """In the flat layout nothing is deleted or placed."""
     with Simulator() as sim:
         sim.offer_export(referenced_export())
-        flat = {"layout": Layout.FLAT, "delete": DeleteLimit(percent=100)}
+        flat = {"layout": Layout.FLAT, "delete_limit": DeleteLimit(percent=100)}
         assert sim.mirror(tmp_path, **flat).error is None
         before = {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync")}
         assert sim.mirror(tmp_path, **flat, globs=Globs(include=("*.glbb",))).exit_code == 11

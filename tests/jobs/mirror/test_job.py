@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
@@ -477,6 +478,7 @@ def _inject_faults(sim: Simulator, dice: random.Random) -> None:
     sim.add_fault(lambda r: is_storage(r) and unlucky(r), call_before(sim.revoke_links), times=1, optional=True)
 
 
+@pytest.mark.scale
 @examples(5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 10**6), page_size=st.integers(1, 9), md5=st.booleans(), regenerated=st.booleans())
 def test_a_run_under_random_faults_converges(seed: int, page_size: int, md5: bool, regenerated: bool) -> None:

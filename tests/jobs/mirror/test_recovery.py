@@ -133,7 +133,7 @@ def test_the_version_of_the_pointer_never_retires(dest: Path, monkeypatch: pytes
         offer_exports(sim, FIRST, SECOND, THIRD)
         files = export(6) | {CHANGED_FILE: glb(b"fourth")}
         sim.offer_export(files, export_id="dddddddd-0000-4000-8000-000000000004", lastModified="2026-03-04T08:30:00Z")
-        run = sim.mirror(dest, publish=False, keep=RetentionPolicy(1, timedelta(microseconds=1)))
+        run = sim.mirror(dest, publish=False, retention=RetentionPolicy(1, timedelta(microseconds=1)))
     assert run.error is None
     assert current not in {event.version for event in run.events_of(VersionRetired)}
     assert f"versions/{current}/" in (dest / "tileset.json").read_text()
@@ -155,7 +155,7 @@ def test_after_a_crash_in_retirement_the_next_export_is_mirrored(
     with monkeypatch.context() as patch:
         patch.setattr(LocalPublication if step == "retire" else Catalog, step, crash)
         with pytest.raises(SimulatedCrash):
-            run_mirror(dest, keep=RetentionPolicy(1, timedelta(microseconds=1)))
+            run_mirror(dest, retention=RetentionPolicy(1, timedelta(microseconds=1)))
     with Simulator() as sim:
         files = export(6) | {CHANGED_FILE: glb(FIRST.encode())}
         sim.offer_export(files, export_id=THIRD, lastModified="2026-03-03T08:30:00Z")
@@ -285,7 +285,7 @@ def test_a_manifest_with_another_name_is_ignored(dest: Path) -> None:
     (dest / "manifests/evil.jsonl").write_text("\n".join([evil, *lines]) + "\n")
     shutil.rmtree(dest / ".tilesync")
     beside = set(dest.parent.iterdir())
-    run = run_mirror(dest, keep=RetentionPolicy(1, timedelta(microseconds=1)))
+    run = run_mirror(dest, retention=RetentionPolicy(1, timedelta(microseconds=1)))
     assert run.error is None
     assert any("evil" in event.message for event in run.events_of(Warned))
     assert set(dest.parent.iterdir()) == beside
@@ -343,7 +343,7 @@ def test_an_export_that_was_never_complete_does_not_count_as_retired(tmp_path: P
         assert sim.mirror(tmp_path).exit_code == 3
         sim.faults.remove(fault)
         offer_exports(sim, SECOND)
-        run = sim.mirror(tmp_path, keep=RetentionPolicy(1, timedelta(microseconds=1)))
+        run = sim.mirror(tmp_path, retention=RetentionPolicy(1, timedelta(microseconds=1)))
         (event,) = run.events_of(VersionRetired)
         assert (event.version, event.files) == (FIRST, len(export(6)) - 1)
         assert (
@@ -475,7 +475,8 @@ def test_a_retired_filtered_version_does_not_count_as_the_export(tmp_path: Path)
         offer_exports(sim, FIRST, SECOND)
         assert sim.mirror(tmp_path, selector=selector, globs=Globs(exclude=("*.glb",))).error is None
         assert (
-            len(sim.mirror(tmp_path, keep=RetentionPolicy(1, timedelta(microseconds=1))).events_of(VersionRetired)) == 1
+            len(sim.mirror(tmp_path, retention=RetentionPolicy(1, timedelta(microseconds=1))).events_of(VersionRetired))
+            == 1
         )
         listed = commands.list_versions(Target(tmp_path), JobOutcome(), retired=True)[0]
         assert classify_export(export_row(FIRST), listed) == ""

@@ -211,7 +211,7 @@ def test_an_error_for_a_missing_name_ends_the_run(error: Exception, error_type: 
 
 
 def test_an_unchanged_run_is_one_request(tmp_path: Path) -> None:
-    """Nothing new: one request to the API, none to the storage, exit 0, and no byte of DEST changes but a time."""
+    """Nothing new: one API request, none to the storage, exit 0; in DEST only the time in `checked.json` changes."""
 
     def read_unchanging() -> dict[str, bytes]:
         files = {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync")}

@@ -121,7 +121,7 @@ def test_nothing_is_deleted_by_default(tmp_path: Path) -> None:
         mine = {"tiles/mine.txt": b"mine", "robots.txt": b"mine"}
         assert files_at(tmp_path) == files | fewer | mine
         sim.clear_requests()
-        run = mirror(sim, tmp_path, delete=DEFAULT_DELETE_LIMIT)
+        run = mirror(sim, tmp_path, delete_limit=DEFAULT_DELETE_LIMIT)
         assert len(sim.requests) == 1
     gone = files.keys() - fewer.keys()
     assert run.stats.deleted == len(gone) == 3
@@ -137,7 +137,7 @@ def test_nothing_is_deleted_by_default(tmp_path: Path) -> None:
 def mirror_again(dest: Path, files: dict[str, bytes]) -> JobOutcome:
     with Simulator() as sim:
         offer_next_export(sim, files)
-        return mirror(sim, dest, delete=DEFAULT_DELETE_LIMIT)
+        return mirror(sim, dest, delete_limit=DEFAULT_DELETE_LIMIT)
 
 
 def test_stale_files_are_deleted_in_the_run_that_publishes(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_stale_files_are_deleted_in_the_run_that_publishes(tmp_path: Path) -> No
         sim.offer_export(export(6) | {"old/deep/a.glb": glb(b"a")})
         mirror(sim, tmp_path)
         offer_next_export(sim, export(6))
-        run = mirror(sim, tmp_path, delete=DeleteLimit(1))
+        run = mirror(sim, tmp_path, delete_limit=DeleteLimit(1))
     assert run.stats.deleted == 1
     assert files_at(tmp_path) == export(6)
     assert not (tmp_path / "old").exists()
@@ -161,13 +161,13 @@ def test_too_many_deletions_stop_the_run(tmp_path: Path, most: DeleteLimit) -> N
         mirror(sim, tmp_path)
         fewer = export(9, seed=3)
         offer_next_export(sim, fewer)
-        run = mirror(sim, tmp_path, delete=most)
+        run = mirror(sim, tmp_path, delete_limit=most)
         assert run.exit_code == 11
         assert "3 of" in str(run.error)
         assert files_at(tmp_path) == files
         assert verify(tmp_path).error is None
         sim.clear_requests()
-        again = mirror(sim, tmp_path, delete=DeleteLimit(3))
+        again = mirror(sim, tmp_path, delete_limit=DeleteLimit(3))
         assert fetched_names(sim) == set()
     assert again.stats.deleted == 3
     assert files_at(tmp_path) == fewer
@@ -180,7 +180,7 @@ def test_modified_stale_file_is_not_deleted(tmp_path: Path) -> None:
         mirror(sim, tmp_path)
         (tmp_path / "tiles/010.glb").write_bytes(b"mine now")
         offer_next_export(sim, export(9))
-        run = mirror(sim, tmp_path, delete=DEFAULT_DELETE_LIMIT)
+        run = mirror(sim, tmp_path, delete_limit=DEFAULT_DELETE_LIMIT)
     assert run.stats.deleted == 2
     assert (tmp_path / "tiles/010.glb").read_bytes() == b"mine now"
 
@@ -202,7 +202,7 @@ def test_filters_protect_excluded_files(tmp_path: Path) -> None:
     with Simulator() as sim:
         files = sim.offer_export(export(6) | {"a.png": b"png"})
         mirror(sim, tmp_path)
-        run = mirror(sim, tmp_path, globs=Globs(exclude=("*.png",)), delete=DEFAULT_DELETE_LIMIT)
+        run = mirror(sim, tmp_path, globs=Globs(exclude=("*.png",)), delete_limit=DEFAULT_DELETE_LIMIT)
     assert run.error is None
     assert run.stats.deleted == 0
     assert files_at(tmp_path) == files
@@ -357,7 +357,7 @@ def test_dry_run_lists_deletions(tmp_path: Path) -> None:
         mirror(sim, tmp_path)
         offer_next_export(sim, export(9) | {"tiles/003.glb": glb(b"new")})
         before = read_tree(tmp_path)
-        plan = sim.dry_run(tmp_path, layout=Layout.FLAT, delete=DeleteLimit(2))
+        plan = sim.dry_run(tmp_path, layout=Layout.FLAT, delete_limit=DeleteLimit(2))
         assert read_tree(tmp_path) == before
         planned = {event.name: event for event in plan.events_of(Planned)}
         assert {name for name, event in planned.items() if event.action == "delete"} == files.keys() - export(9).keys()
@@ -366,7 +366,7 @@ def test_dry_run_lists_deletions(tmp_path: Path) -> None:
         assert planned["tiles/001.glb"].action == "reuse"
         assert any("would stop" in event.message for event in plan.events_of(Warned))
         assert plan.stats.deleted == 3
-        real = mirror(sim, tmp_path, delete=DeleteLimit(3))
+        real = mirror(sim, tmp_path, delete_limit=DeleteLimit(3))
     assert (real.stats.fetched, real.stats.reused, real.stats.deleted) == (plan.stats.fetched, plan.stats.reused, 3)
 
 
@@ -443,7 +443,7 @@ def test_run_after_a_kill_between_renames(
         with monkeypatch.context() as patch:
             kill_at_step(step, patch)
             with pytest.raises(SimulatedCrash):
-                mirror(sim, dest, delete=DeleteLimit(percent=100))
+                mirror(sim, dest, delete_limit=DeleteLimit(percent=100))
         if then == "next":
             new = export(5, seed=3) | {"gone/b.glb": glb(b"b")}
             offer_next_export(sim, new, THIRD)
@@ -452,7 +452,7 @@ def test_run_after_a_kill_between_renames(
             new = files
         if then == "lost":
             (dest / ".tilesync/catalog.sqlite3").unlink()
-        run = mirror(sim, dest, delete=DeleteLimit(percent=100), allow_shrink=True)
+        run = mirror(sim, dest, delete_limit=DeleteLimit(percent=100), allow_shrink=True)
     assert run.error is None
     if then == "lost":
         assert new.items() <= files_at(dest).items()
@@ -516,7 +516,7 @@ def test_copied_destination_still_belongs_to_tilesync(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "old", tmp_path / "new", copy_function=shutil.copyfile)
         files = export(8, seed=3) | {"d/e.glb": glb(b"e"), "gone": glb(b"g")}
         offer_next_export(sim, files)
-        run = mirror(sim, tmp_path / "new", delete=DEFAULT_DELETE_LIMIT)
+        run = mirror(sim, tmp_path / "new", delete_limit=DEFAULT_DELETE_LIMIT)
     assert run.error is None
     assert run.events_of(Warned) == []
     assert files_at(tmp_path / "new") == files

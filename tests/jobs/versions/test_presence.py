@@ -90,7 +90,7 @@ def test_file_lost_during_a_run_is_fetched_again(tmp_path: Path, harm: Callable[
     [
         {"inventory": Inventory.WALK},
         {"layout": Layout.FLAT},
-        {"layout": Layout.FLAT, "delete": DeleteLimit(10)},
+        {"layout": Layout.FLAT, "delete_limit": DeleteLimit(10)},
         {"content": Content.DECODED},
     ],
     ids=["walk", "flat", "flat-delete", "decoded"],

@@ -90,7 +90,7 @@ def test_pinned_version_never_retires(dest: Path) -> None:
     rollback(dest)
     with Simulator() as sim:
         offer_exports(sim, EXPORT, OTHER, THIRD)
-        run = sim.mirror(dest, keep=RetentionPolicy(1, timedelta()))
+        run = sim.mirror(dest, retention=RetentionPolicy(1, timedelta()))
     assert [event.version for event in run.events_of(VersionRetired)] == [OTHER]
     assert read_latest(dest)["version"] == EXPORT
     assert verify(dest).error is None

@@ -33,8 +33,9 @@ from tests.support.store_contract import (
 from tilesync.errors import DestinationBusy, DestinationError, DiskFull
 from tilesync.model import Blob, Layout, Version
 from tilesync.stores.local import destination as destination_module
-from tilesync.stores.local.destination import LocalDestination, open_local, open_local_for_audit, open_local_for_plan
+from tilesync.stores.local.destination import LocalDestination, open_local, open_local_read_only
 from tilesync.stores.local.fs import ensure_real_folder, read_boot_id
+from tilesync.stores.opening import Mode
 
 
 def open_destination(root: Path, state_dir: Path | None = None) -> AbstractContextManager[LocalDestination]:
@@ -181,7 +182,7 @@ def test_a_foreign_tileset_is_refused(tmp_path: Path) -> None:
     before = snapshot_tree(root)
     with pytest.raises(DestinationError, match=r"tileset\.json that tilesync did not write"), open_destination(root):
         pass
-    with pytest.raises(DestinationError), open_local_for_plan(root, state_dir=None, layout=Layout.VERSIONED):
+    with pytest.raises(DestinationError), open_local_read_only(root, Mode.PLAN, layout=Layout.VERSIONED):
         pass
     assert snapshot_tree(root) == before
 
@@ -539,7 +540,7 @@ def test_a_full_disk_while_opening(small_disk: Path) -> None:
 
 def test_planning_writes_nothing(tmp_path: Path) -> None:
     """Opening for a plan changes nothing, whether the destination is missing, empty, or has a catalog."""
-    with open_local_for_plan(tmp_path / "missing", state_dir=None, layout=Layout.VERSIONED) as destination:
+    with open_local_read_only(tmp_path / "missing", Mode.PLAN, layout=Layout.VERSIONED) as destination:
         assert destination.catalog is not None
         assert destination.catalog.versions() == []
         destination.check_names(["a"])
@@ -547,7 +548,7 @@ def test_planning_writes_nothing(tmp_path: Path) -> None:
     with open_destination(tmp_path / "d") as destination:
         destination.catalog.add_version(SAMPLE_VERSION)
     before = snapshot_tree(tmp_path)
-    with open_local_for_plan(tmp_path / "d", state_dir=None, layout=Layout.VERSIONED) as seen:
+    with open_local_read_only(tmp_path / "d", Mode.PLAN, layout=Layout.VERSIONED) as seen:
         assert seen.catalog is not None
         assert [version.name for version in seen.catalog.versions()] == ["e1"]
     assert snapshot_tree(tmp_path) == before
@@ -559,18 +560,6 @@ def test_destination_outlives_event_loops(tmp_path: Path) -> None:
         for number in range(3):
             asyncio.run(put_file(destination, blob(str(number), b"1"), b"1"))
         assert [destination.files.size(SAMPLE_VERSION, str(number)) for number in range(3)] == [1, 1, 1]
-
-
-def test_scratch_files_are_deleted_at_the_end() -> None:
-    """Scratch space has an empty catalog and writable files, and its folder is deleted at the end."""
-    with destination_module.open_scratch_files() as (catalog, files, put_there):
-        assert catalog.is_new
-        put_there(SAMPLE_VERSION, "a/ä b", b"12")
-        assert files.read(SAMPLE_VERSION, "a/ä b") == b"12"
-        root = Path(files._resolver._tree.path)
-        with pytest.raises(DestinationError):
-            put_there(SAMPLE_VERSION, "../up", b"x")
-    assert not root.exists()
 
 
 def test_folder_created_by_another_thread_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -598,9 +587,9 @@ def test_state_folder_belongs_to_one_destination(tmp_path: Path, layout: Layout)
     with refused() as raised, open_local(tmp_path / "two", state_dir=state, layout=layout):
         pass
     assert "its own --state-dir" in raised.value.hint
-    with refused(), open_local_for_plan(tmp_path / "two", state_dir=state, layout=layout):
+    with refused(), open_local_read_only(tmp_path / "two", Mode.PLAN, state_dir=state, layout=layout):
         pass
-    with refused(), open_local_for_audit(tmp_path / "two", state):
+    with refused(), open_local_read_only(tmp_path / "two", Mode.AUDIT, state_dir=state):
         pass
     assert not (tmp_path / "two").exists()
     (tmp_path / "one").rename(tmp_path / "two")

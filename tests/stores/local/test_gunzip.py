@@ -56,6 +56,7 @@ class TestUnpackingFolder(ResumableDestinationContract):
         return lambda: open_local(tmp_path / "dest", state_dir=None)
 
 
+@pytest.mark.scale
 @pytest.mark.usefixtures("decoded")
 class TestUnpackingFlatFolder(ResumableDestinationContract):
     """The same in the flat layout."""

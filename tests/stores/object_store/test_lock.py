@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
@@ -14,13 +15,22 @@ from pathlib import Path
 import pytest
 from azure.storage.blob import BlobLeaseClient
 
-from tests.support.azure_destination import LEASE_TERM, azure_objects
+from tests.support.azure_destination import LEASE_TERM, azure_objects, ignore_event
 from tests.support.azurite import AzureProxy, Azurite, ProxiedRequest, RefusedResponse, new_container
 from tilesync.errors import DestinationBusy, DestinationError, Transient, Unavailable
+from tilesync.events import Event, Notice
 from tilesync.model.storage import ObjectHeaders
 from tilesync.protocols import Lease, Objects
+from tilesync.runtime.threads import without_retries
 from tilesync.stores.azure.lease import LOCK_BLOB_NAME
-from tilesync.stores.object_store.lock import HeldElsewhere, LeaseRenewer, hold_lease, read_or_create_owner_id
+from tilesync.stores.object_store import lock as lock_module
+from tilesync.stores.object_store.lock import (
+    HeldElsewhere,
+    LeaseRenewer,
+    hold_lease,
+    read_or_create_owner_id,
+    wait_for_lock,
+)
 
 
 @pytest.fixture
@@ -215,13 +225,23 @@ def test_a_broken_lease_is_lost(objects: Objects, tmp_path: Path, azurite: Azuri
             lock.require_held()
 
 
-def test_one_failed_renewal_loses_nothing() -> None:
+def test_one_failed_renewal_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next renewal makes up for one that failed."""
-    lease = ScriptedLease(Unavailable("no answer"), True)
+    now, renewed = [0.0], threading.Semaphore(0)
+
+    class Timed(ScriptedLease):
+        def renew(self, owner: str) -> bool:
+            now[0] += self.term.total_seconds() * 2 / 3
+            renewed.release()
+            return super().renew(owner)
+
+    monkeypatch.setattr(lock_module, "monotonic_seconds", lambda: now[0])
+    lease = Timed(Unavailable("no answer"), True)
     lock = start_renewer(lease)
-    time.sleep(0.9)
-    lock.require_held()
+    for _ in range(4):
+        assert renewed.acquire(timeout=30)
     lock.release()
+    lock.require_held()
     assert lease.released.is_set()
 
 
@@ -242,3 +262,46 @@ def test_an_unknown_response_is_a_destination_error(azurite: Azurite, tmp_path: 
         proxy.gate = lambda passing: RefusedResponse(409, "Strange") if passing.query.get("comp") == "lease" else None
         with azure_objects(url) as objects, pytest.raises(DestinationError), hold_lease(objects.lease(), tmp_path, "x"):
             pass
+
+
+def test_a_run_waits_for_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy lock is tried again until it is free, with one notice; then its holder can work."""
+    monkeypatch.setattr("tilesync.stores.object_store.lock.LOCK_POLL_S", 0.01)
+    outcomes: list[bool] = [False, False, True]
+    events: list[Event] = []
+
+    def acquire() -> str:
+        if not outcomes.pop(0):
+            raise HeldElsewhere("another run holds x")
+        return "held"
+
+    assert wait_for_lock(acquire, timedelta(seconds=60), events.append) == "held"
+    assert [type(event) for event in events] == [Notice]
+    assert "waiting up to" in str(events)
+
+
+def test_waiting_for_the_lock_ends_with_the_term(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that is still busy after its term, which a dead holder cannot renew, ends the run."""
+    monkeypatch.setattr("tilesync.stores.object_store.lock.LOCK_POLL_S", 0.01)
+
+    def acquire() -> None:
+        raise HeldElsewhere("another run holds x")
+
+    with pytest.raises(HeldElsewhere):
+        wait_for_lock(acquire, timedelta(), ignore_event)
+
+
+def test_a_cancelled_run_stops_waiting_for_the_lock() -> None:
+    """A caller that no longer wants the result does not wait for the next attempt."""
+    attempts: list[int] = []
+
+    def acquire() -> None:
+        attempts.append(1)
+        raise HeldElsewhere("another run holds x")
+
+    async def give_up() -> None:
+        await without_retries(lambda: wait_for_lock(acquire, timedelta(seconds=60), ignore_event))
+
+    with pytest.raises(HeldElsewhere):
+        asyncio.run(give_up())
+    assert len(attempts) == 1

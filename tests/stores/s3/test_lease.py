@@ -245,13 +245,14 @@ def test_a_destination_is_locked(bucket_server: BucketServer, bucket: str, tmp_p
 
 def test_a_lease_that_another_had_meanwhile_is_lost(bucket_server: BucketServer, bucket: str) -> None:
     """The lock is lost even if the other run has released it: it may have written in between."""
-    term = timedelta(seconds=0.3)
+    term, clock = timedelta(seconds=30), ManualClock()
     opening = [bucket_objects(bucket_server.url, bucket, term=term) for _ in range(2)]
     with opening[0] as one, opening[1] as two:
         mine, yours = one.lease(), two.lease()
+        mine._monotonic = yours._monotonic = clock
         assert mine.acquire("me")
         assert not yours.acquire("you")
-        time.sleep(0.4)
+        clock.now += 31
         assert yours.acquire("you")
         yours.release("you")
         assert not mine.renew("me")

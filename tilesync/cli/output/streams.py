@@ -37,15 +37,19 @@ def write_stream(stream: TextIO | None, text: str) -> OSError | None:
     return None
 
 
-def create_output_error(error: OSError) -> OutputLost:
-    """Build the error for output that did not reach its reader."""
-    return OutputLost(f"standard output cannot be written ({error.strerror}): the output is lost")
+def create_output_error(error: OSError, *, hint: str | None = None) -> OutputLost:
+    """Build the error for output that did not reach its reader; `hint`: None for the default one."""
+    return OutputLost(f"standard output cannot be written ({error.strerror}): the output is lost", hint=hint)
 
 
 class StdoutWriter:
-    """Standard output. `write_error` is the first error of a write; later output is dropped."""
+    """Standard output. `write_error` is the first error of a write; later output is dropped.
 
-    def __init__(self) -> None:
+    `lost_hint`: hint of the error for lost output; None for the default, which asks to run the same command again.
+    """
+
+    def __init__(self, *, lost_hint: str | None = None) -> None:
+        self._lost_hint = lost_hint
         self.write_error: OSError | None = None
 
     def write(self, text: str) -> None:
@@ -55,7 +59,7 @@ class StdoutWriter:
 
     def output_error(self) -> OutputLost | None:
         """Return the error for lost output; None if nothing was lost."""
-        return create_output_error(self.write_error) if self.write_error is not None else None
+        return create_output_error(self.write_error, hint=self._lost_hint) if self.write_error is not None else None
 
 
 def terminal_columns(stream: TextIO | None) -> int | None:

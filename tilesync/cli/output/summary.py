@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tilesync.api.locations import Location
 from tilesync.api.monitor import RunMonitor, RunStats
 from tilesync.api.results import ExportInfo, VersionInfo, VersionsResult
 from tilesync.cli.output.table import format_table
-from tilesync.cli.params import Location, format_destination_path, format_size
+from tilesync.cli.params import format_destination_path, format_size
 from tilesync.core.ownership import describe_owner
 from tilesync.core.wording import format_count, format_file_count
 from tilesync.model import Completeness

@@ -11,7 +11,8 @@ from tilesync.core.plan import choose_version
 from tilesync.errors import DiskFull, InvalidRequest, TilesyncError, UsageError
 from tilesync.events import ExportFailed, Warned
 from tilesync.jobs.mirror.cleanup import Cleanup
-from tilesync.jobs.mirror.job import MirrorJob, MirrorOptions
+from tilesync.jobs.mirror.job import MirrorJob
+from tilesync.jobs.mirror.options import MirrorOptions
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.run.stats import RunStats
 from tilesync.jobs.versions.last_success import record_last_success

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
-from tilesync.catalog.catalog import Catalog
 from tilesync.core.filters import find_added_globs, glob_matcher
-from tilesync.core.guards import guard_against_deleting, guard_against_shrinking
 from tilesync.core.manifest import format_timestamp
 from tilesync.core.plan import Action, Decision, choose_version, decide
-from tilesync.core.retention import find_retirable
 from tilesync.core.safe_names import collect_folders
-from tilesync.errors import DestinationError, GuardTripped, ListingDenied
+from tilesync.errors import DestinationError, ListingDenied
 from tilesync.events import ExportResolved, Notice, Planned, VersionChosen, Warned
 from tilesync.jobs.mirror.all_exports import mirror_each, stats_if_mirrored
-from tilesync.jobs.mirror.dry_run_walk import DryRunWalk, ScratchSpace
+from tilesync.jobs.mirror.dry_run_consequences import PlanInputs, PlannedConsequences
+from tilesync.jobs.mirror.dry_run_walk import DryRunWalk
 from tilesync.jobs.mirror.inventory import filter_warnings, is_changed
-from tilesync.jobs.mirror.job import MirrorOptions
+from tilesync.jobs.mirror.options import MirrorOptions
 from tilesync.jobs.mirror.unchanged import has_same_listing
 from tilesync.jobs.run.context import RunContext
-from tilesync.jobs.versions.flat_layout import is_obstacle, list_deletable, list_stale_files
 from tilesync.jobs.versions.lifecycle import (
     create_version,
     find_changed,
@@ -29,29 +26,15 @@ from tilesync.jobs.versions.lifecycle import (
     with_export_details,
 )
 from tilesync.jobs.versions.ownership import ResolveSource
-from tilesync.jobs.versions.pointer import find_current_version, find_pinned_version, is_current_version
+from tilesync.jobs.versions.pointer import find_pinned_version, is_current_version
 from tilesync.jobs.versions.presence import PresenceCheck
-from tilesync.model import EVERYTHING, ROOT, Blob, Content, Duplicate, Export, Inventory, Layout, StoredFile, Version
-from tilesync.protocols import ExportsResolver, ReadOnlyPublication, Source, SourceResolver, StoredFiles
+from tilesync.model import EVERYTHING, ROOT, Blob, Duplicate, Export, Inventory, Layout, StoredFile, Version
+from tilesync.protocols import ExportsResolver, Source, SourceResolver
 from tilesync.runtime.threads import run_in_thread
 
 EXCLUDED = Decision(Action.EXCLUDE, "excluded by --include or --exclude")
-GONE_REASON = "the container no longer has it"
-OBSTACLE_REASON = "the new version needs a folder in its place, or a file in place of its folder"
 CHANGED_REASON = "it changed in the destination"
 ROWS_PER_QUERY = 500
-
-
-@dataclass(frozen=True)
-class PlanInputs:
-    """Inputs of a dry run: a catalog copy, the stored files and pointer, the name check, scratch space."""
-
-    catalog: Catalog
-    files: StoredFiles
-    publication: ReadOnlyPublication
-    validate_names: Callable[[Iterable[str]], None]
-    scratch: ScratchSpace
-    layout: Layout
 
 
 class DryRun:
@@ -66,6 +49,7 @@ class DryRun:
         self._catalog = inputs.catalog
         self._run = run
         self._options = options
+        self._consequences = PlannedConsequences(inputs, run, options)
         self._globs = options.globs
         self._used_listing = False  # False: a walk, which warns about filters itself
         self._refetch_reasons: dict[str, str] = {}  # by name: stored files that must be fetched again
@@ -75,7 +59,7 @@ class DryRun:
         """Report the plan for the export that the source resolves to."""
         await self._check_owner(origin.resolve)
         self._report_missing_state()
-        self._report_consequences(await self._plan(origin))
+        self._consequences.report(await self._plan(origin))
 
     async def run_all(self, exports: ExportsResolver) -> None:
         """Report the plan for every finished export that is not mirrored yet, oldest first."""
@@ -96,7 +80,7 @@ class DryRun:
             self._run,
         )
         for version in planned:
-            self._report_consequences(version)
+            self._consequences.report(version)
 
     async def _check_owner(self, resolve: ResolveSource) -> None:
         """Raise OtherOwner if a run would."""
@@ -300,59 +284,6 @@ class DryRun:
             stats.planned_bytes += blob.size
         if self._run.reports_every_file:
             self._run.observe(Planned(decision.action.value, blob.name, blob.size, decision.reason))
-
-    # --- consequences of publishing ---
-
-    def _report_consequences(self, version: Version) -> None:
-        """Report guards that would stop the run, and files or versions that it would remove."""
-        current, pinned = (
-            find_current_version(self._inputs.publication, self._catalog),
-            find_pinned_version(self._inputs.publication, self._catalog),
-        )
-        if pinned is not None and pinned.serial != version.serial:
-            self._run.observe(Notice(f"the pointer is pinned to version {pinned.name} and does not move"))
-        try:
-            if self._options.move_pointer and pinned is None and not self._options.allow_shrink:
-                guard_against_shrinking(version, self._with_stored_size(current))
-            if self._inputs.layout is Layout.FLAT:
-                self._report_deletions(version)
-        except GuardTripped as error:
-            self._run.observe(Warned(f"the run would stop: {error}"))
-        self._report_retirements(pinned or (version if self._options.move_pointer else current), current)
-
-    def _with_stored_size(self, version: Version | None) -> Version | None:
-        """Return the version with its size in the container: decoded sizes are known only after a download."""
-        if version is None or version.content is Content.STORED:
-            return version
-        return replace(version, bytes=self._catalog.compute_totals(version).bytes)
-
-    def _report_deletions(self, version: Version) -> None:
-        obstacles = set()
-        for stale in list_stale_files(version, self._catalog):
-            if is_obstacle(version, stale.stored, self._catalog):
-                obstacles.add(stale.stored.blob.name)
-                self._report_deletion(stale.stored, OBSTACLE_REASON)
-        if self._options.delete_limit is None:
-            return
-        count = 0
-        for stored in list_deletable(version, self._catalog, self._inputs.files):
-            count += 1
-            if stored.blob.name not in obstacles:
-                self._report_deletion(stored, GONE_REASON)
-        guard_against_deleting(count, self._options.delete_limit, total=version.files + count)
-
-    def _report_deletion(self, stored: StoredFile, reason: str) -> None:
-        self._run.stats.deleted += 1
-        self._run.observe(Planned(Action.DELETE.value, stored.blob.name, stored.size, reason))
-
-    def _report_retirements(self, current: Version | None, previous: Version | None) -> None:
-        now = self._run.clock.now()
-        if previous is not None and current is not None and previous.serial != current.serial:
-            self._catalog.update_version(replace(previous, replaced_at=format_timestamp(now)))
-        protected = {current.name} if current is not None else set()
-        for version, reason in find_retirable(self._catalog.versions(), self._options.retention, now, protected):
-            size = version.bytes if version.published_at else self._catalog.compute_totals(version).stored_bytes
-            self._run.observe(Planned(Action.RETIRE.value, version.name, size, reason))
 
 
 def _reuse_decision(blob: Blob, duplicate: Duplicate) -> Decision:

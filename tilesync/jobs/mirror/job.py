@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from tilesync.core.filters import find_added_globs
-from tilesync.core.guards import DeleteLimit, guard_against_shrinking
 from tilesync.core.plan import VersionChoice, choose_version
-from tilesync.core.retention import KEEP_ALL_VERSIONS, RetentionPolicy
-from tilesync.core.wording import format_file_count
 from tilesync.errors import ExportReplaced, Incomplete, ListingDenied, NotAuthorised
-from tilesync.events import ExportResolved, Notice, PointerKept, VersionChosen, Warned
+from tilesync.events import ExportResolved, Notice, VersionChosen, Warned
 from tilesync.jobs.mirror.cleanup import Cleanup
 from tilesync.jobs.mirror.inventory import InventoryIngest, filter_warnings
+from tilesync.jobs.mirror.options import MirrorOptions
+from tilesync.jobs.mirror.pointer_update import PointerUpdate
 from tilesync.jobs.mirror.unchanged import find_first_changed, has_same_files, has_same_listing
+from tilesync.jobs.mirror.version_transfer import VersionTransfer
 from tilesync.jobs.run.context import RunContext
-from tilesync.jobs.transfer.transfer import Transfer, WorkSignal
-from tilesync.jobs.versions.flat_layout import FlatLayout
+from tilesync.jobs.transfer.transfer import WorkSignal
 from tilesync.jobs.versions.last_success import record_last_success
 from tilesync.jobs.versions.lifecycle import VersionLifecycle, is_stale, list_export_versions, with_export_details
-from tilesync.jobs.versions.ownership import OwnershipRequest, claim_destination
-from tilesync.jobs.versions.pointer import Pointer
+from tilesync.jobs.versions.ownership import claim_destination
 from tilesync.jobs.versions.presence import PresenceCheck
 from tilesync.jobs.versions.publish import Publisher
 from tilesync.jobs.versions.startup import prepare_destination
 from tilesync.model.export import Export, Resolution, Status
 from tilesync.model.tiles import ROOT, Kind
-from tilesync.model.version import EVERYTHING, Content, Globs, Inventory, Layout, Totals, Version
+from tilesync.model.version import EVERYTHING, Content, Inventory, Totals, Version
 from tilesync.protocols import Destination, Source, SourceResolver
 from tilesync.runtime.threads import run_in_thread
 
@@ -39,29 +37,6 @@ ROWS_PER_QUERY = 2000
 
 MIN_BYTES_FOR_WORKERS = 50_000_000
 """Minimum size of a first export, as the service states it, for which the workers are started before the listing."""
-
-UNPIN_HINT = "`tilesync rollback DEST --latest` lets it follow the newest export again"
-
-
-@dataclass(frozen=True)
-class MirrorOptions:
-    """Options of one run of the mirror job.
-
-    `inventory`: None lists the container where that is allowed, and walks the tilesets otherwise. `move_pointer`: the
-    pointer leads to the export at the end. `delete_limit`: how many files that left the container the flat layout may
-    delete; None deletes none. `content`: store files as the container stores them, or decoded. `ownership`: whose
-    exports the destination must hold; None skips that check.
-    """
-
-    inventory: Inventory | None = None
-    globs: Globs = EVERYTHING
-    allow_missing: bool = False
-    allow_shrink: bool = False
-    move_pointer: bool = True
-    retention: RetentionPolicy = KEEP_ALL_VERSIONS
-    delete_limit: DeleteLimit | None = None
-    content: Content = Content.STORED
-    ownership: OwnershipRequest | None = None
 
 
 class MirrorJob:
@@ -78,10 +53,9 @@ class MirrorJob:
         self._versions = VersionLifecycle(destination, run)
         self._inventory = InventoryIngest(destination, run)
         self._presence = PresenceCheck(destination.catalog, destination.files, run.clock)
-        self._pointer = Pointer(destination, run.clock, run.observe)
-        self._flat_layout = FlatLayout(destination, run, options.delete_limit)
+        self._pointer = PointerUpdate(destination, run, options, self._versions)
+        self._transfer = VersionTransfer(destination, run, self._versions, self._inventory)
         self._publisher = Publisher(destination, run, allow_missing=options.allow_missing)
-        self._stored_before: dict[int, int] = {}
         self._warned: set[str] = set()
         self._is_newest = False  # the export is the newest finished export
         self._initial_resolution: Resolution | None = None  # made by the ownership check; used once
@@ -159,10 +133,10 @@ class MirrorJob:
         problem.
         """
         has_root = await run_in_thread(self._destination.files.size, version, ROOT) is not None
-        is_current = has_root and await run_in_thread(self._pointer.is_current, version)
+        is_current = has_root and await self._pointer.is_current(version)
         if version.damaged:
             return await self._versions.check_damage(version)
-        if is_current or (has_root and not await run_in_thread(self._can_move_pointer, version)):
+        if is_current or (has_root and not await run_in_thread(self._pointer.may_move, version)):
             sample = await run_in_thread(self._presence.check_next_files, version)
             self._run.stats.presence_checked = sample.files
             if sample.is_sound:
@@ -178,7 +152,7 @@ class MirrorJob:
         self._run.stats.inventory_complete = True
         self._run.stats.completeness = version.completeness
         self._run.observe(VersionChosen(version.name, "held"))
-        await self._update_pointer(version)
+        await self._publish(version)
 
     async def _complete_version(self, version: Version | None, choice: VersionChoice, resolution: Resolution) -> None:
         """Complete a new or unfinished version and publish it, unless a stored version turns out to be identical."""
@@ -195,7 +169,7 @@ class MirrorJob:
             if export.stored_version is not None and version.content is Content.DECODED and version.listing.is_complete:
                 # A copy lists decoded files, its container the stored ones: the two listings cannot be mixed.
                 version = self._versions.restart_listing(version)
-        self._stored_before.setdefault(version.serial, self._catalog.compute_totals(version).stored_files)
+        self._transfer.note_stored(version)
         source = await self._origin.open_source(resolution)
         inventory = self._options.inventory if export.stored_version is None else Inventory.LIST
         version = await self._versions.prepare_version(version, source, inventory, choice.globs)
@@ -228,9 +202,9 @@ class MirrorJob:
             else:
                 await self._keep_unchanged(identical)
             return
-        await self._transfer(self._versions.reload(version), source)
+        await self._transfer.fetch_all(self._versions.reload(version), source)
         await self._warn_about_filters(self._versions.reload(version), resolution)
-        await self._refetch_vanished(self._versions.reload(version), source)
+        await self._transfer.refetch_vanished(self._versions.reload(version), source)
         version = self._versions.reload(version)
         if version.inventory == Inventory.WALK and not version.is_published:
             await self._revalidate(version, source)
@@ -240,26 +214,7 @@ class MirrorJob:
         except Incomplete:
             self._versions.schedule_relisting(version)
             raise
-        await self._update_pointer(version)
-
-    async def _refetch_vanished(self, version: Version, source: Source) -> None:
-        """Fetch files again, once, that vanished or changed locally between their download and publishing.
-
-        Raises Incomplete if files are still missing after that.
-        """
-        vanished = await self._versions.count_vanished(version)
-        if vanished:
-            what = f"{format_file_count(vanished)} of this version vanished or changed during the run"
-            self._run.observe(Warned(f"{what}; fetching again"))
-            self._run.stats.reset_for_replan()
-            await self._transfer(version, source)
-            vanished = await self._versions.count_vanished(version)
-        if vanished:
-            what = f"{format_file_count(vanished)} vanished or changed during the run, twice"
-            raise Incomplete(
-                f"{what}; this export was not published",
-                hint="find the program that deletes or changes files in DEST; the next run fetches them again",
-            )
+        await self._publish(version)
 
     async def _revalidate(self, version: Version, source: Source) -> None:
         """Check that no tileset or subtree changed since the walk read it. Raises ExportReplaced."""
@@ -288,40 +243,12 @@ class MirrorJob:
         missing = await run_in_thread(self._publisher.list_missing, existing)
         return await has_same_files(existing, missing, source, self._catalog, self._run)
 
-    # --- transfer ---
-
-    async def _transfer(self, version: Version, source: Source) -> None:
-        """Fetch the wanted files while the listing or walk still finds more. Raises Incomplete if files failed."""
-        is_listed = version.listing.is_complete
-        is_walk = version.inventory == Inventory.WALK and not is_listed
-        if is_walk:
-            await run_in_thread(self._begin_walk, version)
-        if version.listing.has_begun or is_walk:
-            self._inventory.count_known(version)
-        self._run.stats.inventory_complete = is_listed
-        work_signal = WorkSignal(complete=is_listed)
-        # A new or shared catalog may not know files that already exist here: check them instead of fetching again.
-        may_have_unknown_files = self._catalog.is_new or self._destination.is_shared
-        salvage = may_have_unknown_files and await run_in_thread(self._versions.has_any_files, version)
-        transfer = Transfer(version, source, self._destination, self._run, salvage=salvage)
-        try:
-            await transfer.run(
-                work_signal,
-                None if is_walk or is_listed else self._inventory.ingest_listing(version, source, work_signal),
-            )
-            if is_walk and not self._run.stats.failed:
-                await self._inventory.finish(version)
-        except Incomplete:
-            self._versions.restart_listing(self._versions.reload(version))
-            raise
-        finally:
-            self._run.windows_names.warn(self._run.observe)
-            self._warn_about_dates(source)
-            if self._run.stats.inventory_complete:
-                stored = self._catalog.compute_totals(version).stored_files
-                self._run.stats.reconcile(stored, stored_before=self._stored_before[version.serial])
-        if self._run.stats.failed:
-            raise self._incomplete_error(version, source)
+    async def _publish(self, version: Version) -> None:
+        """Publish a complete version. Raises GuardTripped."""
+        self.version = version
+        if self._is_newest:
+            self._catalog.set_value("newest", version.name)
+        await self._pointer.update(version)
 
     async def _warn_about_filters(self, version: Version, resolution: Resolution) -> None:
         """Warn once about globs that match nothing, or leave nothing, as soon as all names are known."""
@@ -333,63 +260,6 @@ class MirrorJob:
             if sentence not in self._warned:
                 self._run.observe(Warned(sentence))
                 self._warned.add(sentence)
-
-    def _warn_about_dates(self, source: Source) -> None:
-        if source.undated:
-            what = f"an impossible modification time for {format_file_count(source.undated)}"
-            self._run.observe(Warned(f"the container states {what}: it is stored as unknown"))
-
-    def _begin_walk(self, version: Version) -> None:
-        self._catalog.mark_missing_wanted(version)
-        self._catalog.add_wanted(version, ROOT)
-
-    def _incomplete_error(self, version: Version, source: Source) -> Incomplete:
-        """Make the error for failed files; the next run lists again, since the container may have changed."""
-        self._versions.schedule_relisting(self._versions.reload(version))
-        message = f"{format_file_count(self._run.stats.failed)} failed; this export was not published"
-        return Incomplete(message, hint=source.remedy or _combine_hints(self._run.stats.failure_hints))
-
-    # --- publish ---
-
-    def _can_move_pointer(self, version: Version) -> bool:
-        pinned = self._pointer.find_pinned()
-        return self._options.move_pointer and (pinned is None or pinned.serial == version.serial)
-
-    async def _update_pointer(self, version: Version) -> None:
-        """Move the pointer to the version, or to the pinned version. Raises GuardTripped."""
-        self.version, pinned = version, await run_in_thread(self._pointer.find_pinned)
-        if self._is_newest:
-            self._catalog.set_value("newest", version.name)
-        complete = f"version {version.name} is complete"
-        if not self._options.move_pointer:
-            self._run.observe(PointerKept(version.name, f"{complete}; the pointer did not move"))
-            return
-        if pinned is not None and pinned.serial != version.serial:
-            self._run.observe(
-                PointerKept(version.name, f"{complete}; the pointer is pinned to {pinned.name}: {UNPIN_HINT}")
-            )
-        target = pinned or version
-        if await run_in_thread(self._pointer.is_current, target):
-            return
-        if not self._options.allow_shrink and pinned is None:
-            guard_against_shrinking(target, await run_in_thread(self._pointer.find_current))
-        if pinned is not None and (await self._versions.check_damage(pinned)).damaged:
-            self._run.observe(Warned("the pointer did not move: the pinned version is not complete"))
-            return
-        await run_in_thread(self._switch_pointer, target)
-
-    def _switch_pointer(self, version: Version) -> None:
-        if self._destination.layout is Layout.FLAT:
-            self._flat_layout.move_into_place(version, self._pointer.invalidate)
-        self._pointer.move(version)
-
-
-def _combine_hints(hints: set[str]) -> str | None:
-    """Return what helps against the failures of a run; None if running again helps against all of them."""
-    specific = "; ".join(sorted(hints - {""}))
-    if not specific or "" not in hints:
-        return specific or None
-    return f"{specific}; for the other files: {Incomplete.default_hint}"
 
 
 def _with_source_inventory(version: Version, export: Export) -> Version:

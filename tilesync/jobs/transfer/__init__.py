@@ -1,6 +1,7 @@
 """Transfer: bring the wanted files of a version into the destination.
 
 download        download one blob until its bytes are correct
+result_buffer   results that are not in the catalog yet
 reuse           link or copy files that other versions store already
 server_copy     server-side copy: the destination store reads the blob itself
 transfer        queue, workers and journal of one transfer

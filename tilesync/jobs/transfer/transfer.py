@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 
 from tilesync.core.safe_names import raise_file_folder_clash
 from tilesync.errors import BlobDamaged, BlobError, BlobMissing, DestinationError, TilesyncError
-from tilesync.events import FileFailed, FileReused, FileStored
+from tilesync.events import FileFailed
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.run.retry import Retrying
 from tilesync.jobs.transfer.download import Download, TransferContext
+from tilesync.jobs.transfer.result_buffer import ResultBuffer
 from tilesync.jobs.transfer.reuse import Reuse
 from tilesync.jobs.transfer.server_copy import ServerSideCopy
 from tilesync.jobs.transfer.worker_batches import WorkerLane
 from tilesync.jobs.versions.completeness import missing_root_error
 from tilesync.jobs.versions.file_check import check_file
 from tilesync.jobs.versions.subtree_walk import SubtreeWalk
-from tilesync.model import ROOT, UNKNOWN_SIZE, Blob, FileResult, Inventory, Kind, Version
+from tilesync.model import ROOT, UNKNOWN_SIZE, Blob, FileResult, Inventory, Version
 from tilesync.protocols import Body, Destination, Source
 from tilesync.runtime.task_groups import first_error
 from tilesync.runtime.threads import run_in_thread
@@ -82,8 +83,7 @@ class Transfer:
         self._queue: asyncio.Queue[tuple[int, Blob] | None] = asyncio.Queue(maxsize=2 * run.limiter.max_limit)
         self._in_flight = 0  # dispatched, and the result is not in the catalog yet
         self._progressed = asyncio.Event()
-        self._results: list[FileResult] = []
-        self._missing: list[int] = []
+        self._results = ResultBuffer(version, destination.catalog, run, self._reuse)
         self._on_disk: set[int] = set()
         self._small_dispatched = 0
         self._on_default_path = 0  # queued for the default path, or in progress there
@@ -91,7 +91,7 @@ class Transfer:
             version,
             source,
             run,
-            on_fetched=self._record_fetched,
+            on_fetched=self._add_fetched,
             on_returned=self._return_to_default_path,
             on_ready=self._progressed.set,
         )
@@ -146,7 +146,7 @@ class Transfer:
             self._progressed.clear()
             if batch := await run_in_thread(self._catalog.list_wanted, self._version, after, limit=BLOBS_PER_QUERY):
                 after = await self._dispatch(batch, after)
-            elif self._results or self._missing:
+            elif self._results:
                 await self._flush()
             elif self._can_expand or not self._in_flight:
                 if not await self._follow_subtrees(is_final=not self._in_flight) and not self._in_flight:
@@ -165,7 +165,7 @@ class Transfer:
             after = item[0]
             self._in_flight += 1
             if result := reused.get(after):
-                self._record_reused(result)
+                self._results.add_reused(result)
             elif after not in self._on_disk and self._worker_lane.should_carry(item[1]):
                 await self._worker_lane.put(item)
             else:
@@ -195,16 +195,6 @@ class Transfer:
         present = self._files.find_present(self._version, [blob for _, blob in batch]) if self._salvage else set()
         existing = {number for number, blob in batch if blob.name in present}
         return (*self._reuse.share_duplicates(batch), existing)
-
-    def _record_reused(self, result: FileResult) -> None:
-        """Record a file that is shared with another version."""
-        blob, stats = result.stored.blob, self._run.stats
-        self._results.append(result)
-        stats.reused += 1
-        stats.reused_bytes += blob.size
-        stats.verified += 1
-        if self._run.reports_every_file:
-            self._run.observe(FileReused(blob.name, blob.size))
 
     async def _finish_workers(self, worker_lane: asyncio.Task[None]) -> None:
         await self._worker_lane.finish()
@@ -262,7 +252,7 @@ class Transfer:
         if number in self._on_disk:
             self._on_disk.discard(number)
             if existing := await run_in_thread(self._check_existing, number, blob):
-                self._record_existing(existing)
+                self._results.add_existing(existing)
                 return
         try:
             result = await self._fetch_blob(number, blob)
@@ -271,25 +261,16 @@ class Transfer:
                 raise
             if blob.name == ROOT:
                 raise missing_root_error() from error
-            self._missing.append(number)
-            self._run.stats.listed -= 1
+            self._results.add_missing(number)
             return
         if result is None:
             return
-        self._record_fetched(result)
+        self._add_fetched(result)
 
-    def _record_fetched(self, result: FileResult) -> None:
-        """Record a blob that was fetched and placed."""
-        self._results.append(result)
+    def _add_fetched(self, result: FileResult) -> None:
+        """Add a blob that was fetched and placed."""
+        self._results.add_fetched(result)
         self._retrying.record_success()
-        self._run.stats.fetched += 1
-        self._run.stats.verified += 1
-        if self._run.reports_every_file:
-            self._run.observe(FileStored(result.stored.blob.name, result.stored.blob.size))
-
-    def _record_existing(self, result: FileResult) -> None:
-        self._results.append(result)
-        self._run.stats.verified += 1
 
     def _check_existing(self, number: int, blob: Blob) -> FileResult | None:
         """Return the file that exists already, if it is the listed one by size and MD5."""
@@ -311,26 +292,11 @@ class Transfer:
             await self._flush()
 
     async def _flush(self) -> None:
-        """Record finished files, and in a walk also the files that they reference as wanted.
-
-        This is one call to a thread: a cancellation waits until it ends.
-        """
-        (done, self._results), (missing, self._missing) = (self._results, []), (self._missing, [])
-        if done or missing:
-            new = await run_in_thread(
-                self._record, done, missing
-            )  # not `+= await`: that would use the count from before
-            self._run.stats.listed += new
-            self._can_expand = self._can_expand or any(_may_expand(result) for result in done)
-        self._in_flight -= len(done) + len(missing)
+        """Record finished files, and in a walk also the files that they reference as wanted."""
+        recorded = await self._results.flush()
+        self._can_expand = self._can_expand or recorded.may_expand
+        self._in_flight -= recorded.written
         self._progressed.set()
-
-    def _record(self, done: list[FileResult], missing: list[int]) -> int:
-        """Write to the catalog; return how many new names a walk learned."""
-        new = self._catalog.mark_stored(self._version, self._reuse.deduplicate(done)) if done else 0
-        if missing:
-            self._catalog.mark_missing(self._version, missing)
-        return new
 
     # --- one blob ---
 
@@ -348,12 +314,12 @@ class Transfer:
             self._run.stats.listed_bytes += max(blob.size, 0)
             if self._salvage and (existing := await run_in_thread(self._check_existing, number, blob)):
                 await open_body.aclose()
-                self._record_existing(existing)
+                self._results.add_existing(existing)
                 return None
             shared, _ = await run_in_thread(self._reuse.share_duplicates, [(number, blob)])
             if shared:
                 await open_body.aclose()
-                self._record_reused(shared[0])
+                self._results.add_reused(shared[0])
                 return None
             self._run.stats.planned_bytes += max(blob.size, 0)
         if body is None and self._server_copy.is_suitable(blob):
@@ -369,12 +335,6 @@ class Transfer:
                 await download.suspend()
             raise
         return FileResult(number, checked.stored, checked.content, has_more_references=checked.has_more_references)
-
-
-def _may_expand(result: FileResult) -> bool:
-    """Return whether a file may allow to follow a subtree: it may be a subtree, its tileset, schema or buffer."""
-    content = result.content
-    return content.has_implicit_tiling or content.kind in {Kind.SUBTREE, Kind.SCHEMA, Kind.NONE}
 
 
 async def _run_awaitable(work: Awaitable[None]) -> None:

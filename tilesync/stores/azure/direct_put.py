@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 from tilesync.azure.responses import parse_etag
 from tilesync.core.http_headers import HEAD_BYTES, CachePolicy
@@ -10,7 +12,9 @@ from tilesync.model import Blob, Digests, SasUrl, StoredFile
 from tilesync.model.storage import ObjectInfo
 from tilesync.stores.azure.block_upload import put_blob_headers
 from tilesync.stores.azure.errors import API_VERSION
-from tilesync.stores.object_store.files import object_key, to_stored_file
+from tilesync.stores.object_store.files import to_stored_file
+from tilesync.stores.object_store.object_names import object_key
+from tilesync.stores.worker_target import PendingUpload
 from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import PoolRequest
 
@@ -23,12 +27,15 @@ class AzurePutTarget:
     prefix: str
     cache_policy: CachePolicy
 
-    def put_verified(self, version: str, blob: Blob, data: bytes, proof: Digests) -> PoolRequest:
-        """Return the request that uploads a file with verified bytes; the service checks its MD5."""
+    requires_md5: ClassVar[bool] = True
+
+    def put_verified(self, version: str, blob: Blob, data: bytes, digests: Digests) -> PendingUpload:
+        """Return the upload of a file with verified bytes; the service checks its MD5."""
         headers = self.cache_policy.file_headers(blob, data[:HEAD_BYTES])
         url = self.link.blob_url(self.prefix + object_key(version, blob.name))
-        return PoolRequest(url, {"x-ms-version": API_VERSION, **put_blob_headers(headers, proof.md5)}, body=data)
+        request = PoolRequest(url, {"x-ms-version": API_VERSION, **put_blob_headers(headers, digests.md5)}, body=data)
+        return PendingUpload(request, partial(_make_stored_file, blob, digests))
 
-    def make_stored_file(self, blob: Blob, proof: Digests, reply: PoolResponse) -> StoredFile:
-        """Return the stored file for the response to that request."""
-        return to_stored_file(blob, proof, ObjectInfo(blob.name, blob.size, parse_etag(reply.etag), proof.md5))
+
+def _make_stored_file(blob: Blob, digests: Digests, response: PoolResponse) -> StoredFile:
+    return to_stored_file(blob, digests, ObjectInfo(blob.name, blob.size, parse_etag(response.etag), digests.md5))

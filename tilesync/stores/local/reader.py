@@ -108,7 +108,6 @@ class LocalStoredFiles:
     one place, and a file with another inode is another file.
     """
 
-    is_picklable = True
     parallel_reads = 1
 
     def __init__(self, resolver: SafePathResolver, *fallbacks: SafePathResolver) -> None:
@@ -133,6 +132,10 @@ class LocalStoredFiles:
                 if error.needed == "file" or not self._fallback_resolvers:
                     raise
         return None
+
+    def worker_reader(self) -> LocalStoredFiles:
+        """Return a picklable reader of these files."""
+        return LocalStoredFiles(self._resolver, *self._fallback_resolvers)
 
     def names(self, version: Version) -> Iterator[str]:
         """List the files in a version's folder, known to the catalog or not."""

@@ -10,11 +10,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from threading import get_ident
+from typing import TYPE_CHECKING, ClassVar
 
 from tilesync.core.gzip import GZIP_DEFLATE_MAGIC
-from tilesync.core.safe_names import are_all_safe, find_problem, raise_if_unsafe
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.model import Blob, Content, Digests, FileStamp, SasUrl, StoredFile, UnpackedFile, Version
 from tilesync.runtime.os_errors import to_destination_error, translate_os_errors, translate_read_errors
@@ -24,8 +23,8 @@ from tilesync.stores.local.fs import ThreadBatcher, copy_file, stamp_from_stat, 
 from tilesync.stores.local.gunzip import GunzipWriter, gunzip_to_file, is_gzip_file, read_chunks
 from tilesync.stores.local.reader import READ_CHUNK_BYTES, LocalStoredFiles, SafePathResolver, find_unchanged_stamp
 
-_VERSION_PATH_BYTES = 160
-"""Bytes kept for `/versions/<version>/` and the terminator."""
+if TYPE_CHECKING:
+    from tilesync.stores.worker_target import FindWorkerTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,8 @@ class LocalPutTarget:
     resolver: SafePathResolver
     parts: DirectoryTree
     unpacks: bool = False
+
+    requires_md5: ClassVar[bool] = False
 
     def put(self, version: str, blob: Blob, data: bytes, verify: Callable[[bytes], Digests]) -> StoredFile:
         """Verify the bytes and write the file. Raises what `verify` raises, UnsafeName, DestinationError."""
@@ -72,7 +73,6 @@ class LocalPutTarget:
 class LocalFiles(LocalStoredFiles):
     """Reader and writer of files; new ones go through the first resolver. `check_names` refuses unsafe names."""
 
-    is_picklable = False
     has_hard_links = keeps_parts = True
     requires_md5 = states_encoding = False
 
@@ -94,13 +94,17 @@ class LocalFiles(LocalStoredFiles):
             self._resumable_parts = {name for name, _ in leftover} if trust_parts else set()
         self.check_names = check_names
 
-    def reader(self) -> LocalStoredFiles:
-        """Return the picklable reader of these files."""
-        return LocalStoredFiles(self._resolver, *self._fallback_resolvers)
-
     def put_target(self, version: Version) -> LocalPutTarget:
         """Return the target for small files of a version."""
         return self._unpacking_target if version.content is Content.DECODED else self._put_target
+
+    def worker_target_finder(self) -> FindWorkerTarget:
+        """Return the function that finds the target for workers."""
+
+        async def find(version: Version) -> LocalPutTarget:
+            return self.put_target(version)
+
+        return find
 
     def free_bytes(self) -> int:
         """Return the bytes of free disk space for this user."""
@@ -351,46 +355,3 @@ class LocalDraft:
         """Keep the received bytes in the part, for a later run."""
         if self.received_bytes:
             self._files.keep_part(self._part)
-
-
-def check_file_names(names: Iterable[str], *, path_bytes: int, reserved: str = "") -> None:
-    """Raise UnsafeName if a folder cannot store all names. `reserved`: the name of a folder not for blobs."""
-    is_windows, names = os.name == "nt", list(names)
-    if not reserved and not is_windows and are_all_safe(names, path_bytes=path_bytes):
-        return
-    bad = [
-        (name, problem)
-        for name in names
-        if (
-            problem := find_problem(name, path_bytes=path_bytes, windows=is_windows, reserved=reserved)
-            or _encoding_problem(name)
-        )
-    ]
-    raise_if_unsafe(bad, "a folder cannot store safely", elsewhere="; an object store accepts more names")
-
-
-def _encoding_problem(name: str) -> str | None:
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        return "cannot be written in this locale (try LC_ALL=C.UTF-8)"
-    return None
-
-
-def max_name_bytes(root: Path) -> int:
-    """Return the maximum bytes of a blob name below `root`, from the system's maximum path; 0 if there is no limit."""
-    if not hasattr(os, "pathconf"):
-        return 0
-    existing = next(folder for folder in (root, *root.parents) if folder.is_dir())
-    with translate_os_errors(f"cannot inspect {existing}"):
-        return max(1, os.pathconf(existing, "PC_PATH_MAX") - len(os.fsencode(root)) - _VERSION_PATH_BYTES)
-
-
-def is_case_insensitive(folder: DirectoryTree) -> bool:
-    """Return whether the file system treats names that differ only in case as the same."""
-    with translate_os_errors(f"cannot write to {folder.path}"):
-        probe = folder.folder().entry("case-Probe")
-        os.close(probe.create())
-        is_insensitive = folder.folder().entry("CASE-pROBE").find_stat() is not None
-        probe.unlink()
-    return is_insensitive

@@ -5,6 +5,7 @@ files            read, write, copy and delete the files of versions
 listing_cache    objects of a listed version, in a temporary database
 lock             hold a lease and renew it in a thread
 name_warnings    warn about file names that a server misreads
+object_names     names of objects, and names that a store cannot hold
 publication      manifests, pointer, `latest.json` and trash
 resumable_read   read an object, and resume where the body breaks off
 """

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from tilesync.catalog.catalog import Catalog
-from tilesync.catalog.schema import SCHEMA_VERSIONS
-from tilesync.catalog.sqlite import read_schema_version
 from tilesync.core.http_headers import CachePolicy
 from tilesync.errors import DestinationError
 from tilesync.model import Layout
 from tilesync.protocols import Admission, Objects, Observer
 from tilesync.runtime.os_errors import translate_os_errors
 from tilesync.stores.local.lock_file import locked_folder
-from tilesync.stores.object_store.files import ObjectFiles, ObjectStoredFiles, WaitForBandwidth, check_object_names
+from tilesync.stores.object_store.files import ObjectFiles, ObjectStoredFiles, WaitForBandwidth
 from tilesync.stores.object_store.lock import hold_lease
 from tilesync.stores.object_store.name_warnings import MisreadNameWarner
+from tilesync.stores.object_store.object_names import check_object_names
 from tilesync.stores.object_store.publication import ObjectPublication, ReadOnlyObjectPublication
+from tilesync.stores.opening import Mode, ReadOnlyDestination, open_audit_catalog
+
+if TYPE_CHECKING:
+    from tilesync.stores.worker_target import MakeWorkerTarget
 
 CATALOG_FILE = "catalog.sqlite3"
 DESTINATION_KEY = "destination"
 MISREAD_KEY = "misread"
 
 STATE_DIR_HINT = "choose another state folder with --state-dir, or repair this one"
+
+
+class ConnectedStore(NamedTuple):
+    """Objects of a store, and the function that makes targets for workers; None if they cannot write there."""
+
+    objects: Objects
+    make_worker_target: MakeWorkerTarget | None = None
 
 
 class ObjectDestination:
@@ -45,17 +54,6 @@ class ObjectDestination:
         """Do nothing: a store keeps each object that it has accepted."""
 
 
-@dataclass(frozen=True)
-class ReadOnlyObjectDestination:
-    """A destination that is only read. `catalog` is None if no usable one exists."""
-
-    files: ObjectStoredFiles
-    publication: ReadOnlyObjectPublication
-    catalog: Catalog | None
-    check_names: Callable[[Iterable[str]], None]
-    layout: Layout = Layout.VERSIONED
-
-
 @contextmanager
 def open_objects(
     objects: Objects,
@@ -66,6 +64,7 @@ def open_objects(
     create: bool = True,
     wait_for_bandwidth: WaitForBandwidth | None = None,
     admission: Admission | None = None,
+    make_worker_target: MakeWorkerTarget | None = None,
 ) -> Iterator[ObjectDestination]:
     """Open a destination for writing, locked for this run. No other destination uses the folder `state`.
 
@@ -93,25 +92,60 @@ def open_objects(
             admission.admit(publication)
         catalog.set_value(DESTINATION_KEY, objects.canonical_url)
         warn_names = MisreadNameWarner(_find_misread_characters(objects, catalog), observe, is_probed=True)
-        files = ObjectFiles(objects, cache_policy, lease, warn_names=warn_names, wait_for_bandwidth=wait_for_bandwidth)
+        files = ObjectFiles(
+            objects,
+            cache_policy,
+            lease,
+            warn_names=warn_names,
+            wait_for_bandwidth=wait_for_bandwidth,
+            make_worker_target=make_worker_target,
+        )
         closing.callback(files.close)
         yield ObjectDestination(files, publication, catalog)
 
 
 @contextmanager
-def open_objects_for_plan(
-    objects: Objects, state: Path, observe: Observer, admission: Admission | None = None
-) -> Iterator[ReadOnlyObjectDestination]:
-    """Open a destination for a dry run, which writes nothing. The destination need not exist."""
-    published = ReadOnlyObjectPublication(objects)
-    published.refuse_foreign()
-    if admission is not None:
-        published.refuse_occupied(adopt=admission.adopt)
-        admission.admit(published)
+def open_objects_read_only(
+    objects: Objects, mode: Mode, state: Path | None, observe: Observer, admission: Admission | None = None
+) -> Iterator[ReadOnlyDestination]:
+    """Open a destination for any mode but WRITE; without a lock. `state` is None for READ, which has no catalog."""
+    if mode is Mode.PLAN:
+        published = ReadOnlyObjectPublication(objects)
+        published.refuse_foreign()
+        if admission is not None:
+            published.refuse_occupied(adopt=admission.adopt)
+            admission.admit(published)
+    with ExitStack() as exits:
+        catalog = _open_catalog(mode, state) if state is not None else None
+        if catalog is not None:
+            exits.callback(catalog.close)
+        known = catalog if mode is Mode.PLAN else None
+        publication = ReadOnlyObjectPublication(objects, known)
+        check_names = _name_checker(objects, known, observe)
+        files = ObjectStoredFiles(objects)
+        exits.callback(files.close)
+        yield ReadOnlyDestination(files, publication, catalog, check_names)
+
+
+def _open_catalog(mode: Mode, state: Path) -> Catalog | None:
+    """Open the catalog as the mode needs it; None without a usable one."""
+    path = state / CATALOG_FILE
+    if mode is Mode.AUDIT:
+        return open_audit_catalog(path)
     with translate_os_errors(f"cannot read the state in {state}"):
-        catalog = Catalog(state / CATALOG_FILE, read_only=True)
+        catalog = Catalog(path, read_only=True)
         catalog.has_folders = False
-    files, probed = ObjectStoredFiles(objects), catalog.get_value(MISREAD_KEY)
+        return catalog
+
+
+def _name_checker(objects: Objects, catalog: Catalog | None, observe: Observer) -> Callable[[Iterable[str]], None]:
+    """Return a function that raises UnsafeName for names that the store cannot hold.
+
+    With a catalog it also warns about names that the server misreads.
+    """
+    if catalog is None:
+        return partial(check_object_names, objects=objects)
+    probed = catalog.get_value(MISREAD_KEY)
     warn_names = MisreadNameWarner(
         objects.suspect_characters if probed is None else probed, observe, is_probed=probed is not None
     )
@@ -121,43 +155,7 @@ def open_objects_for_plan(
         check_object_names(names, objects)
         warn_names(names)
 
-    try:
-        yield ReadOnlyObjectDestination(files, ReadOnlyObjectPublication(objects, catalog), catalog, check_names)
-    finally:
-        files.close()
-        catalog.close()
-
-
-@contextmanager
-def open_objects_for_reading(objects: Objects) -> Iterator[ReadOnlyObjectDestination]:
-    """Open a destination for reading, without its catalog."""
-    files = ObjectStoredFiles(objects)
-    try:
-        yield ReadOnlyObjectDestination(
-            files, ReadOnlyObjectPublication(objects), None, partial(check_object_names, objects=objects)
-        )
-    finally:
-        files.close()
-
-
-@contextmanager
-def open_objects_for_audit(objects: Objects, state: Path) -> Iterator[ReadOnlyObjectDestination]:
-    """Open a destination for an audit, with its catalog to mark findings in: None if no writable one exists."""
-    path = state / CATALOG_FILE
-    try:
-        usable = os.access(path, os.W_OK) and read_schema_version(path) in SCHEMA_VERSIONS
-        catalog = Catalog(path) if usable else None
-    except DestinationError:
-        catalog = None
-    files = ObjectStoredFiles(objects)
-    try:
-        yield ReadOnlyObjectDestination(
-            files, ReadOnlyObjectPublication(objects), catalog, partial(check_object_names, objects=objects)
-        )
-    finally:
-        files.close()
-        if catalog is not None:
-            catalog.close()
+    return check_names
 
 
 def _is_known_state(catalog: Catalog, canonical_url: str) -> bool:

@@ -11,7 +11,7 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from tilesync.core.http_headers import HEAD_BYTES, CachePolicy
-from tilesync.core.safe_names import are_all_safe, find_universal_problem, raise_if_unsafe
+from tilesync.core.safe_names import find_universal_problem
 from tilesync.errors import DestinationError
 from tilesync.model import Blob, Digests, FileStamp, SasUrl, StoredFile, Version
 from tilesync.model.storage import CopySource, ObjectInfo
@@ -19,20 +19,12 @@ from tilesync.protocols import Objects, PresencePage, Upload
 from tilesync.runtime.threads import map_in_threads
 from tilesync.stores.local.fs import ThreadBatcher
 from tilesync.stores.object_store.listing_cache import ListingCache, has_same_md5, hash_etag, is_unchanged
+from tilesync.stores.object_store.object_names import check_object_names, object_key
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
     from tilesync.stores.object_store.lock import LeaseRenewer
-
-VERSIONS_PREFIX = "versions/"
-
-MAX_KEY_BYTES = 1024
-"""Maximum length of an object name: characters in Azure, bytes in S3. Counting bytes satisfies both. Source: "Naming
-and Referencing Containers, Blobs, and Metadata"; Amazon S3, "Naming Amazon S3 objects".
-"""
-
-VERSION_PATH_BYTES = 160
-"""Bytes reserved for `versions/` and the name of a version."""
+    from tilesync.stores.worker_target import FindWorkerTarget, MakeWorkerTarget, WorkerTarget
 
 PARALLEL_COPIES = 32
 """Parallel requests for copies within the store."""
@@ -47,42 +39,9 @@ BYTES_PER_TRANSFER_SLOT = 1 << 19
 """Bytes in memory that one transfer slot stands for."""
 
 
-def object_key(version: str, name: str) -> str:
-    """Return the object name of a file of a version."""
-    return f"{VERSIONS_PREFIX}{version}/{name}"
-
-
-def key_prefix_bytes(objects: Objects) -> int:
-    """Return the maximum number of bytes before the name of a file."""
-    return VERSION_PATH_BYTES + len(objects.display_name.encode())
-
-
-def check_object_names(names: Iterable[str], objects: Objects) -> None:
-    """Raise UnsafeName for names that this object store cannot hold."""
-    names, max_bytes = list(names), MAX_KEY_BYTES - key_prefix_bytes(objects)
-    if not are_all_safe(names, path_bytes=max_bytes):
-        rejects_empty = objects.rejects_empty_segments
-        problems = (
-            (name, find_universal_problem(name) or _name_problem(name, max_bytes, rejects_empty_segments=rejects_empty))
-            for name in names
-        )
-        raise_if_unsafe([(name, problem) for name, problem in problems if problem], "cannot be stored safely")
-
-
-def _name_problem(name: str, max_bytes: int, *, rejects_empty_segments: bool) -> str | None:
-    if rejects_empty_segments and "" in name.split("/"):
-        return "has an empty folder name, which a bucket cannot store"
-    return (
-        f"is longer than the {max_bytes} bytes that fit here"
-        if len(name.encode(errors="surrogatepass")) > max_bytes
-        else None
-    )
-
-
 class ObjectStoredFiles:
     """Files of versions, read only. A lookup of many files lists the version: one request for thousands of files."""
 
-    is_picklable = False
     parallel_reads = 16
 
     def __init__(self, objects: Objects) -> None:
@@ -192,6 +151,9 @@ class ObjectStoredFiles:
         """Return the bytes of one object."""
         return b"".join(self.chunks(version, name))
 
+    def worker_reader(self) -> None:
+        """Return None: the listings and the links of a store belong to one process."""
+
     def close(self) -> None:
         """Delete the cached listings."""
         self._listing_cache.close()
@@ -218,13 +180,27 @@ class ObjectFiles(ObjectStoredFiles):
         *,
         warn_names: NameWarner = lambda names: None,
         wait_for_bandwidth: WaitForBandwidth | None = None,
+        make_worker_target: MakeWorkerTarget | None = None,
     ) -> None:
         super().__init__(objects)
+        self._make_worker_target = make_worker_target
         self._warn_names = warn_names
         self._wait_for_bandwidth = wait_for_bandwidth
         self._cache_policy = cache_policy
         self._guard = guard
         self._batcher = ThreadBatcher()
+
+    def worker_target_finder(self) -> FindWorkerTarget | None:
+        """Return the function that finds the target for workers; None if they cannot write here."""
+        make_target = self._make_worker_target
+        if make_target is None:
+            return None
+
+        async def find(version: Version) -> WorkerTarget:
+            self.mark_changed(version)
+            return await make_target(self._cache_policy)
+
+        return find
 
     def mark_changed(self, version: Version) -> None:
         """Invalidate the listing before workers write files. Raises DestinationBusy if the lock is not held."""

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from tilesync.errors import DestinationBusy, DestinationError, TilesyncError, Transient, Unavailable
-from tilesync.protocols import Lease
+from tilesync.events import Notice
+from tilesync.protocols import Lease, Observer
 from tilesync.runtime.os_errors import translate_os_errors, translate_read_errors
 from tilesync.runtime.threads import STOP_EVENT
 from tilesync.stores.local.directory_handles import DirectoryTree
@@ -20,7 +22,12 @@ from tilesync.stores.local.fs import read_regular, replace_file_durably
 from tilesync.stores.local.lock_file import busy_message
 from tilesync.stores.status_files import parse_holder
 
+T = TypeVar("T")
+
 OWNER_FILE = "owner"
+
+LOCK_POLL_S = 1.0
+"""Seconds between two attempts to acquire the lock."""
 
 _RENEWALS_PER_TERM = 3
 """Renewals of a lease within its term."""
@@ -45,6 +52,25 @@ def lease_request_timeout(term: timedelta) -> timedelta:
 
 class HeldElsewhere(DestinationBusy):
     """The lock is held by another machine, or by a dead run. It cannot be told which until the term ends."""
+
+
+def wait_for_lock(acquire: Callable[[], T], term: timedelta, observe: Observer) -> T:
+    """Call `acquire` until the lock is free, and return its result: the lock of a killed run expires after `term`.
+
+    Gives up a second after that term, or at once if the caller no longer wants the result. Raises HeldElsewhere then.
+    """
+    stop = STOP_EVENT.get() or threading.Event()
+    deadline: float | None = None
+    while True:
+        try:
+            return acquire()
+        except HeldElsewhere as error:
+            if deadline is None:
+                wait_s = term.total_seconds() + LOCK_POLL_S
+                deadline = time.monotonic() + wait_s
+                observe(Notice(f"{error}; waiting up to {wait_s:.0f} s until that run ends or its lock expires"))
+            if time.monotonic() > deadline or stop.wait(LOCK_POLL_S):
+                raise
 
 
 def monotonic_seconds() -> float:

@@ -32,8 +32,9 @@ from tilesync.model.storage import ObjectHeaders, ObjectInfo
 from tilesync.protocols import Objects, ObjectStream
 from tilesync.runtime.threads import map_in_threads
 from tilesync.stores.base import DefaultLayoutMixin
-from tilesync.stores.object_store.files import OBJECTS_PER_DELETE, VERSIONS_PREFIX
+from tilesync.stores.object_store.files import OBJECTS_PER_DELETE
 from tilesync.stores.object_store.lock import LeaseRenewer
+from tilesync.stores.object_store.object_names import VERSIONS_PREFIX
 from tilesync.stores.status_files import CHECKED_FILE, encode_document, parse_document
 
 MANIFESTS_PREFIX = "manifests/"

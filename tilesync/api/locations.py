@@ -1,0 +1,126 @@
+"""Parse SOURCE and DEST: an iModel id, a container link, an existing mirror, a folder, a container or a bucket."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from time import monotonic
+
+from tilesync.app.locations import Location, find_link, is_azure, is_folder, parse_location
+from tilesync.azure.sas import parse_sas_link
+from tilesync.errors import UsageError
+from tilesync.itwin.portal_urls import IMODEL_ID_HINT, find_imodel_id, parse_guid
+from tilesync.model import SasUrl, Secret
+from tilesync.model.storage import AzureLocation, S3Location
+
+__all__ = [
+    "Dest",
+    "Location",
+    "Source",
+    "find_link",
+    "find_viewer_location",
+    "is_azure",
+    "is_folder",
+    "parse_dest",
+    "parse_imodel_id",
+    "parse_mirror_source",
+    "parse_source_link",
+]
+
+Source = str | Path | Secret | AzureLocation | S3Location
+"""An iModel id, a URL of a portal, a container link (better as a Secret), or an existing mirror."""
+
+Dest = str | Path | Secret | AzureLocation | S3Location
+"""A folder, az://ACCOUNT/CONTAINER[/PREFIX], s3://BUCKET[/PREFIX], or a container link with write permission."""
+
+
+def parse_dest(dest: Dest, azure_endpoint: str | None = None) -> Location:
+    """Parse DEST into a location. Raises UsageError, which never shows a possible signature."""
+    if not isinstance(dest, str | Secret):
+        return dest
+    text = dest.text if isinstance(dest, Secret) else dest
+    if not text.strip():
+        raise UsageError("DEST is empty", hint="name the folder, container or bucket to mirror into")
+    location = parse_location(text, endpoint=azure_endpoint or None, fetched=monotonic())
+    if location is None and ("?sig=" in text or "&sig=" in text):
+        raise UsageError("DEST is an incomplete link, not a folder", hint="a link begins with https://")
+    return location if location is not None else Path(text)
+
+
+def find_viewer_location(what: Source, azure_endpoint: str | None = None) -> Location | None:
+    """Return the destination that a viewer link is for; None for an iModel id. Raises UsageError."""
+    if not isinstance(what, str | Secret):
+        return what
+    text = what.text if isinstance(what, Secret) else what
+    if "://" in text and find_imodel_id(text) is not None:
+        return None
+    if "://" in text or text.startswith(("az:", "s3:")):
+        return parse_location(text, endpoint=azure_endpoint or None)
+    is_plain = not any(letter in "?&=" for letter in text)
+    return Path(text) if is_plain and ("/" in text or text in {".", ".."} or Path(text).is_dir()) else None
+
+
+_EXAMPLE_IMODEL_ID = "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
+
+
+def parse_imodel_id(text: str) -> str:
+    """Parse an iModel id, or find it in the URL of a portal.
+
+    Raises UsageError for any other text; a text that may be a link is not shown, since it may contain a signature.
+    """
+    found = find_imodel_id(text) if "://" in text else parse_guid(text)
+    if found is None:
+        shown = "this" if any(sign in text for sign in "?&=") or not text.strip() else repr(text)
+        raise UsageError(
+            f"{shown} is not an iModel id" + (", but a link" if "?" in text else ""),
+            hint=f"an iModel id looks like {_EXAMPLE_IMODEL_ID}: {IMODEL_ID_HINT}",
+        )
+    return found
+
+
+_SOURCE_HINT = "give an iModel id, a container link, or a folder that `tilesync mirror` has filled"
+
+
+def _parse_mirror_text(source: str, endpoint: str | None) -> Location | None:
+    """Parse SOURCE as the location of an existing mirror; None if it is anything else.
+
+    A text with a slash, or with a leading dot or tilde, is a folder. The name of an existing folder is one too, unless
+    it is an iModel id and the folder has no manifests. A text that looks like a link is never read as a path nor shown,
+    since it may contain a signature; a container link is always that of an export. Raises UsageError.
+    """
+    if source.startswith(("az:", "s3:")):
+        return parse_location(source, endpoint=endpoint)
+    if source == "-" or "://" in source or any(sign in source for sign in "?&="):
+        return None
+    path = Path(os.path.expanduser(source))
+    if any(sign in source for sign in "/\\") or source.startswith((".", "~")):
+        if os.path.exists(path) and not os.path.isdir(path):
+            from tilesync.stores.local.folder_paths import folder_hint
+
+            raise UsageError(f"{path} is not a folder", hint=folder_hint(path))
+        if not os.path.isdir(path):
+            raise UsageError(f"the folder {path} does not exist", hint=_SOURCE_HINT)
+        return path
+    if any((path / inner).is_dir() for inner in ("manifests", ".tilesync/manifests")):
+        return path
+    if path.is_dir() and parse_guid(source) is None:
+        raise UsageError(f"the folder {path} is not a mirror of tilesync", hint=_SOURCE_HINT)
+    return None
+
+
+def parse_mirror_source(source: Source, azure_endpoint: str | None = None) -> Location | None:
+    """Parse SOURCE as the location of an existing mirror; None if it is anything else. Raises UsageError."""
+    if isinstance(source, Secret):
+        return None
+    if not isinstance(source, str):
+        return source
+    if not source.strip():
+        raise UsageError("SOURCE is empty", hint=_SOURCE_HINT)
+    return _parse_mirror_text(source, azure_endpoint or None)
+
+
+def parse_source_link(text: str, *, is_secret: bool = False) -> SasUrl | None:
+    """Parse SOURCE as a container link; None if it is an iModel id. A secret is always a link. Raises UsageError."""
+    if not is_secret and ("://" not in text or find_imodel_id(text) is not None):
+        return None
+    return parse_sas_link(text, fetched=monotonic())

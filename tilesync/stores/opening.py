@@ -1,0 +1,52 @@
+"""Opening of a destination: its mode, the read-only result, and the catalog that an audit records findings in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from tilesync.catalog.catalog import Catalog
+from tilesync.catalog.schema import SCHEMA_VERSIONS
+from tilesync.catalog.sqlite import read_schema_version
+from tilesync.errors import DestinationError
+from tilesync.model import Layout
+from tilesync.protocols import ReadOnlyPublication, StoredFiles
+
+_HAS_EFFECTIVE_IDS = os.access in os.supports_effective_ids
+
+
+class Mode(Enum):
+    """Purpose of opening a destination.
+
+    WRITE: lock it for a run, and create it if it is missing. PLAN: dry run, which writes nothing; the destination may
+    be missing. READ: read its versions from the manifests, without its state. AUDIT: read it, and record findings in
+    its catalog if that can be written.
+    """
+
+    WRITE = "write"
+    PLAN = "plan"
+    READ = "read"
+    AUDIT = "audit"
+
+
+@dataclass(frozen=True)
+class ReadOnlyDestination:
+    """A destination that is only read. `catalog` is None without a usable one."""
+
+    files: StoredFiles
+    publication: ReadOnlyPublication
+    catalog: Catalog | None
+    check_names: Callable[[Iterable[str]], None]
+    layout: Layout = Layout.VERSIONED
+
+
+def open_audit_catalog(path: Path) -> Catalog | None:
+    """Open a catalog to record findings in; None if it is missing, damaged, of another schema, or not writable."""
+    try:
+        is_writable = os.access(path, os.W_OK, effective_ids=_HAS_EFFECTIVE_IDS)
+        return Catalog(path) if is_writable and read_schema_version(path) in SCHEMA_VERSIONS else None
+    except DestinationError:
+        return None

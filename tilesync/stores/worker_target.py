@@ -1,0 +1,39 @@
+"""Worker target: where worker processes put small files of a version."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol
+
+from tilesync.core.http_headers import CachePolicy
+from tilesync.model import Blob, Digests, StoredFile, Version
+from tilesync.transport.http1_connection import PoolResponse
+from tilesync.transport.http1_pool import PoolRequest
+
+
+class PendingUpload(NamedTuple):
+    """Upload of one file: the request to send, and the function that makes the stored file from its response."""
+
+    request: PoolRequest
+    make_stored_file: Callable[[PoolResponse], StoredFile]
+
+
+class WorkerTarget(Protocol):
+    """Target for small files. Picklable and hashable; equal targets of one process share their open folders.
+
+    `requires_md5`: files need the MD5 of their bytes.
+    """
+
+    @property
+    def requires_md5(self) -> bool:
+        """Whether files need the MD5 of their bytes."""
+
+    def put_verified(self, version: str, blob: Blob, data: bytes, digests: Digests) -> StoredFile | PendingUpload:
+        """Store a file whose bytes are verified, or return its upload. Raises RunErrors."""
+
+
+FindWorkerTarget = Callable[[Version], Awaitable[WorkerTarget]]
+"""Return the target for the files of a version, usable now. Raises RunErrors."""
+
+MakeWorkerTarget = Callable[[CachePolicy], Awaitable[WorkerTarget]]
+"""Return the target for files that are served with these headers, usable now. Raises RunErrors."""
