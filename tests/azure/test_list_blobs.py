@@ -188,8 +188,6 @@ def test_unusual_properties(change: tuple[bytes, bytes], blobs: list[tuple[str, 
     assert [(blob.etag, blob.md5) for blob in parse_page(body).blobs] == blobs
 
 
-# --- however they are written ---
-
 TILE = hashlib.md5(b"tile").digest()
 CLAIMED = base64.b64encode(TILE).decode()
 

@@ -3,21 +3,16 @@
 import json
 import math
 import posixpath
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
+from tests.support.demo_glbs import dot, split_all_glbs
 from tilesync.demo.city import build_city
 
 Box = tuple[list[float], list[float]]
-
-
-@pytest.fixture(scope="module")
-def files() -> dict[str, bytes]:
-    return build_city()
 
 
 def walk_tiles(
@@ -38,27 +33,10 @@ def resolve(name: str, uri: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(uri)))
 
 
-def split_glb(glb: bytes) -> tuple[dict[str, Any], bytes]:
-    """Check the header and the chunk table (glTF 2.0, 4.4); return the JSON and the binary chunk."""
-    magic, version, length, size, kind = struct.unpack_from("<4s3I4s", glb)
-    assert (magic, version, length, kind, size % 4) == (b"glTF", 2, len(glb), b"JSON", 0)
-    rest, kind = struct.unpack_from("<I4s", glb, 20 + size)
-    assert (kind, rest % 4, 28 + size + rest) == (b"BIN\0", 0, len(glb))
-    return json.loads(glb[20 : 20 + size]), glb[28 + size :]
-
-
-def split_all_glbs(files: dict[str, bytes]) -> dict[str, tuple[dict[str, Any], bytes]]:
-    return {name: split_glb(payload) for name, payload in files.items() if name.endswith(".glb")}
-
-
 def tile_box(tile: dict[str, Any]) -> Box:
     numbers = tile["boundingVolume"]["box"]
     reach = numbers[3], numbers[7], numbers[11]
     return [m - r for m, r in zip(numbers, reach, strict=False)], [m + r for m, r in zip(numbers, reach, strict=False)]
-
-
-def dot(one: Sequence[float], other: Sequence[float]) -> float:
-    return sum(a * b for a, b in zip(one, other, strict=True))
 
 
 def is_inside(inner: Box, outer: Box) -> bool:
@@ -147,38 +125,6 @@ def test_the_root_stands_upright_on_the_ellipsoid(files: dict[str, bytes]) -> No
     surface = (place[0] / 6378137) ** 2 + (place[1] / 6378137) ** 2 + (place[2] / 6356752.314245) ** 2
     assert math.isclose(surface, 1, abs_tol=1e-12)
     assert math.isclose(dot(axes[2], place), math.hypot(*place), rel_tol=1e-4)
-
-
-def test_accessors_and_views_fit_their_buffers(files: dict[str, bytes]) -> None:
-    """Every view is inside the buffer, every accessor inside its view, and the bounds match the stored positions."""
-    for name, (document, body) in split_all_glbs(files).items():
-        (buffer,) = document["buffers"]
-        assert buffer["byteLength"] <= len(body) <= buffer["byteLength"] + 3, name
-        views = document["bufferViews"]
-        assert all(view["byteOffset"] % 4 == 0 for view in views)
-        assert all(view["byteOffset"] + view["byteLength"] <= buffer["byteLength"] for view in views)
-        position = document["accessors"][0]
-        start, stride = views[0]["byteOffset"], views[0]["byteStride"]
-        assert position["count"] * stride == views[0]["byteLength"]
-        points = [struct.unpack_from("<3f", body, start + stride * at) for at in range(position["count"])]
-        assert position["min"] == [min(axis) for axis in zip(*points, strict=True)]
-        assert position["max"] == [max(axis) for axis in zip(*points, strict=True)]
-
-
-def test_indices_name_vertices_and_faces_turn_outwards(files: dict[str, bytes]) -> None:
-    """Each triangle is counter-clockwise as seen from the direction of its normals."""
-    document, body = split_glb(files["district-05/block-4-fine.glb"])
-    stride, count = document["bufferViews"][0]["byteStride"], document["accessors"][0]["count"]
-    vertices = [struct.unpack_from("<6f", body, stride * at) for at in range(count)]
-    for primitive in document["meshes"][0]["primitives"]:
-        accessor = document["accessors"][primitive["indices"]]
-        view = document["bufferViews"][accessor["bufferView"]]
-        indices = struct.unpack_from(f"<{accessor['count']}H", body, view["byteOffset"])
-        for a, b, c in zip(*(map(vertices.__getitem__, indices[at::3]) for at in range(3)), strict=True):
-            u, v = [b[i] - a[i] for i in range(3)], [c[i] - a[i] for i in range(3)]
-            facing = u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]
-            mean = [a[i] + b[i] + c[i] for i in range(3, 6)]
-            assert dot(facing, mean) > 0
 
 
 @pytest.mark.scale

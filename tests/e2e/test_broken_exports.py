@@ -15,55 +15,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import b3dm, glb, gltf_as_glb, make_stored_blobs, read_manifest, read_tree, tileset
+from tests.support.broken_exports import PAGE, TILE, failure_messages, implicit, mirror, remarked_problems, subtree
+from tests.support.builders import b3dm, gltf_as_glb, make_stored_blobs, read_manifest, read_tree, tileset
 from tests.support.commandline import run_tilesync
 from tests.support.faults import flip_last_bit, is_blob_named
-from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_version, verify
-from tilesync.events import DiagnosticReported, FileFailed, Finding, Warned
+from tests.support.simulator import EXPORT, Simulator, both_inventories, read_version, verify
+from tilesync.events import FileFailed, Finding, Warned
 from tilesync.model import Content, Globs, Inventory, Layout
-
-TILE = glb(b"tile")
-PAGE = b"<html>error</html>"
-
-both_inventories = pytest.mark.parametrize("inventory", list(Inventory))
-
-
-def mirror(
-    files: dict[str, bytes], dest: Path, inventory: Inventory, *, md5: bool = True, **options: Any
-) -> JobOutcome:
-    """Mirror a container with these files."""
-    with Simulator() as sim:
-        sim.offer_export(files, md5=md5)
-        return sim.mirror(dest, inventory=inventory, **options)
-
-
-def implicit(subtrees: str = "s/{level}/{x}/{y}", contents: str = "c/{level}/{x}/{y}.glb", **tiling: Any) -> bytes:
-    """Build a root whose only tile is implicit."""
-    document = json.loads(tileset())
-    levels = {"subdivisionScheme": "QUADTREE", "subtreeLevels": 1, "availableLevels": 1, **tiling}
-    document["root"] |= {"content": {"uri": contents}, "implicitTiling": {**levels, "subtrees": {"uri": subtrees}}}
-    return json.dumps(document).encode()
-
-
-def subtree(*, children: int = 0, **more: Any) -> bytes:
-    """Build a subtree with everything available."""
-    available = {"tileAvailability": {"constant": 1}, "contentAvailability": [{"constant": 1}]}
-    text = json.dumps({**available, "childSubtreeAvailability": {"constant": children}, **more}).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<4sIQQ", b"subt", 1, len(text), 0) + text
 
 
 def i3dm(uri: bytes) -> bytes:
     """Build an i3dm that references a model by URI."""
     return struct.pack("<4s7I", b"i3dm", 1, 32 + len(uri), 0, 0, 0, 0, 0) + uri
-
-
-def failure_messages(run: JobOutcome) -> dict[str, str]:
-    return {failed.name: failed.message for failed in run.events_of(FileFailed)}
-
-
-def remarked_problems(run: JobOutcome) -> set[tuple[str, str]]:
-    return {(diagnostic.name, diagnostic.problem) for diagnostic in run.events_of(DiagnosticReported)}
 
 
 # --- contents and schemas ---
@@ -411,33 +374,6 @@ def test_a_walk_does_not_believe_what_nothing_proves(name: str, data: bytes, tmp
     assert verify(tmp_path / "b").exit_code == 0
 
 
-@both_inventories
-@pytest.mark.parametrize(("size", "problems"), [(7, {("bits.bin", "damaged")}), (8, set())])
-@pytest.mark.parametrize("form", ["binary", "JSON"])
-def test_a_short_buffer_of_a_subtree_is_told(
-    form: str, size: int, problems: set[tuple[str, str]], inventory: Inventory, tmp_path: Path
-) -> None:
-    """A short buffer of a subtree is reported, even if it has enough bytes for its views."""
-    views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
-    document = subtree(buffers=[{"uri": "../../../bits.bin", "byteLength": 8}], bufferViews=views)
-    document = document if form == "binary" else document[24:]
-    files = {"tileset.json": implicit(), "s/0/0/0": document, "c/0/0/0.glb": TILE, "bits.bin": b"\0" * size}
-    run = mirror(files, tmp_path, inventory)
-    assert (run.exit_code, remarked_problems(run)) == (0, problems)
-
-
-@both_inventories
-def test_a_broken_subtree_is_told_once(inventory: Inventory, tmp_path: Path) -> None:
-    """A broken subtree is reported once, as broken with a hint, not also as missing."""
-    files = {"tileset.json": implicit(), "s/0/0/0": PAGE, "c/0/0/0.glb": TILE}
-    run = mirror(files, tmp_path, inventory)
-    assert (run.exit_code, set(failure_messages(run)), len(run.events_of(FileFailed))) == (3, {"s/0/0/0"}, 1)
-    assert run.error is not None
-    assert str(run.error) == "1 file that the tilesets refer to is damaged"
-    assert "--exclude" in run.error.hint
-    assert "--allow-missing" not in run.error.hint
-
-
 ERRORS = {
     "XML": b"\xef\xbb\xbf<?xml version='1.0' encoding='utf-8'?><Error><Code>BlobNotFound</Code></Error>",
     "JSON": b'{ "error" : {"code": "ExportNotFound"}}',
@@ -530,17 +466,6 @@ def test_of_a_key_that_stands_twice_the_last_one_counts(inventory: Inventory, tm
 
 
 @both_inventories
-def test_contents_without_a_stated_availability_are_told(inventory: Inventory, tmp_path: Path) -> None:
-    """Two content templates with availability for one give a warning: viewers fail."""
-    document = json.loads(implicit())
-    del document["root"]["content"]
-    document["root"]["contents"] = [{"uri": f"{name}/{{level}}/{{x}}/{{y}}.glb"} for name in ("c", "d")]
-    files = {"tileset.json": json.dumps(document).encode(), "s/0/0/0": subtree(), "c/0/0/0.glb": TILE}
-    run = mirror(files, tmp_path, inventory)
-    assert (run.exit_code, remarked_problems(run)) == (0, {("s/0/0/0", "availability")})
-
-
-@both_inventories
 @pytest.mark.parametrize("length", [100, 100.0])
 def test_a_length_is_a_whole_number_however_it_is_written(length: float, inventory: Inventory, tmp_path: Path) -> None:
     """A length is accepted as 100 or 100.0: JSON makes no difference."""
@@ -608,102 +533,6 @@ def test_shaders_of_techniques_are_followed(inventory: Inventory, tmp_path: Path
     assert read_version(tmp_path) == files
 
 
-# --- what leads elsewhere ---
-
-
-def make_absolute_uris(home: str) -> list[str]:
-    """Return every form of an absolute URI to the container."""
-    path = home.partition("//")[2].partition("/")[2]
-    link = f"{home}/c.glb?sv=2024-05-04&se=2026-11-29T07%3A48%3A27Z&sr=c&sp=rl&sig=s3cret%3D"
-    return [f"{home}/a.glb", f"/{path}/b.glb", link, f"{home.partition(':')[2]}/d.glb", f"../{path}/e%20f.glb"]
-
-
-@both_inventories
-def test_absolute_uris_into_the_container_are_refused(inventory: Inventory, tmp_path: Path) -> None:
-    """URIs that lead back to the container: exit 3, each is counted, one diagnostic without a secret."""
-    with Simulator() as sim:
-        uris = make_absolute_uris(f"{sim.url}/{EXPORT}")
-        sim.offer_export(
-            {"tileset.json": tileset(*uris), **{f"{name}.glb": TILE for name in ("a", "b", "c", "d", "e f")}}
-        )
-        run = sim.mirror(tmp_path, inventory=inventory)
-        assert (run.exit_code, run.stats.completeness.unfollowed) == (3, len(uris))
-        (failure,) = run.events_of(FileFailed)
-        assert (failure.name, failure.error) == ("tileset.json", "LeadsAway")
-        assert failure.message.startswith(
-            f"tileset.json: {len(uris)} URIs lead elsewhere: the first, {uris[0]} points back"
-        )
-        assert (
-            len(
-                [diagnostic for diagnostic in run.events_of(DiagnosticReported) if diagnostic.problem == "absolute URL"]
-            )
-            == 1
-        )
-        assert not (tmp_path / "tileset.json").exists()
-        allowed = sim.mirror(tmp_path, inventory=inventory, allow_missing=True)
-    assert (allowed.exit_code, allowed.stats.completeness.missing) == (0, 0)
-    assert "s3cret" not in json.dumps([str(event) for event in (*run.events, *allowed.events)])
-    pointer = json.loads((tmp_path / "tileset.json").read_bytes())
-    assert [child["content"]["uri"] for child in pointer["root"]["children"]] == [
-        f"versions/{EXPORT}/{name}.glb" for name in ("a", "b", "c", "d", "e%20f")
-    ]
-    assert len(read_manifest(tmp_path, EXPORT)[0]["elsewhere"]) == 1
-    assert verify(tmp_path).exit_code == 0
-
-
-@both_inventories
-def test_absolute_uris_of_a_tileset_below_are_refused(inventory: Inventory, tmp_path: Path) -> None:
-    """Absolute URIs of an external tileset are refused; if published on request, a copy is published too."""
-    with Simulator() as sim:
-        home = f"{sim.url}/{EXPORT}"
-        sim.offer_export({"tileset.json": tileset("e.json"), "e.json": tileset(f"{home}/a.glb"), "a.glb": TILE})
-        run = sim.mirror(tmp_path / "a", inventory=inventory)
-        assert (run.exit_code, set(failure_messages(run))) == (3, {"e.json"})
-        assert sim.mirror(tmp_path / "a", inventory=inventory, allow_missing=True).exit_code == 0
-    assert run_tilesync("mirror", tmp_path / "a", tmp_path / "b", "--json").exit_code == 0
-
-
-@both_inventories
-@pytest.mark.parametrize(
-    "uri", ["/v1/3dtiles/datasets/x/files/y.json?session=abc", "https://h.invalid/a.glb?sig=s3cret"]
-)
-def test_a_root_that_leads_away_is_no_mirror(uri: str, inventory: Inventory, tmp_path: Path) -> None:
-    """An export whose root references other hosts only: exit 3, unless allowed."""
-    files = {"tileset.json": tileset(uri, "a.glb"), "a.glb": TILE}
-    run = mirror(files, tmp_path, inventory)
-    assert (run.exit_code, run.stats.completeness.unfollowed, set(failure_messages(run))) == (3, 1, {"tileset.json"})
-    assert "session" not in str(run.events)
-    assert "s3cret" not in str(run.events)
-    assert mirror(files, tmp_path / "b", inventory, allow_missing=True).exit_code == 0
-
-
-@both_inventories
-def test_an_implicit_root_that_leads_away_is_no_mirror(inventory: Inventory, tmp_path: Path) -> None:
-    """Template URIs of contents and subtrees are checked like other URIs."""
-    for number, uris in enumerate([("https://h.invalid/{level}", "c/{level}/{x}/{y}.glb"),
-                                   ("s/{level}/{x}/{y}", "https://h.invalid/{level}/{x}/{y}.glb")]):  # fmt: skip
-        files = {"tileset.json": implicit(*uris), "s/0/0/0": subtree()}
-        run = mirror(files, tmp_path / str(number), inventory)
-        assert (run.exit_code, run.stats.completeness.unfollowed) == (3, 1)
-
-
-@both_inventories
-def test_what_lies_elsewhere_below_the_root_is_counted(inventory: Inventory, tmp_path: Path) -> None:
-    """An external tileset with URIs to other hosts gives one diagnostic with their number."""
-    uris = [f"https://h.invalid/{number}.glb" for number in range(30)]
-    run = mirror({"tileset.json": tileset("e.json"), "e.json": tileset(*uris)}, tmp_path, inventory)
-    assert (run.exit_code, run.stats.completeness.unfollowed) == (0, 30)
-    assert remarked_problems(run) == {("e.json", "unfollowed")}
-    assert len(run.events_of(DiagnosticReported)) == 1
-
-
-def test_orphans_are_not_asked_where_they_lead(tmp_path: Path) -> None:
-    """Only references in the closure of the root count as unfollowed."""
-    files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, "old.json": tileset("https://h.invalid/a.glb")}
-    run = mirror(files, tmp_path, Inventory.LIST)
-    assert (run.exit_code, run.stats.completeness.unfollowed) == (0, 0)
-
-
 # --- implicit tilesets ---
 
 
@@ -716,76 +545,6 @@ def test_a_whole_number_with_a_point_is_one(inventory: Inventory, tmp_path: Path
     for number, chosen in enumerate(choices):
         files = {"tileset.json": implicit(), "s/0/0/0": subtree(**tables, **chosen), "c/0/0/0.glb": TILE}
         assert mirror(files, tmp_path / str(number), inventory).exit_code == 0
-
-
-@both_inventories
-@pytest.mark.parametrize("template", ["s/{level}", "s/{x}", "s"])
-def test_a_subtree_file_that_serves_several_tiles(template: str, inventory: Inventory, tmp_path: Path) -> None:
-    """A subtree file that serves several tiles gives each its contents; a missing one is reported."""
-    files = {"tileset.json": implicit(template, availableLevels=2)}
-    files |= {template.format(level=n, x=n): subtree(children=1 - n) for n in (1, 0)}
-    files["s"] = subtree(children=1) if template == "s" else b""
-    cells = [(0, 0, 0), *((1, x, y) for x in (0, 1) for y in (0, 1))]
-    if template == "s/{x}":
-        files["s/1"] = subtree()
-    files |= {f"c/{level}/{x}/{y}.glb": glb(bytes([level, x, y])) for level, x, y in cells}
-    files = {name: data for name, data in files.items() if data}
-    with Simulator() as sim:
-        sim.offer_export(files)
-        run = sim.mirror(tmp_path, inventory=inventory)
-        assert (run.exit_code, run.stats.completeness.orphans) == (0, 0)
-        assert read_version(tmp_path) == files
-        assert verify(tmp_path).stats.completeness == run.stats.completeness
-        del sim.containers[EXPORT]["c/1/1/1.glb"]
-        assert set(failure_messages(sim.mirror(tmp_path / "b", inventory=inventory))) == {"c/1/1/1.glb"}
-
-
-@both_inventories
-def test_contents_whose_template_lacks_a_coordinate(inventory: Inventory, tmp_path: Path) -> None:
-    """A template without level or coordinates gives one content for several tiles."""
-    files = {
-        "tileset.json": implicit(contents="c/{level}.glb", subtreeLevels=3, availableLevels=3),
-        "s/0/0/0": subtree(),
-    }
-    files |= {f"c/{level}.glb": TILE for level in range(3)}
-    run = mirror(files, tmp_path, inventory)
-    assert (run.exit_code, run.stats.completeness.referenced) == (0, 5)
-    assert read_version(tmp_path) == files
-
-
-@both_inventories
-@pytest.mark.parametrize("children", [0, 1])
-def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inventory, tmp_path: Path) -> None:
-    """Announced files are requested only until it is clear that they are missing: exit 3."""
-    files = {"tileset.json": implicit(subtreeLevels=10, availableLevels=20), "s/0/0/0": subtree(children=children)}
-    with Simulator() as sim:
-        sim.offer_export(files)
-        run = sim.mirror(tmp_path, inventory=inventory)
-        assert len(sim.requests) < 30_000
-    assert run.exit_code == 3
-    assert any("not followed further" in failed.message for failed in run.events_of(FileFailed))
-    assert len(run.events_of(FileFailed)) < 30_000
-
-
-@pytest.mark.parametrize("folder", ["old", "zold"])
-def test_what_nothing_asks_for_does_not_end_the_following(folder: str, tmp_path: Path) -> None:
-    """An implicit tileset that nothing references may claim a million files: only what viewers
-    reach is followed, all of
-    it, and what is missing there is told; tilesets that subtrees lead to are followed, too.
-    """
-    bomb = {"tileset.json": implicit(subtreeLevels=10, availableLevels=10), "s/0/0/0": subtree()}
-    below = {"tileset.json": implicit(contents="c/{level}.glb"), "s/0/0/0": subtree(), "c/0.glb": TILE}
-    files = {
-        "tileset.json": implicit(contents="z/{level}/tileset.json"),
-        "s/0/0/0": subtree(),
-        **{f"z/0/{name}": data for name, data in below.items()},
-        **{f"{folder}/{name}": data for name, data in bomb.items()},
-    }
-    run = mirror(files, tmp_path, Inventory.LIST)
-    result = run.stats.completeness
-    assert (run.exit_code, result.referenced, result.missing, result.orphans) == (0, 5, 0, 2)
-    del files["z/0/c/0.glb"]
-    assert set(failure_messages(mirror(files, tmp_path / "lost", Inventory.LIST))) == {"z/0/c/0.glb"}
 
 
 @both_inventories

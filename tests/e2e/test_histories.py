@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.test_kill import assert_pointer_complete, kill_after, start_mirror
 from tests.support.builders import glb, read_tree, tileset
 from tests.support.faults import (
     blob_name,
@@ -26,6 +25,7 @@ from tests.support.faults import (
     is_storage,
     truncate_body,
 )
+from tests.support.killed_runs import assert_pointer_complete, kill_after, start_mirror
 from tests.support.simulator import Simulator, read_latest, rollback, verify
 from tilesync.app import commands
 from tilesync.app.requests import Target

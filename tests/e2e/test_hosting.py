@@ -22,13 +22,12 @@ import pytest
 import trustme
 from azure.storage.blob import BlobServiceClient, CorsRule
 
-from tests.e2e.test_web_servers import require_program
 from tests.support.azurite import ACCOUNT, KEY, Azurite
 from tests.support.builders import IMODEL, export, glb, tileset
 from tests.support.commandline import CommandResult, run_tilesync
 from tests.support.s3 import ENVIRONMENT, SECRET, BucketServer, S3Proxy
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
-from tests.support.web_servers import caddy, nginx
+from tests.support.web_servers import caddy, nginx, require_program
 from tilesync.checks.web_servers import CADDY_INSIDE_SITE, NGINX_INSIDE_SERVER, NGINX_OUTSIDE_SERVER
 
 ORIGIN = "https://viewer.example"

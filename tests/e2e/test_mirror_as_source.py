@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_kill import read_stored_rows
 from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree, tileset
 from tests.support.faults import error_response, is_blob_named
+from tests.support.killed_runs import read_stored_rows
 from tests.support.sequential_exports import FIRST, SECOND, THIRD, mirror_each
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest, rollback, verify
 from tilesync.model import Globs, Inventory

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_s3_destination import BucketFixture
 from tests.support.azure_proxy import AzureFixture
 from tests.support.builders import IMODEL, export, make_stored_blobs, read_tree
 from tests.support.commandline import run_tilesync
-from tests.support.s3 import BucketServer
+from tests.support.s3 import BucketFixture, BucketServer
 from tests.support.sequential_exports import FIRST, SECOND, offer_exports
 from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, rollback, run_program, verify
 from tilesync.core.guards import DEFAULT_DELETE_LIMIT

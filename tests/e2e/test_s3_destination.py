@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +11,9 @@ import pytest
 
 from tests.support.azure_proxy import kill_at_random_times
 from tests.support.azurite import ACCOUNT, KEY, Azurite, new_container
-from tests.support.builders import IMODEL, export, glb, read_tree
-from tests.support.s3 import ENVIRONMENT, BucketServer
-from tests.support.simulator import EXPORT, OTHER_EXPORT, ProgramResult, Simulator, run_program
-
-
-class BucketFixture:
-    """Bucket that programs mirror to."""
-
-    def __init__(self, server: BucketServer, state: Path) -> None:
-        self.server = server
-        self.name = server.new_bucket()
-        self.url = f"s3://{self.name}/tiles of a bridge+"
-        self.prefix = "tiles of a bridge+/"
-        self.state = state
-        self.env = {
-            **ENVIRONMENT,
-            "XDG_STATE_HOME": str(state),
-            "TILESYNC_ENDPOINT_URL": server.url,
-            "TILESYNC_RETRY_FOR": "10s",
-        }
-
-    def mirror(self, sim: Simulator, *options: str, **env: str) -> ProgramResult:
-        """Run the main job."""
-        return sim.mirror_program(self.url, *options, env={**self.env, **env})
-
-    def run_command(self, *words: str, **env: str) -> ProgramResult:
-        """Run another command."""
-        return run_program(*words, env={**self.env, **env})
-
-    def start_mirror(self, sim: Simulator, *options: str) -> subprocess.Popen[bytes]:
-        """Start the main job."""
-        env = {**self.env, "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token, "PATH": "/usr/bin:/bin"}
-        words = [sys.executable, "-m", "tilesync", "mirror", IMODEL, self.url, "--json", *options]
-        return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def list_names(self) -> list[str]:
-        """What lies there, by names within the place."""
-        return [key.removeprefix(self.prefix) for key in self.server.keys(self.name)]
-
-    def read(self, name: str) -> bytes:
-        """One object."""
-        data: bytes = self.server.client.get_object(Bucket=self.name, Key=self.prefix + name)["Body"].read()
-        return data
-
-    def files(self, version: str) -> dict[str, bytes]:
-        """The files of a version."""
-        lead = f"versions/{version}/"
-        return {name[len(lead) :]: self.read(name) for name in self.list_names() if name.startswith(lead)}
-
-    def assert_published(self, version: str, files: dict[str, bytes]) -> None:
-        """The pointer leads to this version, which has these files and no others."""
-        assert json.loads(self.read("latest.json"))["version"] == version
-        assert self.files(version) == files
+from tests.support.builders import export, glb, read_tree
+from tests.support.s3 import BucketFixture, BucketServer
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 
 
 @pytest.fixture
@@ -200,9 +148,6 @@ def test_a_missing_bucket_is_told(place: BucketFixture, sim: Simulator) -> None:
     sim.offer_export(export(2))
     run = sim.mirror_program(f"{place.url.replace(place.name, place.name[:-1] + 'x')}", env=place.env)
     assert (run.exit_code, run.last_line["error"]) == (8, "DestinationError"), run.stderr
-
-
-# --- from one store to another ---
 
 
 def test_one_download_many_publications(place: BucketFixture, sim: Simulator, azurite: Azurite, tmp_path: Path) -> None:

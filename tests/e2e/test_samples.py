@@ -14,7 +14,7 @@ import pytest
 from tests.support import samples
 from tests.support.builders import read_tree
 from tests.support.faults import error_response, is_listing
-from tests.support.simulator import EXPORT, Simulator, verify
+from tests.support.simulator import EXPORT, Simulator, both_inventories, verify
 from tests.support.viewer_walk import walk
 from tilesync.events import DiagnosticReported, FileFailed
 from tilesync.model import ROOT, Inventory
@@ -89,7 +89,7 @@ def test_the_closure_of_a_real_tileset(sample: Sample) -> None:
 
 @samples.requires_samples
 @each
-@pytest.mark.parametrize("inventory", list(Inventory))
+@both_inventories
 def test_a_real_tileset_is_mirrored(sample: Sample, inventory: Inventory, tmp_path: Path) -> None:
     """Listing and walk both mirror the closure; that of the pointer is that of the version's root."""
     blobs = sample.blobs()

@@ -189,9 +189,6 @@ def test_flat_a_folder_in_place_that_becomes_a_link(tmp_path: Path, outside: Pat
     assert "another file or folder is in the way" in str(run.error)
 
 
-# --- FIFOs ---
-
-
 @pytest.mark.parametrize("layout", list(Layout))
 @pytest.mark.parametrize("place", ["latest.json", "manifest", "tileset.json", "tile"])
 def test_a_fifo_in_a_destination_hangs_nothing(tmp_path: Path, layout: Layout, place: str) -> None:

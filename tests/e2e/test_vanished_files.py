@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_s3_destination import BucketFixture
 from tests.support.azure_proxy import AzureFixture
 from tests.support.azurite import ProxiedRequest, RefusedResponse
 from tests.support.builders import export
 from tests.support.faults import is_blob_named
+from tests.support.s3 import BucketFixture
 from tests.support.simulator import EXPORT, ProgramResult, Simulator
 from tilesync.jobs.versions.presence import PROGRESS_KEY
 

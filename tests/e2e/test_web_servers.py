@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import shutil
 import threading
@@ -19,19 +18,10 @@ from tests.support import samples
 from tests.support.builders import export, glb, read_tree
 from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, read_latest, rollback
 from tests.support.viewers import CAMERA_PATH, Browser, CameraPose, view_url
-from tests.support.web_servers import WebServer, caddy, find_program, nginx, read_configuration
+from tests.support.web_servers import WebServer, caddy, nginx, read_configuration, require_program
 from tilesync.demo.city import build_city
 
 Serve = Callable[..., AbstractContextManager[WebServer]]
-
-
-def require_program(name: str) -> None:
-    """Skip the test if there is no such server; fail if it is required."""
-    if find_program(name) is None:
-        reason = f"{name} is not installed"
-        if name in os.environ.get("TILESYNC_REQUIRE", ""):
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 @pytest.fixture(params=[nginx, caddy], ids=["nginx", "caddy"])

@@ -18,7 +18,7 @@ from tests.support.faults import (
     replace_headers,
     truncate_body,
 )
-from tests.support.simulator import EXPORT, Simulator, verify
+from tests.support.simulator import EXPORT, Simulator, both_inventories, verify
 from tilesync.demo.faults import Effect, Fault
 from tilesync.errors import RunError
 from tilesync.events import Retried
@@ -153,7 +153,7 @@ OTHER_MD5 = md5_base64(b"other bytes")
 
 
 @pytest.mark.parametrize("header", ["content_md5", "x_ms_blob_content_md5"])
-@pytest.mark.parametrize("inventory", list(Inventory))
+@both_inventories
 def test_md5_of_a_response_is_checked(tmp_path: Path, header: str, inventory: Inventory) -> None:
     """Bytes without the MD5 that their response states are fetched again."""
     with Simulator() as sim:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_web_servers import require_program
 from tests.support.azurite import ACCOUNT, KEY
 from tests.support.doc_pages import ShellSession
 from tests.support.s3 import ENVIRONMENT
 from tests.support.simulator import Simulator
-from tests.support.web_servers import nginx
+from tests.support.web_servers import nginx, require_program
 from tilesync.demo.city import build_city
 from tilesync.demo.loopback_server import FakeResponse
 from tilesync.demo.scenario import IMODEL, make_blobs, make_export_id

@@ -6,6 +6,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -144,3 +145,33 @@ def full_backlog() -> Iterator[str]:
             waiting.setblocking(False)
             waiting.connect_ex(address)
         yield f"http://127.0.0.1:{address[1]}/x?sig=SECRET"
+
+
+def sending(head: str, piece: bytes, *, every: float = 0.0, over: threading.Event) -> Handle:
+    """Send this head, and pieces of a body until the client disconnects."""
+
+    def handle(request: Any) -> None:
+        try:
+            request.wfile.write(f"HTTP/1.1 {head}\r\n\r\n".encode())
+            while not over.wait(every):
+                request.wfile.write(piece)
+        except OSError:
+            pass
+        request.close_connection = True
+
+    return handle
+
+
+def raw(data: bytes, *, piece: int = 0) -> Handle:
+    """Send exactly these bytes, in pieces with a pause after each, then disconnect."""
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        request.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(data), piece or len(data)):
+            request.wfile.write(data[at : at + (piece or len(data))])
+            request.wfile.flush()
+            if piece:
+                time.sleep(0.001)
+        request.close_connection = True
+
+    return handle

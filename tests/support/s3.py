@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import http.client
 import importlib.util
+import json
 import os
+import random
 import re
 import socket
 import ssl
@@ -26,8 +28,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.builders import IMODEL
+from tests.support.simulator import ProgramResult, Simulator, run_program
 from tilesync.events import Event
+from tilesync.model.storage import ObjectHeaders
 from tilesync.stores.s3.client import S3Objects
+from tilesync.stores.s3.multipart import PART_BYTES
 from tilesync.stores.s3.session import open_bucket
 
 KEY, SECRET, REGION = "AKIAOFTHESETESTS", "the-secret-of-these-tests", "eu-central-1"
@@ -299,3 +305,59 @@ class _S3ProxyHandler(BaseHTTPRequestHandler):
 
 for verb in ("GET", "HEAD", "PUT", "POST", "DELETE"):
     setattr(_S3ProxyHandler, f"do_{verb}", _S3ProxyHandler.forward)
+
+
+PLAIN = ObjectHeaders("application/octet-stream")
+
+
+BIG = random.Random(1).randbytes(2 * PART_BYTES + 12_345)
+
+
+class BucketFixture:
+    """Bucket that programs mirror to."""
+
+    def __init__(self, server: BucketServer, state: Path) -> None:
+        self.server = server
+        self.name = server.new_bucket()
+        self.url = f"s3://{self.name}/tiles of a bridge+"
+        self.prefix = "tiles of a bridge+/"
+        self.state = state
+        self.env = {
+            **ENVIRONMENT,
+            "XDG_STATE_HOME": str(state),
+            "TILESYNC_ENDPOINT_URL": server.url,
+            "TILESYNC_RETRY_FOR": "10s",
+        }
+
+    def mirror(self, sim: Simulator, *options: str, **env: str) -> ProgramResult:
+        """Run the main job."""
+        return sim.mirror_program(self.url, *options, env={**self.env, **env})
+
+    def run_command(self, *words: str, **env: str) -> ProgramResult:
+        """Run another command."""
+        return run_program(*words, env={**self.env, **env})
+
+    def start_mirror(self, sim: Simulator, *options: str) -> subprocess.Popen[bytes]:
+        """Start the main job."""
+        env = {**self.env, "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token, "PATH": "/usr/bin:/bin"}
+        words = [sys.executable, "-m", "tilesync", "mirror", IMODEL, self.url, "--json", *options]
+        return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def list_names(self) -> list[str]:
+        """What lies there, by names within the place."""
+        return [key.removeprefix(self.prefix) for key in self.server.keys(self.name)]
+
+    def read(self, name: str) -> bytes:
+        """One object."""
+        data: bytes = self.server.client.get_object(Bucket=self.name, Key=self.prefix + name)["Body"].read()
+        return data
+
+    def files(self, version: str) -> dict[str, bytes]:
+        """The files of a version."""
+        lead = f"versions/{version}/"
+        return {name[len(lead) :]: self.read(name) for name in self.list_names() if name.startswith(lead)}
+
+    def assert_published(self, version: str, files: dict[str, bytes]) -> None:
+        """The pointer leads to this version, which has these files and no others."""
+        assert json.loads(self.read("latest.json"))["version"] == version
+        assert self.files(version) == files

@@ -13,6 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.builders import IMODEL, export, glb, make_stored_blobs, read_tree
 from tests.support.faults import blob_name, call_before, is_blob, is_listing
 from tilesync.app import commands
@@ -23,12 +25,15 @@ from tilesync.demo.fake_service import FakeBackend, StoredBlob
 from tilesync.demo.faults import Fault, RequestMatcher
 from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 from tilesync.errors import TilesyncError
-from tilesync.events import Event
+from tilesync.events import Event, Warned
 from tilesync.jobs.run.stats import RunStats
-from tilesync.model import SasUrl, Secret, Selector
+from tilesync.model import Inventory, SasUrl, Secret, Selector
 
 EXPORT = "aaaaaaaa-0000-4000-8000-000000000001"
 OTHER_EXPORT = "bbbbbbbb-0000-4000-8000-000000000002"
+
+both_inventories = pytest.mark.parametrize("inventory", list(Inventory))
+"""Run a test by listing and by walk."""
 
 
 @dataclass
@@ -48,6 +53,11 @@ class JobOutcome:
     def exit_code(self) -> int:
         """Return the exit code that the command line would give."""
         return 0 if self.error is None else self.error.exit_code
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return the messages of the warnings."""
+        return [event.message for event in self.events_of(Warned)]
 
     def events_of(self, kind: type[Event]) -> list[Any]:
         """Return the events of one kind."""

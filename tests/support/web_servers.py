@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+import pytest
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 FOLDER, PORT = "/srv/tiles/bridge", "8080"
 """Placeholders for the folder and the port in the configurations of the page."""
@@ -123,3 +125,12 @@ def _run_server(command: list[str], port: int, log: Path, **more: str) -> Iterat
 def _is_listening(port: int) -> bool:
     with closing(socket.socket()) as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def require_program(name: str) -> None:
+    """Skip the test if there is no such server; fail if it is required."""
+    if find_program(name) is None:
+        reason = f"{name} is not installed"
+        if name in os.environ.get("TILESYNC_REQUIRE", ""):
+            pytest.fail(reason)
+        pytest.skip(reason)

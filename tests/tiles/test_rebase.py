@@ -1,4 +1,4 @@
-"""Re-basing of a tileset: its URIs change, and nothing else."""
+"""Re-basing: every relative URI of a tileset gets a prefix, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tests.tiles.test_json_documents import EVERYTHING, LEVELS, PREFIX, REBASED, as_bytes, pieces, read, rebased
+from tests.support.json_documents import EVERYTHING, LEVELS, PREFIX, REBASED, as_bytes, pieces, read, rebased
 from tilesync.errors import BlobDamaged
 from tilesync.model import Role
 from tilesync.tiles.rebase import rebase
@@ -141,6 +141,8 @@ URIS = (
     | st.text(max_size=8)
     | st.sampled_from(["a.glb", "data:,x", "https://h/a", "", "/a", "?q", "{x}.glb", "../c1/a", "x/../y", " a ", "CON"])
 )
+
+
 EXTENSIONS = st.dictionaries(
     st.sampled_from(["uri", "url", "iconUrl", "x", "extras", "list", "MAXAR_extent", "3DTILES_metadata"]),
     st.recursive(
@@ -150,8 +152,14 @@ EXTENSIONS = st.dictionaries(
     ),
     max_size=4,
 )
+
+
 CONTENTS = st.fixed_dictionaries({}, optional={"uri": URIS, "url": URIS, "extensions": EXTENSIONS})
+
+
 SEVERAL = st.fixed_dictionaries({"3DTILES_multiple_contents": st.fixed_dictionaries({"contents": st.lists(CONTENTS)})})
+
+
 TILES = st.recursive(
     st.fixed_dictionaries(
         {},
@@ -168,6 +176,8 @@ TILES = st.recursive(
     lambda tiles: st.fixed_dictionaries({"children": st.lists(tiles, max_size=3)}, optional={"extras": EXTENSIONS}),
     max_leaves=6,
 )
+
+
 TILESETS = st.fixed_dictionaries(
     {"root": TILES}, optional={"extensions": EXTENSIONS, "schemaUri": URIS, "extras": EXTENSIONS}
 )

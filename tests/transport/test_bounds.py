@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import threading
 import time
-import tracemalloc
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -15,31 +12,13 @@ import pytest
 
 from tests.support.api_requests import request_failing, request_once
 from tests.support.clock import FakeClock
-from tests.support.http_server import serving
+from tests.support.http_server import sending, serving
 from tilesync.core import backoff
 from tilesync.errors import Transient
 from tilesync.transport import api_client, blob_client
 from tilesync.transport.api_client import MAX_ERROR_RESPONSE_BYTES, MAX_RESPONSE_BYTES, open_api_client
 from tilesync.transport.blob_client import open_blob_client
 from tilesync.transport.blob_client_sync import SyncBlobRequest, open_sync_client
-from tilesync.transport.content_decoding import ContentDecoder
-
-Handle = Callable[[Any], None]
-
-
-def sending(head: str, piece: bytes, *, every: float = 0.0, over: threading.Event) -> Handle:
-    """Send this head, and pieces of a body until the client disconnects."""
-
-    def handle(request: Any) -> None:
-        try:
-            request.wfile.write(f"HTTP/1.1 {head}\r\n\r\n".encode())
-            while not over.wait(every):
-                request.wfile.write(piece)
-        except OSError:
-            pass
-        request.close_connection = True
-
-    return handle
 
 
 @pytest.fixture
@@ -64,55 +43,6 @@ def test_endless_response(over: threading.Event) -> None:
     """A response without an end fails at the maximum size."""
     error, _, _ = request_failing(sending(ENDLESS, b"x" * 65536, over=over), budget=0.0)
     assert f"more than {MAX_RESPONSE_BYTES:,} bytes" in str(error)
-
-
-def bomb(size: int) -> bytes:
-    """Compress so many bytes to some kilobytes."""
-    return gzip.compress(bytes(size), mtime=0)
-
-
-@pytest.mark.scale
-def test_gzip_bomb() -> None:
-    """A gzip bomb uses no more memory than the largest response."""
-    data = bomb(1 << 28)
-    tracemalloc.start()
-    try:
-        error, _, _ = request_failing(
-            sending(f"200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(data)}", data, over=threading.Event()),
-            budget=0.0,
-        )
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert f"more than {MAX_RESPONSE_BYTES:,} bytes" in str(error)
-    assert peak < 4 * MAX_RESPONSE_BYTES
-
-
-def test_unsupported_content_coding() -> None:
-    """The API client requests no content coding; an unsupported one is a failure."""
-    seen = []
-
-    def handle(request: Any) -> None:
-        seen.append(request.headers["accept-encoding"])
-        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx")
-
-    error, _, _ = request_failing(handle, budget=0.0)
-    assert seen == ["identity"]
-    assert "'br'" in str(error)
-
-
-@pytest.mark.parametrize("cut", [0, 1, 10, -1])
-def test_truncated_content_coding(cut: int) -> None:
-    """A truncated compressed response is an error, an empty one is empty."""
-    decoder, data = ContentDecoder("gzip"), gzip.compress(b"hello" * 100, mtime=0)[:cut]
-    assert b"".join(decoder.feed(data)) == (
-        b"hello" * 100 if cut == -1 else b"".join(ContentDecoder("gzip").feed(data))
-    )
-    if data:
-        with pytest.raises(Transient, match="cut off"):
-            decoder.finish()
-    else:
-        decoder.finish()
 
 
 def test_endless_error(over: threading.Event) -> None:

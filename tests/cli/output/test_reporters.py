@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import socket
@@ -25,7 +24,6 @@ from tests.support.faults import error_response, is_blob, is_blob_named, wait_fo
 from tests.support.fork_server import run_forked
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tilesync import __version__
-from tilesync.api.target_names import redact_dest, redact_source
 
 LOST = "error: standard output cannot be written (No space left on device)"
 
@@ -304,20 +302,6 @@ def test_a_signal_before_the_session(tmp_path: Path, name: str, exit_code: int, 
     )  # fmt: skip
     written = read_report(report)
     assert (done.returncode, written["exit"], written["error"]) == (exit_code, exit_code, wrong)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        (IMODEL, IMODEL), (None, None), ("-", None), ("", None), ("https://u:p@h/c/tileset.json?sig=x", "https://h/c/tileset.json"),
-        ("https://h/c#sig=x", "https://h/c"), ("az://a/c/p", "az://a/c/p"), ("c?sig=x", None), ("c&Signature=x", None),
-        ("/srv/a=b", "/srv/a=b"),
-    ],
-)  # fmt: skip
-def test_what_may_be_told(text: str | None, shown: str | None) -> None:
-    """A URL is reported without query and user; a text that may contain a signature is not reported."""
-    assert redact_source(text) == shown
-    assert redact_dest("d") == os.path.abspath("d")
 
 
 def test_people_read_stderr(service: Simulator, tmp_path: Path) -> None:

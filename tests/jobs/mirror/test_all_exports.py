@@ -5,13 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
-
 from tests.support.faults import error_response, is_blob
 from tests.support.sequential_exports import FIRST as EXPORT
 from tests.support.sequential_exports import FOURTH, THIRD, offer_exports
 from tests.support.sequential_exports import SECOND as OTHER
-from tests.support.simulator import Simulator, read_latest, read_version, rollback, verify
+from tests.support.simulator import Simulator, both_inventories, read_latest, read_version, rollback, verify
 from tilesync.core.retention import RetentionPolicy
 from tilesync.demo.faults import RequestMatcher
 from tilesync.events import ExportFailed, ExportResolved, Planned, PointerKept, VersionPublished, VersionRetired, Warned
@@ -191,7 +189,7 @@ def test_a_dry_run_of_all_exports(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("inventory", list(Inventory))
+@both_inventories
 def test_an_interrupted_run_of_all_exports_continues(tmp_path: Path, inventory: Inventory) -> None:
     """A run that ended in the middle of the second export leaves the first complete, and the next run does the rest."""
     with Simulator() as sim:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.support.builders import glb, read_manifest, read_tree, referenced_export, tileset
 from tests.support.faults import error_response, is_blob_named
-from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, read_version, verify
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, both_inventories, read_latest, read_version, verify
 from tilesync.core.guards import DeleteLimit
 from tilesync.errors import GuardTripped
-from tilesync.events import Finding, PageListed, Planned, Warned
-from tilesync.model import EVERYTHING, Globs, Inventory, Layout, Selector
+from tilesync.events import Finding, PageListed, Planned
+from tilesync.model import EVERYTHING, Globs, Inventory, Layout
 
-INVENTORIES = pytest.mark.parametrize("inventory", list(Inventory))
 SOME_EXCLUDED = Globs(exclude=("tiles/00[3-5].glb",))
 EXCLUDED_NAMES = {"tiles/003.glb", "tiles/004.glb", "tiles/005.glb"}
 
@@ -28,7 +25,7 @@ def counts_add_up(run: JobOutcome) -> bool:
     return stats.listed == stats.fetched + stats.reused + stats.kept + stats.excluded + stats.failed
 
 
-@INVENTORIES
+@both_inventories
 def test_excluded_files_are_not_missing(tmp_path: Path, inventory: Inventory) -> None:
     """Excluded files are never requested, count as excluded, are in the manifest as globs; verify accepts them."""
     with Simulator() as sim:
@@ -56,7 +53,7 @@ def test_excluded_files_are_not_missing(tmp_path: Path, inventory: Inventory) ->
     assert counts_add_up(again)
 
 
-@INVENTORIES
+@both_inventories
 def test_a_file_missing_in_the_container_is_still_missing(tmp_path: Path, inventory: Inventory) -> None:
     """Of two files that the container does not have one is excluded: the other is missing."""
     with Simulator() as sim:
@@ -76,7 +73,7 @@ def test_references_of_excluded_files_are_orphans(tmp_path: Path) -> None:
     assert (run.stats.completeness.missing, run.stats.completeness.orphans) == (0, 8)
 
 
-@INVENTORIES
+@both_inventories
 def test_include_excludes_all_other_files(tmp_path: Path, inventory: Inventory) -> None:
     """Everything else is excluded, but never the root."""
     with Simulator() as sim:
@@ -87,7 +84,7 @@ def test_include_excludes_all_other_files(tmp_path: Path, inventory: Inventory) 
     assert read_version(tmp_path).keys() == expected
 
 
-@INVENTORIES
+@both_inventories
 def test_an_interrupted_run_continues_with_other_filters(tmp_path: Path, inventory: Inventory) -> None:
     """Files excluded now are removed, newly wanted ones are fetched, the others are fetched once."""
     with Simulator() as sim:
@@ -159,7 +156,7 @@ def test_filters_survive_a_lost_catalog(tmp_path: Path) -> None:
     assert read_latest(tmp_path)["version"] == EXPORT
 
 
-@INVENTORIES
+@both_inventories
 def test_a_dry_run_reports_excluded_files(tmp_path: Path, inventory: Inventory) -> None:
     """--dry-run counts them; by listing it reports each name with the reason."""
     with Simulator() as sim:
@@ -182,28 +179,7 @@ def test_verify_finds_a_lost_file_that_is_not_excluded(tmp_path: Path) -> None:
     assert [finding.name for finding in run.events_of(Finding)] == ["tiles/006.glb"]
 
 
-def warnings(run: JobOutcome) -> list[str]:
-    return [event.message for event in run.events_of(Warned)]
-
-
-@INVENTORIES
-@pytest.mark.parametrize("plan", [False, True])
-def test_a_glob_without_matches_is_warned_of(tmp_path: Path, inventory: Inventory, plan: bool) -> None:
-    """One warning for each, in a run and in its plan, with the number of files; a walk adds what it cannot know. A glob
-    that matches anything, also an excluded file, gives no warning.
-    """
-    globs = Globs(include=("tiles/*",), exclude=("*.jpg", "*/00[1-3].glb", "*/001.glb"))
-    with Simulator() as sim:
-        files = sim.offer_export(referenced_export())
-        run = (sim.dry_run if plan else sim.mirror)(tmp_path, inventory=inventory, globs=globs)
-    assert run.error is None
-    (message,) = warnings(run)
-    assert message.startswith(f"--exclude '*.jpg' matches none of the {len(files)} files that ")
-    assert ("only excluded files reference" in message) is (inventory is Inventory.WALK)
-    assert ("textures" in message) is (plan and inventory is Inventory.WALK)
-
-
-@INVENTORIES
+@both_inventories
 def test_a_mistyped_include_does_not_replace_a_full_version(tmp_path: Path, inventory: Inventory) -> None:
     """If filters leave only the root of a full export: exit 11, the old version stays, and the plan warns; with
     `allow_shrink` it is published; a run with correct filters continues.
@@ -214,7 +190,7 @@ def test_a_mistyped_include_does_not_replace_a_full_version(tmp_path: Path, inve
         assert sim.mirror(tmp_path).error is None
         plan = sim.dry_run(tmp_path, **how)
         assert plan.error is None
-        assert any("would stop" in message and "root tileset" in message for message in warnings(plan))
+        assert any("would stop" in message and "root tileset" in message for message in plan.warnings)
         for _ in range(2):
             run = sim.mirror(tmp_path, **how)
             assert isinstance(run.error, GuardTripped), run.error
@@ -227,20 +203,6 @@ def test_a_mistyped_include_does_not_replace_a_full_version(tmp_path: Path, inve
     assert read_latest(tmp_path)["version"] == f"{EXPORT}-2"
 
 
-@INVENTORIES
-@pytest.mark.parametrize("layout", list(Layout))
-def test_a_first_version_of_the_root_alone_is_warned_of(tmp_path: Path, inventory: Inventory, layout: Layout) -> None:
-    """Without an earlier version it is published, with a warning."""
-    with Simulator() as sim:
-        sim.offer_export(referenced_export())
-        run = sim.mirror(tmp_path, inventory=inventory, globs=Globs(include=("*.glbb",)), layout=layout)
-    assert run.error is None
-    assert [("'*.glbb' matches none" in message, "only the root" in message) for message in warnings(run)] == [
-        (True, False),
-        (False, True),
-    ]
-
-
 def test_a_mistyped_include_does_not_empty_a_flat_folder(tmp_path: Path) -> None:
     """In the flat layout nothing is deleted or placed."""
     with Simulator() as sim:
@@ -250,17 +212,3 @@ def test_a_mistyped_include_does_not_empty_a_flat_folder(tmp_path: Path) -> None
         before = {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync")}
         assert sim.mirror(tmp_path, **flat, globs=Globs(include=("*.glbb",))).exit_code == 11
     assert {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync")} == before
-
-
-def test_filters_of_a_copy_are_compared_with_those_of_its_source(tmp_path: Path) -> None:
-    """With the same filters for a mirror and a copy of it, there is no warning about files that the mirror excluded."""
-    some, more = Globs(exclude=("*/001.glb",)), Globs(exclude=("*/001.glb", "*/0x1.glb"))
-    with Simulator() as sim:
-        sim.offer_export(referenced_export())
-        assert sim.mirror(tmp_path / "one", globs=some).error is None
-        for globs, count in ((some, 0), (more, 1)):
-            run = sim.mirror(
-                tmp_path / f"copy{count}", source_mirror=tmp_path / "one", selector=Selector(), globs=globs
-            )
-            assert run.error is None
-            assert len(warnings(run)) == count

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import export, read_manifest
+from tests.support.builders import export, read_manifest, referenced_export
 from tests.support.faults import (
     call_before,
     is_blob,
     is_listing,
     wait_for,
 )
-from tests.support.simulator import EXPORT, Simulator, read_version
+from tests.support.simulator import EXPORT, Simulator, both_inventories, read_version
 from tilesync.demo.fake_service import StoredBlob
 from tilesync.errors import (
     DiskFull,
@@ -26,7 +26,7 @@ from tilesync.errors import (
 from tilesync.events import (
     Warned,
 )
-from tilesync.model import Inventory
+from tilesync.model import Globs, Inventory, Layout, Selector
 from tilesync.stores.local.writer import LocalFiles
 
 
@@ -94,7 +94,7 @@ def test_a_hostile_name_writes_nothing(tmp_path: Path, name: str) -> None:
     assert [p.name for p in (tmp_path / "in").iterdir()] == ["dest"]
 
 
-@pytest.mark.parametrize("inventory", list(Inventory))
+@both_inventories
 @pytest.mark.parametrize("count", [1, 2])
 def test_impossible_dates_are_warned_of_once(inventory: Inventory, count: int, tmp_path: Path) -> None:
     """By listing and by walk: the warning counts them, and they are stored as unknown."""
@@ -143,3 +143,48 @@ def test_free_space_is_checked_page_by_page(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.undo()
         assert sim.mirror(tmp_path).exit_code == 0
     assert read_version(tmp_path) == files
+
+
+@both_inventories
+@pytest.mark.parametrize("plan", [False, True])
+def test_a_glob_without_matches_is_warned_of(tmp_path: Path, inventory: Inventory, plan: bool) -> None:
+    """One warning for each, in a run and in its plan, with the number of files; a walk adds what it cannot know. A glob
+    that matches anything, also an excluded file, gives no warning.
+    """
+    globs = Globs(include=("tiles/*",), exclude=("*.jpg", "*/00[1-3].glb", "*/001.glb"))
+    with Simulator() as sim:
+        files = sim.offer_export(referenced_export())
+        run = (sim.dry_run if plan else sim.mirror)(tmp_path, inventory=inventory, globs=globs)
+    assert run.error is None
+    (message,) = run.warnings
+    assert message.startswith(f"--exclude '*.jpg' matches none of the {len(files)} files that ")
+    assert ("only excluded files reference" in message) is (inventory is Inventory.WALK)
+    assert ("textures" in message) is (plan and inventory is Inventory.WALK)
+
+
+@both_inventories
+@pytest.mark.parametrize("layout", list(Layout))
+def test_a_first_version_of_the_root_alone_is_warned_of(tmp_path: Path, inventory: Inventory, layout: Layout) -> None:
+    """Without an earlier version it is published, with a warning."""
+    with Simulator() as sim:
+        sim.offer_export(referenced_export())
+        run = sim.mirror(tmp_path, inventory=inventory, globs=Globs(include=("*.glbb",)), layout=layout)
+    assert run.error is None
+    assert [("'*.glbb' matches none" in message, "only the root" in message) for message in run.warnings] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_filters_of_a_copy_are_compared_with_those_of_its_source(tmp_path: Path) -> None:
+    """With the same filters for a mirror and a copy of it, there is no warning about files that the mirror excluded."""
+    some, more = Globs(exclude=("*/001.glb",)), Globs(exclude=("*/001.glb", "*/0x1.glb"))
+    with Simulator() as sim:
+        sim.offer_export(referenced_export())
+        assert sim.mirror(tmp_path / "one", globs=some).error is None
+        for globs, count in ((some, 0), (more, 1)):
+            run = sim.mirror(
+                tmp_path / f"copy{count}", source_mirror=tmp_path / "one", selector=Selector(), globs=globs
+            )
+            assert run.error is None
+            assert len(run.warnings) == count

@@ -291,7 +291,7 @@ def test_unstorable_names_are_missing(tmp_path: Path) -> None:
     assert (head["missing"], head["missing_names"], len(head["unheld"])) == (3, [], 3)
     audit = verify(tmp_path)
     assert audit.error is None
-    assert len([event for event in audit.events_of(Warned) if event.message.startswith("missing since")]) == 3
+    assert len([event for event in audit.events_of(Warned) if event.message.startswith("already missing when")]) == 3
 
 
 def test_nothing_outside_the_container_is_requested(tmp_path: Path) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_s3_destination import BucketFixture
 from tests.support.azure_proxy import AzureFixture
 from tests.support.builders import export, glb, read_tree, tileset
-from tests.support.s3 import BucketServer
+from tests.support.s3 import BucketFixture, BucketServer
 from tests.support.simulator import EXPORT, Simulator, verify
 from tilesync.errors import UnsafeName
 from tilesync.events import Warned

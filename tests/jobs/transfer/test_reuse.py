@@ -15,12 +15,10 @@ import pytest
 
 from tests.support.builders import IMODEL, export, glb, read_tree, referenced_export, tileset
 from tests.support.faults import blob_name, error_response, is_blob
-from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, read_latest, verify
+from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, both_inventories, read_latest, verify
 from tilesync.core import manifest
 from tilesync.model import Blob, Inventory, StoredFile, Version
 from tilesync.stores.local.writer import LocalFiles
-
-INVENTORIES = pytest.mark.parametrize("inventory", list(Inventory))
 
 
 def inode(dest: Path, name: str, version: str = EXPORT) -> int:
@@ -97,7 +95,7 @@ def test_equal_bytes_are_linked_after_the_fetch_without_md5(tmp_path: Path) -> N
     assert verify(tmp_path).exit_code == 0
 
 
-@INVENTORIES
+@both_inventories
 def test_absolute_urls_are_parsed_again_in_another_container(tmp_path: Path, inventory: Inventory) -> None:
     """A shared tileset with absolute URLs of its old container references nothing in the new one; that is reported."""
     with Simulator() as sim:
@@ -117,7 +115,7 @@ def test_absolute_urls_are_parsed_again_in_another_container(tmp_path: Path, inv
     assert verify(tmp_path).stats.completeness == run.stats.completeness
 
 
-@INVENTORIES
+@both_inventories
 def test_implicit_tilings_and_contents_with_textures_are_shared_whole(tmp_path: Path, inventory: Inventory) -> None:
     """References of shared files are the same as after a fetch, with each inventory."""
     with Simulator() as sim:

@@ -4,20 +4,18 @@ import asyncio
 import contextlib
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.local_destination import open_destination, snapshot_tree
 from tests.support.store_contract import (
     BIG_BYTES,
     SAMPLE_VERSION,
@@ -27,29 +25,13 @@ from tests.support.store_contract import (
     digests_of,
     put_file,
     read_draft,
-    reject_bytes,
     run_async,
 )
 from tilesync.errors import DestinationBusy, DestinationError, DiskFull
 from tilesync.model import Blob, Layout, Version
-from tilesync.stores.local import destination as destination_module
-from tilesync.stores.local.destination import LocalDestination, open_local, open_local_read_only
-from tilesync.stores.local.fs import ensure_real_folder, read_boot_id
+from tilesync.stores.local.destination import open_local, open_local_read_only
+from tilesync.stores.local.fs import read_boot_id
 from tilesync.stores.opening import Mode
-
-
-def open_destination(root: Path, state_dir: Path | None = None) -> AbstractContextManager[LocalDestination]:
-    return open_local(root, state_dir=state_dir)
-
-
-def snapshot_tree(folder: Path) -> dict[str, bytes | str | None]:
-    """Snapshot everything below a folder: bytes of files, targets of symlinks."""
-    snapshot: dict[str, bytes | str | None] = {}
-    for path in sorted(folder.rglob("*")):
-        is_link = path.is_symlink()
-        content = os.readlink(path) if is_link else path.read_bytes() if path.is_file() else None
-        snapshot[path.relative_to(folder).as_posix()] = content
-    return snapshot
 
 
 class TestLocalFolder(ResumableDestinationContract):
@@ -93,22 +75,6 @@ def test_names_and_bytes_equal_the_containers(tmp_path: Path) -> None:
         "versions/e1/a/ä %20#.bin": b"x",
         "versions/e1/tileset.json": b"y",
     }
-
-
-@pytest.mark.parametrize("data", [b"small", BIG_BYTES], ids=["small", "big"])
-def test_file_mtime_and_mode(tmp_path: Path, data: bytes) -> None:
-    """A file gets the blob's Last-Modified and the mode from the umask; the state folder is only for its owner."""
-    before = os.umask(0o027)
-    try:
-        with open_destination(tmp_path / "d") as destination:
-            stored = run_async(put_file(destination, blob("f/a", data, last_modified=1772353800), data))
-    finally:
-        os.umask(before)
-    result = (tmp_path / "d/versions/e1/f/a").stat()
-    assert (result.st_mtime_ns, stored.mtime_ns) == (1772353800 * 10**9, 1772353800 * 10**9)
-    assert stat.S_IMODE(result.st_mode) == 0o640
-    assert stat.S_IMODE((tmp_path / "d/versions/e1/f").stat().st_mode) == 0o750
-    assert stat.S_IMODE((tmp_path / "d/.tilesync").stat().st_mode) == 0o700
 
 
 def test_separate_state_folder(tmp_path: Path) -> None:
@@ -220,39 +186,7 @@ def test_a_file_where_a_folder_is_needed(tmp_path: Path, place: str) -> None:
     assert path.read_text() == "in the way"
 
 
-@pytest.mark.parametrize("place", ["versions", "versions/e1", "versions/e1/a", "versions/e1/a/b"])
-def test_file_where_a_blob_needs_a_folder(tmp_path: Path, place: str) -> None:
-    """A file where a blob's name needs a folder is named in the error and kept."""
-    path = tmp_path / "d" / place
-    path.parent.mkdir(parents=True)
-    path.write_text("in the way")
-    with open_destination(tmp_path / "d") as destination, pytest.raises(DestinationError, match="folder is needed"):
-        run_async(put_file(destination, blob("a/b/c", b"1"), b"1"))
-    assert path.read_text() == "in the way"
-
-
-def test_folder_where_a_blob_needs_a_file(tmp_path: Path) -> None:
-    """A folder at the path of a file is an error, and its files are kept."""
-    (tmp_path / "d/versions/e1/a").mkdir(parents=True)
-    (tmp_path / "d/versions/e1/a/b").write_text("b")
-    with open_destination(tmp_path / "d") as destination, pytest.raises(DestinationError):
-        run_async(put_file(destination, blob("a", b"1"), b"1"))
-    assert (tmp_path / "d/versions/e1/a/b").read_text() == "b"
-
-
 # --- symlinks planted in DEST ---
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Path]:
-    """A folder outside the destination, which must not change."""
-    folder = tmp_path / "outside"
-    (folder / "sub").mkdir(parents=True)
-    (folder / "file").write_text("precious")
-    (folder / "sub/c").write_text("precious")
-    before = snapshot_tree(folder)
-    yield folder
-    assert snapshot_tree(folder) == before
 
 
 def run_all_operations(root: Path, layout: Layout = Layout.VERSIONED) -> None:
@@ -381,69 +315,7 @@ def test_planted_fifos_do_not_block(tmp_path: Path, layout: Layout, place: str) 
     done.result(60)
 
 
-@pytest.mark.parametrize("place", ["versions", "versions/e1", "versions/e1/sub"])
-def test_reading_through_planted_links_is_refused(tmp_path: Path, outside: Path, place: str) -> None:
-    """Files outside do not count as stored: sizes, digests, reads and removals through a symlink are refused."""
-    link = tmp_path / "d" / place
-    link.parent.mkdir(parents=True)
-    target = {"versions": tmp_path, "versions/e1": outside, "versions/e1/sub": outside / "sub"}[place]
-    link.symlink_to(target)
-    with open_destination(tmp_path / "d") as destination:
-        for look in (destination.files.size, destination.files.digest, destination.files.read):
-            with pytest.raises(DestinationError):
-                look(SAMPLE_VERSION, "sub/c")
-        with pytest.raises(DestinationError):
-            destination.files.read_into(SAMPLE_VERSION, "sub/c", reject_bytes)
-        with pytest.raises(DestinationError):
-            next(destination.files.chunks(SAMPLE_VERSION, "sub/c"))
-        with pytest.raises(DestinationError):
-            destination.files.remove(SAMPLE_VERSION, ["sub/c"])
-
-
-def test_symlink_is_not_a_stored_file(tmp_path: Path, outside: Path) -> None:
-    """A symlink at the path of a file has no size and no digest, and is never read."""
-    link = tmp_path / "d/versions/e1/file"
-    link.parent.mkdir(parents=True)
-    link.symlink_to(outside / "file")
-    with open_destination(tmp_path / "d") as destination:
-        assert destination.files.size(SAMPLE_VERSION, "file") is None
-        assert destination.files.digest(SAMPLE_VERSION, "file") is None
-        assert destination.files.read_into(SAMPLE_VERSION, "file", reject_bytes) is None
-        with pytest.raises(DestinationError):
-            destination.files.read(SAMPLE_VERSION, "file")
-        destination.files.remove(SAMPLE_VERSION, ["file"])
-    assert not os.path.lexists(link)
-
-
 # --- restarts of the machine ---
-
-
-@pytest.mark.parametrize(
-    ("old_boot", "new_boot", "expected_bytes"),
-    [("b1", "b1", 1 << 20), ("b1", "b2", 0), ("b1", None, 0), (None, None, 0), (None, "b1", 0)],
-)
-def test_parts_are_trusted_within_one_boot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old_boot: str | None, new_boot: str | None, expected_bytes: int
-) -> None:
-    """Parts are not durable, so they are continued only if the machine is known not to have restarted."""
-    monkeypatch.setattr(destination_module, "read_boot_id", lambda: old_boot)
-    with open_destination(tmp_path / "d") as destination:
-        destination.mark_intact()
-
-        async def work() -> None:
-            draft = destination.files.draft(SAMPLE_VERSION, blob("a", BIG_BYTES))
-            await draft.append(BIG_BYTES[: 1 << 20])
-            await draft.suspend()
-
-        run_async(work())
-    monkeypatch.setattr(destination_module, "read_boot_id", lambda: new_boot)
-    with open_destination(tmp_path / "d") as destination:
-        assert destination.is_intact is (expected_bytes > 0)
-        draft = destination.files.draft(SAMPLE_VERSION, blob("a", BIG_BYTES))
-        assert draft.received_bytes == expected_bytes
-        run_async(draft.append(BIG_BYTES[expected_bytes:]))
-        run_async(draft.commit(digests_of(BIG_BYTES)))
-        assert destination.files.read(SAMPLE_VERSION, "a") == BIG_BYTES
 
 
 def test_destination_is_intact_after_mark_intact(tmp_path: Path) -> None:
@@ -560,21 +432,6 @@ def test_destination_outlives_event_loops(tmp_path: Path) -> None:
         for number in range(3):
             asyncio.run(put_file(destination, blob(str(number), b"1"), b"1"))
         assert [destination.files.size(SAMPLE_VERSION, str(number)) for number in range(3)] == [1, 1, 1]
-
-
-def test_folder_created_by_another_thread_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads that create the same folder at once both get it."""
-    mkdir = os.mkdir
-
-    def late(*arguments: Any, **where: Any) -> None:
-        mkdir(*arguments, **where)
-        mkdir(*arguments, **where)
-
-    monkeypatch.setattr(os, "mkdir", late)
-    assert ensure_real_folder(tmp_path / "new", make=True)
-    monkeypatch.setattr(os, "mkdir", lambda *_, **__: (tmp_path / "file").touch())
-    with pytest.raises(DestinationError, match="found a file where"):
-        ensure_real_folder(tmp_path / "file", make=True)
 
 
 @pytest.mark.parametrize("layout", Layout)
