@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 AZURITE_VERSION := 3.35.0
+# Not quiet: mkdocs fails for the warnings that it prints, and for no others.
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .DEFAULT_GOAL := help
@@ -34,7 +35,7 @@ check: $(VENV)/.check ## check style, types, layers and documentation; changes n
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
-	@site=$$(mktemp -d); trap 'rm -rf "$$site"' EXIT; $(MKDOCS) --quiet --site-dir "$$site"
+	@site=$$(mktemp -d); trap 'rm -rf "$$site"' EXIT; $(MKDOCS) --site-dir "$$site"
 
 docs: $(VENV)/.check ## build the documentation into site/
 	@$(MKDOCS)

@@ -73,7 +73,7 @@ def walk_tileset(path: Path) -> int:
 
 def rebase_pointer(path: Path) -> int:
     """Build the pointer of the tileset."""
-    from tilesync.tiles.json_documents import rebase
+    from tilesync.tiles.rebase import rebase
 
     return sum(map(len, rebase(read_chunks(path), "versions/00000000-0000-0000-0000-000000000000/")))
 

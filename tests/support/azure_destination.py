@@ -12,8 +12,9 @@ from tests.support.azurite import ACCOUNT, signed_link
 from tilesync.core.http_headers import CachePolicy
 from tilesync.events import Event
 from tilesync.model import SasUrl
-from tilesync.stores.azure.client import AzureClients, AzureObjects
+from tilesync.stores.azure.client import AzureObjects
 from tilesync.stores.azure.credentials import delete_batch
+from tilesync.stores.azure.requests import AzureClients
 from tilesync.stores.azure.sas_link import make_store_link
 from tilesync.stores.object_store.destination import ObjectDestination, open_objects
 from tilesync.transport.blob_client import BlobClient, open_blob_client

@@ -31,6 +31,7 @@ NORMALISATIONS = {
     r"^(ok    authorities ).*": r"\1AUTHORITIES",
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:00)?": "TIME",
     r'"host": ?"[^"]*"': '"host":HOST',
+    r'"(renewals|retries)": ?\d+': r'"\1":COUNT',
     r"^.*; trying again for up to \d+ s\n": "",
     r"\?s[a-z]=[^\s\"]+": "?SIGNATURE",
 }

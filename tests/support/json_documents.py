@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tilesync.model import Role
-from tilesync.tiles.json_documents import Document, rebase
+from tilesync.tiles.json_documents import Document
+from tilesync.tiles.rebase import rebase
 
 PREFIX = "versions/v/"
 EVERYTHING: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""JSON documents: the members that name files, and the same members re-based."""
+"""JSON documents: the members that name files."""
 
 from __future__ import annotations
 

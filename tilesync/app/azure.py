@@ -81,8 +81,9 @@ def open_azure_objects(
 
     `read_only`: never write to it. `create`: create a missing container; None if the command has no such option.
     """
-    from tilesync.stores.azure.client import AzureClients, AzureObjects
+    from tilesync.stores.azure.client import AzureObjects
     from tilesync.stores.azure.credentials import delete_batch
+    from tilesync.stores.azure.requests import AzureClients
     from tilesync.stores.azure.sas_link import make_store_link
     from tilesync.transport.blob_client_sync import open_sync_client
 

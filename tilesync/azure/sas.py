@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, unquote, urlsplit
 
 from tilesync.core.foreign_json import parse_json, read_number
-from tilesync.core.urls import _split_url, refuse_credentials
+from tilesync.core.urls import refuse_credentials, split_url
 from tilesync.errors import UsageError
 from tilesync.model import ROOT, SasUrl
 
@@ -28,7 +28,7 @@ def parse_sas_link(href: str, *, fetched: float = 0.0) -> SasUrl:
     The link expires at the earlier of `se` (SAS, "Construct a service SAS") and, for a CDN link, the epoch in the
     CloudFront `Policy`. Raises UsageError, which does not repeat the link, when `href` is not a signed https URL.
     """
-    parts = _split_url(href.strip("\ufeff \t\r\n"))
+    parts = split_url(href.strip("\ufeff \t\r\n"))
     path = quote(parts.path.rstrip("/").removesuffix(f"/{ROOT}").rstrip("/"), safe=_PATH_SAFE)
     if parts.scheme not in {"https", "http"} or not parts.hostname or path in {"", "/"}:
         raise UsageError("the link is not of the form https://ACCOUNT/CONTAINER?SAS")

@@ -8,7 +8,8 @@ from urllib.parse import SplitResult, urlsplit
 from tilesync.errors import UsageError
 
 
-def _split_url(url: str) -> SplitResult:
+def split_url(url: str) -> SplitResult:
+    """Split a URL. Raises UsageError where it, or its port, is invalid."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -28,7 +29,7 @@ def refuse_credentials(parts: SplitResult) -> None:
 
 def check_scheme(url: str) -> None:
     """Raise UsageError for plain http to another machine: tokens and signatures would be readable on the way."""
-    parts = _split_url(url)
+    parts = split_url(url)
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         return
     if parts.scheme == "http":
@@ -40,7 +41,7 @@ def check_scheme(url: str) -> None:
 
 def check_store_url(url: str, *, allow_http: bool) -> None:
     """Raise UsageError for plain http to a store on another machine, unless the user allows it."""
-    parts = _split_url(url)
+    parts = split_url(url)
     if parts.scheme != "http" or is_loopback(parts.hostname or ""):
         check_scheme(url)
     elif not allow_http:

@@ -7,8 +7,8 @@ from typing import Final
 
 from tilesync.errors import BlobDamaged
 from tilesync.model import Blob, Kind, ParsedContent
+from tilesync.tiles.payload import Payload
 from tilesync.tiles.references import ReferenceCollector
-from tilesync.tiles.validator import Payload
 
 PROBE_BYTES: Final = 1 << 14
 """Bytes at the beginning that are read first."""

@@ -11,7 +11,7 @@ from tilesync import events
 from tilesync.core.manifest import format_timestamp
 from tilesync.model import ROOT, Version
 from tilesync.protocols import Clock, Destination, Observer, ReadOnlyPublication, StoredFiles
-from tilesync.tiles.json_documents import rebase
+from tilesync.tiles.rebase import rebase
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog

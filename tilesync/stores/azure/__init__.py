@@ -8,5 +8,6 @@ credentials     storage account keys, connection strings, Entra; SAS links, new 
 direct_put      upload small blobs from worker processes
 errors          responses of the service to our errors
 lease           the lock of a destination: a blob lease
+requests        send requests through links that renew themselves, with retries
 sas_link        SAS links to a destination that renew themselves
 """

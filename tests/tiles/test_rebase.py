@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.json_documents import EVERYTHING, LEVELS, PREFIX, REBASED, as_bytes, pieces, read, rebased
 from tilesync.errors import BlobDamaged
 from tilesync.model import Role
-from tilesync.tiles.json_documents import rebase
+from tilesync.tiles.rebase import rebase
 from tilesync.tiles.uris import ResolvedUri, is_relative_path, resolve
 
 HOME = "https://acct.blob.core.windows.net/c1"
