@@ -23,6 +23,7 @@ from pathlib import Path
 
 from data import list_folder, write_equal_files
 from service import SAS, run_nginx
+from tilesync.stores.local.put_target import LocalPutTarget
 
 from tilesync.app import worker_tasks
 from tilesync.azure.sas import parse_sas_link
@@ -32,7 +33,6 @@ from tilesync.model import Blob
 from tilesync.runtime.event_loop import loop_factory, tune_garbage_collector
 from tilesync.runtime.process_pool import WorkerContext
 from tilesync.stores.local.directory_handles import DirectoryTree
-from tilesync.stores.local.put_target import LocalPutTarget
 from tilesync.stores.local.reader import SafePathResolver
 from tilesync.transport.blob_client import BlobClient, open_blob_client
 from tilesync.transport.http1_connection import PoolResponse

@@ -79,6 +79,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "stores/azure/copy_internal.py": _CONTRACT,
     "stores/azure/direct_put.py": "tests/e2e/test_azure_destination.py runs workers that put by it",
     "stores/azure/lease.py": "tests/stores/object_store/test_lock.py asserts it on Azurite",
+    "stores/azure/requests.py": _CONTRACT,
     "stores/base.py": _PROTOCOLS,
     "stores/local/destination_folder.py": "tests/stores/local/test_destination.py asserts what it refuses",
     "stores/local/file_names.py": "tests/jobs/mirror/test_odd_names.py asserts the names for each kind of disk",
@@ -92,6 +93,8 @@ MODULES_WITHOUT_TEST_FILE = {
     "stores/s3/multipart.py": "tests/stores/s3/test_upload.py asserts parts, lost responses and aborted uploads",
     "stores/status_files.py": "tests/jobs/versions/test_last_success.py asserts them",
     "stores/worker_target.py": _WORKERS,
+    "tiles/json_members.py": "tests/tiles/test_json_documents.py asserts which members name files",
+    "tiles/payload.py": "tests/tiles/test_validator.py asserts kind, references and diagnostics of each payload",
 }
 """Each module of tilesync without a test file of its name, and where its behaviour is asserted."""
 
@@ -115,7 +118,6 @@ TEST_FILES_WITHOUT_MODULE = {
     "test_examples.py": "the examples",
     "test_package.py": "the package as it is installed",
     "tiles/test_availability_damage.py": "damage and limits of availability.py; with its rules they are over 600 lines",
-    "tiles/test_json_documents_rebase.py": "re-basing in json_documents.py; with its rules it is over 600 lines",
     "transport/test_bounds.py": "limits that every client has, each in its own module",
 }
 """Each test file outside e2e that is named after no module, and its subject."""
