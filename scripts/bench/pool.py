@@ -23,7 +23,6 @@ from pathlib import Path
 
 from data import list_folder, write_equal_files
 from service import SAS, run_nginx
-from tilesync.stores.local.put_target import LocalPutTarget
 
 from tilesync.app import worker_tasks
 from tilesync.azure.sas import parse_sas_link
@@ -33,6 +32,7 @@ from tilesync.model import Blob
 from tilesync.runtime.event_loop import loop_factory, tune_garbage_collector
 from tilesync.runtime.process_pool import WorkerContext
 from tilesync.stores.local.directory_handles import DirectoryTree
+from tilesync.stores.local.put_target import LocalPutTarget
 from tilesync.stores.local.reader import SafePathResolver
 from tilesync.transport.blob_client import BlobClient, open_blob_client
 from tilesync.transport.http1_connection import PoolResponse
@@ -100,8 +100,8 @@ async def download(link: str, blobs: Sequence[Blob], folder: Path) -> None:
             while batches:
                 batch = batches.pop()
                 task = worker_tasks.FetchBatch(sas, put_target, "bench", sas.base, batch, MAX_CONNECTIONS)
-                results, _, _ = await task(context)
-                if failed := tuple(blob for blob, placed in zip(batch, results, strict=True) if placed is None):
+                files = (await task(context)).files
+                if failed := tuple(blob for blob, placed in zip(batch, files, strict=True) if placed is None):
                     batches.append(failed)
 
         await asyncio.gather(*(run_batches() for _ in range(CONCURRENT_BATCHES)))

@@ -39,7 +39,7 @@ from tilesync.events import (
 )
 from tilesync.jobs.transfer.download import SPILL_BYTES, Download
 from tilesync.model import FileStamp
-from tilesync.stores.local import writer
+from tilesync.stores.local import draft, put_target
 from tilesync.stores.local.directory_handles import Entry
 from tilesync.stores.local.fs import write_at, write_whole
 from tilesync.transport.blob_client import LARGE_READ_BYTES
@@ -123,7 +123,7 @@ def test_a_disk_that_fills_up_ends_with_8_and_is_resumable(tmp_path: Path, monke
             raise OSError(28, "No space left on device")
         return write_one(*args)
 
-    monkeypatch.setattr(writer, "write_whole", full)
+    monkeypatch.setattr(put_target, "write_whole", full)
     with Simulator() as sim:
         files = sim.offer_export()
         run = sim.mirror(tmp_path, transfers=1)
@@ -409,7 +409,7 @@ def test_a_slow_disk_limits_buffered_bytes(tmp_path: Path, monkeypatch: pytest.M
         write(part, offset, data)
 
     monkeypatch.setattr(Download, "_add", watched)
-    monkeypatch.setattr(writer, "write_at", slow)
+    monkeypatch.setattr(draft, "write_at", slow)
     with Simulator() as sim:
         files = sim.offer_export({**export(3), **{f"tiles/large-{n}.bin": bytes([n]) * 12_000_000 for n in range(8)}})
         assert sim.mirror(tmp_path, transfers=4).exit_code == 0

@@ -3,6 +3,7 @@
 destination         open a folder for a run, a plan, reading or an audit
 destination_folder  its state folder and layout; refuse folders that cannot be a destination
 directory_handles   open folders and their entries; symlinks below the root are never followed
+draft               receive a large file into a part that a later run can resume
 file_names          names that a folder can store: characters, length, case
 flat_layout         the flat layout: publish one version at the container's own paths
 folder_paths        refuse a file where a folder is needed, with a hint
@@ -10,7 +11,8 @@ fs                  file operations: write, copy, hard link, sync, atomic replac
 gunzip              unpack gzip payloads into new files
 lock_file           the kernel lock of a folder, and the record of its holder
 publication         manifests, the pointer, `latest.json`, the `current` symlink, the trash
+put_target          write small files whole, also from worker processes
 reader              find and read stored files; resolve blob names to safe paths
 scratch_files       the temporary catalog and files of a dry run or an audit
-writer              write files: small ones at once, large ones through resumable parts; reuse by hard link
+writer              write files, and reuse those of other versions by hard link
 """

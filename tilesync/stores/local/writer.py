@@ -1,73 +1,29 @@
-"""Writer of a local destination: small files at once, large ones through resumable parts; reuse by hard link."""
+"""Writer of a local destination: small files at once, large ones by drafts; reuse by hard link."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import stat
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from tilesync.core.gzip import GZIP_DEFLATE_MAGIC
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.model import Blob, Content, Digests, FileStamp, SasUrl, StoredFile, UnpackedFile, Version
-from tilesync.runtime.os_errors import to_destination_error, translate_os_errors, translate_read_errors
-from tilesync.runtime.threads import THREAD_POOL, run_in_thread
+from tilesync.runtime.os_errors import translate_os_errors, translate_read_errors
 from tilesync.stores.local.directory_handles import DirectoryTree, Entry
-from tilesync.stores.local.fs import ThreadBatcher, copy_file, stamp_from_stat, try_hard_link, write_at, write_whole
-from tilesync.stores.local.gunzip import GunzipWriter, gunzip_to_file, is_gzip_file, read_chunks
-from tilesync.stores.local.reader import READ_CHUNK_BYTES, LocalStoredFiles, SafePathResolver, find_unchanged_stamp
+from tilesync.stores.local.draft import LocalDraft
+from tilesync.stores.local.fs import ThreadBatcher, copy_file, stamp_from_stat, try_hard_link
+from tilesync.stores.local.gunzip import gunzip_to_file, is_gzip_file, read_chunks
+from tilesync.stores.local.put_target import LocalPutTarget
+from tilesync.stores.local.reader import LocalStoredFiles, SafePathResolver, find_unchanged_stamp
 
 if TYPE_CHECKING:
     from tilesync.stores.worker_target import FindWorkerTarget
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPutTarget:
-    """Target for small files: each is written to a temporary file and then renamed. Picklable, for worker processes.
-
-    `unpacks`: gzip payloads are stored unpacked.
-    """
-
-    resolver: SafePathResolver
-    parts: DirectoryTree
-    unpacks: bool = False
-
-    requires_md5: ClassVar[bool] = False
-
-    def put(self, version: str, blob: Blob, data: bytes, verify: Callable[[bytes], Digests]) -> StoredFile:
-        """Verify the bytes and write the file. Raises what `verify` raises, UnsafeName, DestinationError."""
-        return self.put_verified(version, blob, data, verify(data))
-
-    def put_verified(self, version: str, blob: Blob, data: bytes, digests: Digests) -> StoredFile:
-        """Write a file whose bytes are verified. Raises UnsafeName, DestinationError."""
-        step = "write"
-        try:  # `translate_os_errors` would take a tenth of the time of a small file
-            temporary = self.parts.folder().entry(f"whole-{os.getpid()}-{get_ident()}")
-            stored = (
-                self._write_unpacked(temporary, blob, data, digests)
-                if self.unpacks and data.startswith(GZIP_DEFLATE_MAGIC)
-                else None
-            )
-            stored = stored or StoredFile(blob, digests.sha256, *write_whole(temporary, data, blob.last_modified))
-            step = "move"
-            temporary.move(self.resolver.entry(version, blob.name, make=True))
-        except OSError as error:
-            raise to_destination_error(error, f"cannot {step} {blob.name} into version {version}") from error
-        return stored
-
-    def _write_unpacked(self, temporary: Entry, blob: Blob, data: bytes, digests: Digests) -> StoredFile | None:
-        """Write the file unpacked; None if the verified payload is broken: the container has it broken too."""
-        try:
-            stamp, size, sha256 = gunzip_to_file([data], temporary, blob.last_modified)
-        except BlobDamaged:
-            return None
-        return StoredFile(blob, sha256, *stamp, UnpackedFile(size, digests.sha256))
 
 
 class LocalFiles(LocalStoredFiles):
@@ -121,7 +77,14 @@ class LocalFiles(LocalStoredFiles):
         is_identified = blob.etag or blob.md5 is not None or blob.sha256 is not None
         received_bytes = self._part_size(part) if is_identified and part in self._resumable_parts else 0
         with translate_os_errors(f"cannot use {self._parts.path}"):
-            return LocalDraft(self, version, blob, self._parts.folder().entry(part), received_bytes)
+            return LocalDraft(
+                version,
+                blob,
+                self._parts.folder().entry(part),
+                received_bytes,
+                move_into_place=self._move_part_into_place_batched,
+                keep_part=self._keep_part,
+            )
 
     def _part_size(self, part: str) -> int:
         """Return the bytes of a part that an earlier draft left; 0 if it has a second hard link."""
@@ -132,7 +95,7 @@ class LocalFiles(LocalStoredFiles):
             return 0
         return stat_result.st_size if stat.S_ISREG(stat_result.st_mode) and stat_result.st_nlink == 1 else 0
 
-    def keep_part(self, part: Entry) -> None:
+    def _keep_part(self, part: Entry) -> None:
         """Keep a part for another draft of the same content."""
         self._resumable_parts.add(part.name)
 
@@ -252,7 +215,7 @@ class LocalFiles(LocalStoredFiles):
         """Return a temporary entry in the parts, one per thread."""
         return self._parts.folder().entry(f"shared-{get_ident()}")
 
-    async def move_part_into_place_batched(self, version: str, blob: Blob, part: Entry) -> FileStamp:
+    async def _move_part_into_place_batched(self, version: str, blob: Blob, part: Entry) -> FileStamp:
         """Move a finished part into place, batched with others in a thread."""
         return await self._batcher.run(partial(self.move_part_into_place, version, blob, part))
 
@@ -275,83 +238,3 @@ class LocalFiles(LocalStoredFiles):
 def _part_name(version: Version, blob: Blob) -> str:
     content = (version.name, blob.name, blob.etag, blob.size, blob.md5, blob.last_modified)
     return hashlib.sha256(repr(content).encode(errors="surrogatepass")).hexdigest()[:32]
-
-
-class LocalDraft:
-    """Draft of a file: bytes are received into a part as they are stored, and unpacked after the last one."""
-
-    def __init__(self, files: LocalFiles, version: Version, blob: Blob, part: Entry, received_bytes: int) -> None:
-        self._files = files
-        self._version = version
-        self._blob = blob
-        self._part = part
-        self.received_bytes = received_bytes
-
-    async def received_chunks(self) -> AsyncIterator[bytes]:
-        """Read the received bytes, to verify a resumed transfer."""
-        import aiofiles
-
-        remaining = self.received_bytes
-        if not remaining:
-            return
-        with translate_os_errors(f"cannot read the part of {self._blob.name}"):
-            async with aiofiles.open(self._part.open(), "rb", executor=THREAD_POOL.get()) as file:
-                while remaining and (chunk := await file.read(min(remaining, READ_CHUNK_BYTES))):
-                    remaining -= len(chunk)
-                    yield chunk
-
-    async def append(self, chunk: bytes) -> None:
-        """Write `chunk` at its own offset, so that an interrupted or repeated call leaves a correct part."""
-        with translate_os_errors(f"cannot write {self._blob.name}"):
-            await run_in_thread(write_at, self._part, self.received_bytes, chunk)
-        self.received_bytes += len(chunk)
-
-    async def restart(self) -> None:
-        """Discard the received bytes."""
-        if self.received_bytes:
-            with translate_os_errors(f"cannot remove the part of {self._blob.name}"):
-                self._part.unlink()
-        self.received_bytes = 0
-
-    async def commit(self, digests: Digests) -> StoredFile:
-        """Move the complete file to its final name."""
-        if not self.received_bytes:
-            await self.append(b"")
-        with translate_os_errors(f"cannot read the part of {self._blob.name}"):
-            needs_unpacking = self._version.content is Content.DECODED and await run_in_thread(is_gzip_file, self._part)
-        stored = await self._unpack(digests) if needs_unpacking else None
-        if stored is None:
-            stored = StoredFile(
-                self._blob,
-                digests.sha256,
-                *await self._files.move_part_into_place_batched(self._version.name, self._blob, self._part),
-            )
-        self.received_bytes = 0
-        return stored
-
-    async def _unpack(self, digests: Digests) -> StoredFile | None:
-        """Unpack the part and move the result into place; the part is kept until then, for a run that is interrupted.
-
-        None if the verified payload is broken: the container has it broken too.
-        """
-        unpacked = self._part.folder.entry(f"{self._part.name}-unpacked")
-        try:
-            with translate_os_errors(f"cannot unpack {self._blob.name}"):
-                writer = GunzipWriter(read_chunks(self._part), unpacked)
-                try:
-                    while await run_in_thread(writer.write_next):
-                        pass
-                finally:
-                    writer.close()
-            stamp = await self._files.move_part_into_place_batched(self._version.name, self._blob, unpacked)
-        except BlobDamaged:
-            return None
-        finally:
-            unpacked.unlink()
-        self._part.unlink()
-        return StoredFile(self._blob, writer.sha256, *stamp, UnpackedFile(writer.size, digests.sha256))
-
-    async def suspend(self) -> None:
-        """Keep the received bytes in the part, for a later run."""
-        if self.received_bytes:
-            self._files.keep_part(self._part)
