@@ -218,6 +218,14 @@ def test_the_command_line_is_light() -> None:
     assert not LAZY_PACKAGES & set(json.loads(result.stdout))
 
 
+def test_only_a_destination_loads_sqlite() -> None:
+    """Commands that open no destination do without the database: only types name the catalog."""
+    code = "import sys, tilesync.api.aio, tilesync.app.commands, tilesync.checks.commands; print([*sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "'tilesync.checks.commands'" in result.stdout
+    assert "'sqlite3'" not in result.stdout
+
+
 def test_every_protocol_has_its_reason() -> None:
     """There is no Protocol but those listed above, and each of these exists."""
     result = {

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import socket
 import socketserver
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import pytest
 
 from tests.support.azurite import ACCOUNT, KEY
 from tests.support.builders import IMODEL, read_tree
+from tests.support.http_server import RecordingServer, relay, serving
 from tests.support.s3 import ENVIRONMENT
 from tests.support.simulator import EXPORT, Simulator, run_program
 from tilesync.errors import TilesyncError, UsageError
@@ -116,78 +116,34 @@ ENGINES = [
 # --- servers ---
 
 
-class CountingServer(ThreadingHTTPServer):
-    """Server that responds 404 to everything, and records requests and connections."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.request_targets: list[str] = []
-        self.accepted = 0
-        self.headers: list[dict[str, str]] = []
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        self.accepted += 1
-        return super().get_request()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that speaks TLS to it is no error of the test."""
-
-    @property
-    def port(self) -> int:
-        return int(self.server_address[1])
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: CountingServer
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
-
-    def answer(self) -> None:
-        self.server.request_targets.append(self.path)
-        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.send_response(404)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-
-for verb in ("GET", "HEAD", "PUT", "POST", "DELETE", "CONNECT"):
-    setattr(_Handler, f"do_{verb}", _Handler.answer)
-
-
-@contextmanager
-def run_server() -> Iterator[CountingServer]:
-    with CountingServer() as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
+def refuse(request: BaseHTTPRequestHandler) -> None:
+    """Respond 404 to everything."""
+    request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    request.send_response(404)
+    request.send_header("Content-Length", "0")
+    request.end_headers()
 
 
 @pytest.fixture
-def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingServer]:
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingServer]:
     """Start a proxy that refuses everything, with no other proxy settings of this machine."""
     for name in [name for name in os.environ if name.upper().endswith("_PROXY") or name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in ENVIRONMENT.items():
         if name.upper() != "NO_PROXY":
             monkeypatch.setenv(name, value)
-    with run_server() as server:
+    with serving(refuse) as server:
         yield server
 
 
 @pytest.fixture
-def target() -> Iterator[CountingServer]:
-    with run_server() as server:
+def target() -> Iterator[RecordingServer]:
+    with serving(refuse) as server:
         yield server
 
 
 def find_routes(
-    send_request: Callable[[str], None], url: str, target: CountingServer, proxy: CountingServer
+    send_request: Callable[[str], None], url: str, target: RecordingServer, proxy: RecordingServer
 ) -> set[str]:
     """Return the routes that a client takes."""
     target.accepted = proxy.accepted = 0
@@ -219,8 +175,8 @@ def find_routes(
     ],
 )
 def test_all_clients_take_the_same_route(
-    proxy: CountingServer,
-    target: CountingServer,
+    proxy: RecordingServer,
+    target: RecordingServer,
     monkeypatch: pytest.MonkeyPatch,
     base: str,
     spared: str | None,
@@ -238,7 +194,7 @@ def test_all_clients_take_the_same_route(
 
 @pytest.mark.parametrize("ask", ENGINES, ids=[ask.__name__ for ask in ENGINES])
 def test_credentials_of_a_proxy_are_sent_decoded(
-    proxy: CountingServer, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+    proxy: RecordingServer, target: RecordingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
     """User name and password of a proxy URL are percent-decoded before they are sent."""
     monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
@@ -246,7 +202,7 @@ def test_credentials_of_a_proxy_are_sent_decoded(
     assert {headers["proxy-authorization"] for headers in proxy.headers} == {"Basic bWU6cEBzcw=="}
 
 
-def test_entra_uses_the_proxy(proxy: CountingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entra_uses_the_proxy(proxy: RecordingServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Entra tokens are fetched through the proxy for Entra, not that of the account."""
     who = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_CLIENT_SECRET": "s"}
     for name, value in {**who, "AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential"}.items():
@@ -256,10 +212,10 @@ def test_entra_uses_the_proxy(proxy: CountingServer, monkeypatch: pytest.MonkeyP
     opening = open_account(ACCOUNT, "tiles", "https://account.example.invalid", who)
     with opening as account, pytest.raises(TilesyncError):
         account.create_container()
-    assert set(proxy.request_targets) == {"login.microsoftonline.com:443"}
+    assert set(proxy.paths) == {"login.microsoftonline.com:443"}
 
 
-def test_no_worker_goes_around_a_proxy(proxy: CountingServer, tmp_path: Path) -> None:
+def test_no_worker_goes_around_a_proxy(proxy: RecordingServer, tmp_path: Path) -> None:
     """With the service in a CIDR block of NO_PROXY a run succeeds without the proxy."""
     with Simulator() as sim:
         sim.offer_export()
@@ -302,16 +258,11 @@ class _SocksHandler(socketserver.BaseRequestHandler):
         self.server.requested_hosts.append(host)
         with socket.create_connection(("127.0.0.1", port)) as far:
             near.sendall(b"\x05\x00\x00\x01" + bytes(6))
-            while True:
-                for one in select.select([near, far], [], [])[0]:
-                    data = one.recv(65536)
-                    if not data:
-                        return
-                    (far if one is near else near).sendall(data)
+            relay(near, far)
 
 
 @pytest.fixture
-def socks(proxy: CountingServer) -> Iterator[SocksProxy]:
+def socks(proxy: RecordingServer) -> Iterator[SocksProxy]:
     """Start a SOCKS proxy, with no other proxy settings."""
     with SocksProxy() as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -330,7 +281,7 @@ def require_socks() -> None:
 
 @pytest.mark.parametrize("ask", [each for each in ENGINES if each not in {request_by_obstore, request_by_boto3}])
 def test_a_socks_proxy_serves_all_engines_but_those_of_s3(
-    socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+    socks: SocksProxy, target: RecordingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
     """Every client except that of S3 uses the SOCKS proxy, which resolves the names."""
     require_socks()
@@ -338,12 +289,12 @@ def test_a_socks_proxy_serves_all_engines_but_those_of_s3(
     with suppress(TilesyncError):
         ask(f"http://tiles.localhost:{target.port}")
     assert set(socks.requested_hosts) == {"tiles.localhost"}
-    assert target.request_targets
+    assert target.paths
 
 
 @pytest.mark.parametrize("ask", [request_by_obstore, request_by_boto3])
 def test_s3_refuses_a_socks_proxy(
-    socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+    socks: SocksProxy, target: RecordingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
     """S3 with a SOCKS proxy is an error before anything is sent; a store in NO_PROXY still works."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
@@ -351,16 +302,16 @@ def test_s3_refuses_a_socks_proxy(
     with pytest.raises(UsageError, match="ALL_PROXY") as raised:
         ask(f"http://127.0.0.1:{target.port}")
     assert "NO_PROXY" in str(raised.value.hint)
-    assert (target.request_targets, socks.requested_hosts) == ([], [])
+    assert (target.paths, socks.requested_hosts) == ([], [])
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with suppress(TilesyncError):
         ask(f"http://127.0.0.1:{target.port}")
-    assert (bool(target.request_targets), socks.requested_hosts) == (True, [])
+    assert (bool(target.paths), socks.requested_hosts) == (True, [])
 
 
 @pytest.mark.parametrize("ask", [request_by_httpx, request_by_azure, delete_by_azure])
 def test_packages_that_socks_needs_are_named(
-    socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+    socks: SocksProxy, target: RecordingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
     """Without the packages of the extra the error says what to install, before anything is sent."""
     monkeypatch.setenv("ALL_PROXY", socks.url)
@@ -369,11 +320,11 @@ def test_packages_that_socks_needs_are_named(
     with pytest.raises(UsageError) as raised:
         ask(f"http://127.0.0.1:{target.port}")
     assert "pip install socksio pysocks" in str(raised.value.hint)
-    assert (target.request_targets, socks.requested_hosts) == ([], [])
+    assert (target.paths, socks.requested_hosts) == ([], [])
 
 
 @pytest.mark.parametrize("value", ["socks4://127.0.0.1:1", "gopher://me:SECRET@127.0.0.1"])
-def test_a_proxy_of_another_kind_is_a_usage_error(proxy: CountingServer, tmp_path: Path, value: str) -> None:
+def test_a_proxy_of_another_kind_is_a_usage_error(proxy: RecordingServer, tmp_path: Path, value: str) -> None:
     """An invalid proxy URL: exit 2 and a sentence with the variable, no traceback; also for doctor."""
     env = {"TILESYNC_API_URL": "https://api.example.invalid", "TILESYNC_TOKEN": "t", "HTTPS_PROXY": value}
     for words in (("mirror", IMODEL, str(tmp_path / "d")), ("exports", IMODEL), ("doctor", "--retry-for", "0s")):

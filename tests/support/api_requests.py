@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.support.http_server import Handle, Server, serving
+from tests.support.http_server import Handle, RecordingServer, serving
 from tilesync.core.http_status import raise_for_status
 from tilesync.errors import Unavailable
 from tilesync.events import Event
@@ -47,13 +47,13 @@ class RecordedApiClient:
         return asyncio.run(main())
 
 
-def request_once(handle: Handle, *, budget: float = 60.0) -> tuple[Any, RecordedApiClient, Server]:
+def request_once(handle: Handle, *, budget: float = 60.0) -> tuple[Any, RecordedApiClient, RecordingServer]:
     client = RecordedApiClient(budget)
     with serving(handle) as server:
         return client.request(server.url("/x?sig=SECRET")), client, server
 
 
-def request_failing(handle: Handle, *, budget: float = 2.0) -> tuple[Unavailable, RecordedApiClient, Server]:
+def request_failing(handle: Handle, *, budget: float = 2.0) -> tuple[Unavailable, RecordedApiClient, RecordingServer]:
     client = RecordedApiClient(budget)
     with serving(handle) as server, pytest.raises(Unavailable) as error:
         client.request(server.url("/x?sig=SECRET"))

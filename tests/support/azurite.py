@@ -22,9 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from azure.storage.blob import (
@@ -37,6 +35,7 @@ from azure.storage.blob import (
     generate_container_sas,
 )
 
+from tests.support.http_server import LoopbackHttpServer, QuietHandler
 from tilesync.azure.sas import parse_sas_link
 from tilesync.model import SasUrl
 
@@ -232,13 +231,13 @@ class AzureProxy:
         """True if the proxy does copies from URLs itself: Azure supports them, Azurite does not."""
         self._blob_request_count = 0
         self._lock = threading.Lock()
-        self._server: ThreadingHTTPServer | None = None
+        self._server: LoopbackHttpServer | None = None
 
     @property
     def url(self) -> str:
         """Base URL of the proxy."""
         assert self._server is not None
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self._server.url("")
 
     def statuses(self, blob: str) -> list[int]:
         """Return the statuses that Azurite sent for one blob, in order."""
@@ -259,28 +258,16 @@ class AzureProxy:
 
     def __enter__(self) -> AzureProxy:
         handler = type("Handler", (_AzureProxyHandler,), {"proxy": self})
-        self._server = _AzureProxyServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self._server = LoopbackHttpServer(handler).__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._server is not None
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.__exit__()
 
 
-class _AzureProxyServer(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that were killed."""
-
-
-class _AzureProxyHandler(BaseHTTPRequestHandler):
+class _AzureProxyHandler(QuietHandler):
     proxy: AzureProxy
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
 
     def setup(self) -> None:
         super().setup()
@@ -290,10 +277,7 @@ class _AzureProxyHandler(BaseHTTPRequestHandler):
         self.onward.close()
         super().finish()
 
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server looks for
         """Forward one request, and its response."""
         headers = {name.lower(): value for name, value in self.headers.items()}
         passing = self.proxy.record_request(self.path, self.command, headers)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from tests.support.http_server import Handle, Server, serving
+from tests.support.http_server import Handle, RecordingServer, serving
 from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import HttpPool, PoolRequest
 
@@ -40,7 +40,9 @@ def head(*lines: str, status: str = "HTTP/1.1 200 OK") -> bytes:
 
 
 @contextmanager
-def counting(handle: Handle, then: Handle = lambda request: None) -> Iterator[tuple[Server, set[Any], list[int]]]:
+def counting(
+    handle: Handle, then: Handle = lambda request: None
+) -> Iterator[tuple[RecordingServer, set[Any], list[int]]]:
     """Run a server; return the peers of its connections, and how many requests ran at each moment.
 
     `then` is not counted: a client that has its answer may send the next request over another connection at once.

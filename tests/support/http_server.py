@@ -10,40 +10,72 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 Handle = Callable[[BaseHTTPRequestHandler], None]
 
 
-class Server(ThreadingHTTPServer):
-    """HTTP server that runs `handle` on each request, and records its path and headers."""
+class LoopbackHttpServer(ThreadingHTTPServer):
+    """HTTP server on a free port of 127.0.0.1, running from `__enter__` to `__exit__`; it counts its connections."""
 
     daemon_threads = True
     request_queue_size = 512
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.accepted = 0
+        self.scheme = "https" if tls else "http"
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
+    @property
+    def port(self) -> int:
+        """Port of this server."""
+        return int(self.server_address[1])
+
+    def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
+        """Return a URL of this server."""
+        return f"{self.scheme}://{host}:{self.port}{path}"
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Count a connection."""
+        self.accepted += 1
+        return super().get_request()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore errors: a client may disconnect at any time."""
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class QuietHandler(BaseHTTPRequestHandler):
+    """Handler of HTTP/1.1 requests that logs nothing and sends without delay."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+class RecordingServer(LoopbackHttpServer):
+    """RecordingServer that runs `handle` on each request, and records its path and headers."""
 
     def __init__(self, handle: Handle, tls: ssl.SSLContext | None = None) -> None:
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.handle = handle
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.scheme = "https" if tls else "http"
-        if tls:
-            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-
-    def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
-        """Return a URL of this server."""
-        return f"{self.scheme}://{host}:{self.server_address[1]}{path}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore errors: a client may disconnect."""
+        super().__init__(_RecordingHandler, tls)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
+class _RecordingHandler(QuietHandler):
+    server: RecordingServer
 
     def do_GET(self) -> None:
         """Record the request, and let the test respond."""
@@ -51,20 +83,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         self.server.handle(self)
 
-    do_POST = do_PUT = do_CONNECT = do_GET  # noqa: N815 - the names that http.server looks for
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_CONNECT = do_GET  # noqa: N815 - the names that http.server looks for
 
 
-@contextmanager
-def serving(handle: Handle, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
-    """Run a server within the context."""
-    server = Server(handle, tls)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+def serving(handle: Handle, tls: ssl.SSLContext | None = None) -> RecordingServer:
+    """Make a server that runs within a `with` block."""
+    return RecordingServer(handle, tls)
 
 
 def answer(body: bytes = b"hello", status: int = 200, **headers: str) -> Handle:
@@ -117,20 +141,24 @@ def hang(after: bytes, until: threading.Event) -> Handle:
     return handle
 
 
+def relay(near: socket.socket, far: socket.socket) -> None:
+    """Forward bytes in both directions until one side ends."""
+    while True:
+        for one in select.select([near, far], [], [])[0]:
+            data = one.recv(65536)
+            if not data:
+                return
+            (far if one is near else near).sendall(data)
+
+
 def tunnel(request: BaseHTTPRequestHandler) -> None:
     """Respond to CONNECT as a proxy: forward bytes in both directions."""
     host, _, port = request.path.rpartition(":")
     with socket.create_connection((host, int(port))) as far:
         request.send_response(200)
         request.end_headers()
-        near = request.connection
-        while True:
-            for one in select.select([near, far], [], [])[0]:
-                data = one.recv(65536)
-                if not data:
-                    request.close_connection = True
-                    return
-                (far if one is near else near).sendall(data)
+        relay(request.connection, far)
+        request.close_connection = True
 
 
 @contextmanager

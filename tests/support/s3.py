@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -29,6 +28,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.builders import IMODEL
+from tests.support.http_server import LoopbackHttpServer, QuietHandler
 from tests.support.simulator import ProgramResult, Simulator, run_program
 from tilesync.events import Event
 from tilesync.model.storage import ObjectHeaders
@@ -226,16 +226,12 @@ class S3Proxy:
 
     def __enter__(self) -> S3Proxy:
         handler = type("Handler", (_S3ProxyHandler,), {"proxy": self})
-        self._server = _S3ProxyServer(("127.0.0.1", 0), handler)
-        if self.tls is not None:
-            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
-        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self._server = LoopbackHttpServer(handler, self.tls).__enter__()
+        self.url = self._server.url("")
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.__exit__()
         assert kind is not None or all(fault.hits for fault in self.faults), "a fault was never hit"
 
     def match_fault(self, request: S3Request) -> S3Fault | None:
@@ -245,21 +241,8 @@ class S3Proxy:
             return next((fault for fault in self.faults if fault.should_apply(request)), None)
 
 
-class _S3ProxyServer(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that close the connection."""
-
-
-class _S3ProxyHandler(BaseHTTPRequestHandler):
+class _S3ProxyHandler(QuietHandler):
     proxy: S3Proxy
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
 
     def forward(self) -> None:
         """Forward one request, and its response."""

@@ -15,7 +15,6 @@ import signal
 import struct
 import subprocess
 import tempfile
-import threading
 import time
 import zlib
 from collections import Counter
@@ -23,10 +22,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.support.http_server import LoopbackHttpServer
 
 PAGES = Path(__file__).resolve().parents[1] / "viewers"
 INSTALLED = PAGES.parent.parent / ".viewers"
@@ -149,8 +150,8 @@ class StaticSite:
     def __init__(self, folders: dict[str, Path]) -> None:
         self.folders = folders
         self.requests: list[tuple[str, int]] = []
-        self._server = _SiteServer(("127.0.0.1", 0), type("Handler", (_SiteHandler,), {"site": self}))
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server = LoopbackHttpServer(type("Handler", (_SiteHandler,), {"site": self}))
+        self.url = self._server.url("")
 
     def file(self, path: str) -> Path:
         """Return the file of a decoded path, in the folder with the longest matching mount."""
@@ -158,19 +159,11 @@ class StaticSite:
         return self.folders[mount] / path.removeprefix(mount) if mount else Path("/nonexistent")
 
     def __enter__(self) -> StaticSite:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self._server.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class _SiteServer(ThreadingHTTPServer):
-    request_queue_size = 256
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore pages that were closed."""
+        self._server.__exit__()
 
 
 class _SiteHandler(SimpleHTTPRequestHandler):

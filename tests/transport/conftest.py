@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from tests.support.http1_pools import SOON, Got, Run, fetch_all
-from tests.support.http_server import Server, answer, serving
+from tests.support.http_server import RecordingServer, answer, serving
 from tilesync.runtime.event_loop import loop_factory
 from tilesync.transport.http1_pool import HttpPool, PoolRequest, http_pool
 
@@ -36,7 +36,7 @@ def bundle(authority: trustme.CA, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def secure(tls: ssl.SSLContext) -> Iterator[Server]:
+def secure(tls: ssl.SSLContext) -> Iterator[RecordingServer]:
     with serving(answer(), tls) as server:
         yield server
 

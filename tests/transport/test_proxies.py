@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.both_clients import HELLO, fetch_by_both_clients
-from tests.support.http_server import Server, answer, serving, tunnel
+from tests.support.http_server import RecordingServer, answer, serving, tunnel
 from tilesync.errors import UsageError
 from tilesync.transport.proxies import read_proxies
 
@@ -113,7 +113,7 @@ def test_system_proxies() -> None:
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
-def test_https_proxy(secure: Server, bundle: str, variable: str) -> None:
+def test_https_proxy(secure: RecordingServer, bundle: str, variable: str) -> None:
     """Both clients use the proxy of HTTPS_PROXY, which sees only the host."""
     with serving(tunnel) as proxy:
         environment = {"SSL_CERT_FILE": bundle, variable: proxy.url("")}
@@ -122,7 +122,7 @@ def test_https_proxy(secure: Server, bundle: str, variable: str) -> None:
 
 
 @pytest.mark.parametrize("hosts", ["localhost", "other.net,localhost", "*"])
-def test_no_proxy(secure: Server, bundle: str, hosts: str) -> None:
+def test_no_proxy(secure: RecordingServer, bundle: str, hosts: str) -> None:
     """Both clients bypass the proxy for the hosts of NO_PROXY."""
     with serving(tunnel) as proxy:
         url = secure.url("/?sig=SECRET", "localhost")
@@ -130,7 +130,7 @@ def test_no_proxy(secure: Server, bundle: str, hosts: str) -> None:
         assert proxy.paths == []
 
 
-def test_no_proxy_for_others(secure: Server, bundle: str) -> None:
+def test_no_proxy_for_others(secure: RecordingServer, bundle: str) -> None:
     """A host that is not in NO_PROXY is reached through the proxy."""
     with serving(tunnel) as proxy:
         url = secure.url("/?sig=SECRET", "localhost")
@@ -140,7 +140,7 @@ def test_no_proxy_for_others(secure: Server, bundle: str) -> None:
         assert len(proxy.paths) == 2
 
 
-def test_proxy_that_wants_a_login(secure: Server, bundle: str) -> None:
+def test_proxy_that_wants_a_login(secure: RecordingServer, bundle: str) -> None:
     """A proxy that wants a login ends both clients at once, without the URL in the message; nothing bypasses it."""
     with serving(answer(status=407)) as proxy:
         url = secure.url("/?sig=SECRET", "localhost")
@@ -151,7 +151,7 @@ def test_proxy_that_wants_a_login(secure: Server, bundle: str) -> None:
         assert secure.paths == []
 
 
-def test_proxy_password_is_not_reported(secure: Server, bundle: str) -> None:
+def test_proxy_password_is_not_reported(secure: RecordingServer, bundle: str) -> None:
     """An unreachable proxy is reported without the password in its URL."""
     with serving(answer()) as gone:
         proxy = gone.url("").replace("://", "://user:SECRET@")

@@ -7,15 +7,15 @@ import ssl
 import trustme
 
 from tests.support.both_clients import HELLO, fetch_by_both_clients
-from tests.support.http_server import Server, answer, serving
+from tests.support.http_server import RecordingServer, answer, serving
 
 
-def test_ssl_cert_file(secure: Server, bundle: str) -> None:
+def test_ssl_cert_file(secure: RecordingServer, bundle: str) -> None:
     """Both clients trust the authorities of SSL_CERT_FILE."""
     assert fetch_by_both_clients(secure.url("/?sig=SECRET"), SSL_CERT_FILE=bundle) == HELLO
 
 
-def test_unknown_authorities_are_refused(secure: Server) -> None:
+def test_unknown_authorities_are_refused(secure: RecordingServer) -> None:
     """Without SSL_CERT_FILE both clients refuse a server of an unknown authority, and send it no request."""
     result = fetch_by_both_clients(secure.url("/?sig=SECRET"))
     assert (result["api"][0], result["blob"][0]) == ("Unavailable", "Transient")

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tilesync.catalog.catalog import Catalog
-from tilesync.catalog.schema import SCHEMA_VERSIONS
-from tilesync.catalog.sqlite import read_schema_version
 from tilesync.errors import DestinationError
 from tilesync.model import Layout
 from tilesync.protocols import ReadOnlyPublication, StoredFiles
+
+if TYPE_CHECKING:
+    from tilesync.catalog.catalog import Catalog
 
 _HAS_EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
@@ -45,6 +46,10 @@ class ReadOnlyDestination:
 
 def open_audit_catalog(path: Path) -> Catalog | None:
     """Open a catalog to record findings in; None if it is missing, damaged, of another schema, or not writable."""
+    from tilesync.catalog.catalog import Catalog
+    from tilesync.catalog.schema import SCHEMA_VERSIONS
+    from tilesync.catalog.sqlite import read_schema_version
+
     try:
         is_writable = os.access(path, os.W_OK, effective_ids=_HAS_EFFECTIVE_IDS)
         return Catalog(path) if is_writable and read_schema_version(path) in SCHEMA_VERSIONS else None

@@ -4,61 +4,32 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import trustme
 
 from tests.support.azurite import ACCOUNT, KEY, Azurite, find_azurite, new_container, start_azurite
+from tests.support.http_server import answer, serving
 from tilesync.errors import NotAuthorised, TilesyncError, UsageError
 from tilesync.stores.azure.credentials import READ_LIST_PERMISSIONS, delete_batch, open_account
 
 ENDPOINT = f"http://127.0.0.1:1/{ACCOUNT}"
 
 
-class ManagedIdentityEndpoint:
-    """The endpoint where a machine in Azure gets the token of its managed identity."""
-
-    def __init__(self) -> None:
-        self.requests: list[str] = []
-        endpoint = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_: object) -> None:
-                """Log nothing."""
-
-            def do_GET(self) -> None:
-                """Send a token that the emulator accepts: it checks the claims only."""
-                endpoint.requests.append(self.path)
-                end = str(int(time.time()) + 3600)
-                body = json.dumps(
-                    {
-                        "access_token": token(),
-                        "expires_on": end,
-                        "resource": "https://storage.azure.com",
-                        "token_type": "Bearer",
-                    }
-                ).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/token"
-
-    def __enter__(self) -> ManagedIdentityEndpoint:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+def send_managed_identity_token(request: BaseHTTPRequestHandler) -> None:
+    """Respond as the endpoint of a managed identity, with a token that the emulator accepts: it checks claims only."""
+    end = str(int(time.time()) + 3600)
+    body = {
+        "access_token": token(),
+        "expires_on": end,
+        "resource": "https://storage.azure.com",
+        "token_type": "Bearer",
+    }
+    answer(json.dumps(body).encode(), Content_Type="application/json")(request)
 
 
 def token() -> str:
@@ -104,14 +75,14 @@ def test_an_entra_identity_signs_with_a_delegation_key(
     The emulator does not accept such links of this SDK version, so they are not used here.
     """
     service, authority = secure
-    with ManagedIdentityEndpoint() as endpoint:
-        monkeypatch.setenv("IDENTITY_ENDPOINT", endpoint.url)
+    with serving(send_managed_identity_token) as endpoint:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", endpoint.url("/token"))
         monkeypatch.setenv("IDENTITY_HEADER", "a header")
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
         with open_account(ACCOUNT, "entra", f"{service.url}/{ACCOUNT}", {}) as account:
             account.create_container()
             links = {account.create_sas(READ_LIST_PERMISSIONS).query for _ in range(3)}
-        assert len(endpoint.requests) == 1
+        assert len(endpoint.paths) == 1
     fields = {field.partition("=")[0] for query in links for field in query.split("&")}
     assert {"skoid", "sktid", "ske", "sig", "se", "sp"} <= fields
     assert "spr=https" in next(iter(links)).split("&")
