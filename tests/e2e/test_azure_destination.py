@@ -387,7 +387,7 @@ def large_export(count: int = 6) -> dict[str, bytes]:
 
 def test_the_storage_copies_by_itself(azure_store: AzureFixture, sim: Simulator) -> None:
     """Tiles are copied between containers, checked by MD5; their references are read from their first bytes; they
-    are audited by MD5, and a version of them is told again from its notes.
+    are audited by MD5, and a version of them is rebuilt from its sidecar index.
     """
     files = sim.offer_export(large_export())
     azure_store.proxy.emulates_copy_from_url = True

@@ -130,7 +130,7 @@ def long_lived_links(azurite: Azurite, proxy: AzureProxy | None = None) -> Calla
 
 
 def delay_until_link_expiry(number: int) -> Callable[[ProxiedRequest], None]:
-    """Make a gate that delays one blob request until its link has expired."""
+    """Make an interceptor that delays one blob request until its link has expired."""
     once = threading.Lock()
 
     def hold(passing: ProxiedRequest) -> None:

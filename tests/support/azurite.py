@@ -214,8 +214,8 @@ ProxyInterceptor = Callable[[ProxiedRequest], RefusedResponse | None]
 class AzureProxy:
     """Reverse proxy on loopback in front of Azurite; requests pass unchanged.
 
-    The function `intercept` is called with each request before it is forwarded; it may wait, or refuse the request. A delay
-    slows each response for a blob down, smaller listing pages can be requested, and the body of a blob can be cut
+    `intercept` is called with each request before it is forwarded; it may wait, or refuse the request. A delay slows
+    each response for a blob down, smaller listing pages can be requested, and the body of a blob can be cut
     once. The proxy records the requests, and (blob, status) of each response.
     """
 
