@@ -15,5 +15,7 @@ def test_files_are_counted(count: int, text: str) -> None:
 
 
 def test_other_nouns_are_counted() -> None:
-    """Any noun with a regular plural can be counted."""
+    """Any noun can be counted; an irregular plural is given."""
     assert (format_count(1, "version"), format_count(3, "name")) == ("1 version", "3 names")
+    counts = [format_count(number, "retry", "retries") for number in (1, 2)]
+    assert counts == ["1 retry", "2 retries"]

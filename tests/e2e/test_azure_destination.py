@@ -99,12 +99,12 @@ def test_what_a_kill_left_is_not_sent_again(azure_store: AzureFixture, sim: Simu
             return RefusedResponse(503, "ServerBusy")
         return None
 
-    azure_store.proxy.gate = jam
+    azure_store.proxy.intercept = jam
     running = azure_store.start_mirror(sim, "--transfers", "4", "--retry-for", "5m")
     assert stuck.wait(30)
     running.send_signal(signal.SIGKILL)
     running.communicate()
-    azure_store.proxy.gate = lambda passing: None
+    azure_store.proxy.intercept = lambda passing: None
     there = set(azure_store.blobs(f"versions/{EXPORT}/"))
     assert there
     for catalog in azure_store.state.glob("tilesync/destinations/*/catalog.sqlite3"):
@@ -131,10 +131,10 @@ def test_what_another_began_is_not_sent_again(azure_store: AzureFixture, sim: Si
             return RefusedResponse(403, "AuthorizationPermissionMismatch")
         return None
 
-    azure_store.proxy.gate = jam
+    azure_store.proxy.intercept = jam
     assert azure_store.mirror(sim, "--transfers", "4").exit_code == 5
     assert stop.is_set()
-    azure_store.proxy.gate = lambda passing: None
+    azure_store.proxy.intercept = lambda passing: None
     there = set(azure_store.blobs(f"versions/{EXPORT}/"))
     assert there
     azure_store.clear_requests()
@@ -311,11 +311,11 @@ def test_a_store_that_refuses_ends_the_run(
 ) -> None:
     """Each permanent refusal has its exit code and publishes nothing; when it is over, the next run continues."""
     files = sim.offer_export(export(10))
-    azure_store.proxy.gate = refuse_uploads(status, code)
+    azure_store.proxy.intercept = refuse_uploads(status, code)
     run = azure_store.mirror(sim, TILESYNC_RETRY_FOR="2s")
     assert (run.exit_code, run.last_line["error"]) == (exit_code, error), run.stderr
     assert run.last_line["hint"]
-    azure_store.proxy.gate = lambda passing: None
+    azure_store.proxy.intercept = lambda passing: None
     assert "tileset.json" not in {blob.name for blob in azure_store.client.list_blobs()}
     assert azure_store.mirror(sim).exit_code == 0
     azure_store.assert_published(EXPORT, files)
@@ -324,7 +324,7 @@ def test_a_store_that_refuses_ends_the_run(
 def test_a_busy_store_is_borne_with(azure_store: AzureFixture, sim: Simulator) -> None:
     """Temporary refusals cost retries, and no file."""
     files = sim.offer_export(export(30))
-    azure_store.proxy.gate = refuse_uploads(503, "ServerBusy", times=12)
+    azure_store.proxy.intercept = refuse_uploads(503, "ServerBusy", times=12)
     run = azure_store.mirror(sim)
     assert run.exit_code == 0, run.stderr
     assert run.last_line["retries"] >= 12
@@ -387,7 +387,7 @@ def large_export(count: int = 6) -> dict[str, bytes]:
 
 def test_the_storage_copies_by_itself(azure_store: AzureFixture, sim: Simulator) -> None:
     """Tiles are copied between containers, checked by MD5; their references are read from their first bytes; they
-    are audited by MD5, and a version of them is told again from its notes.
+    are audited by MD5, and a version of them is rebuilt from its sidecar index.
     """
     files = sim.offer_export(large_export())
     azure_store.proxy.emulates_copy_from_url = True

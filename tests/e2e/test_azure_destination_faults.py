@@ -52,17 +52,17 @@ def test_what_another_machine_published_is_never_written_over(azure_store: Azure
         full = count[0] > 30 and passing.method == "PUT" and "versions/" in passing.blob
         return RefusedResponse(403, "AuthorizationPermissionMismatch") if full else None
 
-    azure_store.proxy.gate = jam
+    azure_store.proxy.intercept = jam
     assert azure_store.mirror(sim, "--transfers", "4").exit_code == 5
-    azure_store.proxy.gate = lambda passing: None
+    azure_store.proxy.intercept = lambda passing: None
     assert azure_store.mirror(sim, XDG_STATE_HOME=other_state_folder(azure_store, "other")).exit_code == 0
     azure_store.assert_published(EXPORT, first)
     second = export(60, seed=2)
     sim.regenerate(second)
     count[0] = 0
-    azure_store.proxy.gate = jam
+    azure_store.proxy.intercept = jam
     assert azure_store.mirror(sim, "--transfers", "4").exit_code == 5
-    azure_store.proxy.gate = lambda passing: None
+    azure_store.proxy.intercept = lambda passing: None
     azure_store.assert_published(EXPORT, first)
     assert azure_store.run("verify", azure_store.destination_url).exit_code == 0
     run = azure_store.mirror(sim)
@@ -131,7 +131,7 @@ def test_a_store_that_may_not_read_itself_copies_nothing(
     sim.offer_export(export(60))
     assert azure_store.mirror(sim, dest=dest).exit_code == 0
     files = sim.offer_export(export(64), export_id=OTHER_EXPORT)
-    azure_store.proxy.gate = lambda passing: (
+    azure_store.proxy.intercept = lambda passing: (
         RefusedResponse(403, "CannotVerifyCopySource") if "x-ms-copy-source" in passing.headers else None
     )
     azure_store.clear_requests()
@@ -159,7 +159,7 @@ def test_a_copy_that_fails_once_is_made_again(azure_store: AzureFixture, sim: Si
         failed.set()
         return RefusedResponse(500, "InternalError")
 
-    azure_store.proxy.gate = once
+    azure_store.proxy.intercept = once
     run = azure_store.mirror(sim, dest=link)
     assert (run.exit_code, run.last_line["reused"] >= 40) == (0, True), run.stderr
     azure_store.assert_published(OTHER_EXPORT, files)
@@ -169,7 +169,7 @@ def test_a_copy_that_fails_once_is_made_again(azure_store: AzureFixture, sim: Si
 def test_a_block_that_is_refused_for_good_fails_its_file(azure_store: AzureFixture, sim: Simulator, kind: str) -> None:
     """A storage that keeps failing ends the run with its exit code, never as a bug."""
     sim.offer_export(BIG_EXPORT)
-    azure_store.proxy.gate = lambda passing: (
+    azure_store.proxy.intercept = lambda passing: (
         RefusedResponse(503, "ServerBusy") if passing.query.get("comp") == kind else None
     )
     run = azure_store.mirror(sim, TILESYNC_RETRY_FOR="2s")
@@ -194,7 +194,7 @@ def test_a_signal_ends_a_run_promptly(azure_store: AzureFixture, sim: Simulator,
             over.wait(60)
         return None
 
-    azure_store.proxy.gate = intercept
+    azure_store.proxy.intercept = intercept
     azure_store.env["TILESYNC_RETRY_FOR"] = "40s"
     running = azure_store.start_mirror(sim)
     assert seen.wait(30)
@@ -228,7 +228,7 @@ def test_answers_may_be_lost(azure_store: AzureFixture, sim: Simulator) -> None:
     def intercept(passing: ProxiedRequest) -> None:
         here.passing = passing
 
-    azure_store.proxy.gate, azure_store.proxy.truncations = intercept, Cuts()
+    azure_store.proxy.intercept, azure_store.proxy.truncations = intercept, Cuts()
     run = azure_store.mirror(sim, TILESYNC_RETRY_FOR="20s")
     assert run.exit_code == 0, run.stderr
     assert ("PUT", None, "tileset.json", None) in seen
@@ -262,13 +262,13 @@ def test_a_hook_is_not_lost_with_the_process(azure_store: AzureFixture, sim: Sim
             stuck.set()
             over.wait(30)
 
-    azure_store.proxy.gate = intercept
+    azure_store.proxy.intercept = intercept
     running = azure_store.start_mirror(sim, *words)
     assert stuck.wait(30)
     running.kill()
     running.communicate()
     over.set()
-    azure_store.proxy.gate = lambda passing: None
+    azure_store.proxy.intercept = lambda passing: None
     assert not hook_file.exists()
     assert azure_store.mirror(sim, *words).exit_code == 0
     assert json.loads(hook_file.read_text())["pointer"] == EXPORT
@@ -284,10 +284,10 @@ def test_what_has_not_moved_is_not_announced(azure_store: AzureFixture, sim: Sim
         is_pointer = passing.method == "PUT" and passing.blob == "tileset.json"
         return RefusedResponse(403, "AuthorizationPermissionMismatch") if is_pointer else None
 
-    azure_store.proxy.gate = intercept
+    azure_store.proxy.intercept = intercept
     assert azure_store.mirror(sim, *hook).exit_code == 5
     assert not hook_file.exists()
-    azure_store.proxy.gate = lambda passing: None
+    azure_store.proxy.intercept = lambda passing: None
     assert azure_store.mirror(sim).last_line["published"] is True
     assert not hook_file.exists()
     assert azure_store.mirror(sim, *hook).exit_code == 0
@@ -367,7 +367,7 @@ def test_who_lost_the_lock_writes_nothing_more(azure_store: AzureFixture, sim: S
             return RefusedResponse(503, "ServerBusy")
         return None
 
-    azure_store.proxy.gate = intercept
+    azure_store.proxy.intercept = intercept
     running = azure_store.start_mirror(sim, "--retry-for", "5m")
     assert stuck.wait(30)
     running.send_signal(signal.SIGSTOP)
@@ -406,7 +406,7 @@ def test_an_audit_stops_when_it_is_told_to(azure_store: AzureFixture, sim: Simul
             reading.set()
             time.sleep(0.3)
 
-    azure_store.proxy.gate = slowly
+    azure_store.proxy.intercept = slowly
     words = [sys.executable, "-m", "tilesync", "verify", azure_store.destination_url]
     env = {**azure_store.env, "PATH": "/usr/bin:/bin"}
     running = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

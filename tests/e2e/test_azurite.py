@@ -130,7 +130,7 @@ def long_lived_links(azurite: Azurite, proxy: AzureProxy | None = None) -> Calla
 
 
 def delay_until_link_expiry(number: int) -> Callable[[ProxiedRequest], None]:
-    """Make a gate that delays one blob request until its link has expired."""
+    """Make an interceptor that delays one blob request until its link has expired."""
     once = threading.Lock()
 
     def hold(passing: ProxiedRequest) -> None:
@@ -210,7 +210,7 @@ def test_a_link_that_ended_on_its_way_is_renewed(azurite: Azurite, tmp_path: Pat
         return azurite.make_sas_link(container, life=timedelta(seconds=2), url=proxy.url)
 
     with AzureProxy(azurite) as proxy, AzuriteService(short, name) as service:
-        proxy.gate = delay_until_link_expiry(20)
+        proxy.intercept = delay_until_link_expiry(20)
         run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
     assert run.exit_code == 0, run.output
     assert [proxy.statuses(blob) for blob, status in proxy.answered if status == 403] == [[403, 200]]
@@ -234,7 +234,7 @@ def test_a_revoked_link_is_renewed(azurite: Azurite, tmp_path: Path) -> None:
         return azurite.make_sas_link(container, policy=policies[-1], url=proxy.url)
 
     with AzureProxy(azurite) as proxy, AzuriteService(newest, name) as service:
-        proxy.gate = revoke
+        proxy.intercept = revoke
         run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
     assert run.exit_code == 0, run.output
     assert [status for _, status in proxy.answered].count(403) == 1
@@ -256,7 +256,7 @@ def test_a_link_revoked_for_good_is_not_authorised(azurite: Azurite, tmp_path: P
         AzureProxy(azurite) as proxy,
         AzuriteService(lambda _: azurite.make_sas_link(name, policy="first", url=proxy.url), name) as service,
     ):
-        proxy.gate = revoke
+        proxy.intercept = revoke
         run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
     assert (run.exit_code, run.last_line["error"], run.last_line["renewals"]) == (5, "NotAuthorised", 1), run.output
     assert not (tmp_path / "tileset.json").exists()
@@ -290,7 +290,7 @@ def test_a_link_alone_that_ends_in_mid_run_can_be_followed_by_another(azurite: A
     name, blobs = new_container_name(), small_export()
     azurite.create_container(name, blobs)
     with AzureProxy(azurite) as proxy:
-        proxy.gate = delay_until_link_expiry(20)
+        proxy.intercept = delay_until_link_expiry(20)
         stale = azurite.make_sas_link(name, life=timedelta(seconds=4), url=proxy.url)
         run = run_mirror("-", tmp_path, "--transfers", "1", stdin=stale)
         assert (run.exit_code, run.last_line["error"]) == (5, "NotAuthorised"), run.output
@@ -326,7 +326,7 @@ def test_a_blob_overwritten_under_the_run_is_planned_again(azurite: Azurite, tmp
             put_blob(container, passing.blob, now[passing.blob])
 
     with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), name) as service:
-        proxy.gate = overwrite
+        proxy.intercept = overwrite
         run = run_mirror(IMODEL, tmp_path, service=service)
     assert run.exit_code == 0, run.output
     assert proxy.statuses("tiles/020.glb") == [412, 200]
@@ -345,7 +345,7 @@ def test_a_blob_overwritten_behind_a_link_alone_ends_the_run(azurite: Azurite, t
             put_blob(container, passing.blob, now[passing.blob])
 
     with AzureProxy(azurite) as proxy:
-        proxy.gate = overwrite
+        proxy.intercept = overwrite
         link = long_lived_links(azurite, proxy)(name)
         run = run_mirror("-", tmp_path, stdin=link)
         assert (run.exit_code, run.last_line["error"]) == (7, "ExportReplaced"), run.output
@@ -385,7 +385,7 @@ def test_a_blob_deleted_under_the_run_is_missed(azurite: Azurite, tmp_path: Path
 
     now = {blob: upload for blob, upload in blobs.items() if blob != last}
     with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), name) as service:
-        proxy.gate = delete
+        proxy.intercept = delete
         run = run_mirror(IMODEL, tmp_path, service=service)
         assert (run.exit_code, run.last_line["listed"], run.last_line["missing"]) == (3, len(now), 1), run.output
         assert not (tmp_path / "tileset.json").exists()
@@ -409,7 +409,7 @@ def test_a_container_deleted_under_the_run_ends_it(azurite: Azurite, tmp_path: P
                 service.exports.clear()
 
     with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), name) as service:
-        proxy.gate = delete
+        proxy.intercept = delete
         run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
     assert (run.exit_code, run.last_line["error"]) == (7, "ExportReplaced"), run.output
     assert 404 in {status for _, status in proxy.answered}
@@ -427,7 +427,7 @@ def test_a_killed_run_is_continued(azurite: Azurite, town: dict[str, BlobContent
             opened.wait(60)
 
     with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), "town") as service:
-        proxy.gate = close
+        proxy.intercept = close
         run = subprocess.Popen(
             mirror_command(IMODEL, tmp_path, "--transfers", "4"),
             env=environment(service),

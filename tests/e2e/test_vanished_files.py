@@ -133,7 +133,7 @@ def test_a_place_that_the_store_does_not_know_any_more(azure_store: AzureFixture
         refused.append(passing)
         return RefusedResponse(400, "InvalidQueryParameterValue")
 
-    azure_store.proxy.gate = intercept
+    azure_store.proxy.intercept = intercept
     run = azure_store.mirror(sim)
     assert (run.exit_code, run.last_line["fetched"], run.last_line["looked"]) == (0, 0, len(files)), run.stderr
     assert len(refused) == 1

@@ -208,14 +208,14 @@ class RefusedResponse:
     code: str
 
 
-ProxyGate = Callable[[ProxiedRequest], RefusedResponse | None]
+ProxyInterceptor = Callable[[ProxiedRequest], RefusedResponse | None]
 
 
 class AzureProxy:
     """Reverse proxy on loopback in front of Azurite; requests pass unchanged.
 
-    The gate function is called with each request before it is forwarded; it may wait, or refuse the request. A delay
-    slows each response for a blob down, smaller listing pages can be requested, and the body of a blob can be cut
+    `intercept` is called with each request before it is forwarded; it may wait, or refuse the request. A delay slows
+    each response for a blob down, smaller listing pages can be requested, and the body of a blob can be cut
     once. The proxy records the requests, and (blob, status) of each response.
     """
 
@@ -223,7 +223,7 @@ class AzureProxy:
         self.target = urlsplit(azurite.url)
         self.delay_s = delay
         self.page_size = page_size
-        self.gate: ProxyGate = lambda passing: None
+        self.intercept: ProxyInterceptor = lambda passing: None
         self.truncations: dict[str, int] = {}
         self.answered: list[tuple[str, int]] = []
         self.requests: list[ProxiedRequest] = []
@@ -282,7 +282,7 @@ class _AzureProxyHandler(QuietHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         passing = self.proxy.record_request(self.path, self.command, headers)
         sent = self.rfile.read(int(headers.get("content-length") or 0))
-        if (refusal := self.proxy.gate(passing)) is not None:
+        if (refusal := self.proxy.intercept(passing)) is not None:
             self.proxy.answered.append((passing.blob, refusal.status))
             no = f"HTTP/1.1 {refusal.status} No\r\nx-ms-error-code: {refusal.code}\r\nContent-Length: 0\r\n\r\n"
             self.wfile.write(no.encode())

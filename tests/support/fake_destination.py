@@ -14,7 +14,27 @@ from tilesync.model import Blob, FileStamp, ListingState, StoredFile, Version
 from tilesync.protocols import PresencePage
 
 
-class FakeDestination:
+class UnusedFileMethods:
+    """Methods of stored files that tests of readers never call."""
+
+    def prepare_listing(self, version: Version) -> None:
+        """Not used by these tests."""
+        raise NotImplementedError
+
+    def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
+        """Not used by these tests."""
+        raise NotImplementedError
+
+    def stamp(self, version: Version, name: str) -> FileStamp | None:
+        """Not used by these tests."""
+        raise NotImplementedError
+
+    def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
+        """Not used by these tests."""
+        raise NotImplementedError
+
+
+class FakeDestination(UnusedFileMethods):
     """Implements the parts of the destination protocols that a source uses. `broken`: the error of reading a file, by
     name; `step`: bytes per read.
     """
@@ -144,22 +164,6 @@ class FakeDestination:
         raise NotImplementedError
 
     def is_complete(self, version: Version) -> bool:
-        """Not used by these tests."""
-        raise NotImplementedError
-
-    def prepare_listing(self, version: Version) -> None:
-        """Not used by these tests."""
-        raise NotImplementedError
-
-    def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
-        """Not used by these tests."""
-        raise NotImplementedError
-
-    def stamp(self, version: Version, name: str) -> FileStamp | None:
-        """Not used by these tests."""
-        raise NotImplementedError
-
-    def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
         """Not used by these tests."""
         raise NotImplementedError
 

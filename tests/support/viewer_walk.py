@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.fake_destination import UnusedFileMethods
 from tilesync.catalog.catalog import Catalog
 from tilesync.errors import BlobDamaged
 from tilesync.jobs.versions.file_check import check_file
@@ -24,7 +25,6 @@ from tilesync.model import (
     StoredFile,
     Version,
 )
-from tilesync.protocols import PresencePage
 
 
 @dataclass
@@ -37,7 +37,7 @@ class WalkResult:
     diagnostics: list[tuple[str, Diagnostic]] = field(default_factory=list)
 
 
-class FolderFiles:
+class FolderFiles(UnusedFileMethods):
     """A folder as stored files."""
 
     parallel_reads = 1
@@ -52,22 +52,6 @@ class FolderFiles:
 
     def worker_reader(self) -> None:
         """Return None: workers cannot read these files."""
-
-    def prepare_listing(self, version: Version) -> None:
-        """Not used by these tests."""
-        raise NotImplementedError
-
-    def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
-        """Not used by these tests."""
-        raise NotImplementedError
-
-    def stamp(self, version: Version, name: str) -> FileStamp | None:
-        """Not used by these tests."""
-        raise NotImplementedError
-
-    def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
-        """Not used by these tests."""
-        raise NotImplementedError
 
     def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
         """Return the bytes of a file."""

@@ -202,7 +202,7 @@ def test_a_hanging_renewal_loses_nothing(azurite: Azurite, tmp_path: Path) -> No
                 hung.set()
                 over.wait(60)
 
-        proxy.gate = intercept
+        proxy.intercept = intercept
         proxied_url = url.replace(azurite.url, proxy.url)
         with azure_objects(proxied_url) as objects, hold_lease(objects.lease(), tmp_path, "x") as lock:
             assert hung.wait(LEASE_TERM.total_seconds())
@@ -259,7 +259,9 @@ def test_an_unknown_response_is_a_destination_error(azurite: Azurite, tmp_path: 
     """An unknown error code does not count as a lock that another run holds."""
     with AzureProxy(azurite) as proxy:
         url = new_container(azurite).replace(azurite.url, proxy.url)
-        proxy.gate = lambda passing: RefusedResponse(409, "Strange") if passing.query.get("comp") == "lease" else None
+        proxy.intercept = lambda passing: (
+            RefusedResponse(409, "Strange") if passing.query.get("comp") == "lease" else None
+        )
         with azure_objects(url) as objects, pytest.raises(DestinationError), hold_lease(objects.lease(), tmp_path, "x"):
             pass
 

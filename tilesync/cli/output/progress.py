@@ -11,7 +11,7 @@ from tilesync.api.monitor import RunStats
 from tilesync.cli.output.progress_bar import BarState, ProgressSample, RecentRate, completed_fraction, format_bar
 from tilesync.cli.output.streams import DEFAULT_COLUMNS, terminal_columns, write_stream
 from tilesync.cli.params import format_size, replace_control_characters
-from tilesync.core.wording import format_file_count
+from tilesync.core.wording import format_count, format_file_count
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -67,7 +67,8 @@ class ProgressDisplay:
         done = stats.fetched + stats.reused + stats.kept
         listing = "" if stats.inventory_complete else ", still listing"
         fetched = f"{format_size(stats.transferred_bytes)} fetched"
-        return f"{done:,} of {format_file_count(stats.listed)}, {fetched}{listing}, {stats.retries} retries"
+        retries = format_count(stats.retries, "retry", "retries")
+        return f"{done:,} of {format_file_count(stats.listed)}, {fetched}{listing}, {retries}"
 
     def _draw(self) -> None:
         if not self._stats.listed:

@@ -43,7 +43,7 @@ def format_mirror_summary(summary: RunMonitor, stats: RunStats, dest: Location, 
     extra += [f"{stats.kept:,} kept"] if stats.kept else []
     extra += [f"{stats.excluded:,} left out"] if stats.excluded else []
     extra += [format_count(stats.renewals, "link renewal")] if stats.renewals else []
-    extra += [f"{stats.retries} retries"] if stats.retries else []
+    extra += [format_count(stats.retries, "retry", "retries")] if stats.retries else []
     lines = [
         f"fetched {format_file_count(stats.fetched)}, {format_size(stats.transferred_bytes)} in {seconds:.1f} s{rate}"
         + (f"; {', '.join(extra)}" if extra else "")
