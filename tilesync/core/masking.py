@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 MASK: Final = "…"
 
@@ -63,11 +63,14 @@ def mask_secrets(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def split_secret(secret: str) -> tuple[str, ...]:
-    """Return a secret and its parts that are secret alone: a header value without its scheme, the fields of a link."""
+    """Return a secret and its parts that are secret alone: a header value without its scheme, the fields of a link.
+
+    Fields of a link are returned as written and decoded: a server may quote either.
+    """
     words = secret.split()
-    fields = (
+    fields = [
         part.partition("=")[2]
         for part in re.split(r"[?&;]", secret)
         if re.match(rf"({_SENSITIVE_FIELDS})=", part, re.I)
-    )
-    return (secret, *words[1:], *fields)
+    ]
+    return (secret, *words[1:], *fields, *map(unquote, fields))
