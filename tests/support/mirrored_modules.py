@@ -80,7 +80,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "stores/azure/direct_put.py": "tests/e2e/test_azure_destination.py runs workers that put by it",
     "stores/azure/lease.py": "tests/stores/object_store/test_lock.py asserts it on Azurite",
     "stores/azure/requests.py": _CONTRACT,
-    "stores/base.py": _PROTOCOLS,
+    "stores/base.py": _CONTRACT,
     "stores/local/destination_folder.py": "tests/stores/local/test_destination.py asserts what it refuses",
     "stores/local/draft.py": "tests/stores/local/test_destination.py and tests/stores/local/test_writer.py assert it",
     "stores/local/file_names.py": "tests/jobs/mirror/test_odd_names.py asserts the names for each kind of disk",

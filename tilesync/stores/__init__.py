@@ -1,6 +1,6 @@
 """Stores: the storage backends that a destination can use.
 
-base           the default layout: each version has a folder of its own
+base           publications: what all stores share, and the default layout
 opening        the modes of opening a destination, and the read-only one
 status_files   small JSON documents: owner, last success, holder of the lock
 worker_target  where worker processes put small files

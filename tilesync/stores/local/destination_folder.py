@@ -14,12 +14,13 @@ from tilesync.core.ownership import RESERVED_NAMES, find_foreign_entries, find_r
 from tilesync.errors import DestinationError, UsageError
 from tilesync.model import Layout
 from tilesync.runtime.os_errors import translate_os_errors, translate_read_errors
+from tilesync.stores.base import MANIFESTS_DIR, VERSIONS_DIR
 from tilesync.stores.local.directory_handles import DirectoryTree
 from tilesync.stores.local.file_names import check_file_names, max_name_bytes
 from tilesync.stores.local.flat_layout import STAGED_DIR, FlatPublication
 from tilesync.stores.local.folder_paths import refuse_file
-from tilesync.stores.local.publication import MANIFESTS_DIR, LocalPublication
-from tilesync.stores.local.reader import VERSIONS_DIR, SafePathResolver
+from tilesync.stores.local.publication import LocalPublication
+from tilesync.stores.local.reader import SafePathResolver
 from tilesync.stores.status_files import CHECKED_FILE
 
 STATE_DIR = ".tilesync"

@@ -17,9 +17,10 @@ from tilesync.core.safe_names import list_parent_folders
 from tilesync.model import FileStamp, StoredFile, Version
 from tilesync.runtime.os_errors import translate_os_errors, translate_read_errors
 from tilesync.runtime.safe_open import WrongFileType
+from tilesync.stores.base import MANIFESTS_DIR
 from tilesync.stores.local.directory_handles import NOT_FOUND_ERRORS, DirectoryTree, Entry
 from tilesync.stores.local.fs import stamp_from_stat, sync_filesystem
-from tilesync.stores.local.publication import MANIFESTS_DIR, LocalPublication
+from tilesync.stores.local.publication import LocalPublication
 from tilesync.stores.local.reader import SafePathResolver
 
 STAGED_DIR = "staged"

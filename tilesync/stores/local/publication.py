@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tilesync.core.foreign_json import MAX_DOCUMENT_BYTES, parse_json, read_mapping
 from tilesync.core.manifest import read_latest
-from tilesync.core.ownership import is_owner_stated, make_owner_record, names_other_owner, read_owner
+from tilesync.core.ownership import make_owner_record, names_other_owner, read_owner
 from tilesync.errors import DestinationError
 from tilesync.model import POINTER, Version
 from tilesync.runtime.os_errors import to_read_error, translate_os_errors, translate_read_errors
 from tilesync.runtime.safe_open import WrongFileType
-from tilesync.stores.base import DefaultLayoutMixin
+from tilesync.stores.base import (
+    LATEST_FILE,
+    MANIFEST_SUFFIX,
+    MANIFESTS_DIR,
+    VERSIONS_DIR,
+    DefaultLayoutMixin,
+    PublicationBase,
+    compact_timestamp,
+    encode_line,
+)
 from tilesync.stores.local.directory_handles import DirectoryHandle, DirectoryTree, Entry
 from tilesync.stores.local.fs import read_regular, replace_file_durably, sync_filesystem, write_document
-from tilesync.stores.local.reader import VERSIONS_DIR
 from tilesync.stores.status_files import CHECKED_FILE, OWNERSHIP_FILE, encode_document, parse_document
 
 PARTS_DIR = "parts"
 TRASH_DIR = "trash"
-LATEST_FILE = "latest.json"
-MANIFESTS_DIR = "manifests"
-MANIFEST_SUFFIX = ".jsonl"
 CURRENT_LINK = "current"
 
 _SYMLINK_ERRORS = {errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -38,20 +42,14 @@ _SYMLINK_ERRORS = {errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTSUP, errno
 _TRASH_NAME = re.compile(r"\d{8}T\d{6}Z-")
 
 
-def _compact_timestamp(moment: str) -> str:
-    """Format a timestamp as the start of a file name that sorts by time."""
-    return moment.replace("-", "").replace(":", "")
-
-
-_LINE_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
-
-
-class LocalPublication(DefaultLayoutMixin):
+class LocalPublication(DefaultLayoutMixin, PublicationBase):
     """Publish a version by renames in a fixed order, after a sync of the file system.
 
     Each step can be repeated after a kill. `_top` is DEST, which has the pointer. `_home` has the manifests and
     `latest.json`; `_versions` has a folder for each version; `_state` has the parts and the trash.
     """
+
+    place_noun = "folder"
 
     def __init__(self, root: Path, state: Path) -> None:
         self._root = root
@@ -60,24 +58,14 @@ class LocalPublication(DefaultLayoutMixin):
         self._versions = self._top.subtree(VERSIONS_DIR)
         self._state = DirectoryTree.from_path(state, root)
 
-    def prefix(self, version: Version) -> str:
-        """Return the path from the pointer to the version's own folder."""
-        return f"{VERSIONS_DIR}/{version.name}/"
+    @property
+    def _display_name(self) -> str:
+        return str(self._root)
 
-    def refuse_foreign(self) -> None:
-        """Raise DestinationError if the folder has a root tileset or a `latest.json` that tilesync did not write.
-
-        A manifest is written before the first pointer, and `latest.json` after it: either one shows that tilesync wrote
-        here.
-        """
+    def _list_existing(self, names: Sequence[str]) -> list[str]:
+        trees = {POINTER: self._top, LATEST_FILE: self._home}
         with translate_read_errors(f"cannot inspect {self._root}"):
-            documents = (self._top, POINTER), (self._home, LATEST_FILE)
-            existing = [name for tree, name in documents if tree.find_stat(name) is not None]
-        if existing and self.latest() is None and not self.manifest_names():
-            raise DestinationError(
-                f"{self._root} contains a {existing[0]} that tilesync did not write",
-                hint="choose an empty folder, or one that tilesync created",
-            )
+            return [name for name in names if trees[name].find_stat(name) is not None]
 
     def manifest_names(self) -> list[str]:
         """List the versions that have a manifest."""
@@ -124,20 +112,12 @@ class LocalPublication(DefaultLayoutMixin):
         `latest.json` has priority, since runs with another --state-dir see it too; next is the record in this state
         folder.
         """
-        return read_owner(self.latest()) or read_owner(parse_document(self._read(self._state, OWNERSHIP_FILE)))
+        return read_owner(self.latest()) or read_owner(self._read_ownership())
 
-    def is_vacant(self) -> bool:
-        """Return whether the destination has no files of an export, and no owner that a user stated."""
-        ownership = parse_document(self._read(self._state, OWNERSHIP_FILE))
-        return (
-            self.latest() is None
-            and not self.manifest_names()
-            and not is_owner_stated(ownership)
-            and not self._has_any_files()
-        )
+    def _read_ownership(self) -> Mapping[str, Any] | None:
+        return parse_document(self._read(self._state, OWNERSHIP_FILE))
 
     def _has_any_files(self) -> bool:
-        """Return whether any version's folder contains a file."""
         with translate_read_errors(f"cannot inspect the versions in {self._root}"):
             folder = self._versions.find()
             return folder is not None and next(folder.walk(), None) is not None
@@ -204,10 +184,6 @@ class LocalPublication(DefaultLayoutMixin):
             target = self._top.folder().entry(CURRENT_LINK).read_link() if os.name != "nt" else None
         return os.name == "nt" or target == f"{VERSIONS_DIR}/{version.name}"
 
-    def has_staged_files(self, version: Version) -> bool:
-        """Return False: files are written to their final paths."""
-        return False
-
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
         """Sync all files to the disk, then put the manifest in place. Returns its SHA-256 in hexadecimal."""
         digest = hashlib.sha256()
@@ -216,9 +192,9 @@ class LocalPublication(DefaultLayoutMixin):
             final, temporary = self._manifest_entry(version.name, make=True), self._temporary("manifest")
             with open(temporary.create(), "wb") as file:
                 for line in lines:
-                    data = _LINE_ENCODER.encode(line).encode(errors="surrogatepass")
-                    digest.update(data + b"\n")
-                    file.write(data + b"\n")
+                    data = encode_line(line)
+                    digest.update(data)
+                    file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.move(final)
@@ -266,7 +242,7 @@ class LocalPublication(DefaultLayoutMixin):
     def _trash_folder(self, version: Version, moment: str, *subfolders: str) -> DirectoryHandle:
         """Create the trash folder for a part of a version."""
         return self._state.folder(
-            "/".join((TRASH_DIR, f"{_compact_timestamp(moment)}-{version.name}", *subfolders)), make=True
+            "/".join((TRASH_DIR, f"{compact_timestamp(moment)}-{version.name}", *subfolders)), make=True
         )
 
     def empty_trash(self, before: str) -> None:
@@ -274,7 +250,7 @@ class LocalPublication(DefaultLayoutMixin):
         with translate_os_errors(f"cannot empty the trash in {self._state.path}"):
             trash = self._state.find(TRASH_DIR)
             for name, is_folder in trash.scan() if trash is not None else ():
-                if trash is not None and is_folder and _TRASH_NAME.match(name) and name < _compact_timestamp(before):
+                if trash is not None and is_folder and _TRASH_NAME.match(name) and name < compact_timestamp(before):
                     trash.remove(name)
 
     def _update_current_link(self, version: Version) -> None:

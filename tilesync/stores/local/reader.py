@@ -17,6 +17,7 @@ from tilesync.model import FileStamp, StoredFile, Version
 from tilesync.protocols import PresencePage
 from tilesync.runtime.os_errors import to_read_error, translate_read_errors
 from tilesync.runtime.safe_open import WrongFileType
+from tilesync.stores.base import VERSIONS_DIR
 from tilesync.stores.local.directory_handles import NOT_FOUND_ERRORS, DirectoryTree, Entry
 from tilesync.stores.local.fs import stamp_from_stat
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
 
 T = TypeVar("T")
-
-VERSIONS_DIR = "versions"
 
 FILES_PER_PRESENCE_PAGE = 256
 """Files checked per page: on a slow disk each may take some milliseconds."""

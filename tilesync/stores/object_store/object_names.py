@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from tilesync.core.safe_names import are_all_safe, find_universal_problem, raise_if_unsafe
 from tilesync.protocols import Objects
+from tilesync.stores.base import VERSIONS_DIR
 
-VERSIONS_PREFIX = "versions/"
+VERSIONS_PREFIX = f"{VERSIONS_DIR}/"
 
 MAX_KEY_BYTES = 1024
 """Maximum length of an object name: characters in Azure, bytes in S3. Counting bytes satisfies both. Source: "Naming

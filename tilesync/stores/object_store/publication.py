@@ -7,9 +7,8 @@ emptied.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -20,7 +19,6 @@ from tilesync.core.manifest import read_latest
 from tilesync.core.ownership import (
     find_foreign_entries,
     find_reserved_names,
-    is_owner_stated,
     join_names,
     make_owner_record,
     names_other_owner,
@@ -31,20 +29,26 @@ from tilesync.model import POINTER, Version
 from tilesync.model.storage import ObjectHeaders, ObjectInfo
 from tilesync.protocols import Objects, ObjectStream
 from tilesync.runtime.threads import map_in_threads
-from tilesync.stores.base import DefaultLayoutMixin
+from tilesync.stores.base import (
+    LATEST_FILE,
+    MANIFEST_SUFFIX,
+    MANIFESTS_DIR,
+    DefaultLayoutMixin,
+    PublicationBase,
+    compact_timestamp,
+    encode_line,
+)
 from tilesync.stores.object_store.files import OBJECTS_PER_DELETE
 from tilesync.stores.object_store.lock import LeaseRenewer
 from tilesync.stores.object_store.object_names import VERSIONS_PREFIX
 from tilesync.stores.status_files import CHECKED_FILE, encode_document, parse_document
 
-MANIFESTS_PREFIX = "manifests/"
-LATEST_KEY = "latest.json"
+MANIFESTS_PREFIX = f"{MANIFESTS_DIR}/"
 OWNERSHIP_KEY = ".tilesync/ownership.json"
 SIDECAR_PREFIX = ".tilesync/notes/"
 LOCK_KEY = ".tilesync/lock"
 TRASH_PREFIX = ".tilesync/trash/"
 
-_LINE_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 _TRASH_NAME = re.compile(r"(\d{8}T\d{6}Z)-(.+)\.jsonl")
 _POINTER_SEEN_KEY = "pointer seen"
 _JSONL_TYPE = "application/jsonl"
@@ -53,8 +57,10 @@ _STATUS_HEADERS = ObjectHeaders("application/json", None, "no-cache")
 """Headers of documents that no viewer requests: no cache may serve an old copy."""
 
 
-class ReadOnlyObjectPublication:
+class ReadOnlyObjectPublication(PublicationBase):
     """Manifests, pointer, `latest.json` and status documents, read only."""
+
+    place_noun = "prefix"
 
     def __init__(self, objects: Objects, catalog: Catalog | None = None) -> None:
         self._objects = objects
@@ -65,20 +71,13 @@ class ReadOnlyObjectPublication:
         self._owner: str | None = None
         self._knows_owner = False
 
-    def prefix(self, version: Version) -> str:
-        """Return the path from the pointer to the folder of the version."""
-        return f"{VERSIONS_PREFIX}{version.name}/"
+    @property
+    def _display_name(self) -> str:
+        return self._objects.display_name
 
-    def refuse_foreign(self) -> None:
-        """Raise DestinationError for a tileset or a `latest.json` at the top that tilesync did not write."""
-        names = POINTER, LATEST_KEY
+    def _list_existing(self, names: Sequence[str]) -> list[str]:
         infos = map_in_threads(self._objects.find, names, max_threads=2)
-        found = next((name for name, info in zip(names, infos, strict=True) if info is not None), None)
-        if found is not None and self.latest() is None and not self.manifest_names():
-            raise DestinationError(
-                f"{self._objects.display_name} holds a {found} that tilesync did not write",
-                hint="choose an empty prefix, or a destination of tilesync",
-            )
+        return [name for name, info in zip(names, infos, strict=True) if info is not None]
 
     def refuse_occupied(self, *, adopt: bool) -> None:
         """Raise DestinationError for foreign objects below a prefix that is not a destination yet.
@@ -117,8 +116,8 @@ class ReadOnlyObjectPublication:
     def manifest_names(self) -> list[str]:
         """List the versions that have a manifest."""
         keys = (each.name for page in self._objects.list_pages(MANIFESTS_PREFIX) for each in page)
-        names = (key[len(MANIFESTS_PREFIX) :] for key in keys if key.endswith(".jsonl"))
-        return sorted(name.removesuffix(".jsonl") for name in names if "/" not in name)
+        names = (key[len(MANIFESTS_PREFIX) :] for key in keys if key.endswith(MANIFEST_SUFFIX))
+        return sorted(name.removesuffix(MANIFEST_SUFFIX) for name in names if "/" not in name)
 
     def retired_names(self) -> set[str]:
         """Return the retired versions whose files still exist, because the trash was not emptied yet."""
@@ -131,7 +130,7 @@ class ReadOnlyObjectPublication:
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """Yield the lines of a manifest, the first about the version. Raises DestinationError if it is unreadable."""
-        name = f"{MANIFESTS_PREFIX}{version}.jsonl"
+        name = f"{MANIFESTS_PREFIX}{version}{MANIFEST_SUFFIX}"
         lines = self._read_lines(name)
         if lines is None:
             raise DestinationError(f"cannot read the manifest {name}: it is missing in {self._objects.display_name}")
@@ -146,13 +145,13 @@ class ReadOnlyObjectPublication:
 
     def read_sidecar(self, version: Version) -> Iterator[Mapping[str, Any]] | None:
         """Yield the lines of the sidecar index of a version; None if it has none."""
-        lines = self._read_lines(f"{SIDECAR_PREFIX}{version.name}.jsonl")
+        lines = self._read_lines(f"{SIDECAR_PREFIX}{version.name}{MANIFEST_SUFFIX}")
         return (read_mapping(parse_json(line)) for line in lines) if lines is not None else None
 
     def latest(self) -> Mapping[str, Any] | None:
         """Return `latest.json`, which is read only once; None if it is missing or foreign."""
         if not self._knows_latest:
-            stored = self._objects.read(LATEST_KEY)
+            stored = self._objects.read(LATEST_FILE)
             self._latest_etag = stored.info.etag if stored is not None else ""
             self._latest = read_latest(b"".join(stored.chunks)) if stored is not None else None
             self._knows_latest = True
@@ -166,17 +165,14 @@ class ReadOnlyObjectPublication:
         if owner := read_owner(self.latest()):
             return owner
         if not self._knows_owner:
-            self._owner, self._knows_owner = read_owner(_parse_stored_document(self._objects.read(OWNERSHIP_KEY))), True
+            self._owner, self._knows_owner = read_owner(self._read_ownership()), True
         return self._owner
 
-    def is_vacant(self) -> bool:
-        """Return whether the destination has no files of an export, and no owner that a user stated."""
-        return (
-            self.latest() is None
-            and not self.manifest_names()
-            and not is_owner_stated(_parse_stored_document(self._objects.read(OWNERSHIP_KEY)))
-            and not any(page for page in self._objects.list_pages(VERSIONS_PREFIX))
-        )
+    def _read_ownership(self) -> Mapping[str, Any] | None:
+        return _parse_stored_document(self._objects.read(OWNERSHIP_KEY))
+
+    def _has_any_files(self) -> bool:
+        return any(page for page in self._objects.list_pages(VERSIONS_PREFIX))
 
     def last_success(self) -> Mapping[str, Any] | None:
         """Return `checked.json`, the record of the last successful run, or None."""
@@ -209,12 +205,8 @@ class ReadOnlyObjectPublication:
         return (
             (self.latest() or {}).get("version") == version.name
             and self.pointer_digest() == pointer_sha256
-            and self._objects.find(f"{MANIFESTS_PREFIX}{version.name}.jsonl") is not None
+            and self._objects.find(f"{MANIFESTS_PREFIX}{version.name}{MANIFEST_SUFFIX}") is not None
         )
-
-    def has_staged_files(self, version: Version) -> bool:
-        """Return False: files are written to their final places."""
-        return False
 
     def is_complete(self, version: Version) -> bool:
         """Return True: no other document names the current version."""
@@ -234,7 +226,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
         self._guard.ensure_renewed()
         sha256 = hashlib.sha256()
         name, object_headers = (
-            f"{MANIFESTS_PREFIX}{version.name}.jsonl",
+            f"{MANIFESTS_PREFIX}{version.name}{MANIFEST_SUFFIX}",
             self._cache_policy.document_headers(_JSONL_TYPE),
         )
         is_first_write = version.manifest_sha256 is None
@@ -252,7 +244,8 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
     def write_sidecar(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
         """Write the sidecar index, from which a run without state rebuilds the catalog without reading the files."""
         self._guard.ensure_renewed()
-        self._objects.write(f"{SIDECAR_PREFIX}{version.name}.jsonl", _encode_lines(lines), _PRIVATE_JSONL_HEADERS)
+        name = f"{SIDECAR_PREFIX}{version.name}{MANIFEST_SUFFIX}"
+        self._objects.write(name, _encode_lines(lines), _PRIVATE_JSONL_HEADERS)
 
     def set_owner(self, owner: str, *, stated: bool = False) -> None:
         """Record the owner of the destination. `stated`: a user stated it, so it holds for all later runs."""
@@ -283,7 +276,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
         document = encode_document(latest)
         self.latest()  # reads the ETag for the condition, unless it is known
         self._knows_latest = False
-        self._latest_etag = self._replace_if_unchanged(LATEST_KEY, [document], self._latest_etag).etag
+        self._latest_etag = self._replace_if_unchanged(LATEST_FILE, [document], self._latest_etag).etag
         self._latest, self._knows_latest = read_latest(document), True
 
     def _replace_if_unchanged(self, name: str, data: Iterable[bytes], etag: str) -> ObjectInfo:
@@ -299,9 +292,9 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
     def retire(self, version: Version, moment: str) -> None:
         """Move the manifest to the trash. The files stay until the trash is emptied, so the version can be restored."""
         self._guard.ensure_renewed()
-        name = f"{version.name}.jsonl"
-        compact = moment.replace("-", "").replace(":", "")
-        manifest, trashed = self._objects.find(MANIFESTS_PREFIX + name), f"{TRASH_PREFIX}{compact}-{name}"
+        name = f"{version.name}{MANIFEST_SUFFIX}"
+        manifest = self._objects.find(MANIFESTS_PREFIX + name)
+        trashed = f"{TRASH_PREFIX}{compact_timestamp(moment)}-{name}"
         if manifest is not None and self._objects.copy(manifest, trashed) is None:
             stored = self._objects.read(MANIFESTS_PREFIX + name)
             self._objects.write(trashed, stored.chunks if stored is not None else [], _PRIVATE_JSONL_HEADERS)
@@ -314,7 +307,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
 
         Foreign objects in the trash stay, and so do the files of a version that has a manifest again.
         """
-        limit, trash = before.replace("-", "").replace(":", ""), self._list_trash()
+        limit, trash = compact_timestamp(before), self._list_trash()
         current = set(self.manifest_names()) if trash else set()
         for name, match in trash:
             if match[1] >= limit:
@@ -322,7 +315,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
             self._guard.ensure_renewed()
             if match[2] not in current:
                 self._delete_all(f"{VERSIONS_PREFIX}{match[2]}/")
-                self._objects.delete([f"{SIDECAR_PREFIX}{match[2]}.jsonl"])
+                self._objects.delete([f"{SIDECAR_PREFIX}{match[2]}{MANIFEST_SUFFIX}"])
             self._objects.delete([name])
 
     def _delete_all(self, prefix: str) -> None:
@@ -340,7 +333,7 @@ def _encode_lines(lines: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     """Encode lines as JSON Lines, in pieces of about 1 MiB."""
     pieces, size = list[bytes](), 0
     for line in lines:
-        pieces.append(_LINE_ENCODER.encode(line).encode(errors="surrogatepass") + b"\n")
+        pieces.append(encode_line(line))
         size += len(pieces[-1])
         if size >= 1 << 20:
             yield b"".join(pieces)
