@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import trustme
@@ -30,18 +32,58 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return (os.cpu_count() or 1) + 1
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put each test into its tiers: `e2e` by its folder, `browser` by its fixture, `kill` by its name.
+_WHOLE_RUN_HELPERS = frozenset(
+    f"tests.support.{name}"
+    for name in (
+        "azure_destination",
+        "azure_proxy",
+        "azurite",
+        "broken_exports",
+        "commandline",
+        "crash_injection",
+        "fork_server",
+        "killed_runs",
+        "s3",
+        "sequential_exports",
+        "simulator",
+        "terminal",
+    )
+)
+"""Modules of tests/support that run whole jobs, commands or real stores."""
 
-    `scale` is marked at the test: it moves much, waits long, or repeats a table of cases.
+_WHOLE_RUN_FIXTURES = frozenset({"azurite", "both_layouts", "bucket_server", "sim"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put each test into its tiers.
+
+    `e2e`: it is in that folder, or it uses a fixture or helper that runs whole jobs, commands or real stores.
+    `browser`: by its fixture. `kill`: by its name. `scale` is marked at the test: it moves much, waits long, or repeats
+    a table of cases.
     """
     for item in items:
-        if "e2e" in item.path.parts:
+        fixtures = frozenset(getattr(item, "fixturenames", ()))
+        if "e2e" in item.path.parts or fixtures & _WHOLE_RUN_FIXTURES or _uses_whole_runs(_module_of(item)):
             item.add_marker("e2e")
-        if "browser" in getattr(item, "fixturenames", ()):
+        if "browser" in fixtures:
             item.add_marker("browser")
         if "kill" in item.nodeid.rpartition("/")[2]:
             item.add_marker("kill")
+
+
+def _module_of(item: pytest.Item) -> ModuleType | None:
+    parent = item.getparent(pytest.Module)
+    return parent.obj if parent is not None else None
+
+
+@functools.cache
+def _uses_whole_runs(module: ModuleType | None) -> bool:
+    """Return whether a test module imports a helper that runs whole jobs, commands or real stores."""
+    values = vars(module).values() if module is not None else ()
+    return any(
+        (value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")) in _WHOLE_RUN_HELPERS
+        for value in values
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

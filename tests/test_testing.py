@@ -23,6 +23,9 @@ from tests.support.builders import export as build_files
 from tests.support.builders import read_tree
 from tilesync.testing import FakeService
 
+pytestmark = pytest.mark.e2e
+"""Each test runs whole mirrors."""
+
 FILES = build_files()
 SECOND = timedelta(seconds=1)
 

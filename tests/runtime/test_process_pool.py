@@ -22,6 +22,9 @@ from tests.support.worker_processes import list_worker_pids
 from tilesync.runtime import process_pool
 from tilesync.runtime.process_pool import ProcessPool, WorkerContext, WorkerLost
 
+pytestmark = pytest.mark.scale
+"""Each test starts processes, and many wait for one that is stopped."""
+
 T = TypeVar("T")
 
 

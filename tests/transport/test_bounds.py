@@ -20,6 +20,9 @@ from tilesync.transport.api_client import MAX_ERROR_RESPONSE_BYTES, MAX_RESPONSE
 from tilesync.transport.blob_client import open_blob_client
 from tilesync.transport.blob_client_sync import SyncBlobRequest, open_sync_client
 
+pytestmark = pytest.mark.scale
+"""Each test waits for a response that takes too long."""
+
 
 @pytest.fixture
 def over() -> Any:
