@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilesync.api.auth import create_identity
 from tilesync.api.locations import (
@@ -24,8 +24,6 @@ from tilesync.api.options import AccessOptions, MirrorArguments, SelectionOption
 from tilesync.app.requests import MirrorRequest, StoreOptions, Target
 from tilesync.app.requests import default_state_root as default_state_root
 from tilesync.app.service import API_URL, Service
-from tilesync.checks.commands import HostingRequest
-from tilesync.checks.public_url import parse_origin, parse_public_url
 from tilesync.core.filters import parse_globs
 from tilesync.core.guards import DEFAULT_DELETE_LIMIT
 from tilesync.core.http_headers import (
@@ -38,6 +36,9 @@ from tilesync.core.retention import KEEP_ALL_VERSIONS
 from tilesync.core.urls import check_store_url
 from tilesync.errors import UsageError
 from tilesync.model import Content, Inventory, Layout, SasUrl, Secret, Selector
+
+if TYPE_CHECKING:
+    from tilesync.checks.commands import HostingRequest
 
 DEFAULT_RETRY_FOR = timedelta(seconds=60)
 DOCTOR_RETRY_FOR = timedelta(seconds=10)
@@ -218,6 +219,9 @@ def create_hosting_request(
     dest: Dest, options: AccessOptions, *, public_url: str | None, origin: str | None
 ) -> HostingRequest:
     """Create the request of the hosting checks of `doctor`. Raises UsageError."""
+    from tilesync.checks.commands import HostingRequest
+    from tilesync.checks.public_url import parse_origin, parse_public_url
+
     retry_for = options.get("retry_for", DOCTOR_RETRY_FOR)
     return HostingRequest(
         create_target(dest, options, retry_for=retry_for),

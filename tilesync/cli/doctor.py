@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesync.api.locations import Location
 from tilesync.cli.options import IDENTITY_OPTIONS, OUTPUT_OPTIONS, STATE_DIR_OPTION, STORE_OPTIONS, option
 from tilesync.cli.output.table import wrap_text
 from tilesync.cli.params import DestinationType, DurationType, SourceType
@@ -14,6 +13,7 @@ from tilesync.cli.parse import create_session, is_on_command_line, read_source, 
 from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
+    from tilesync.api.locations import Location
     from tilesync.cli.session import Session
     from tilesync.events import Event
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from tilesync.api.masking import SECRET_VARIABLES
-
 TEST_VARIABLES = {"TILESYNC_SAMPLES", "TILESYNC_REQUIRE"}
 """Variables of tilesync's own tests."""
 
@@ -32,6 +30,8 @@ def _collect_variables(group: click.Group) -> tuple[set[str], dict[str, str]]:
 
     Secrets have variables only: other users can see arguments.
     """
+    from tilesync.api.masking import SECRET_VARIABLES
+
     read, unread = set(SECRET_VARIABLES), dict[str, str]()
     for command in group.commands.values():
         for param in command.params:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesync.api.locations import Location
 from tilesync.cli.options import (
     OUTPUT_OPTIONS,
     SERVICE_OPTIONS,
@@ -25,6 +24,9 @@ from tilesync.cli.parse import (
     store_options,
 )
 from tilesync.core.wording import format_count
+
+if TYPE_CHECKING:
+    from tilesync.api.locations import Location
 
 
 @click.command(short_help="List the exports.")

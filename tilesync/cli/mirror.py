@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesync.api.locations import Location
 from tilesync.cli.options import (
     ADOPT_OPTION,
     CACHE_OPTIONS,
@@ -36,6 +35,9 @@ from tilesync.cli.parse import (
     mirror_options,
     read_source,
 )
+
+if TYPE_CHECKING:
+    from tilesync.api.locations import Location
 
 
 @click.command(short_help="Mirror an export.")

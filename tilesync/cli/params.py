@@ -6,13 +6,15 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tilesync.api.locations import Location, is_folder, parse_dest
-from tilesync.core.guards import DeleteLimit
 from tilesync.errors import TilesyncError
+
+if TYPE_CHECKING:
+    from tilesync.api.locations import Location
+    from tilesync.core.guards import DeleteLimit
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _COUNT = re.compile(r"[0-9]{1,12}")
@@ -78,13 +80,15 @@ class FolderType(click.ParamType[Path]):
         return path
 
 
-class DestinationType(click.ParamType[Location]):
+class DestinationType(click.ParamType["Location"]):
     """Parameter type of DEST: a folder, a container or a bucket."""
 
     name = "destination"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
         """Return the location. An invalid one is a usage error, whose message never shows a possible signature."""
+        from tilesync.api.locations import is_folder, parse_dest
+
         endpoint = ctx.params.get("azure_endpoint") if ctx is not None else None
         location = parse_dest(value, endpoint if isinstance(endpoint, str) else None)  # click has a value for "unset"
         if is_folder(location):
@@ -94,6 +98,8 @@ class DestinationType(click.ParamType[Location]):
 
 def format_destination_path(location: Location, name: str) -> str:
     """Format the path or URL of a file at the top of a destination, for people."""
+    from tilesync.api.locations import is_folder
+
     return str(Path(str(location)) / name) if is_folder(location) else f"{location}/{name}"
 
 
@@ -183,13 +189,15 @@ class CountOrWordType(click.ParamType[int | None]):
         return int(text)
 
 
-class DeleteLimitType(click.ParamType[DeleteLimit]):
+class DeleteLimitType(click.ParamType["DeleteLimit"]):
     """Parameter type of a maximum of deleted files: a number, or a percentage of the existing files."""
 
     name = "N|N%"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> DeleteLimit:
         """Return the limit. An invalid text is a usage error."""
+        from tilesync.core.guards import DeleteLimit
+
         if isinstance(value, DeleteLimit):
             return value
         match = _LIMIT.fullmatch(str(value).strip())

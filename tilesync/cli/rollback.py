@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesync.api.locations import Location
 from tilesync.cli.options import (
     CACHE_OPTIONS,
     ON_PUBLISH_OPTION,
@@ -21,6 +20,7 @@ from tilesync.cli.parse import create_session, store_options
 from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
+    from tilesync.api.locations import Location
     from tilesync.api.options import StoreAccessOptions
 
 

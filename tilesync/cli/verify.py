@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesync.api.locations import Location
 from tilesync.cli.options import (
     NO_PROGRESS_OPTION,
     OUTPUT_OPTIONS,
@@ -16,6 +15,9 @@ from tilesync.cli.options import (
 )
 from tilesync.cli.params import DestinationType, FilePathType
 from tilesync.cli.parse import create_session, store_options
+
+if TYPE_CHECKING:
+    from tilesync.api.locations import Location
 
 
 @click.command(short_help="Check the files of a destination.")

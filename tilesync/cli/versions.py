@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilesync.api.locations import Location
 from tilesync.cli.options import (
     OUTPUT_OPTIONS,
     STATE_DIR_OPTION,
@@ -19,6 +18,7 @@ from tilesync.cli.parse import create_session, store_options
 from tilesync.errors import DestinationError, UsageError
 
 if TYPE_CHECKING:
+    from tilesync.api.locations import Location
     from tilesync.api.options import StoreAccessOptions
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tilesync.core.http_headers import CachePolicy
 from tilesync.model import Blob, Digests, StoredFile, Version
-from tilesync.transport.http1_connection import PoolResponse
-from tilesync.transport.http1_pool import PoolRequest
+
+if TYPE_CHECKING:
+    from tilesync.transport.http1_connection import PoolResponse
+    from tilesync.transport.http1_pool import PoolRequest
 
 
 class PendingUpload(NamedTuple):
