@@ -10,7 +10,7 @@ import pytest
 from tests.support.clock import FakeClock
 from tilesync.azure.link_state import VALIDITY_RETRY_S, Instant, LinkRefusals, LinkState, LinkTexts, Renewal
 from tilesync.azure.sas import parse_sas_link
-from tilesync.errors import LinkRefused, NoFreshLink, NotAuthorised
+from tilesync.errors import LinkRefused, NoFreshLink, NotAuthorised, Unavailable
 from tilesync.events import Event, Notice
 from tilesync.model import SasUrl
 
@@ -130,6 +130,17 @@ def test_a_link_that_is_valid_too_late_is_not_waited_for() -> None:
     assert refusals.after_refusal(late, REFUSAL, run.now) is None
     with pytest.raises(NotAuthorised, match="the link becomes valid at 2026-03-01 12:10:00 UTC, in 600 s"):
         refusals.after_failed_renewal(late, REFUSAL, NoFreshLink("none"), run.now)
+
+
+def test_the_owner_of_a_link_chooses_the_error_for_a_late_start() -> None:
+    """A link to a store that becomes valid too late counts as a store that is not available (exit 6)."""
+    run = LinkFixture(can_renew=False)
+    texts = LinkTexts(too_late_error=Unavailable)
+    run.state = LinkState(run.events.append, can_renew=False, texts=texts, budget_s=60.0)
+    late = run.make(starts_in=timedelta(minutes=10))
+    run.replace(late)
+    with pytest.raises(Unavailable, match="in 600 s"):
+        LinkRefusals(run.state).after_failed_renewal(late, REFUSAL, NoFreshLink("none"), run.now)
 
 
 def test_without_another_link_the_refusal_names_both_reasons() -> None:

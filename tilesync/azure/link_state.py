@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tilesync.azure.error_hints import BAD_SIGNATURE_HINT
 from tilesync.azure.sas import MIN_RENEWAL_INTERVAL, is_expired, parse_start, time_left, time_until_renewal
 from tilesync.core.urls import check_scheme
-from tilesync.errors import LinkRefused, NoFreshLink, NotAuthorised
+from tilesync.errors import LinkRefused, NoFreshLink, NotAuthorised, TilesyncError
 from tilesync.events import Event, LinkRenewed, Notice, Warned
 from tilesync.model import SasUrl
 
@@ -45,12 +45,16 @@ class Renewal(Enum):
 
 @dataclass(frozen=True)
 class LinkTexts:
-    """Name and hints of one link in messages. None: the default hint of the error."""
+    """Name and hints of one link in messages. None: the default hint of the error.
+
+    `too_late_error`: class of the error for a link that becomes valid only after the budget.
+    """
 
     name: str = "the link"
     bad_signature_hint: str | None = None
     other_container_hint: str | None = None
     no_fresh_link_hint: str | None = None
+    too_late_error: type[TilesyncError] = NotAuthorised
 
 
 class LinkState:
@@ -186,7 +190,7 @@ class LinkState:
     def seconds_until_valid(self, link: SasUrl, refusal: LinkRefused, now: Instant, *, is_last: bool) -> float | None:
         """Return the seconds after which to try again, if the refused `link` may not be valid yet; None otherwise.
 
-        `is_last`: there is no other link. Raises NotAuthorised if the wait exceeds the budget.
+        `is_last`: there is no other link. Raises the `too_late_error` if the wait exceeds the budget.
         """
         if refusal.is_permanent:
             return None
@@ -215,7 +219,7 @@ class LinkState:
         start, name = parse_start(link.query), self._texts.name
         message = f"{name} becomes valid at {start:%Y-%m-%d %H:%M:%S} UTC, in {seconds:.0f} s" if start else ""
         if seconds > self._budget_s:
-            raise NotAuthorised(message, hint="run again then, or wait for it with a longer --retry-for")
+            raise self._texts.too_late_error(message, hint="run again then, or wait for it with a longer --retry-for")
         if self._announced is not link:
             self._announced = link
             self._observe(Notice(f"{message if seconds else f'{name} is new, and is refused'}; waiting for it"))

@@ -8,6 +8,7 @@ from functools import partial
 
 from tilesync.azure.link_state import LinkState, LinkTexts
 from tilesync.core.urls import check_store_url
+from tilesync.errors import Unavailable
 from tilesync.model import SasUrl
 from tilesync.protocols import Observer
 from tilesync.transport.renewing_link_sync import SyncRenewingLink
@@ -38,6 +39,7 @@ def make_store_link(
         bad_signature_hint=WRONG_KEY_HINT,
         other_container_hint=f"{option} must print links to the container of the destination",
         no_fresh_link_hint=f"run the same command with a fresh link, or with {option}: it continues where it stopped",
+        too_late_error=Unavailable,
     )
     state = LinkState(
         observe,
