@@ -310,6 +310,19 @@ def test_test_files_are_short(path: Path) -> None:
     assert [name for name in imports(parsed(path)) if re.match(r"tests\.([\w.]+\.)?(test_|conftest)", name)] == []
 
 
+def test_docstrings_begin_with_a_phrase_to_search_for() -> None:
+    """No docstring begins with a half sentence: a verb or a noun of the field comes first."""
+    vague = re.compile(r"(What|Whether|Which|Those|Likewise|Who|Where|How)\b")
+    found = [
+        f"{name_of(path)}: {text.splitlines()[0]}"
+        for path in SOURCES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if vague.match(text := ast.get_docstring(node) or "")
+    ]
+    assert found == []
+
+
 def test_a_class_name_exists_once() -> None:
     """One name, one class: a reader who searches for it finds one definition."""
     places: dict[str, list[str]] = {}

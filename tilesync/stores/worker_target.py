@@ -28,7 +28,7 @@ class WorkerTarget(Protocol):
 
     @property
     def requires_md5(self) -> bool:
-        """Whether files need the MD5 of their bytes."""
+        """True if files need the MD5 of their bytes."""
 
     def put_verified(self, version: str, blob: Blob, data: bytes, digests: Digests) -> StoredFile | PendingUpload:
         """Store a file whose bytes are verified, or return its upload. Raises RunErrors."""
