@@ -271,7 +271,7 @@ def test_public_code_has_docstrings(path: Path) -> None:
     assert list(undocumented(parsed(path))) == []
 
 
-def test_every_test_says_what_must_hold() -> None:
+def test_every_test_has_a_docstring() -> None:
     """Each test function has a docstring, of one sentence."""
     missing = []
     for path in sorted(TESTS.rglob("*.py")):
@@ -366,7 +366,7 @@ def type_tests(tree: ast.AST) -> Iterator[str]:
             yield node.cls.id
 
 
-def test_stores_are_not_told_apart_by_their_class() -> None:
+def test_no_module_tests_for_the_class_of_a_store() -> None:
     """Only the registry of locations tests for a kind of location, and no module for the classes of a store."""
     assert {"LocalFiles", "ObjectFiles", "AzureObjects", "LocalPutTarget"} <= STORE_CLASSES
     found = {name_of(path): sorted(STORE_CLASSES & set(type_tests(parsed(path)))) for path in SOURCES}

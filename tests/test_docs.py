@@ -102,7 +102,7 @@ def check_page(run: PageRun, blocks: list[Block]) -> Iterator[tuple[Block, str, 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("page", [page for page in PAGES if can_run(page)], ids=page_name)
-def test_a_page_does_what_it_shows(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_commands_of_a_page_print_the_shown_output(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The commands of a page, in order, print what the page shows; its programs run."""
     with ExitStack() as stack:
         found = list(check_page(PageRun(page, tmp_path, request, stack), read_blocks(page)))
@@ -128,7 +128,7 @@ def test_every_block_is_tested(page: Path) -> None:
             assert block.language in {"text", "step", *TESTED_ELSEWHERE}, at
 
 
-def test_what_is_tested_elsewhere_has_a_test() -> None:
+def test_blocks_tested_elsewhere_have_a_test() -> None:
     """The tests that run the other blocks and the included files exist."""
     assert all((ROOT / test).is_file() for test in (*TESTED_ELSEWHERE.values(), *INCLUDED.values()))
 
@@ -139,7 +139,7 @@ NOT_RUN = {
 """Every reason why a block is not run."""
 
 
-def test_what_is_not_run_says_why() -> None:
+def test_blocks_that_are_not_run_have_a_reason() -> None:
     """The reasons why blocks of the pages are not run are these."""
     assert {block.not_run for page in PAGES for block in read_blocks(page)} - {""} == NOT_RUN
 
@@ -205,7 +205,7 @@ def test_the_readme_links_to_every_page() -> None:
     assert {page_name(page) for page in PAGES if page.parent == ROOT / "docs"} <= links
 
 
-def test_the_picture_is_what_a_viewer_draws(browser: Browser, tmp_path: Path) -> None:
+def test_the_picture_equals_the_drawing_of_a_viewer(browser: Browser, tmp_path: Path) -> None:
     """The picture of the demo city in the documentation is what 3d-tiles-renderer draws today, but for its palette."""
     shown = PICTURE.read_bytes()
     assert len(shown) <= PICTURE_MAX_BYTES

@@ -11,7 +11,7 @@ import tilesync
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_package_says_that_it_is_typed() -> None:
+def test_the_package_is_marked_as_typed() -> None:
     """`py.typed` is installed beside the modules, so that type checkers read the annotations (PEP 561)."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "Typing :: Typed" in project["project"]["classifiers"]

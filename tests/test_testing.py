@@ -160,7 +160,7 @@ def test_an_export_that_is_deleted_or_replaced_on_the_way(service: FakeService, 
     assert ts.mirror(again.imodel, tmp_path, **service.options()).version == f"{again.id}-2"
 
 
-def test_a_fault_that_nothing_met_is_a_mistake_of_the_test() -> None:
+def test_an_unused_fault_fails_the_test() -> None:
     """Leaving the block names faults that no request met, but does not hide another error."""
     with pytest.raises(AssertionError, match=r"no request met fail_next\(503\) for \*\.glbx"), FakeService() as service:
         service.fail_next(name="*.glbx")

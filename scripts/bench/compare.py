@@ -206,7 +206,7 @@ class Bench:
         ]
         return self.measure("Tiny files, container to container", runners, "Peak memory is that of all its processes.")
 
-    # --- nights ---
+    # --- changed exports ---
 
     def changed(self) -> str:
         """Mirror after one file has changed."""
@@ -215,10 +215,10 @@ class Bench:
         run_measured(self._peers.tilesync("small", folders["tilesync"]), self._peers.env, self._log)
         for name in ("rclone", "azcopy"):
             shutil.copytree(folders["tilesync"] / "versions/small", folders[name])
-        nights = {name: iter(range(1, CHANGED_EXPORT_COUNT + 1)) for name in folders}
+        export_numbers = {name: iter(range(1, CHANGED_EXPORT_COUNT + 1)) for name in folders}
 
         def after(name: str) -> str:
-            return f"small-{next(nights[name])}"
+            return f"small-{next(export_numbers[name])}"
 
         def tonight() -> None:
             container = after("tilesync")
@@ -229,12 +229,12 @@ class Bench:
             Runner(
                 "rclone sync",
                 lambda: self._peers.rclone(
-                    "sync", f"small-{next(nights['rclone'])}", str(folders["rclone"]), at_once=64
+                    "sync", f"small-{next(export_numbers['rclone'])}", str(folders["rclone"]), at_once=64
                 ),
             ),
             Runner(
                 "azcopy sync",
-                lambda: self._peers.azcopy("sync", f"small-{next(nights['azcopy'])}", str(folders["azcopy"])),
+                lambda: self._peers.azcopy("sync", f"small-{next(export_numbers['azcopy'])}", str(folders["azcopy"])),
             ),
         ]
         table = self.measure(

@@ -69,8 +69,8 @@ def compare_shape(shape: str, numbers: list[str], *, files: int, rounds: int) ->
     medians = {number: statistics.median(taken) for number, taken in seconds.items()}
     best = min(numbers, key=medians.__getitem__)
     ratio = medians["auto"] / medians[best]
-    told = "  ".join(f"{number}: {taken:.1f}" for number, taken in medians.items())
-    print(f"{shape:9} {told}  seconds; auto takes {ratio:.2f} times as long as {best}", flush=True)
+    times = "  ".join(f"{number}: {taken:.1f}" for number, taken in medians.items())
+    print(f"{shape:9} {times}  seconds; auto takes {ratio:.2f} times as long as {best}", flush=True)
     shown = ", ".join(f"{number}: {taken:.1f}" for number, taken in medians.items() if number != "auto")
     return f"| {shape} | {medians['auto']:.1f} | {shown} | {ratio:.2f} |"
 

@@ -359,7 +359,7 @@ print("unchanged")
 """
 
 
-def test_a_host_program_is_left_as_it_was(sim: Simulator, tmp_path: Path) -> None:
+def test_the_host_program_is_not_changed(sim: Simulator, tmp_path: Path) -> None:
     """Loop, executor, logging, signal handlers, environment and garbage collector are untouched; no signature is
     logged, whatever level the host asks for.
     """

@@ -18,7 +18,7 @@ from tilesync.api.target_names import redact_dest, redact_source
         ("/srv/a=b", "/srv/a=b"),
     ],
 )  # fmt: skip
-def test_what_may_be_told(text: str | None, shown: str | None) -> None:
+def test_sources_and_destinations_are_reported_without_secrets(text: str | None, shown: str | None) -> None:
     """A URL is reported without query and user; a text that may contain a signature is not reported."""
     assert redact_source(text) == shown
     assert redact_dest("d") == os.path.abspath("d")

@@ -49,7 +49,7 @@ def store_all(catalog: Catalog, version: Version) -> None:
 # --- inventory ---
 
 
-def test_a_page_comes_back(path: Path) -> None:
+def test_listed_blobs_are_read_back(path: Path) -> None:
     """Blobs come back with every listed property, in listing order, with the marker of the page."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
@@ -296,7 +296,7 @@ def test_a_file_that_is_a_folder_is_refused(path: Path) -> None:
     catalog.close()
 
 
-def test_folder_placeholders_leave(path: Path) -> None:
+def test_folder_placeholders_are_not_in_the_inventory(path: Path) -> None:
     """An empty blob that is the folder of others leaves the inventory; other empty blobs stay."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
@@ -333,7 +333,7 @@ def test_relisting_keeps_and_drops(path: Path) -> None:
     catalog.close()
 
 
-def test_relisted_names_come_last(path: Path) -> None:
+def test_paging_by_id_covers_names_that_were_listed_before(path: Path) -> None:
     """A reader that pages by id gets every name of the new listing, even names that were listed before."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
@@ -351,7 +351,7 @@ def test_relisted_names_come_last(path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_what_was_a_folder_may_become_a_file(path: Path, size: int) -> None:
+def test_a_new_listing_may_turn_a_folder_into_a_file(path: Path, size: int) -> None:
     """Only the current listing decides which names are files and which are folders."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)

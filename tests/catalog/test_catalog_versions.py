@@ -30,7 +30,7 @@ from tilesync.model import (
 )
 
 
-def test_versions_come_back(path: Path) -> None:
+def test_versions_are_read_back(path: Path) -> None:
     """Versions come back in the order in which they were started, with all fields, also after reopening."""
     catalog = Catalog(path)
     one = catalog.add_version(NEW)
@@ -56,7 +56,7 @@ def test_versions_come_back(path: Path) -> None:
     catalog.close()
 
 
-def test_updates_come_back(path: Path) -> None:
+def test_updates_are_read_back(path: Path) -> None:
     """Every field of a version that may change is saved."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)

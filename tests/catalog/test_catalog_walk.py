@@ -215,7 +215,7 @@ def containers(draw: st.DrawFn) -> list[dict[str, list[str]]]:
 
 @given(containers(), st.integers(1, 3))
 @examples(80)
-def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], portion: int) -> None:
+def test_walks_request_each_reachable_file_once(times: list[dict[str, list[str]]], portion: int) -> None:
     """Each walk requests each reachable file once, stores what exists, and drops the rest."""
     catalog = Catalog(Path(":memory:"))
     version, before = catalog.add_version(WALKED), set[str]()

@@ -179,8 +179,8 @@ STEPS = st.one_of(
 
 @given(st.lists(STEPS, max_size=12))
 @examples(150)
-def test_whatever_happens_to_files_the_closure_holds(steps: list[tuple[str, str, ParsedContent | None]]) -> None:
-    """Files that come, come again, come in parts, leave the listing or go missing: only the last content counts."""
+def test_the_closure_follows_every_change_of_the_files(steps: list[tuple[str, str, ParsedContent | None]]) -> None:
+    """Files are added, also in parts, replaced, removed or missing: only their last content counts."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "catalog.sqlite3"
         catalog, oracle = Catalog(path), ReferenceOracle()

@@ -36,7 +36,7 @@ def fail_half_way(database: Database, error: BaseException) -> None:
         raise error
 
 
-def test_what_is_written_comes_back(path: Path) -> None:
+def test_committed_values_are_read_back(path: Path) -> None:
     """A committed transaction survives closing; a value is kept under its key."""
     database = open_database(path)
     assert database.is_new

@@ -26,7 +26,7 @@ def run_demo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.scale
-def test_it_mirrors_a_city_twice_and_says_what_to_try_next(tmp_path: Path) -> None:
+def test_the_demo_mirrors_a_city_twice_and_prints_commands(tmp_path: Path) -> None:
     """The demo ends in time with exit 0 and prints commands to try; a second run adds a version; both verify."""
     begun = time.monotonic()
     done = run_demo(tmp_path / "city")

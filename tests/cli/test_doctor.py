@@ -41,7 +41,7 @@ def make_jwt(end: float) -> str:
     return ".".join([*(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts), "c2ln"])
 
 
-def test_all_is_well(service: Simulator) -> None:
+def test_a_healthy_service_passes_every_check(service: Simulator) -> None:
     """A healthy service: exit 0, one line per check, in order, and the usual last line. Only one blob is listed."""
     done = run_doctor(service)
     assert (done.exit_code, list(done.checks), done.failed_checks) == (0, ALL_CHECKS, {})
@@ -52,7 +52,7 @@ def test_all_is_well(service: Simulator) -> None:
     assert EXPORT in done.checks["export"]["message"]
 
 
-def test_people_read_it(service: Simulator) -> None:
+def test_without_json_each_check_is_a_line(service: Simulator) -> None:
     """Without --json each check is a line with a mark on stdout; -q hides the checks that are ok."""
     done = run_tilesync("doctor", "--source", IMODEL, sim=service)
     assert done.exit_code == 0
@@ -60,7 +60,7 @@ def test_people_read_it(service: Simulator) -> None:
     assert run_tilesync("doctor", "--source", IMODEL, "-q", sim=service).stdout == ""
 
 
-def test_without_an_imodel_all_that_is_seen_counts(service: Simulator) -> None:
+def test_without_an_imodel_any_visible_export_is_used(service: Simulator) -> None:
     """Without SOURCE the checks use any export that the identity can see."""
     done = run_tilesync("doctor", "--json", sim=service)
     assert (done.exit_code, done.failed_checks) == (0, {})
@@ -114,7 +114,7 @@ def test_a_token_that_is_refused(service: Simulator) -> None:
     assert done.checks["api"]["hint"]
 
 
-def test_an_identity_that_may_not(service: Simulator) -> None:
+def test_an_identity_without_access_ends_with_5(service: Simulator) -> None:
     """403: exit 5, and a hint how to add a service application as a member."""
     service.add_fault(is_api, error_response(403), times=None)
     done = run_doctor(service)
@@ -184,7 +184,7 @@ def test_a_service_that_cannot_be_reached(tmp_path: Path) -> None:
     assert "firewall" in done.checks["reach"]["hint"]
 
 
-def test_proxies_are_shown_without_what_is_secret(service: Simulator) -> None:
+def test_proxies_are_shown_without_credentials(service: Simulator) -> None:
     """The proxy check prints the variable and the address, never the credentials."""
     done = run_doctor(service, HTTPS_PROXY="http://me:TOPSECRET@proxy.example:3128", no_proxy="127.0.0.1")
     assert done.exit_code == 0
@@ -193,8 +193,8 @@ def test_proxies_are_shown_without_what_is_secret(service: Simulator) -> None:
     assert "TOPSECRET" not in done.stdout + done.stderr
 
 
-def test_authorities_are_told(service: Simulator, tmp_path: Path) -> None:
-    """The CA file in use is printed; a missing file is an error."""
+def test_a_missing_ca_file_is_reported(service: Simulator, tmp_path: Path) -> None:
+    """A missing CA file gives a warning with a hint."""
     lost = run_doctor(service, SSL_CERT_FILE=str(tmp_path / "none.pem"))
     assert (lost.failed_checks, lost.checks["authorities"]["hint"]) == (
         {"authorities": "warn"},
@@ -219,10 +219,10 @@ def test_a_container_link_needs_no_identity(service: Simulator) -> None:
     assert service.requests[-1].query == {}
 
 
-def test_what_is_about_a_destination_wants_one() -> None:
+def test_hosting_options_without_a_destination_are_a_usage_error() -> None:
     """--origin and --public-url without DEST are a usage error."""
-    for wish in (("--origin", "https://a.example"), ("--public-url", "https://a.example")):
-        assert run_tilesync("doctor", *wish, "--json").exit_code == 2
+    for options in (("--origin", "https://a.example"), ("--public-url", "https://a.example")):
+        assert run_tilesync("doctor", *options, "--json").exit_code == 2
     with Simulator() as sim:
         sim.offer_export()
         assert run_doctor(sim, TILESYNC_ORIGIN="https://a.example").exit_code == 0

@@ -63,7 +63,7 @@ def test_usage_errors_end_with_2(arguments: list[str], tmp_path: Path) -> None:
     )
 
 
-def test_a_usage_error_has_its_json_line_where_the_environment_asks_for_json(tmp_path: Path) -> None:
+def test_the_json_variable_applies_to_usage_errors(tmp_path: Path) -> None:
     """TILESYNC_JSON=1 works as --json, also for usage errors."""
     done = run_tilesync("mirror", IMODEL, tmp_path, "--no-such-option", TILESYNC_JSON="1")
     assert done.last_line["exit"] == 2

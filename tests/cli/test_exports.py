@@ -12,7 +12,7 @@ from tests.support.commandline import (
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 
 
-def test_exports_lists_what_the_service_has(service: Simulator, tmp_path: Path) -> None:
+def test_exports_are_listed_newest_first(service: Simulator, tmp_path: Path) -> None:
     """`exports` lists the newest first: a table for people, a JSON line each with the same facts for programs."""
     service.offer_export(export_id=OTHER_EXPORT, status="Invalid", error={"code": "X", "message": "no geometry"})
     done = run_tilesync("exports", IMODEL, sim=service)
@@ -29,7 +29,7 @@ def test_exports_lists_what_the_service_has(service: Simulator, tmp_path: Path) 
     assert done.last_line["kind"] == "finished"
 
 
-def test_exports_say_what_a_folder_holds(service: Simulator, tmp_path: Path) -> None:
+def test_stored_exports_are_marked(service: Simulator, tmp_path: Path) -> None:
     """--held marks the stored exports in the table and the JSON, and warns of the one that is deleted next."""
     service.offer_changed_export(OTHER_EXPORT, 2)
     run_tilesync("mirror", IMODEL, tmp_path, sim=service)

@@ -38,7 +38,7 @@ def test_last_lines_of_a_first_and_an_unchanged_run(service: Simulator, tmp_path
     assert (again["exit"], again["fetched"], again["kept"], again["published"]) == (0, 0, len(files), False)
 
 
-def test_behind_is_reported(service: Simulator, tmp_path: Path) -> None:
+def test_a_mirror_of_an_older_export_is_reported_as_behind(service: Simulator, tmp_path: Path) -> None:
     """If the newest export is not finished, the older one is mirrored and `behind` is true."""
     service.offer_export(export_id=OTHER_EXPORT, status="InProgress")
     last = run_tilesync("mirror", IMODEL, tmp_path, "--json", sim=service).last_line
@@ -88,7 +88,7 @@ def test_missing_files_are_named_and_allowed(service: Simulator, tmp_path: Path)
     assert "the tilesets ask for 3 files, and 1 is missing" in done.stderr
 
 
-def test_files_are_chosen(service: Simulator, tmp_path: Path) -> None:
+def test_globs_select_the_files(service: Simulator, tmp_path: Path) -> None:
     """--include and --exclude can be repeated or come from the environment; an invalid glob is a usage error."""
     service.offer_export(
         {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": glb(b"a"), "b.glb": glb(b"b")}, export_id=OTHER_EXPORT
@@ -108,7 +108,7 @@ def test_files_are_chosen(service: Simulator, tmp_path: Path) -> None:
     assert "[z-a]" in done.stderr
 
 
-def test_the_inventory_is_chosen(service: Simulator, tmp_path: Path) -> None:
+def test_an_option_selects_the_inventory_mode(service: Simulator, tmp_path: Path) -> None:
     """--inventory and TILESYNC_INVENTORY take only their words; another word is a usage error."""
     assert run_tilesync("mirror", IMODEL, tmp_path / "a", "--inventory", "walk", sim=service).exit_code == 0
     assert run_tilesync("mirror", IMODEL, tmp_path / "b", sim=service, TILESYNC_INVENTORY="walk").exit_code == 0
@@ -116,7 +116,7 @@ def test_the_inventory_is_chosen(service: Simulator, tmp_path: Path) -> None:
     assert run_tilesync("mirror", IMODEL, tmp_path / "c", "--inventory", "guess", sim=service).exit_code == 2
 
 
-def test_what_is_not_followed_is_listed(service: Simulator, tmp_path: Path) -> None:
+def test_unfollowed_references_are_listed(service: Simulator, tmp_path: Path) -> None:
     """References that leave the container: one line each with --json or -v, otherwise a count."""
     service.offer_export(
         {"tileset.json": tileset("https://elsewhere.invalid/x.glb?sig=s3cret")}, export_id=OTHER_EXPORT

@@ -13,7 +13,7 @@ from tests.support.commandline import (
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest
 
 
-def test_source_and_destination_come_from_the_environment(service: Simulator, tmp_path: Path) -> None:
+def test_source_and_destination_are_read_from_the_environment(service: Simulator, tmp_path: Path) -> None:
     """TILESYNC_SOURCE, TILESYNC_DEST and TILESYNC_JSON replace the arguments; options on the command line win."""
     done = run_tilesync(
         "mirror", sim=service, TILESYNC_SOURCE=IMODEL, TILESYNC_DEST=str(tmp_path / "d"), TILESYNC_JSON="1",

@@ -77,7 +77,7 @@ def test_an_unexpanded_tilde_is_a_usage_error(
 
 
 @pytest.mark.parametrize("dest", ["./~/tiles", "~/tiles", "~old/tiles"])
-def test_a_folder_whose_name_begins_with_a_tilde_can_be_meant(service: Simulator, tmp_path: Path, dest: str) -> None:
+def test_a_folder_whose_name_begins_with_a_tilde_is_accepted(service: Simulator, tmp_path: Path, dest: str) -> None:
     """An existing folder named `~` is accepted, and so is `./~`."""
     if not dest.startswith("."):
         (tmp_path / dest).parent.mkdir()

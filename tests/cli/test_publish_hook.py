@@ -24,7 +24,7 @@ def read_hook_reports(out: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
-def test_it_hears_of_each_move_once(tmp_path: Path) -> None:
+def test_the_hook_runs_once_per_move(tmp_path: Path) -> None:
     """The command gets the report of the run that moved the pointer; a run that moves nothing does not start it."""
     out, dest = tmp_path / "out", tmp_path / "dest"
     with Simulator() as sim:
@@ -39,7 +39,7 @@ def test_it_hears_of_each_move_once(tmp_path: Path) -> None:
     assert [each["pointer"] for each in read_hook_reports(out)] == [EXPORT, OTHER_EXPORT]
 
 
-def test_one_that_fails_is_run_again(tmp_path: Path) -> None:
+def test_a_failed_hook_is_repeated_by_the_next_run(tmp_path: Path) -> None:
     """A failed command gives exit 8, but the pointer has moved; the next run repeats it, even with nothing to do."""
     out, dest = tmp_path / "out", tmp_path / "dest"
     with Simulator() as sim:
@@ -57,7 +57,7 @@ def test_one_that_fails_is_run_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", ["", "'"])
-def test_what_is_no_command_is_refused(tmp_path: Path, words: str) -> None:
+def test_a_hook_that_cannot_be_parsed_is_a_usage_error(tmp_path: Path, words: str) -> None:
     """An empty command is ignored; one that cannot be parsed is a usage error, before anything is done."""
     with Simulator() as sim:
         sim.offer_export(export(3))

@@ -158,7 +158,7 @@ def test_no_secret_in_any_output_or_file(service: Simulator, tmp_path: Path) -> 
         assert b"sig%3D" not in data
 
 
-def test_the_last_line_tells_a_plan_from_a_run(service: Simulator, tmp_path: Path) -> None:
+def test_the_last_line_marks_a_dry_run(service: Simulator, tmp_path: Path) -> None:
     """`dry_run` is true in the last line, the report and the log of a plan, also of a failed one, and in no
     other line.
     """

@@ -45,7 +45,7 @@ class BlockedService:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_hangup_is_told_and_resumable(service: Simulator, tmp_path: Path, times: int) -> None:
+def test_a_hangup_is_reported_and_resumable(service: Simulator, tmp_path: Path, times: int) -> None:
     """SIGHUP, once or twice, ends a run with 129, a report and a last line; the next run keeps the stored files."""
     halted, report = BlockedService(service), tmp_path / "r"
     running = subprocess.Popen(

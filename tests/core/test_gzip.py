@@ -61,7 +61,7 @@ def test_other_bytes_pass(data: bytes, cuts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x1f", b"\x8b\x1f", b"\x1f\x8a\x08"])
-def test_nearly_nothing(data: bytes) -> None:
+def test_a_start_that_is_almost_gzip(data: bytes) -> None:
     """A start that is almost gzip's is not gzip."""
     assert unpack(data) == unpack(data, 1) == data
 

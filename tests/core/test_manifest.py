@@ -249,8 +249,8 @@ def test_defects_are_listed_only_if_there_are_any() -> None:
     assert read_header(document, name=VERSION.name) == read_header(plain, name=VERSION.name)
 
 
-def test_known_defects_are_told_by_their_file() -> None:
-    """A release that describes a defect in other words still knows it; another file with one is new."""
+def test_known_defects_are_recognised_by_their_file() -> None:
+    """A defect is known by its file, however a release describes it; a defect of another file is new."""
     known = {"a.json: leads viewers elsewhere", "missing.glb"}
     assert is_known_defect("a.json", "a.json: refers to another host", known)
     assert not is_known_defect("b.json", "b.json: leads viewers elsewhere", known)

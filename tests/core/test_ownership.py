@@ -125,7 +125,7 @@ def test_reserved_names_clash() -> None:
     assert find_reserved_names(["Versions", "latest.json", "index.html", "versions.txt"]) == ["Versions", "latest.json"]
 
 
-def test_a_message_names_some() -> None:
+def test_a_message_names_at_most_three() -> None:
     """A message names at most three, and the number of further ones."""
     assert join_names(["a", "b", "c"]) == "a, b, c"
     assert join_names(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"

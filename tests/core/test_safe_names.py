@@ -187,7 +187,7 @@ def test_the_folders_of_names_are_those_of_each(names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("file", "first"), [("t", "--exclude t, or --exclude 't/**'"), ("tileset.json", "--exclude 't")]
 )
-def test_a_file_folder_clash_names_what_to_exclude(file: str, first: str) -> None:
+def test_the_hint_of_a_file_folder_clash_names_files_to_exclude(file: str, first: str) -> None:
     """The hint offers either of the two, but never the root, which viewers need."""
     with pytest.raises(UnsafeName) as refused:
         raise_file_folder_clash(file, f"{file}/1")

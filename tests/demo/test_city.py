@@ -114,7 +114,7 @@ def test_all_tilesets_are_version_1_1(files: dict[str, bytes]) -> None:
         assert tileset["geometricError"] >= tileset["root"]["geometricError"]
 
 
-def test_the_root_stands_upright_on_the_ellipsoid(files: dict[str, bytes]) -> None:
+def test_the_root_transform_is_upright_on_the_ellipsoid(files: dict[str, bytes]) -> None:
     """The transform is a rotation at a point on WGS84; its third column points away from the earth."""
     matrix = json.loads(files["tileset.json"])["root"]["transform"]
     axes = [matrix[at : at + 3] for at in (0, 4, 8)]

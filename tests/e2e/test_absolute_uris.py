@@ -71,7 +71,7 @@ def test_absolute_uris_of_a_tileset_below_are_refused(inventory: Inventory, tmp_
 @pytest.mark.parametrize(
     "uri", ["/v1/3dtiles/datasets/x/files/y.json?session=abc", "https://h.invalid/a.glb?sig=s3cret"]
 )
-def test_a_root_that_leads_away_is_no_mirror(uri: str, inventory: Inventory, tmp_path: Path) -> None:
+def test_a_root_with_references_to_other_hosts_only_is_refused(uri: str, inventory: Inventory, tmp_path: Path) -> None:
     """An export whose root references other hosts only: exit 3, unless allowed."""
     files = {"tileset.json": tileset(uri, "a.glb"), "a.glb": TILE}
     run = mirror(files, tmp_path, inventory)
@@ -82,7 +82,7 @@ def test_a_root_that_leads_away_is_no_mirror(uri: str, inventory: Inventory, tmp
 
 
 @both_inventories
-def test_an_implicit_root_that_leads_away_is_no_mirror(inventory: Inventory, tmp_path: Path) -> None:
+def test_template_uris_to_other_hosts_are_checked(inventory: Inventory, tmp_path: Path) -> None:
     """Template URIs of contents and subtrees are checked like other URIs."""
     for number, uris in enumerate([("https://h.invalid/{level}", "c/{level}/{x}/{y}.glb"),
                                    ("s/{level}/{x}/{y}", "https://h.invalid/{level}/{x}/{y}.glb")]):  # fmt: skip
@@ -92,7 +92,7 @@ def test_an_implicit_root_that_leads_away_is_no_mirror(inventory: Inventory, tmp
 
 
 @both_inventories
-def test_what_lies_elsewhere_below_the_root_is_counted(inventory: Inventory, tmp_path: Path) -> None:
+def test_uris_to_other_hosts_below_the_root_are_counted(inventory: Inventory, tmp_path: Path) -> None:
     """An external tileset with URIs to other hosts gives one diagnostic with their number."""
     uris = [f"https://h.invalid/{number}.glb" for number in range(30)]
     run = mirror({"tileset.json": tileset("e.json"), "e.json": tileset(*uris)}, tmp_path, inventory)
@@ -101,7 +101,7 @@ def test_what_lies_elsewhere_below_the_root_is_counted(inventory: Inventory, tmp
     assert len(run.events_of(DiagnosticReported)) == 1
 
 
-def test_orphans_are_not_asked_where_they_lead(tmp_path: Path) -> None:
+def test_references_of_orphans_do_not_count_as_unfollowed(tmp_path: Path) -> None:
     """Only references in the closure of the root count as unfollowed."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, "old.json": tileset("https://h.invalid/a.glb")}
     run = mirror(files, tmp_path, Inventory.LIST)

@@ -60,7 +60,7 @@ def test_an_export_is_published_ready_to_be_served(azure_store: AzureFixture, si
     )  # one of them a page of the files, to see that they lie there; one says when
 
 
-def test_what_is_unchanged_is_copied_inside_the_store(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_unchanged_files_are_copied_inside_the_store(azure_store: AzureFixture, sim: Simulator) -> None:
     """The second export reuses files of the first by copies inside the store, without a transfer of bytes."""
     sim.offer_export(export(40))
     assert azure_store.mirror(sim).exit_code == 0
@@ -88,7 +88,7 @@ def test_a_lost_state_costs_a_listing(azure_store: AzureFixture, sim: Simulator)
 
 
 @pytest.mark.parametrize("state", ["lost", "kept"])
-def test_what_a_kill_left_is_not_sent_again(azure_store: AzureFixture, sim: Simulator, state: str) -> None:
+def test_files_stored_before_a_kill_are_not_sent_again(azure_store: AzureFixture, sim: Simulator, state: str) -> None:
     """An interrupted run is continued by the same machine, or by another one after the lock has expired."""
     files = sim.offer_export(export(60))
     stuck = threading.Event()
@@ -120,7 +120,7 @@ def test_what_a_kill_left_is_not_sent_again(azure_store: AzureFixture, sim: Simu
     azure_store.assert_published(EXPORT, files)
 
 
-def test_what_another_began_is_not_sent_again(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_after_a_lost_state_correct_files_are_not_sent_again(azure_store: AzureFixture, sim: Simulator) -> None:
     """If the state of an unfinished version is lost, correct files are kept, checked by their MD5."""
     files = sim.offer_export(export(60))
     stop = threading.Event()
@@ -155,7 +155,7 @@ def test_a_plan_writes_nothing(azure_store: AzureFixture, sim: Simulator) -> Non
     assert not azure_store.state.exists()
 
 
-def test_large_files_come_in_blocks(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_large_files_are_uploaded_in_blocks(azure_store: AzureFixture, sim: Simulator) -> None:
     """A file of many blocks is complete, with its MD5, also if its source breaks off half-way."""
     big = glb(random.Random(3).randbytes(9_500_000))
     files = sim.offer_export(
@@ -179,7 +179,7 @@ def test_large_files_come_in_blocks(azure_store: AzureFixture, sim: Simulator) -
 # --- versions ---
 
 
-def test_versions_come_and_go_as_in_a_folder(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_versions_are_listed_rolled_back_verified_and_retired(azure_store: AzureFixture, sim: Simulator) -> None:
     """Versions are listed, rolled back to, verified and retired; a retired version loses its manifest at once."""
     first = sim.offer_export(export(5))
     assert azure_store.mirror(sim).exit_code == 0
@@ -197,7 +197,7 @@ def test_versions_come_and_go_as_in_a_folder(azure_store: AzureFixture, sim: Sim
     azure_store.assert_published(OTHER_EXPORT, second)
 
 
-def test_what_is_damaged_there_is_found_and_healed(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_damaged_objects_are_found_and_fetched_again(azure_store: AzureFixture, sim: Simulator) -> None:
     """`verify` finds an object that was changed or deleted, and the next run fetches it again."""
     files = sim.offer_export(export(12))
     assert azure_store.mirror(sim).exit_code == 0
@@ -231,7 +231,7 @@ def test_a_quick_audit_lists_the_container(azure_store: AzureFixture, sim: Simul
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments_it_ends_whole(azure_store: AzureFixture, sim: Simulator, seed: int) -> None:
+def test_runs_killed_at_random_moments_end_complete(azure_store: AzureFixture, sim: Simulator, seed: int) -> None:
     """After a kill, the next run takes its own lease over at once and continues; nothing partial is published."""
     dice = random.Random(seed)
     files = sim.offer_export({**export(120, seed=seed), "tiles/big.glb": glb(dice.randbytes(6_000_000))})
@@ -275,7 +275,7 @@ def test_both_links_end_in_mid_run_and_are_renewed(azure_store: AzureFixture, si
     azure_store.assert_published(EXPORT, files)
 
 
-def test_without_a_command_its_end_ends_the_run(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_an_expired_link_without_a_command_ends_with_5(azure_store: AzureFixture, sim: Simulator) -> None:
     """An expired link: exit 5 with a hint; the next run with a fresh link continues."""
     files = sim.offer_export(export(150))
     sim.delay_s = 0.05
@@ -321,7 +321,7 @@ def test_a_store_that_refuses_ends_the_run(
     azure_store.assert_published(EXPORT, files)
 
 
-def test_a_busy_store_is_borne_with(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_busy_store_is_retried(azure_store: AzureFixture, sim: Simulator) -> None:
     """Temporary refusals cost retries, and no file."""
     files = sim.offer_export(export(30))
     azure_store.proxy.intercept = refuse_uploads(503, "ServerBusy", times=12)
@@ -344,7 +344,7 @@ def test_a_leased_lock_is_another_run(azure_store: AzureFixture, sim: Simulator)
     assert "another run holds" in run.stderr
 
 
-def test_places_that_cannot_serve_are_told(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_unusable_containers_are_reported(azure_store: AzureFixture, sim: Simulator) -> None:
     """A missing container is created only on request; a foreign tileset is not touched."""
     sim.offer_export(export(3))
     missing = f"az://{ACCOUNT}/{azure_store.container}x"
@@ -358,7 +358,7 @@ def test_places_that_cannot_serve_are_told(azure_store: AzureFixture, sim: Simul
     assert azure_store.read_json("tileset.json") == {}
 
 
-def test_identities_are_asked_for(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_an_invalid_identity_ends_the_run_with_a_hint(azure_store: AzureFixture, sim: Simulator) -> None:
     """A wrong or invalid key ends the run with a hint; credentials of another account are ignored."""
     sim.offer_export(export(3))
     wrong = azure_store.mirror(sim, AZURE_STORAGE_KEY="d3Jvbmc=")
@@ -385,7 +385,7 @@ def large_export(count: int = 6) -> dict[str, bytes]:
     return {**tiles, "i.glb": image, "textures/a.png": b"\x89PNG" + dice.randbytes(70_000), "tileset.json": root}
 
 
-def test_the_storage_copies_by_itself(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_tiles_are_copied_between_containers(azure_store: AzureFixture, sim: Simulator) -> None:
     """Tiles are copied between containers, checked by MD5; their references are read from their first bytes; they
     are audited by MD5, and a version of them is rebuilt from its sidecar index.
     """
@@ -410,7 +410,7 @@ def test_the_storage_copies_by_itself(azure_store: AzureFixture, sim: Simulator)
     assert azure_store.run("verify", azure_store.destination_url).exit_code == 10
 
 
-def test_what_tiles_ask_for_is_known_though_they_are_copied(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_missing_references_of_copied_tiles_are_reported(azure_store: AzureFixture, sim: Simulator) -> None:
     """An image that a copied tile references, and that the container lacks, is reported as missing."""
     files = large_export()
     del files["textures/a.png"]
@@ -420,7 +420,7 @@ def test_what_tiles_ask_for_is_known_though_they_are_copied(azure_store: AzureFi
     assert (run.exit_code, run.last_line["missing"]) == (3, 1), run.stderr
 
 
-def test_where_it_does_not_copy_the_bytes_go_this_way(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_without_server_side_copy_bytes_are_downloaded(azure_store: AzureFixture, sim: Simulator) -> None:
     """Azurite does not support such copies: this is reported once, and the export is still published."""
     files = sim.offer_export(large_export())
     run = azure_store.mirror(sim, "--server-copy")
@@ -432,7 +432,7 @@ def test_where_it_does_not_copy_the_bytes_go_this_way(azure_store: AzureFixture,
     azure_store.assert_published(EXPORT, files)
 
 
-def test_a_copy_of_other_bytes_is_no_copy(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_blob_without_its_stated_md5_is_refused(azure_store: AzureFixture, sim: Simulator) -> None:
     """A blob without the MD5 that its container states is refused by the storage, and by the default path."""
     files = large_export()
     sim.offer_export(files)
@@ -442,7 +442,7 @@ def test_a_copy_of_other_bytes_is_no_copy(azure_store: AzureFixture, sim: Simula
     assert (run.exit_code, run.last_line["failed"]) == (3, 1), run.stderr
 
 
-def test_it_is_for_azure_alone(azure_store: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
+def test_server_copy_to_a_folder_is_refused(azure_store: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
     """--server-copy to a folder is refused: only a store can copy."""
     assert azure_store.mirror(sim, "--server-copy", dest=str(tmp_path / "d")).exit_code == 2
 

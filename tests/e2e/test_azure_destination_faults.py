@@ -42,7 +42,7 @@ def other_state_folder(azure_store: AzureFixture, name: str) -> str:
     return str(azure_store.state.with_name(name))
 
 
-def test_what_another_machine_published_is_never_written_over(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_version_published_elsewhere_is_not_overwritten(azure_store: AzureFixture, sim: Simulator) -> None:
     """A version that was started here and published from elsewhere is taken over; a changed export makes a new one."""
     first = sim.offer_export(export(60))
     count = [0]
@@ -71,7 +71,7 @@ def test_what_another_machine_published_is_never_written_over(azure_store: Azure
     assert azure_store.blobs(f"versions/{EXPORT}/") == first
 
 
-def test_what_another_machine_retired_stays_so(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_version_retired_elsewhere_stays_retired(azure_store: AzureFixture, sim: Simulator) -> None:
     """An old state does not restore a version that is in the trash."""
     sim.offer_export(export(5))
     assert azure_store.mirror(sim).exit_code == 0
@@ -86,7 +86,7 @@ def test_what_another_machine_retired_stays_so(azure_store: AzureFixture, sim: S
     assert list(azure_store.blobs("manifests/")) == [f"{OTHER_EXPORT}.jsonl"]
 
 
-def test_no_copy_tells_a_link_that_may_write(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_the_recorded_copy_source_is_never_a_writable_link(azure_store: AzureFixture, sim: Simulator) -> None:
     """The copy source in the properties of a blob is no link, or one that can only read."""
     sim.offer_export(export(10))
     assert azure_store.mirror(sim).exit_code == 0
@@ -102,9 +102,7 @@ def test_no_copy_tells_a_link_that_may_write(azure_store: AzureFixture, sim: Sim
     connection.close()
 
 
-def test_a_link_that_was_given_copies_nothing_where_that_would_tell_it(
-    azure_store: AzureFixture, sim: Simulator
-) -> None:
+def test_files_are_fetched_if_a_copy_would_reveal_a_given_link(azure_store: AzureFixture, sim: Simulator) -> None:
     """If only a given link could sign the source of a copy, the files are fetched again."""
     link = signed_link(azure_store.url)
     dest = f"{azure_store.proxy.url}/{ACCOUNT}/{azure_store.container}?{link.query}"
@@ -118,7 +116,7 @@ def test_a_link_that_was_given_copies_nothing_where_that_would_tell_it(
 
 
 @pytest.mark.parametrize("by_link", [True, False])
-def test_a_store_that_may_not_read_itself_copies_nothing(
+def test_a_refused_copy_source_is_not_a_refused_destination(
     azure_store: AzureFixture, sim: Simulator, *, by_link: bool
 ) -> None:
     """A refused copy source (a signature for other addresses, a firewall) is no refusal of the destination."""
@@ -144,7 +142,7 @@ def test_a_store_that_may_not_read_itself_copies_nothing(
     assert len(trashed.splitlines()) == 1 + run.last_line["listed"] - 4
 
 
-def test_a_copy_that_fails_once_is_made_again(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_failed_copy_is_retried(azure_store: AzureFixture, sim: Simulator) -> None:
     """An internal error of the service is retried; it does not mean that copies are unsupported."""
     azure_store.proxy.emulates_copy_from_url = True
     link = f"{azure_store.proxy.url}/{ACCOUNT}/{azure_store.container}?{signed_link(azure_store.url).query}"
@@ -207,7 +205,7 @@ def test_a_signal_ends_a_run_promptly(azure_store: AzureFixture, sim: Simulator,
     assert time.monotonic() - began < 10
 
 
-def test_answers_may_be_lost(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_lost_response_does_not_change_the_result(azure_store: AzureFixture, sim: Simulator) -> None:
     """One lost response of each kind of request does not change the result of a run."""
     files = sim.offer_export({**export(20), **BIG_EXPORT, "tileset.json": export(20)["tileset.json"]})
     here, seen = threading.local(), set[tuple[object, ...]]()
@@ -237,7 +235,7 @@ def test_answers_may_be_lost(azure_store: AzureFixture, sim: Simulator) -> None:
     assert azure_store.run("verify", azure_store.destination_url).exit_code == 0
 
 
-def test_a_plan_and_a_source_make_no_container(azure_store: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
+def test_only_a_run_that_writes_creates_a_container(azure_store: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
     """--create-container applies only to the DEST of a run that writes."""
     sim.offer_export(export(3))
     missing = f"az://{ACCOUNT}/{azure_store.container}x"
@@ -274,7 +272,7 @@ def test_a_hook_is_not_lost_with_the_process(azure_store: AzureFixture, sim: Sim
     assert json.loads(hook_file.read_text())["pointer"] == EXPORT
 
 
-def test_what_has_not_moved_is_not_announced(azure_store: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
+def test_the_hook_does_not_run_for_a_refused_pointer(azure_store: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
     """A refused pointer is no publication; a run without the command leaves it to a later run that has one."""
     sim.offer_export(export(3))
     hook_file = tmp_path / "hook"
@@ -295,7 +293,7 @@ def test_what_has_not_moved_is_not_announced(azure_store: AzureFixture, sim: Sim
     assert (event["kind"], event["pointer"]) == ("finished", EXPORT)
 
 
-def test_a_pin_is_every_machines(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_pin_applies_to_every_machine(azure_store: AzureFixture, sim: Simulator) -> None:
     """A pin from another machine keeps the pointer in all runs of this one, until any machine releases it."""
     for which in (EXPORT, OTHER_EXPORT):
         sim.offer_export(export(4, seed=len(which)), export_id=which)
@@ -328,7 +326,7 @@ def test_a_pin_is_every_machines(azure_store: AzureFixture, sim: Simulator) -> N
     assert "pinned" not in azure_store.read_json("latest.json")
 
 
-def test_a_pin_that_another_machine_took_away_spares_nothing(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_pin_released_elsewhere_protects_no_version(azure_store: AzureFixture, sim: Simulator) -> None:
     """A version that was pinned here and released elsewhere is retired like any other."""
     for which in (EXPORT, OTHER_EXPORT):
         sim.offer_export(export(4, seed=ord(which[0])), export_id=which)
@@ -341,7 +339,7 @@ def test_a_pin_that_another_machine_took_away_spares_nothing(azure_store: AzureF
     assert list(azure_store.blobs("manifests/")) == [f"{OTHER_EXPORT}.jsonl"]
 
 
-def test_what_another_machine_left_just_now_does_not_retire(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_version_just_replaced_elsewhere_does_not_retire(azure_store: AzureFixture, sim: Simulator) -> None:
     """A version that another machine replaced is kept as long as one that was replaced here."""
     sim.offer_export(export(4))
     assert azure_store.mirror(sim).exit_code == 0
@@ -355,7 +353,9 @@ def test_what_another_machine_left_just_now_does_not_retire(azure_store: AzureFi
     assert azure_store.mirror(sim, "--keep-versions", "1", "--keep-for", "0s").last_line["retired"] == 1
 
 
-def test_who_lost_the_lock_writes_nothing_more(azure_store: AzureFixture, sim: Simulator, azurite: Azurite) -> None:
+def test_a_run_that_lost_the_lock_writes_nothing_more(
+    azure_store: AzureFixture, sim: Simulator, azurite: Azurite
+) -> None:
     """A run that is cut off while it moves the pointer does not overwrite latest.json of a run that moved it since."""
     sim.offer_export(export(3))
     stuck, over = threading.Event(), threading.Event()
@@ -386,7 +386,7 @@ def test_who_lost_the_lock_writes_nothing_more(azure_store: AzureFixture, sim: S
 
 
 @pytest.mark.parametrize("name", ["tileset.json", "latest.json"])
-def test_what_others_put_there_is_not_written_over(azure_store: AzureFixture, sim: Simulator, name: str) -> None:
+def test_a_location_with_a_foreign_pointer_is_refused(azure_store: AzureFixture, sim: Simulator, name: str) -> None:
     """A location with a foreign pointer is refused."""
     azure_store.client.upload_blob(name, b'{"mine": 1}')
     sim.offer_export(export(3))
@@ -395,7 +395,7 @@ def test_what_others_put_there_is_not_written_over(azure_store: AzureFixture, si
     assert azure_store.blobs() == {name: b'{"mine": 1}'}
 
 
-def test_an_audit_stops_when_it_is_told_to(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_signal_stops_an_audit(azure_store: AzureFixture, sim: Simulator) -> None:
     """A signal during many reads: nothing is retried, and only the stop is reported."""
     sim.offer_export({**export(40), "tiles/big.glb": glb(random.Random(1).randbytes(30_000_000))})
     assert azure_store.mirror(sim).exit_code == 0
@@ -418,7 +418,7 @@ def test_an_audit_stops_when_it_is_told_to(azure_store: AzureFixture, sim: Simul
     assert "trying again" not in err
 
 
-def test_an_identity_may_say_where_the_account_is(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_connection_string_may_name_the_endpoint(azure_store: AzureFixture, sim: Simulator) -> None:
     """A connection string with an endpoint is enough, also for `doctor`, which fills in `{account}`."""
     env = {"XDG_STATE_HOME": str(azure_store.state)}
     endpoint = f"{azure_store.proxy.url}/{ACCOUNT}"
@@ -440,7 +440,9 @@ def test_an_identity_may_say_where_the_account_is(azure_store: AzureFixture, sim
     assert len(list((azure_store.state / "tilesync/destinations").iterdir())) == 1
 
 
-def test_a_command_prints_links_to_dest_alone(azure_store: AzureFixture, sim: Simulator, azurite: Azurite) -> None:
+def test_a_link_command_for_another_container_is_refused(
+    azure_store: AzureFixture, sim: Simulator, azurite: Azurite
+) -> None:
     """A link to another container than the one in az:// is refused, also as the first link."""
     sim.offer_export(export(3))
     other = new_container(azurite)
@@ -454,7 +456,7 @@ def test_a_command_prints_links_to_dest_alone(azure_store: AzureFixture, sim: Si
     assert azure_store.mirror(sim, "--dest-link-command", f"echo {shlex.quote(mine)}", **env).exit_code == 0
 
 
-def test_a_token_goes_to_its_own_account_only(azure_store: AzureFixture) -> None:
+def test_a_sas_token_is_used_for_its_own_account_only(azure_store: AzureFixture) -> None:
     """AZURE_STORAGE_SAS_TOKEN is for DEST, or for the account that AZURE_STORAGE_ACCOUNT names."""
     env = {name: value for name, value in azure_store.env.items() if name != "AZURE_STORAGE_KEY"}
     env["TILESYNC_AZURE_ENDPOINT"] = f"{azure_store.proxy.url}/{{account}}"
@@ -473,7 +475,7 @@ def test_a_token_goes_to_its_own_account_only(azure_store: AzureFixture) -> None
     assert [each for each in azure_store.proxy.requests if "sig" in each.query]
 
 
-def test_the_state_is_this_users_alone(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_the_state_folder_is_private(azure_store: AzureFixture, sim: Simulator) -> None:
     """The state folder is not readable by others; a rollback of an empty location creates none."""
     assert azure_store.run("rollback", azure_store.destination_url).exit_code == 8
     assert not azure_store.state.exists()
@@ -483,7 +485,7 @@ def test_the_state_is_this_users_alone(azure_store: AzureFixture, sim: Simulator
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_place_has_one_state_however_it_is_named(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_location_has_one_state_however_it_is_named(azure_store: AzureFixture, sim: Simulator) -> None:
     """A destination named by az:// or by a link has the same state."""
     files = sim.offer_export(export(3))
     assert azure_store.mirror(sim).exit_code == 0

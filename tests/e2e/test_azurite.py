@@ -170,9 +170,7 @@ def test_a_real_container_is_mirrored_whole(azurite: Azurite, town: dict[str, Bl
         assert len(proxy.answered) == asked
 
 
-def test_a_listing_of_many_pages_is_taken_in_whole(
-    azurite: Azurite, town: dict[str, BlobContent], tmp_path: Path
-) -> None:
+def test_a_listing_of_many_pages_is_complete(azurite: Azurite, town: dict[str, BlobContent], tmp_path: Path) -> None:
     """Azurite's markers lead through all pages; no blob is lost or listed twice."""
     with (
         AzureProxy(azurite, page_size=50) as proxy,
@@ -201,7 +199,7 @@ def test_a_link_is_renewed_before_it_ends(azurite: Azurite, town: dict[str, Blob
     assert_whole(tmp_path, town)
 
 
-def test_a_link_that_ended_on_its_way_is_renewed(azurite: Azurite, tmp_path: Path) -> None:
+def test_a_link_that_expires_before_its_request_is_renewed(azurite: Azurite, tmp_path: Path) -> None:
     """A request with an expired link is refused by the container, and repeated with a fresh link."""
     name, blobs = new_container_name(), small_export()
     azurite.create_container(name, blobs)
@@ -334,7 +332,7 @@ def test_a_blob_overwritten_under_the_run_is_planned_again(azurite: Azurite, tmp
     assert_whole(tmp_path, now)
 
 
-def test_a_blob_overwritten_behind_a_link_alone_ends_the_run(azurite: Azurite, tmp_path: Path) -> None:
+def test_an_overwritten_blob_ends_a_run_with_a_bare_link(azurite: Azurite, tmp_path: Path) -> None:
     """With a bare link a changed blob ends the run with 7 at once; the next run mirrors the new content."""
     name, blobs = new_container_name(), small_export()
     container = azurite.create_container(name, blobs)
@@ -355,7 +353,7 @@ def test_a_blob_overwritten_behind_a_link_alone_ends_the_run(azurite: Azurite, t
     assert_whole(tmp_path, now)
 
 
-def test_a_body_that_breaks_is_continued_where_it_broke(azurite: Azurite, tmp_path: Path) -> None:
+def test_only_the_rest_of_a_broken_body_is_requested_again(azurite: Azurite, tmp_path: Path) -> None:
     """Only the rest of a broken body is requested again, and that range completes the blob."""
     name, big = new_container_name(), glb(Random(1).randbytes(3_000_000))
     blobs = {
@@ -373,7 +371,7 @@ def test_a_body_that_breaks_is_continued_where_it_broke(azurite: Azurite, tmp_pa
     assert_whole(tmp_path, blobs)
 
 
-def test_a_blob_deleted_under_the_run_is_missed(azurite: Azurite, tmp_path: Path) -> None:
+def test_a_blob_deleted_during_the_run_is_missing(azurite: Azurite, tmp_path: Path) -> None:
     """A blob that is deleted between listing and fetch (412) is not listed again, and is reported as missing."""
     name, blobs = new_container_name(), small_export()
     container = azurite.create_container(name, blobs)

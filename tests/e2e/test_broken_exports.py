@@ -59,7 +59,7 @@ def test_a_content_that_is_no_json_is_an_error(name: str, data: bytes, inventory
 @both_inventories
 @pytest.mark.parametrize("data", [PAGE, b"", b'{"id"', b'{"id": "s"}\0'], ids=["page", "empty", "cut", "padded"])
 @pytest.mark.parametrize("name", ["s.json", "schema"])
-def test_a_schema_that_is_none_is_an_error(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
+def test_a_broken_schema_is_an_error(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
     """A broken schema fails the run: viewers show nothing of a tileset without its schema."""
     if name == "schema" and data == b'{"id": "s"}\0':
         data = b"\0\0\0\0"
@@ -122,7 +122,7 @@ def test_a_tileset_below_without_a_root_tile_is_an_error(root: object, inventory
 
 
 @both_inventories
-def test_a_byte_order_mark_is_borne(inventory: Inventory, tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_accepted(inventory: Inventory, tmp_path: Path) -> None:
     """A UTF-8 byte order mark is accepted in tilesets and schemas, as viewers do."""
     mark = b"\xef\xbb\xbf"
     files = {"tileset.json": mark + tileset("e.json", schemaUri="s.json"), "e.json": mark + tileset("a.glb"),
@@ -140,7 +140,7 @@ def test_a_page_in_place_of_a_tile_is_an_error(inventory: Inventory, tmp_path: P
 
 
 @both_inventories
-def test_a_page_that_came_once_is_fetched_anew(inventory: Inventory, tmp_path: Path) -> None:
+def test_broken_bytes_without_a_checksum_are_fetched_twice(inventory: Inventory, tmp_path: Path) -> None:
     """Broken bytes without a checksum are requested twice before they are accepted as the content."""
     files = {"tileset.json": tileset("e.json"), "e.json": tileset("a.glb"), "a.glb": TILE}
     with Simulator() as sim:
@@ -160,7 +160,7 @@ def _with_body(answer: Any, body: bytes) -> Any:
 
 
 @both_inventories
-def test_what_is_broken_is_fetched_anew_by_the_next_run(inventory: Inventory, tmp_path: Path) -> None:
+def test_a_failed_file_is_fetched_again_by_the_next_run(inventory: Inventory, tmp_path: Path) -> None:
     """A failed file is not stored: after the container is repaired, the same command fetches it."""
     files = {"tileset.json": tileset("e.json"), "e.json": PAGE, "a.glb": TILE}
     with Simulator() as sim:
@@ -190,7 +190,7 @@ ORPHANS = {
 
 @pytest.mark.parametrize("md5", [True, False])
 @pytest.mark.parametrize("content", list(Content))
-def test_broken_files_that_nothing_asks_for_are_published(content: Content, md5: bool, tmp_path: Path) -> None:
+def test_broken_unreferenced_files_are_published(content: Content, md5: bool, tmp_path: Path) -> None:
     """Each broken unreferenced file is reported and recorded in the manifest; verify and later runs accept it. One that
     cannot be unpacked is stored packed.
     """
@@ -232,7 +232,7 @@ def test_a_broken_orphan_that_changes_on_the_disk_is_found(tmp_path: Path) -> No
     assert (result.name, result.problem) == ("old/broken.glb", "content")
 
 
-def test_an_orphan_whose_bytes_are_not_the_listed_ones_is_an_error(tmp_path: Path) -> None:
+def test_an_orphan_damaged_in_transit_is_an_error(tmp_path: Path) -> None:
     """Damage in transit is not accepted: the file is fetched again, and fails the run if the damage stays."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": TILE, "log.json": b"{}"})
@@ -260,7 +260,7 @@ def test_a_lost_catalog_and_a_copy_know_broken_orphans(tmp_path: Path) -> None:
 
 
 @both_inventories
-def test_files_that_are_left_out_are_not_judged(inventory: Inventory, tmp_path: Path) -> None:
+def test_excluded_broken_files_do_not_fail_the_run(inventory: Inventory, tmp_path: Path) -> None:
     """If a glob excludes the broken file, the others are published."""
     files = {"tileset.json": tileset("a.glb", "e.json"), "a.glb": TILE, "e.json": PAGE}
     run = mirror(files, tmp_path, inventory, globs=Globs(exclude=("e.json",)))
@@ -268,7 +268,7 @@ def test_files_that_are_left_out_are_not_judged(inventory: Inventory, tmp_path: 
     assert read_version(tmp_path).keys() == {"tileset.json", "a.glb"}
 
 
-def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
+def test_a_large_broken_gzip_file_is_stored_packed(tmp_path: Path) -> None:
     """A large broken gzip file is stored packed, also when it is continued from a partial file."""
     dice = random.Random(1)
     cut = gzip.compress(dice.randbytes(3_000_000))[:-9]
@@ -283,7 +283,7 @@ def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
 
 
 @both_inventories
-def test_a_glb_that_holds_another_tile_is_followed(inventory: Inventory, tmp_path: Path) -> None:
+def test_references_of_a_glb_in_another_format_are_followed(inventory: Inventory, tmp_path: Path) -> None:
     """A .glb in another tile format gives a warning, and its references are followed, as viewers do."""
     document = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": "t.png"}]}).encode()
     files = {"tileset.json": tileset("b.glb", "g.glb"), "b.glb": b3dm(TILE), "g.glb": document, "t.png": b"\x89PNG...."}
@@ -322,7 +322,7 @@ def test_a_glb_without_bytes_is_a_missing_content(inventory: Inventory, tmp_path
         assert [path.name for path in (dest / "versions").iterdir()] == [EXPORT]
 
 
-def test_an_empty_glb_that_nothing_asks_for_is_no_matter(tmp_path: Path) -> None:
+def test_an_empty_unreferenced_glb_is_not_missing(tmp_path: Path) -> None:
     """An empty unreferenced GLB is not reported as missing."""
     run = mirror({"tileset.json": tileset("b.glb"), "a.glb": b"", "b.glb": TILE}, tmp_path, Inventory.LIST)
     assert (run.exit_code, run.stats.completeness.missing) == (0, 0)
@@ -346,7 +346,9 @@ faulty_contents = pytest.mark.parametrize(("name", "data"), FAULTY.values(), ids
 
 @both_inventories
 @faulty_contents
-def test_images_and_buffers_of_no_use_are_told(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
+def test_unusable_images_and_buffers_give_a_warning(
+    name: str, data: bytes, inventory: Inventory, tmp_path: Path
+) -> None:
     """Unusable images and buffers whose MD5 the container confirms: published, with a warning and a record."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, name: data}
     run = mirror(files, tmp_path, inventory)
@@ -359,7 +361,7 @@ def test_images_and_buffers_of_no_use_are_told(name: str, data: bytes, inventory
 
 
 @faulty_contents
-def test_a_walk_does_not_believe_what_nothing_proves(name: str, data: bytes, tmp_path: Path) -> None:
+def test_a_walk_refuses_an_html_page_without_an_md5(name: str, data: bytes, tmp_path: Path) -> None:
     """Without an MD5 an HTML page may come from a gateway: exit 3, fetched again by the next run, or allowed."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, name: data}
     with Simulator() as sim:
@@ -405,7 +407,7 @@ def test_an_error_in_place_of_a_part_of_the_scene(asks: str, body: bytes, invent
 @both_inventories
 @storage_error_bodies
 @pytest.mark.parametrize("name", ["t", "x.bin", "s"])
-def test_an_error_in_place_of_another_file_is_told(
+def test_an_error_page_instead_of_a_file_is_reported(
     name: str, body: bytes, inventory: Inventory, tmp_path: Path
 ) -> None:
     """An error page instead of an image, buffer or schema is reported; an error if the whole scene needs it."""
@@ -431,7 +433,7 @@ def test_a_tileset_in_utf_16_is_never_lost(name: str, code: str, inventory: Inve
 
 @both_inventories
 @pytest.mark.parametrize("role", ["content", "model"])
-def test_what_no_viewer_shows_is_told(role: str, inventory: Inventory, tmp_path: Path) -> None:
+def test_unusable_content_is_published_with_a_warning(role: str, inventory: Inventory, tmp_path: Path) -> None:
     """An image as a tile, or a wrong format as the model of an i3dm: published with a warning."""
     odd = b"\x89PNG\r\n\x1a\n" if role == "content" else b"not found"
     files = {"tileset.json": tileset("b.glb", "t"), "b.glb": TILE, "t": odd}
@@ -443,7 +445,7 @@ def test_what_no_viewer_shows_is_told(role: str, inventory: Inventory, tmp_path:
 
 
 @both_inventories
-def test_nuls_behind_the_json_of_a_model_are_told(inventory: Inventory, tmp_path: Path) -> None:
+def test_nuls_after_the_json_of_a_model_give_a_warning(inventory: Inventory, tmp_path: Path) -> None:
     """NULs after the JSON of a model give a warning: JSON readers and viewers refuse them."""
     text = b'{"asset":{"version":"2.0"}}'.ljust(32, b"\0")
     data = struct.pack("<5I", 0x46546C67, 2, 20 + len(text), len(text), 0x4E4F534A) + text
@@ -453,7 +455,7 @@ def test_nuls_behind_the_json_of_a_model_are_told(inventory: Inventory, tmp_path
 
 
 @both_inventories
-def test_of_a_key_that_stands_twice_the_last_one_counts(inventory: Inventory, tmp_path: Path) -> None:
+def test_the_last_of_two_equal_keys_counts(inventory: Inventory, tmp_path: Path) -> None:
     """The last of two equal keys counts, as in browsers: no reference is lost."""
     root = implicit(subtreeLevels=2, availableLevels=2).replace(
         b'"subtreeLevels"', b'"subtreeLevels": 1, "subtreeLevels"'
@@ -467,7 +469,7 @@ def test_of_a_key_that_stands_twice_the_last_one_counts(inventory: Inventory, tm
 
 @both_inventories
 @pytest.mark.parametrize("length", [100, 100.0])
-def test_a_length_is_a_whole_number_however_it_is_written(length: float, inventory: Inventory, tmp_path: Path) -> None:
+def test_a_buffer_length_may_be_written_with_a_point(length: float, inventory: Inventory, tmp_path: Path) -> None:
     """A length is accepted as 100 or 100.0: JSON makes no difference."""
     model = gltf_as_glb(buffers=[{"byteLength": length, "uri": "x.bin"}])
     run = mirror({"tileset.json": tileset("a.glb"), "a.glb": model, "x.bin": b"ab"}, tmp_path / "a", inventory)
@@ -478,7 +480,7 @@ def test_a_length_is_a_whole_number_however_it_is_written(length: float, invento
 
 
 @pytest.mark.parametrize(("lost", "allowed"), [("t.png", True), ("x.bin", True), ("a.glb", False)])
-def test_what_helps_is_what_fits(lost: str, allowed: bool, tmp_path: Path) -> None:
+def test_the_hint_names_allow_missing_only_if_it_helps(lost: str, allowed: bool, tmp_path: Path) -> None:
     """The hint names --allow-missing only if it helps: for images and buffers, not for a part of the scene."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, lost: b"" if lost != "a.glb" else b"<html>"}
     run = mirror(files, tmp_path, Inventory.WALK, md5=False, retry_for=timedelta())
@@ -506,7 +508,7 @@ def test_images_and_buffers_that_viewers_take(inventory: Inventory, tmp_path: Pa
     ("size", "problems"), [(100, set()), (99, {("x.bin", "damaged")}), (0, {("x.bin", "damaged")})]
 )
 @pytest.mark.parametrize("content", list(Content))
-def test_a_packed_buffer_is_as_long_as_what_is_in_it(
+def test_the_length_of_a_gzip_buffer_is_that_of_its_unpacked_bytes(
     content: Content, size: int, problems: set[tuple[str, str]], encoding: str, inventory: Inventory, tmp_path: Path
 ) -> None:
     """The length of a gzip buffer is that of its unpacked bytes, which viewers get."""
@@ -537,7 +539,7 @@ def test_shaders_of_techniques_are_followed(inventory: Inventory, tmp_path: Path
 
 
 @both_inventories
-def test_a_whole_number_with_a_point_is_one(inventory: Inventory, tmp_path: Path) -> None:
+def test_an_index_may_be_written_with_a_point(inventory: Inventory, tmp_path: Path) -> None:
     """An index written as 0.0 instead of 0 is accepted in the metadata of a subtree."""
     tables: dict[str, Any] = {"propertyTables": [{"class": "t", "count": 1, "properties": {"h": {"values": 0}}}],
               "buffers": [{"byteLength": 0}], "bufferViews": [{"buffer": 0, "byteLength": 0}]}  # fmt: skip
@@ -548,7 +550,7 @@ def test_a_whole_number_with_a_point_is_one(inventory: Inventory, tmp_path: Path
 
 
 @both_inventories
-def test_a_shader_without_bytes_is_told(inventory: Inventory, tmp_path: Path) -> None:
+def test_a_shader_without_bytes_gives_a_warning(inventory: Inventory, tmp_path: Path) -> None:
     """A shader without bytes gives a warning, like an image without bytes."""
     document = {"extensions": {"KHR_techniques_webgl": {"shaders": [{"uri": "fs.glsl"}]}}}
     files = {"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(**document), "fs.glsl": b""}

@@ -17,7 +17,7 @@ from tilesync.model import Inventory
 @both_inventories
 @pytest.mark.parametrize(("size", "problems"), [(7, {("bits.bin", "damaged")}), (8, set())])
 @pytest.mark.parametrize("form", ["binary", "JSON"])
-def test_a_short_buffer_of_a_subtree_is_told(
+def test_a_short_buffer_of_a_subtree_is_reported(
     form: str, size: int, problems: set[tuple[str, str]], inventory: Inventory, tmp_path: Path
 ) -> None:
     """A short buffer of a subtree is reported, even if it has enough bytes for its views."""
@@ -30,7 +30,7 @@ def test_a_short_buffer_of_a_subtree_is_told(
 
 
 @both_inventories
-def test_a_broken_subtree_is_told_once(inventory: Inventory, tmp_path: Path) -> None:
+def test_a_broken_subtree_is_reported_once(inventory: Inventory, tmp_path: Path) -> None:
     """A broken subtree is reported once, as broken with a hint, not also as missing."""
     files = {"tileset.json": implicit(), "s/0/0/0": PAGE, "c/0/0/0.glb": TILE}
     run = mirror(files, tmp_path, inventory)
@@ -42,7 +42,7 @@ def test_a_broken_subtree_is_told_once(inventory: Inventory, tmp_path: Path) -> 
 
 
 @both_inventories
-def test_contents_without_a_stated_availability_are_told(inventory: Inventory, tmp_path: Path) -> None:
+def test_contents_without_availability_give_a_warning(inventory: Inventory, tmp_path: Path) -> None:
     """Two content templates with availability for one give a warning: viewers fail."""
     document = json.loads(implicit())
     del document["root"]["content"]
@@ -75,7 +75,7 @@ def test_a_subtree_file_that_serves_several_tiles(template: str, inventory: Inve
 
 
 @both_inventories
-def test_contents_whose_template_lacks_a_coordinate(inventory: Inventory, tmp_path: Path) -> None:
+def test_a_template_without_a_coordinate_gives_shared_contents(inventory: Inventory, tmp_path: Path) -> None:
     """A template without level or coordinates gives one content for several tiles."""
     files = {
         "tileset.json": implicit(contents="c/{level}.glb", subtreeLevels=3, availableLevels=3),
@@ -89,7 +89,7 @@ def test_contents_whose_template_lacks_a_coordinate(inventory: Inventory, tmp_pa
 
 @both_inventories
 @pytest.mark.parametrize("children", [0, 1])
-def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inventory, tmp_path: Path) -> None:
+def test_a_million_announced_files_are_not_all_requested(children: int, inventory: Inventory, tmp_path: Path) -> None:
     """Announced files are requested only until it is clear that they are missing: exit 3."""
     files = {"tileset.json": implicit(subtreeLevels=10, availableLevels=20), "s/0/0/0": subtree(children=children)}
     with Simulator() as sim:
@@ -102,11 +102,8 @@ def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inv
 
 
 @pytest.mark.parametrize("folder", ["old", "zold"])
-def test_what_nothing_asks_for_does_not_end_the_following(folder: str, tmp_path: Path) -> None:
-    """An implicit tileset that nothing references may claim a million files: only what viewers
-    reach is followed, all of
-    it, and what is missing there is told; tilesets that subtrees lead to are followed, too.
-    """
+def test_an_unreferenced_tileset_does_not_stop_the_walk(folder: str, tmp_path: Path) -> None:
+    """An unreferenced tileset may claim a million files: all files that viewers reach are followed, and no others."""
     bomb = {"tileset.json": implicit(subtreeLevels=10, availableLevels=10), "s/0/0/0": subtree()}
     below = {"tileset.json": implicit(contents="c/{level}.glb"), "s/0/0/0": subtree(), "c/0.glb": TILE}
     files = {

@@ -55,7 +55,7 @@ from tilesync.stores.local.gunzip import GunzipWriter
 SECOND = f"{EXPORT}-2"
 
 
-def test_files_are_stored_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
+def test_files_are_stored_unpacked_and_recorded_so(tmp_path: Path) -> None:
     """Every gzip payload is stored unpacked with the date of its blob; the folder verifies, and the
     second run has nothing to do.
     """
@@ -101,7 +101,7 @@ def test_files_are_stored_unpacked_and_the_manifest_says_so(tmp_path: Path) -> N
     ).to_dict().items()
 
 
-def test_a_folder_with_gzip_files_says_what_a_web_server_must_send(tmp_path: Path) -> None:
+def test_a_folder_with_gzip_files_has_a_hint_about_web_servers(tmp_path: Path) -> None:
     """The hint about gzip files comes once at the end, with suffixes and count; not without gzip, nor if unpacked."""
     with Simulator() as sim:
         files, plain = make_gzip_export()
@@ -120,7 +120,7 @@ def test_a_folder_with_gzip_files_says_what_a_web_server_must_send(tmp_path: Pat
         assert sim.mirror_program(tmp_path / "plain").last_line["gzip_files"] == 0
 
 
-def test_what_the_container_calls_gzip_is_counted(tmp_path: Path) -> None:
+def test_only_files_that_really_are_gzip_are_counted(tmp_path: Path) -> None:
     """If the listing has Content-Encoding, only files that really are gzip count."""
     with Simulator() as sim:
         files = {

@@ -247,11 +247,11 @@ def test_manifests_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> N
         manifests.mkdir(mode=0o700)
         (manifests / "e1.jsonl").write_text("{}")
         with (
-            open_local_read_only(Path(folder), Mode.READ) as sight,
+            open_local_read_only(Path(folder), Mode.READ) as destination,
             as_nobody(),
             pytest.raises(DestinationError, match="Permission denied"),
         ):
-            sight.publication.manifest_names()
+            destination.publication.manifest_names()
 
 
 # --- nobody's home ---

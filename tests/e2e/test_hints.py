@@ -126,7 +126,7 @@ def assert_error(result: TilesyncError | None, kind: str, sentence: str, hint: s
 
 
 @pytest.mark.parametrize("row", LINK_CASES, ids=lambda row: f"{row.status}-{row.code or row.sentence}")
-def test_a_container_behind_a_link(row: HintCase, tmp_path: Path) -> None:
+def test_storage_errors_of_a_link_have_hints(row: HintCase, tmp_path: Path) -> None:
     """Each error of the storage of a link has a hint for exactly that error."""
     with Simulator() as sim:
         sim.offer_export()
@@ -177,7 +177,7 @@ def mirror_with_references(tmp_path: Path, *uris: str) -> JobOutcome:
         return sim.mirror(tmp_path)
 
 
-def test_what_is_not_in_the_container(tmp_path: Path) -> None:
+def test_the_hint_of_a_missing_file(tmp_path: Path) -> None:
     """The hint of a missing file names --allow-missing; a reference that no copy can follow is explained."""
     result = mirror_with_references(tmp_path / "a", "gone.glb").error
     assert_error(
@@ -349,7 +349,7 @@ UNKNOWN_HOST_URL = "https://nobody.invalid"
     ],
     ids=["service", "link", "azure", "s3"],
 )  # fmt: skip
-def test_a_name_that_nobody_has(
+def test_an_unknown_host_is_reported_without_retries(
     words: list[str], settings: dict[str, str], message: str, hint: str, tmp_path: Path
 ) -> None:
     """An unknown host is reported by name within seconds, without a minute of retries."""

@@ -125,7 +125,7 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
     """
     dice = random.Random(seed)
     model, expected, ids, known = ChangingModel(dice), dict[str, dict[str, bytes]](), list[str](), set[bytes]()
-    kills = 0
+    kill_count = 0
     with Simulator(page_size=9, delay_s=0.002) as sim:
         while len(expected) < 30:
             model.change()
@@ -142,7 +142,7 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
             inject_random_faults(sim, dice, md5=md5)
             inventory = dice.choice([Inventory.LIST, Inventory.LIST, Inventory.WALK])
             if dice.random() < 0.3:
-                kills += run_with_kills(sim, dice, tmp_path, "--inventory", inventory)
+                kill_count += run_with_kills(sim, dice, tmp_path, "--inventory", inventory)
                 assert_pointer_complete(tmp_path)  # whatever the pointer leads to is whole
             if dice.random() < 0.1:
                 shutil.rmtree(tmp_path / ".tilesync", ignore_errors=True)
@@ -166,7 +166,7 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
                 assert read_latest(tmp_path)["version"] == current
             assert_pointer_complete(tmp_path)
             sim.faults.clear()
-    assert kills >= 3
+    assert kill_count >= 3
     assert {path.name for path in (tmp_path / "versions").iterdir()} >= expected.keys()
     for name, files in expected.items():
         assert read_tree(tmp_path / "versions" / name) == files, name
@@ -179,7 +179,7 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
 def test_a_flat_history(tmp_path: Path) -> None:
     """Thirty exports in the flat layout under faults and kills: after each run exactly its files are present."""
     dice = random.Random(7)
-    model, kills = ChangingModel(dice), 0
+    model, kill_count = ChangingModel(dice), 0
     flat = ("--layout", "flat", "--delete", "--max-delete", "100%", "--allow-shrink")
     with Simulator(page_size=9, delay_s=0.002) as sim:
         for number in range(1, 31):
@@ -192,13 +192,13 @@ def test_a_flat_history(tmp_path: Path) -> None:
                 sim.offer_export(model.export(), export_id=make_export_id(number), md5=md5, lastModified=modified)
             inject_random_faults(sim, dice, md5=md5)
             if dice.random() < 0.4:
-                kills += run_with_kills(sim, dice, tmp_path, *flat)
+                kill_count += run_with_kills(sim, dice, tmp_path, *flat)
             run = sim.mirror(tmp_path, layout=Layout.FLAT, delete_limit=DeleteLimit(percent=100), allow_shrink=True)
             assert run.error is None
             files = {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync/")}
             assert files == model.export()
             sim.faults.clear()
-    assert kills >= 3
+    assert kill_count >= 3
     assert verify(tmp_path).error is None
 
 

@@ -85,7 +85,7 @@ def apply_hint(hint: str, change: Change) -> Change:
     return mended
 
 
-def test_the_configuration_of_the_readme_is_well(dest: Path, tmp_path: Path) -> None:
+def test_the_documented_configuration_passes_every_check(dest: Path, tmp_path: Path) -> None:
     """With the documented configuration every check is ok; a file of each kind, and a name to be quoted, are tested."""
     require_program("nginx")
     with nginx(dest, tmp_path / "state") as server:
@@ -139,7 +139,7 @@ RELATED_CHECKS = {"origin": {"preflight"}, "caching": {"pointer-caching"}}
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_printed_mends_it(dest: Path, tmp_path: Path, case: str) -> None:
+def test_printed_lines_repair_the_configuration(dest: Path, tmp_path: Path, case: str) -> None:
     """Without a part of the configuration its check fails, and the printed lines repair it."""
     require_program("nginx")
     change, name, result = CASES[case]
@@ -154,7 +154,7 @@ def test_what_is_printed_mends_it(dest: Path, tmp_path: Path, case: str) -> None
 
 
 @pytest.mark.parametrize("case", CADDY_CASES)
-def test_caddy_is_told_in_its_own_words(dest: Path, tmp_path: Path, case: str) -> None:
+def test_caddy_gets_lines_for_caddy(dest: Path, tmp_path: Path, case: str) -> None:
     """For Caddy the printed lines are Caddy's, and repair it."""
     require_program("caddy")
     change, name, result = CADDY_CASES[case]
@@ -168,7 +168,7 @@ def test_caddy_is_told_in_its_own_words(dest: Path, tmp_path: Path, case: str) -
     assert (well.exit_code, well.failed_checks) == (0, {})
 
 
-def test_another_server_is_told_in_words(dest: Path, tmp_path: Path) -> None:
+def test_an_unknown_server_gets_a_description_and_an_example(dest: Path, tmp_path: Path) -> None:
     """For an unknown server the hint says what is required, with the lines of a known server as an example."""
     handler = partial(SimpleHTTPRequestHandler, directory=dest)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -201,7 +201,7 @@ def test_an_export_that_is_stored_as_gzip(tmp_path: Path) -> None:
         assert run_doctor(tmp_path / "d", server.url).failed_checks == {"names": "skipped"}
 
 
-def test_an_origin_that_is_not_let_in(dest: Path, tmp_path: Path) -> None:
+def test_an_origin_without_access_is_reported(dest: Path, tmp_path: Path) -> None:
     """A server that allows one origin refuses others; without --origin an example origin is used, and named as such."""
     require_program("nginx")
 
@@ -219,7 +219,7 @@ def test_an_origin_that_is_not_let_in(dest: Path, tmp_path: Path) -> None:
     assert '"*"' in example.checks["origin"]["hint"]
 
 
-def test_an_old_pointer_is_noticed(dest: Path, tmp_path: Path) -> None:
+def test_an_old_pointer_is_detected(dest: Path, tmp_path: Path) -> None:
     """A server that still sends the pointer of an older version is detected."""
     require_program("nginx")
     old = shutil.copytree(dest, tmp_path / "old", symlinks=True)
@@ -248,7 +248,7 @@ def test_a_file_with_other_bytes(dest: Path, tmp_path: Path) -> None:
     assert tile.name in done.checks["files"]["message"]
 
 
-def test_an_address_that_leads_elsewhere(dest: Path, tmp_path: Path) -> None:
+def test_a_url_without_a_pointer_ends_with_8(dest: Path, tmp_path: Path) -> None:
     """No pointer at the URL: exit 8, and checks that need it are skipped."""
     require_program("nginx")
     with nginx(dest, tmp_path / "state") as server:
@@ -272,7 +272,7 @@ def test_the_flat_layout(tmp_path: Path) -> None:
 # --- from inside ---
 
 
-def test_without_an_address_only_the_inside_is_looked_at(dest: Path) -> None:
+def test_without_a_public_url_only_the_destination_is_checked(dest: Path) -> None:
     """Without --public-url the stored files of a folder are checked, and the missing option is named."""
     done = run_doctor(dest)
     assert (done.exit_code, list(done.checks), done.failed_checks) == (
@@ -289,7 +289,7 @@ def test_without_an_address_only_the_inside_is_looked_at(dest: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["latest.json", f"manifests/{EXPORT}.jsonl", "tileset.json"])
-def test_what_is_lost_inside(dest: Path, lost: str) -> None:
+def test_a_missing_document_in_the_destination_ends_with_8(dest: Path, lost: str) -> None:
     """A missing latest.json, manifest or pointer: exit 8 with the remedy."""
     (dest / lost).unlink()
     done = run_doctor(dest)
@@ -335,7 +335,9 @@ def parse_cors_rule(command: str) -> CorsRule:
     )
 
 
-def test_a_container_from_private_to_well(azurite: Azurite, account: BlobServiceClient, tmp_path: Path) -> None:
+def test_a_private_container_is_fixed_step_by_step(
+    azurite: Azurite, account: BlobServiceClient, tmp_path: Path
+) -> None:
     """A private container: both solutions are printed. A public one without CORS: a command whose rule solves it."""
     account.set_service_properties(cors=[])  # other tests share this service
     name = f"h{uuid.uuid4()}"
@@ -382,7 +384,7 @@ def test_a_container_from_private_to_well(azurite: Azurite, account: BlobService
     assert "sig=" not in every
 
 
-def test_an_identity_that_is_none() -> None:
+def test_an_unreadable_destination_does_not_skip_the_url_check() -> None:
     """If DEST cannot be read, the public URL is still checked: both errors are printed; the first gives the exit."""
     done = run_doctor("az://acct/box", "http://127.0.0.1:9", AZURE_STORAGE_KEY="no key TOPSECRET")
     assert (done.exit_code, done.failed_checks["held"], done.failed_checks["public"]) == (2, "fail", "fail")
@@ -399,8 +401,8 @@ def parse_printed_json(hint: str, verb: str, option: str) -> Any:
     return json.loads(words[words.index(option) + 1])
 
 
-def test_a_bucket_from_private_to_public(bucket_server: BucketServer, bucket: str, tmp_path: Path) -> None:
-    """Private: a policy and rules are printed, and the server takes both as they stand; then viewers are let in.
+def test_a_private_bucket_is_fixed_step_by_step(bucket_server: BucketServer, bucket: str, tmp_path: Path) -> None:
+    """For a private bucket a policy and CORS rules are printed; the server accepts both, and viewers get access.
 
     This server lets every page read what is public, whatever the rules are; and it answers a preflight by the policy,
     which the real one does not.
@@ -426,7 +428,7 @@ def test_a_bucket_from_private_to_public(bucket_server: BucketServer, bucket: st
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "profile"])
-def test_a_bucket_is_looked_for_where_the_run_finds_it(
+def test_the_check_of_a_bucket_uses_the_settings_of_a_run(
     bucket_server: BucketServer, bucket: str, tmp_path: Path, variable: str
 ) -> None:
     """The S3 endpoint and the CA file also come from AWS variables and profiles."""

@@ -18,7 +18,7 @@ from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_killed_at_random_moments_it_ends_with_every_byte_right(tmp_path: Path, seed: int) -> None:
+def test_runs_killed_at_random_moments_end_byte_for_byte_right(tmp_path: Path, seed: int) -> None:
     """Files stored a quarter second before each kill are not fetched again, and nothing partial is ever published."""
     dice = random.Random(seed)
     with Simulator(delay_s=0.05, page_size=40) as sim:
@@ -52,7 +52,7 @@ def test_killed_at_random_moments_it_ends_with_every_byte_right(tmp_path: Path, 
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
 
 
-def test_what_arrived_a_quarter_second_before_the_kill_is_held(tmp_path: Path) -> None:
+def test_files_stored_well_before_the_kill_are_kept(tmp_path: Path) -> None:
     """Files that were stored well before the kill are in the catalog, and are not fetched again."""
     with Simulator(page_size=60) as sim:
         files = sim.offer_export(export(200))
@@ -136,7 +136,7 @@ def test_killed_during_a_second_export_the_first_stays_reachable(tmp_path: Path)
     assert read_tree(tmp_path / "versions" / EXPORT) == first
 
 
-def test_killed_while_listing_the_listing_goes_on(tmp_path: Path) -> None:
+def test_a_listing_continues_after_a_kill(tmp_path: Path) -> None:
     """Listing pages that were stored before the kill are not requested again."""
     with Simulator(page_size=3) as sim:
         files = sim.offer_export(export(60))

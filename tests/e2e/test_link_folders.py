@@ -67,7 +67,7 @@ def mirror_with_renewals(sim: Simulator, dest: Path, folder: str) -> JobOutcome:
     return sim.mirror(dest, link=link, link_command=str(script), allow_missing=True)
 
 
-def test_a_renewed_link_leads_to_the_same_folder(tmp_path: Path) -> None:
+def test_a_renewed_link_to_another_folder_is_refused(tmp_path: Path) -> None:
     """A fresh link into the same folder continues; one into another folder is refused."""
     with Simulator() as sim:
         files = fill_folder(sim)
@@ -131,7 +131,7 @@ def test_a_real_container_has_folders(azurite: Azurite, tmp_path: Path) -> None:
         ("https://cdn.example/c", "sr=d&sdd=9", [0]),
     ],
 )
-def test_where_the_container_ends(base: str, query: str, depths: list[int]) -> None:
+def test_the_container_is_found_in_the_path_of_a_link(base: str, query: str, depths: list[int]) -> None:
     """In Azure the container is the first part of the path, in an emulator the second; elsewhere both are tried."""
     link = SasUrl(base, query)
     assert guess_folder_depths(link) == depths

@@ -119,7 +119,7 @@ def test_a_copy_is_the_same(source: Path, tmp_path: Path) -> None:
     assert (last["behind"], last["published"], last["retries"]) == (False, True, 0)
 
 
-def test_the_second_time_there_is_nothing_to_do(source: Path, tmp_path: Path) -> None:
+def test_a_stored_version_is_not_copied_again(source: Path, tmp_path: Path) -> None:
     """A version that is already stored is not read again."""
     run_copy(source, tmp_path / "dest")
     shutil.rmtree(source / "versions")
@@ -128,7 +128,7 @@ def test_the_second_time_there_is_nothing_to_do(source: Path, tmp_path: Path) ->
     assert (last["fetched"], last["kept"], last["published"]) == (0, last["listed"], False)
 
 
-def test_it_goes_on_from_copy_to_copy(source: Path, tmp_path: Path) -> None:
+def test_a_copy_of_a_copy_is_the_same(source: Path, tmp_path: Path) -> None:
     """A copy of a copy is the same, also through the flat layout."""
     run_copy(source, tmp_path / "flat", "--layout", "flat")
     flat = {name: data for name, data in read_tree(tmp_path / "flat").items() if not name.startswith(".tilesync/")}
@@ -140,7 +140,7 @@ def test_it_goes_on_from_copy_to_copy(source: Path, tmp_path: Path) -> None:
     assert "nothing to do" in run_copy(tmp_path / "flat", tmp_path / "dest")["stderr"]
 
 
-def test_a_bare_name_is_a_folder_where_manifests_are_in_it(
+def test_a_bare_name_is_a_folder_if_it_contains_manifests(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The name alone is enough, also from TILESYNC_SOURCE; any other bare name is an iModel id."""
@@ -157,7 +157,7 @@ def test_a_bare_name_is_a_folder_where_manifests_are_in_it(
     assert all(assert_same_versions(source, tmp_path / name) for name in "abcd")
 
 
-def test_what_was_walked_says_so(tmp_path: Path) -> None:
+def test_a_copy_keeps_the_inventory_mode(tmp_path: Path) -> None:
     """A copy keeps the inventory mode of its source in the manifest."""
     with Simulator() as sim:
         sim.offer_export(export(5))
@@ -191,7 +191,7 @@ def test_a_version_keeps_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("modified", [True, False])
-def test_all_of_them(tmp_path: Path, modified: bool) -> None:
+def test_every_version_is_copied_once(tmp_path: Path, modified: bool) -> None:
     """Every version is copied once, under its name, also without export times."""
     source = make_source_with_history(tmp_path)
     versions = (EXPORT, f"{EXPORT}-2", OTHER_EXPORT)
@@ -209,7 +209,7 @@ def test_all_of_them(tmp_path: Path, modified: bool) -> None:
     assert set(os.listdir(tmp_path / "dest/versions")) == set(versions)
 
 
-def test_versions_under_other_names_are_known_by_their_content(tmp_path: Path) -> None:
+def test_versions_under_other_names_are_recognised_by_content(tmp_path: Path) -> None:
     """If a name is taken by another version, the next one is used; a second copy adds nothing."""
     source, dest = make_source_with_history(tmp_path), tmp_path / "dest"
     with Simulator() as sim:
@@ -234,7 +234,7 @@ def test_a_pinned_pointer_is_followed(tmp_path: Path) -> None:
     assert read_latest(dest)["version"] == OTHER_EXPORT
 
 
-def test_what_is_there_is_reused(tmp_path: Path) -> None:
+def test_files_of_another_version_are_hard_linked(tmp_path: Path) -> None:
     """Files that another version has are hard-linked, by SHA-256 if there is no MD5."""
     source, dest = make_source_with_history(tmp_path), tmp_path / "dest"
     with Simulator() as sim:
@@ -248,7 +248,7 @@ def test_what_is_there_is_reused(tmp_path: Path) -> None:
 # --- filters, and what is missing ---
 
 
-def test_filters_come_with_the_version(tmp_path: Path) -> None:
+def test_a_copy_keeps_the_filters_of_its_source(tmp_path: Path) -> None:
     """Files excluded in the source are not missing; more exclusions make a new version."""
     source, dest = tmp_path / "source", tmp_path / "dest"
     with Simulator() as sim:
@@ -264,7 +264,7 @@ def test_filters_come_with_the_version(tmp_path: Path) -> None:
     assert run_copy(source, dest, "--all-exports")["fetched"] == 0
 
 
-def test_what_was_missing_may_be_missing_still(tmp_path: Path) -> None:
+def test_known_missing_files_may_stay_missing_in_a_copy(tmp_path: Path) -> None:
     """A version with known missing files is copied; one more missing file is an error."""
     source, dest = tmp_path / "source", tmp_path / "dest"
     with Simulator() as sim:
@@ -325,7 +325,7 @@ def test_no_md5_is_needed_to_see_a_changed_file(source: Path, tmp_path: Path) ->
     ("name", "dest", "options"),
     [("s", "s3://bucket/x", ()), ("h", "az://account1/box", ("--azure-endpoint", "http://127.0.0.1:9/{account}"))],
 )
-def test_a_folder_is_no_part_of_a_store(
+def test_a_store_url_is_not_taken_for_a_folder(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, dest: str, options: tuple[str, ...]
 ) -> None:
     """A store URL that starts like the name of a folder is no folder: the error asks for credentials."""
@@ -336,7 +336,7 @@ def test_a_folder_is_no_part_of_a_store(
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-def test_a_source_whose_current_version_is_damaged_is_none(tmp_path: Path, *, pinned: bool) -> None:
+def test_a_source_with_a_damaged_current_version_is_refused(tmp_path: Path, *, pinned: bool) -> None:
     """If the pointer names a version without a manifest, no other version is copied instead, unless asked for."""
     source = mirror_each(tmp_path / "source", FIRST, SECOND, THIRD)
     if pinned:
@@ -348,7 +348,7 @@ def test_a_source_whose_current_version_is_damaged_is_none(tmp_path: Path, *, pi
     assert json.loads((tmp_path / "dest/latest.json").read_text())["version"] == FIRST
 
 
-def test_a_damaged_destination_is_mended_from_a_copy(source: Path, tmp_path: Path) -> None:
+def test_a_damaged_destination_is_repaired_from_a_copy(source: Path, tmp_path: Path) -> None:
     """Files that verify finds damaged are fetched from the given copy, and no others."""
     dest = tmp_path / "dest"
     run_copy(source, dest)
@@ -363,7 +363,7 @@ def test_a_damaged_destination_is_mended_from_a_copy(source: Path, tmp_path: Pat
 # --- interrupted ---
 
 
-def test_a_killed_copy_goes_on(tmp_path: Path) -> None:
+def test_a_killed_copy_is_continued(tmp_path: Path) -> None:
     """After a kill, stored files are not read again, and the copy is complete in the end."""
     with Simulator() as sim:
         sim.offer_export({**export(60), BIG: glb(random.Random(5).randbytes(4_000_000))})
@@ -384,7 +384,7 @@ def test_a_killed_copy_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", ["service", "copy"])
-def test_a_copy_and_the_service_take_up_what_the_other_began(tmp_path: Path, first: str) -> None:
+def test_a_copy_and_the_service_continue_each_others_versions(tmp_path: Path, first: str) -> None:
     """A copy and a mirror from the service continue each other's version: they list again and keep stored files."""
     source, dest = tmp_path / "source", tmp_path / "dest"
     with Simulator(page_size=10) as sim:
@@ -407,7 +407,7 @@ def test_a_copy_and_the_service_take_up_what_the_other_began(tmp_path: Path, fir
     assert assert_same_versions(source, dest)
 
 
-def test_an_interrupted_history_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_unfinished_copy_is_continued_as_the_same_version(tmp_path: Path) -> None:
     """An unfinished copy is continued as the same version of the export."""
     source, dest = make_source_with_history(tmp_path), tmp_path / "dest"
     path = source / f"versions/{EXPORT}-2/tiles/003.glb"
@@ -424,7 +424,7 @@ def test_an_interrupted_history_goes_on_where_it_was(tmp_path: Path) -> None:
 # --- the request ---
 
 
-def test_source_and_destination_are_two_places(source: Path, tmp_path: Path) -> None:
+def test_source_and_destination_must_be_separate_folders(source: Path, tmp_path: Path) -> None:
     """SOURCE and DEST as the same folder, or one inside the other, are refused before any write."""
     link = tmp_path / "link"
     link.symlink_to(source, target_is_directory=True)
@@ -445,12 +445,12 @@ def test_source_and_destination_are_two_places(source: Path, tmp_path: Path) -> 
     "options",
     [["--cdn"], ["--link-command", "x"], ["--tile-version", "1"], ["--itwinjs", "5"], ["--inventory", "walk"]],
 )
-def test_what_only_the_service_can_be_asked_is_refused(source: Path, tmp_path: Path, options: list[str]) -> None:
+def test_options_without_effect_on_a_copy_are_refused(source: Path, tmp_path: Path, options: list[str]) -> None:
     """An option without effect on a copy is a usage error that names it."""
     assert options[0] in run_copy(source, tmp_path / "dest", *options, exit_code=2)["message"]
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_source_folder(tmp_path: Path) -> None:
     """A missing path is a usage error; a text that may be a link is not repeated."""
     assert "does not exist" in run_copy("./nowhere", tmp_path / "d", exit_code=2)["message"]
     for secret in ("host/container?sig=secret", "./a?sig=secret", "a/b&sig=secret"):
@@ -468,7 +468,7 @@ def test_a_changeset_and_an_export(tmp_path: Path) -> None:
     assert (last["error"], "tilesync versions" in last["hint"]) == ("NoExport", True)
 
 
-def test_no_server_is_asked(source: Path, tmp_path: Path) -> None:
+def test_a_copy_sends_no_request_to_the_service(source: Path, tmp_path: Path) -> None:
     """A copy sends no request to the service, even with an identity."""
     with Simulator() as sim:
         sim.offer_export()

@@ -74,7 +74,7 @@ def test_another_imodel_is_refused(tmp_path: Path, how: dict[str, Any], recorded
         assert sim.mirror(tmp_path, **layout).error is None
 
 
-def test_whoever_adopts_is_the_owner_from_then_on(tmp_path: Path) -> None:
+def test_adopt_makes_the_other_imodel_the_owner(tmp_path: Path) -> None:
     """With `adopt` the other iModel becomes the owner, and the former one is refused."""
     with Simulator() as sim:
         sim.offer_export()
@@ -93,7 +93,7 @@ def test_whoever_adopts_is_the_owner_from_then_on(tmp_path: Path) -> None:
         assert sim.mirror(tmp_path, selector=OTHER_SELECTOR).error is None
 
 
-def test_an_adoption_that_leaves_the_pointer_alone_holds(tmp_path: Path) -> None:
+def test_the_new_owner_is_known_although_the_pointer_stays(tmp_path: Path) -> None:
     """If the pointer stays at a version of the old owner, the new owner is still known on every machine."""
     with Simulator() as sim:
         sim.offer_export()
@@ -107,7 +107,7 @@ def test_an_adoption_that_leaves_the_pointer_alone_holds(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("adopt", [False, True])
-def test_state_folders_of_their_own_know_one_owner(tmp_path: Path, adopt: bool) -> None:
+def test_the_owner_is_not_read_from_a_state_folder(tmp_path: Path, adopt: bool) -> None:
     """The owner is recorded in DEST, not in a state folder: an old record there does not count."""
     dest, one, two = tmp_path / "d", tmp_path / "one", tmp_path / "two"
     with Simulator() as sim:
@@ -189,7 +189,7 @@ def test_a_mistyped_source_does_not_claim_the_destination(
         assert_other_owner(sim.mirror(tmp_path, selector=OTHER_SELECTOR, layout=layout), IMODEL, OTHER_IMODEL)
 
 
-def test_a_mistake_claims_no_state_folder(tmp_path: Path) -> None:
+def test_a_run_that_stored_nothing_leaves_no_owner(tmp_path: Path) -> None:
     """A run that stored nothing leaves no owner, also with another state folder."""
     dest, state = tmp_path / "d", tmp_path / "state"
     with Simulator() as sim:
@@ -214,7 +214,7 @@ def test_a_container_that_lists_nothing_does_not_own_the_destination(tmp_path: P
         assert sim.mirror(tmp_path).error is None
 
 
-def test_what_was_fetched_keeps_its_owner_although_the_catalog_is_lost(tmp_path: Path) -> None:
+def test_files_keep_their_owner_when_the_catalog_is_lost(tmp_path: Path) -> None:
     """Existing files have an owner, even if the catalog does not know them."""
     with Simulator() as sim:
         sim.offer_export()
@@ -228,7 +228,7 @@ def test_what_was_fetched_keeps_its_owner_although_the_catalog_is_lost(tmp_path:
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_an_owner_that_was_stated_holds_in_an_empty_destination(tmp_path: Path, before: bool) -> None:
+def test_an_adopted_owner_counts_in_an_empty_destination(tmp_path: Path, before: bool) -> None:
     """After --adopt another iModel is refused, although nothing could be fetched yet."""
     with Simulator() as sim:
         sim.offer_export()
@@ -256,10 +256,8 @@ def test_two_first_runs_at_once_do_not_mix(tmp_path: Path) -> None:
 # --- containers ---
 
 
-def test_the_link_of_an_export_that_is_held_is_no_other_owner(tmp_path: Path) -> None:
-    """Of a link it shows by its container whose it is: one of an export that is held here is taken in, any other is
-    not; the owner stays.
-    """
+def test_a_link_to_a_stored_export_has_the_same_owner(tmp_path: Path) -> None:
+    """A link to an export that is stored here is accepted, any other link is refused; the owner stays."""
     with Simulator() as sim:
         offer_exports(sim, FIRST)
         sim.mirror(tmp_path)
@@ -274,7 +272,7 @@ def test_the_link_of_an_export_that_is_held_is_no_other_owner(tmp_path: Path) ->
         assert read_latest(tmp_path)["owner"] == IMODEL
 
 
-def test_a_place_of_a_link_takes_that_container_and_its_imodel(tmp_path: Path) -> None:
+def test_a_mirror_from_a_link_belongs_to_its_container(tmp_path: Path) -> None:
     """A destination filled from a link belongs to the container, and to the iModel if that export is its own."""
     with Simulator() as sim:
         offer_exports(sim, FIRST)
@@ -296,7 +294,7 @@ def test_a_place_of_a_link_takes_that_container_and_its_imodel(tmp_path: Path) -
 # --- copies ---
 
 
-def test_a_copy_belongs_to_whom_its_versions_are_of(tmp_path: Path) -> None:
+def test_a_copy_has_the_owner_of_its_versions(tmp_path: Path) -> None:
     """The owner of a mirror as SOURCE is checked: a copy of another iModel is refused, one of the same is not."""
     with Simulator() as sim:
         sim.offer_export()
@@ -322,7 +320,7 @@ def test_a_copy_belongs_to_whom_its_versions_are_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", list(Layout))
-def test_a_folder_with_other_things_is_refused_unless_that_is_meant(tmp_path: Path, layout: Layout) -> None:
+def test_a_folder_with_foreign_files_is_refused_unless_adopted(tmp_path: Path, layout: Layout) -> None:
     """Foreign files are named and nothing is written; with `adopt` they stay beside the tiles, except in the flat
     layout, whose files may have any name.
     """
@@ -343,7 +341,7 @@ def test_a_folder_with_other_things_is_refused_unless_that_is_meant(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["versions/mine", "manifests/mine", "current", "checked.json", "Latest.json"])
-def test_what_is_in_the_way_is_refused_also_when_adopted(tmp_path: Path, name: str) -> None:
+def test_foreign_files_in_the_way_are_refused_with_adopt_too(tmp_path: Path, name: str) -> None:
     """Foreign files at paths that tilesync writes to stop a run, even with --adopt."""
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
@@ -357,7 +355,7 @@ def test_what_is_in_the_way_is_refused_also_when_adopted(tmp_path: Path, name: s
     assert read_tree(tmp_path) == {name: b"mine"}
 
 
-def test_what_file_systems_leave_is_no_stranger(tmp_path: Path) -> None:
+def test_a_folder_with_system_files_only_counts_as_empty(tmp_path: Path) -> None:
     """A folder with only files of the file system or a desktop counts as empty."""
     (tmp_path / "lost+found").mkdir()
     (tmp_path / ".DS_Store").write_text("x")
@@ -371,7 +369,7 @@ def test_what_file_systems_leave_is_no_stranger(tmp_path: Path) -> None:
 # --- what says whose it is ---
 
 
-def test_everything_that_tells_of_a_destination_names_its_owner(tmp_path: Path) -> None:
+def test_every_command_names_the_owner_of_the_destination(tmp_path: Path) -> None:
     """The owner is in the last line and report of each command, and in `versions`; also of a failed run."""
     dest = tmp_path / "d"
     with Simulator() as sim:
@@ -478,7 +476,7 @@ def test_a_bucket_belongs_to_one_imodel(bucket_server: BucketServer, sim: Simula
     assert place.mirror(sim).exit_code == 8
 
 
-def test_a_prefix_with_other_things_is_refused_unless_that_is_meant(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_prefix_with_foreign_files_is_refused_unless_adopted(azure_store: AzureFixture, sim: Simulator) -> None:
     """A container with foreign files is refused, unless --adopt is given; files in the way always are."""
     sim.offer_export(export(3))
     azure_store.client.upload_blob("photos/1.jpg", b"mine")

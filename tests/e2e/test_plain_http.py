@@ -73,7 +73,7 @@ def warns_about_plain_http(ended: ProgramResult) -> bool:
     )
 
 
-def test_it_is_refused_with_the_option_named(lan: ProxiedStore, tmp_path: Path) -> None:
+def test_plain_http_is_refused_with_a_hint_to_the_option(lan: ProxiedStore, tmp_path: Path) -> None:
     """Plain http is refused before anything is sent; the hint names the option."""
     for words in (
         ("mirror", IMODEL, lan.url),
@@ -87,7 +87,7 @@ def test_it_is_refused_with_the_option_named(lan: ProxiedStore, tmp_path: Path) 
     assert lan.proxy.requests == []
 
 
-def test_it_is_allowed_and_said_each_time(lan: ProxiedStore, sim: Simulator, tmp_path: Path) -> None:
+def test_plain_http_on_request_gives_a_warning_in_each_run(lan: ProxiedStore, sim: Simulator, tmp_path: Path) -> None:
     """With the option all commands work, also for a copy; each run prints a warning, also with -q."""
     files = sim.offer_export(export(6))
     env = {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
@@ -117,7 +117,7 @@ def test_doctor_names_the_option_too(bucket: ProxiedStore) -> None:
     assert f"http://{STORE_HOST}/" in allowed.checks["public"]["message"]
 
 
-def test_a_link_to_such_a_container(container: ProxiedStore, sim: Simulator, azurite: Azurite) -> None:
+def test_a_plain_http_link_needs_the_option_too(container: ProxiedStore, sim: Simulator, azurite: Azurite) -> None:
     """A plain-http link is refused or allowed like an address; its signature is not printed."""
     sim.offer_export(export(3))
     link = signed_link(f"{azurite.url}/{container.url.removeprefix('az://').removesuffix('/bridge')}")
@@ -131,7 +131,7 @@ def test_a_link_to_such_a_container(container: ProxiedStore, sim: Simulator, azu
     assert "sig=" not in refused.stderr + allowed.stderr
 
 
-def test_the_service_is_never_asked_so(lan: ProxiedStore) -> None:
+def test_the_service_always_needs_https(lan: ProxiedStore) -> None:
     """API, token endpoint and export links need https, whatever is allowed for a store."""
     for env in ({"TILESYNC_API_URL": f"http://{STORE_HOST}"}, {"TILESYNC_SOURCE": f"http://{STORE_HOST}/c?sig=SECRET"}):
         words = ("mirror", "--allow-http", *(() if "TILESYNC_SOURCE" in env else (IMODEL,)))
@@ -141,7 +141,7 @@ def test_the_service_is_never_asked_so(lan: ProxiedStore) -> None:
         assert "SECRET" not in ended.stderr
 
 
-def test_no_link_of_an_export_goes_in_the_clear(container: ProxiedStore, sim: Simulator) -> None:
+def test_server_copy_over_plain_http_is_refused(container: ProxiedStore, sim: Simulator) -> None:
     """--server-copy over plain http is refused before any request: it would send the export link to the store."""
     sim.offer_export(export(3))
     env = {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}

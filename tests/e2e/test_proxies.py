@@ -48,8 +48,8 @@ def request_by_httpx(url: str) -> None:
     async def make() -> ApiRequest:
         return ApiRequest(url)
 
-    async def accept(reply: Any) -> int:
-        return int(reply.status)
+    async def accept(response: Any) -> int:
+        return int(response.status)
 
     async def main() -> None:
         async with open_api_client(WallClock(), ignore_event, budget=NO_RETRIES) as talk:
@@ -156,7 +156,7 @@ def find_routes(
 
 
 @pytest.mark.parametrize(
-    ("base", "spared", "way"),
+    ("base", "no_proxy", "way"),
     [
         ("http://127.0.0.1", None, "proxy"),
         ("http://127.0.0.1", "*", "direct"),
@@ -179,13 +179,13 @@ def test_all_clients_take_the_same_route(
     target: RecordingServer,
     monkeypatch: pytest.MonkeyPatch,
     base: str,
-    spared: str | None,
+    no_proxy: str | None,
     way: str,
 ) -> None:
     """For any NO_PROXY all clients decide the same way."""
     monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{proxy.port}")
-    if spared is not None:
-        monkeypatch.setenv("NO_PROXY", spared.format(port=target.port))
+    if no_proxy is not None:
+        monkeypatch.setenv("NO_PROXY", no_proxy.format(port=target.port))
     url = f"{base}:{target.port}"
     assert {ask.__name__: find_routes(ask, url, target, proxy) for ask in ENGINES} == {
         ask.__name__: {way} for ask in ENGINES
@@ -215,13 +215,13 @@ def test_entra_uses_the_proxy(proxy: RecordingServer, monkeypatch: pytest.Monkey
     assert set(proxy.paths) == {"login.microsoftonline.com:443"}
 
 
-def test_no_worker_goes_around_a_proxy(proxy: RecordingServer, tmp_path: Path) -> None:
+def test_worker_processes_use_the_same_proxy_rules(proxy: RecordingServer, tmp_path: Path) -> None:
     """With the service in a CIDR block of NO_PROXY a run succeeds without the proxy."""
     with Simulator() as sim:
         sim.offer_export()
         env = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}", "ALL_PROXY": f"127.0.0.1:{proxy.port}"}
-        spared = sim.mirror_program(tmp_path / "d", env={**env, "NO_PROXY": "127.0.0.0/8"})
-        assert (spared.exit_code, proxy.accepted) == (0, 0), spared.stderr
+        direct = sim.mirror_program(tmp_path / "d", env={**env, "NO_PROXY": "127.0.0.0/8"})
+        assert (direct.exit_code, proxy.accepted) == (0, 0), direct.stderr
         through = sim.mirror_program(tmp_path / "e", env={**env, "TILESYNC_RETRY_FOR": "0s"})
         assert through.exit_code != 0
         assert proxy.accepted

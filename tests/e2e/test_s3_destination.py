@@ -43,7 +43,7 @@ def test_an_export_is_published_in_a_bucket(place: BucketFixture, sim: Simulator
     assert place.server.unfinished_uploads(place.name) == []
 
 
-def test_a_second_export_shares_and_a_lost_state_is_told_again(place: BucketFixture, sim: Simulator) -> None:
+def test_a_second_export_shares_files_and_a_lost_state_is_rebuilt(place: BucketFixture, sim: Simulator) -> None:
     """Unchanged files are copied inside the bucket; the state is rebuilt from a listing, also of multipart uploads."""
     big = {"tiles/big.glb": glb(random.Random(1).randbytes(9_000_000))}
     sim.offer_export({**export(20), **big})
@@ -63,7 +63,7 @@ def test_a_second_export_shares_and_a_lost_state_is_told_again(place: BucketFixt
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments_it_ends_whole(place: BucketFixture, sim: Simulator, seed: int) -> None:
+def test_runs_killed_at_random_moments_end_complete(place: BucketFixture, sim: Simulator, seed: int) -> None:
     """After kills, each run takes its own lock over at once, and the bucket is complete in the end."""
     dice = random.Random(seed)
     files = sim.offer_export({**export(100, seed=seed), "tiles/big.glb": glb(dice.randbytes(20_000_000))})
@@ -71,7 +71,7 @@ def test_killed_at_random_moments_it_ends_whole(place: BucketFixture, sim: Simul
     place.assert_published(EXPORT, files)
 
 
-def test_versions_come_and_go(place: BucketFixture, sim: Simulator) -> None:
+def test_versions_are_rolled_back_and_retired(place: BucketFixture, sim: Simulator) -> None:
     """Versions are rolled back to, followed again, and retired."""
     first = sim.offer_export(export(5))
     assert place.mirror(sim).exit_code == 0
@@ -95,10 +95,8 @@ def archive_version(place: BucketFixture, version: str) -> None:
             place.server.client.copy_object(Bucket=place.name, Key=key, CopySource=source, StorageClass="GLACIER")
 
 
-def test_what_was_archived_is_fetched_again(place: BucketFixture, sim: Simulator) -> None:
-    """Archived tiles of an older version are fetched again, with one diagnostic for all; the verification of
-    that version says of each that it is archived, and of the new one nothing.
-    """
+def test_archived_files_are_fetched_again(place: BucketFixture, sim: Simulator) -> None:
+    """Archived tiles are fetched again, with one diagnostic; `verify --all` reports each of them in the old version."""
     sim.offer_export(export(8))
     assert place.mirror(sim).exit_code == 0
     archive_version(place, EXPORT)
@@ -114,7 +112,7 @@ def test_what_was_archived_is_fetched_again(place: BucketFixture, sim: Simulator
     assert audit.stderr.count("is archived, and cannot be read before it is restored") == 9, audit.stderr
 
 
-def test_an_archived_source_is_told(place: BucketFixture, sim: Simulator, tmp_path: Path) -> None:
+def test_archived_files_of_a_source_fail_one_by_one(place: BucketFixture, sim: Simulator, tmp_path: Path) -> None:
     """Archived files of a mirror as SOURCE fail one by one, with the reason."""
     sim.offer_export(export(4))
     assert place.mirror(sim).exit_code == 0
@@ -133,7 +131,7 @@ def test_an_archived_source_is_told(place: BucketFixture, sim: Simulator, tmp_pa
         ({"TILESYNC_ENDPOINT_URL": "http://127.0.0.1:1", "TILESYNC_RETRY_FOR": "1s"}, 6),
     ],
 )
-def test_what_stands_in_the_way_is_told(
+def test_configuration_errors_have_an_exit_code_and_a_hint(
     place: BucketFixture, sim: Simulator, env: dict[str, str], exit_code: int
 ) -> None:
     """Missing credentials, a plain-http address, an unreachable server: each has its exit code and a hint."""
@@ -143,14 +141,16 @@ def test_what_stands_in_the_way_is_told(
     assert run.last_line["hint"]
 
 
-def test_a_missing_bucket_is_told(place: BucketFixture, sim: Simulator) -> None:
+def test_a_missing_bucket_is_a_destination_error(place: BucketFixture, sim: Simulator) -> None:
     """A missing bucket is an error of the destination."""
     sim.offer_export(export(2))
     run = sim.mirror_program(f"{place.url.replace(place.name, place.name[:-1] + 'x')}", env=place.env)
     assert (run.exit_code, run.last_line["error"]) == (8, "DestinationError"), run.stderr
 
 
-def test_one_download_many_publications(place: BucketFixture, sim: Simulator, azurite: Azurite, tmp_path: Path) -> None:
+def test_a_mirror_is_copied_to_each_store_and_back(
+    place: BucketFixture, sim: Simulator, azurite: Azurite, tmp_path: Path
+) -> None:
     """A mirror is copied from a folder to a container, a bucket and back: the same bytes, versions and manifests
     all the way, and the service is not asked again.
     """
@@ -184,7 +184,7 @@ def test_one_download_many_publications(place: BucketFixture, sim: Simulator, az
     assert (same.exit_code, same.last_line["error"]) == (2, "UsageError")
 
 
-def test_what_is_damaged_in_a_store_is_not_spread(place: BucketFixture, sim: Simulator, tmp_path: Path) -> None:
+def test_a_damaged_object_of_a_source_is_not_published(place: BucketFixture, sim: Simulator, tmp_path: Path) -> None:
     """A changed object of a mirror as SOURCE fails by its SHA-256, and nothing is published."""
     sim.offer_export(export(10))
     assert place.mirror(sim).exit_code == 0
@@ -195,7 +195,7 @@ def test_what_is_damaged_in_a_store_is_not_spread(place: BucketFixture, sim: Sim
     assert not (tmp_path / "d" / "tileset.json").exists()
 
 
-def test_the_plan_names_what_a_server_may_read_as_something_else(place: BucketFixture, sim: Simulator) -> None:
+def test_a_dry_run_warns_of_names_that_servers_misread(place: BucketFixture, sim: Simulator) -> None:
     """A dry run into a new bucket warns of names that viewers may not find; it writes nothing."""
     sim.offer_export({**export(2), "tiles/a+b.glb": glb(b"1")})
     run = place.mirror(sim, "--dry-run")

@@ -66,7 +66,7 @@ def find_sample(name: str) -> Sample:
 
 
 @samples.requires_samples
-def test_there_are_samples() -> None:
+def test_every_sample_is_in_the_table() -> None:
     """Every tileset in the samples folder is in the table."""
     assert len(SAMPLES) >= 10
     assert {sample.name for sample in SAMPLES} == {
@@ -133,7 +133,7 @@ def test_without_listing_permission_every_shared_image_arrives(tmp_path: Path) -
     assert sorted(images) == ["texture0.png", "texture1.png"]
 
 
-def test_what_is_known_of_the_imperfect_ones_is_said(tmp_path: Path) -> None:
+def test_known_defects_of_samples_are_reported(tmp_path: Path) -> None:
     """A reference cycle, a missing content and empty contents are reported, each with its file."""
     diagnostics: dict[str, list[DiagnosticReported]] = {}
     for name in (CYCLIC, INCOMPLETE, EMPTY):

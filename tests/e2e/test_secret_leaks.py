@@ -156,7 +156,7 @@ def test_a_link_in_the_wrong_place(tmp_path: Path, words: tuple[str, ...]) -> No
     assert_no_secret(done.stdout, done.stderr, report.read_text())
 
 
-def test_the_last_net(tmp_path: Path) -> None:
+def test_secrets_of_the_environment_are_in_no_output(tmp_path: Path) -> None:
     """Secrets of the environment are in no output, whoever quotes them."""
     document = f"keys {KEY} and aws-secret-0123456789 and {LINK}"
     with Simulator() as sim:

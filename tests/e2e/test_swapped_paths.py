@@ -162,7 +162,7 @@ def test_folders_that_are_links_when_a_version_retires(tmp_path: Path, outside: 
     (outside / "20000101T000000Z-old").rmdir()
 
 
-def test_a_version_that_was_swapped_is_not_called_held(tmp_path: Path, outside: Path) -> None:
+def test_files_of_a_swapped_version_do_not_count_as_stored(tmp_path: Path, outside: Path) -> None:
     """In a run without changes, files behind the link do not count as the version."""
     dest = tmp_path / "d"
     with Simulator() as sim:
@@ -247,7 +247,7 @@ def test_a_token_file_may_be_a_pipe(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
 
 
-def test_an_audit_knows_a_link_from_a_file(tmp_path: Path, outside: Path) -> None:
+def test_an_audit_reports_files_in_a_linked_folder(tmp_path: Path, outside: Path) -> None:
     """Files in a folder of a version that became a link are reported, neither as missing nor as correct."""
     dest = tmp_path / "d"
     with Simulator() as sim:

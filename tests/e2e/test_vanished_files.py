@@ -91,7 +91,7 @@ def delete_others(store: VersionStore, count: int) -> Callable[[], None]:
     return do
 
 
-def test_what_vanishes_from_a_store_under_a_run_is_put_again(store: VersionStore, sim: Simulator) -> None:
+def test_objects_deleted_during_a_run_are_fetched_again(store: VersionStore, sim: Simulator) -> None:
     """The listing before publishing finds stored files that were deleted since; they are fetched again."""
     files = sim.offer_export(export(12))
     sim.run_before_request(1, is_blob_named(LAST), delete_others(store, len(files) - 1))
@@ -101,7 +101,7 @@ def test_what_vanishes_from_a_store_under_a_run_is_put_again(store: VersionStore
     store.assert_version(files)
 
 
-def test_a_night_finds_what_vanished_from_a_store(store: VersionStore, sim: Simulator) -> None:
+def test_a_run_without_changes_replaces_deleted_objects(store: VersionStore, sim: Simulator) -> None:
     """A run without other work replaces deleted and overwritten files."""
     files = sim.offer_export(export(12))
     assert store.mirror(sim).exit_code == 0
@@ -118,7 +118,7 @@ def test_a_night_finds_what_vanished_from_a_store(store: VersionStore, sim: Simu
     assert (calm.last_line["fetched"], calm.last_line["looked"]) == (0, len(files))
 
 
-def test_a_place_that_the_store_does_not_know_any_more(azure_store: AzureFixture, sim: Simulator) -> None:
+def test_a_check_with_a_refused_marker_starts_again(azure_store: AzureFixture, sim: Simulator) -> None:
     """A presence check whose marker is refused starts again, without a failure."""
     files = sim.offer_export(export(12))
     assert azure_store.mirror(sim).exit_code == 0

@@ -63,7 +63,7 @@ def private_mirror(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -
         account.set_service_properties(cors=[])
 
 
-def test_the_lines_of_the_documentation_are_those_that_are_tried() -> None:
+def test_the_documented_lines_are_in_the_test_page() -> None:
     """The lines of docs/stores.md for 3d-tiles-renderer are in the test page."""
     (shown,) = re.findall(
         r"^```js\n(.*?)^```$", (DOCS / "stores.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
@@ -92,7 +92,7 @@ def test_a_viewer_opens_a_private_container(
     assert len(names) >= 0.9 * (len(build_city()) - 1)
 
 
-def test_a_viewer_that_passes_nothing_on_is_refused(
+def test_a_viewer_without_the_documented_lines_loads_no_tile(
     browser: Browser, azurite: Azurite, private_mirror: PrivateMirror
 ) -> None:
     """3d-tiles-renderer without these lines reads the tileset, but no tile."""
@@ -105,7 +105,7 @@ def test_a_viewer_that_passes_nothing_on_is_refused(
     assert {status for name, status in asked if not name.endswith("a city/tileset.json")} == {403}
 
 
-def test_what_the_url_allows(azurite: Azurite, private_mirror: PrivateMirror) -> None:
+def test_the_viewer_url_can_only_read(azurite: Azurite, private_mirror: PrivateMirror) -> None:
     """The link can read, but not list or write; it has the requested lifetime; messages go to stderr."""
     done = run_tilesync("link", private_mirror.dest, "--life", "7d", **private_mirror.environment)
     query = parse_qs(urlsplit(done.stdout.strip()).query)
@@ -121,7 +121,7 @@ def test_what_the_url_allows(azurite: Azurite, private_mirror: PrivateMirror) ->
     assert result.lines[0]["url"].startswith(f"{azurite.url}/{ACCOUNT}/")
 
 
-def test_a_link_that_only_reads_is_passed_on(azurite: Azurite, private_mirror: PrivateMirror) -> None:
+def test_a_read_only_link_is_used(azurite: Azurite, private_mirror: PrivateMirror) -> None:
     """A container link with `sp=rl` is used; one that may write is refused, and not printed."""
     container = private_mirror.dest.split("/")[3]
     base = f"{azurite.url}/{ACCOUNT}/{container}/a%20city"
@@ -134,13 +134,13 @@ def test_a_link_that_only_reads_is_passed_on(azurite: Azurite, private_mirror: P
 
 
 @pytest.mark.parametrize(("dest", "word"), [("s3://bucket/prefix", "CDN"), (".", "doctor"), ("some/folder", "doctor")])
-def test_places_without_such_a_url(dest: str, word: str) -> None:
+def test_destinations_without_a_viewer_url(dest: str, word: str) -> None:
     """A bucket or a folder has no such link: exit 2 with the alternative."""
     done = run_tilesync("link", dest, "--json")
     assert (done.exit_code, done.last_line["error"]) == (2, "UsageError")
     assert word in done.last_line["hint"]
 
 
-def test_a_folder_with_the_name_of_nothing_is_an_imodel(tmp_path: Path) -> None:
+def test_a_bare_name_without_a_folder_is_an_imodel(tmp_path: Path) -> None:
     """A text without a slash that names no folder is an iModel id."""
     assert run_tilesync("link", IMODEL, "--json").last_line["error"] == "NotAuthorised"

@@ -54,7 +54,7 @@ def save_screenshots(flight: ViewerResult, folder: Path) -> None:
         ("cesium", "MultipleContents"),  # 3d-tiles-renderer 0.5 knows no `contents`
     ],
 )
-def test_a_viewer_is_given_all_that_it_asks_for(
+def test_every_request_of_a_viewer_succeeds(
     browser: Browser, mirror_of: Callable[[str], Path], tmp_path: Path, viewer: str, name: str
 ) -> None:
     """A flight requests only names of the closure, and most of them; each response is 200, and something is drawn."""
@@ -70,7 +70,7 @@ def test_a_viewer_is_given_all_that_it_asks_for(
 
 
 @pytest.mark.parametrize("viewer", VIEWERS)
-def test_a_missing_tile_is_noticed(
+def test_a_missing_tile_is_reported(
     browser: Browser, mirror_of: Callable[[str], Path], tmp_path: Path, viewer: str
 ) -> None:
     """A tile that was deleted from the mirror gives 404, and the viewer reports it."""
@@ -86,13 +86,13 @@ def test_a_missing_tile_is_noticed(
     assert {status for name, status in flight.requests if name != victim} == {200}
 
 
-def test_a_request_beside_the_closure_is_a_fault() -> None:
+def test_a_request_outside_the_tileset_is_reported() -> None:
     """A request outside the tileset is reported by its name."""
     flight = ViewerResult(requests=[("tileset.json", 200), ("/elsewhere.glb", 200)])
     assert flight.problems({"tileset.json", "a.glb"}) == ["not in the closure: /elsewhere.glb"]
 
 
-def test_an_empty_picture_shows_nothing() -> None:
+def test_the_drawn_fraction_counts_pixels_unlike_the_background() -> None:
     """The drawn fraction counts pixels that differ from the background, for all PNG filters."""
     other = (1, 200, 30)
     rows = [

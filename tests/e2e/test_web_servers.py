@@ -107,8 +107,8 @@ def raw_status(url: str, path: str) -> int:
     return status
 
 
-def test_a_rolled_back_pointer_is_never_taken_for_the_other(serve: Serve, dest: Path, tmp_path: Path) -> None:
-    """Two pointers of the same length, published within a second, are told apart by conditional requests."""
+def test_conditional_requests_distinguish_a_rolled_back_pointer(serve: Serve, dest: Path, tmp_path: Path) -> None:
+    """Two pointers of the same length, published within a second, are distinguished by conditional requests."""
     with Simulator() as sim:
         sim.offer_export(export(4), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
         assert sim.mirror(dest).error is None

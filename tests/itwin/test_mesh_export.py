@@ -178,7 +178,7 @@ def test_a_changeset_and_an_id_select(service: Simulator) -> None:
     assert (result.export.id, result.newest, result.behind) == (EXPORT, OTHER_EXPORT, True)
 
 
-def test_an_id_is_found_behind_the_first_page(service: Simulator) -> None:
+def test_an_export_id_is_found_on_later_pages(service: Simulator) -> None:
     """--export-id searches all pages."""
     service.offer_export()
     for number in range(120):
@@ -277,7 +277,7 @@ def test_another_type_is_named_in_the_hint(service: Simulator) -> None:
     assert "CESIUM" in caught.value.hint
 
 
-def test_an_empty_list_says_how_to_become_a_member(service: Simulator) -> None:
+def test_an_empty_list_has_a_hint_about_membership(service: Simulator) -> None:
     """An empty list may mean a missing membership: the hint explains how a service application becomes a member."""
     with pytest.raises(NoExport) as caught:
         latest(service)
@@ -336,7 +336,7 @@ def test_a_token_that_stays_refused_ends_with_5(service: Simulator) -> None:
     assert len(service.api_requests) <= 4
 
 
-def test_forbidden_ends_with_5_and_says_what_to_do(service: Simulator) -> None:
+def test_forbidden_ends_with_5_and_a_hint(service: Simulator) -> None:
     """403: NotAuthorised with the hint about membership."""
     body = b'{"error": {"code": "InsufficientPermissions", "message": "The user has insufficient permissions."}}'
     service.add_fault(is_api, error_response(403, body=body))

@@ -79,7 +79,7 @@ def test_output_limit(size: int, fits: bool) -> None:
             run_secret_command(command, "--x")
 
 
-def test_a_command_that_leaves_a_process_behind() -> None:
+def test_a_child_that_outlives_the_command_is_not_waited_for() -> None:
     """The end of the command itself counts, even if a child such as an agent keeps its stdout open."""
     started_at = time.monotonic()
     left_behind = int(run_secret_command("sh -c 'sleep 60 & echo $!'", "--x"))

@@ -21,7 +21,7 @@ from tilesync.runtime.threads import (
 SETTING: ContextVar[str] = ContextVar("SETTING", default="unset")
 
 
-def test_a_result_and_an_error_come_back() -> None:
+def test_results_and_errors_are_returned_to_the_caller() -> None:
     """Work in a thread gets its arguments and the context of its caller; its error is raised."""
 
     async def main() -> str:
@@ -55,7 +55,7 @@ def test_a_cancelled_caller_waits_for_its_work() -> None:
     asyncio.run(main())
 
 
-def test_work_without_retries_is_told_so() -> None:
+def test_work_without_retries_has_a_set_stop_event() -> None:
     """The stop event is set from the start, and there is none outside such work."""
 
     def is_stopped() -> bool:

@@ -387,7 +387,7 @@ def test_ignored_range(service: Simulator) -> None:
     )
 
 
-def test_a_range_behind_the_end_is_refused(service: Simulator) -> None:
+def test_a_range_after_the_end_is_refused(service: Simulator) -> None:
     """416: RangeRefused, to start over."""
     with pytest.raises(RangeRefused):
         run_with_container(service, lambda container, _: body(container, listed_blob(service, NAME), 10_000))
@@ -519,7 +519,7 @@ def pieced(sim: Simulator, name: str, offset: int = 0) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("offset", [0, 7, PIECE, len(LARGE) - PIECE, len(LARGE) - 1])
-def test_with_a_limited_bandwidth_a_large_blob_comes_in_pieces(offset: int) -> None:
+def test_with_a_limited_bandwidth_a_large_blob_is_read_in_pieces(offset: int) -> None:
     """Each piece is requested by range, with the listed ETag; together they are the blob from the offset on."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": b"{}", "large": LARGE})
@@ -532,7 +532,7 @@ def test_with_a_limited_bandwidth_a_large_blob_comes_in_pieces(offset: int) -> N
         }
 
 
-def test_a_small_blob_comes_whole() -> None:
+def test_a_small_blob_is_requested_whole() -> None:
     """A blob of up to one piece is requested without a range."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": b"{}", "small": LARGE[:PIECE]})

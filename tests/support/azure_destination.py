@@ -50,11 +50,13 @@ def azure_objects(
 
     with open_sync_client(observe, budget=budget) as talk:
         link = make_store_link(fetch or (lambda: signed_link(url)), observe)
-        wires = AzureClients(
+        clients = AzureClients(
             link, make_store_link(lambda: signed_link(url, permission="r"), observe), talk, bulk, delete_batch
         )
         shown = f"az://{ACCOUNT}/{url.rpartition('/')[2]}/{prefix}"
-        yield AzureObjects(wires, prefix, observe, display_name=shown, canonical_url=f"{url}/{prefix}", term=LEASE_TERM)
+        yield AzureObjects(
+            clients, prefix, observe, display_name=shown, canonical_url=f"{url}/{prefix}", term=LEASE_TERM
+        )
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class DestinationContract:
 
     @pytest.mark.parametrize("size", FILE_SIZES)
     @pytest.mark.parametrize("step", [1 << 16, 1 << 21])
-    def test_what_is_committed_is_held(self, opening: OpenDestination, size: int, step: int) -> None:
+    def test_committed_files_are_stored_byte_for_byte(self, opening: OpenDestination, size: int, step: int) -> None:
         """A file of any size, written in any steps, is stored byte for byte; reading and measuring confirm it."""
         data = BIG_BYTES[:size]
         with opening() as there:
@@ -99,7 +99,7 @@ class DestinationContract:
             for offset in {1, size // 2} & set(range(size)):
                 assert b"".join(there.files.chunks(SAMPLE_VERSION, "a/b c/ä%20.bin", offset=offset)) == data[offset:]
 
-    def test_held_counts_what_is_in(self, opening: OpenDestination) -> None:
+    def test_a_draft_counts_its_bytes(self, opening: OpenDestination) -> None:
         """A draft counts its bytes from zero."""
         with opening() as there:
             draft = there.files.draft(SAMPLE_VERSION, blob("a", BIG_BYTES))
@@ -127,7 +127,7 @@ class DestinationContract:
             assert there.files.digest(SAMPLE_VERSION, "a/b") is None
 
     @pytest.mark.parametrize("size", [10, len(BIG_BYTES)])
-    def test_the_old_file_stands_until_commit(self, opening: OpenDestination, size: int) -> None:
+    def test_the_old_file_stays_until_commit(self, opening: OpenDestination, size: int) -> None:
         """A replaced file keeps its old bytes until the new ones are committed."""
         with opening() as there:
             old = run_async(put_file(there, blob("a", b"old", "1"), b"old"))
@@ -139,7 +139,7 @@ class DestinationContract:
             assert there.files.unchanged(SAMPLE_VERSION, [old]) == [False]
 
     @pytest.mark.parametrize("first", [10, 1 << 20, (2 << 20) + 5])
-    def test_restart_forgets(self, opening: OpenDestination, first: int) -> None:
+    def test_restart_discards_earlier_bytes(self, opening: OpenDestination, first: int) -> None:
         """After a restart of a draft, the file has only the bytes written since."""
         with opening() as there:
             draft = there.files.draft(SAMPLE_VERSION, blob("a", b"x" * 50))
@@ -194,7 +194,7 @@ class DestinationContract:
             assert there.files.read(SAMPLE_VERSION, "a/b") == data
             assert there.files.unchanged(SAMPLE_VERSION, [stored]) == [True]
 
-    def test_what_is_not_proven_is_not_put(self, opening: OpenDestination) -> None:
+    def test_a_put_with_invalid_bytes_changes_nothing(self, opening: OpenDestination) -> None:
         """A put with invalid bytes changes nothing; other puts at the same time succeed."""
 
         def refuse(data: bytes) -> Digests:
@@ -235,7 +235,7 @@ class DestinationContract:
 
     # --- files ---
 
-    def test_unchanged_sees_what_became_of_a_file(self, opening: OpenDestination) -> None:
+    def test_unchanged_detects_replaced_and_removed_files(self, opening: OpenDestination) -> None:
         """A file that was replaced or removed is reported as changed, in the order asked."""
         with opening() as there:
             before, replaced, removed = (
@@ -260,7 +260,7 @@ class DestinationContract:
             run_async(put_file(there, blob("a/b", b"1"), b"1"))
             assert there.files.size(SAMPLE_VERSION, "a") is None
 
-    def test_names_are_judged_together(self, opening: OpenDestination) -> None:
+    def test_unsafe_names_are_reported_together(self, opening: OpenDestination) -> None:
         """One error names all unsafe names of a page; safe names pass."""
         with opening() as there:
             there.files.check_names(["a", "b/c", "ä b%2F"])
@@ -269,7 +269,7 @@ class DestinationContract:
             assert all(repr(name) in str(error.value) for name in ("../up", "a/./b", "a\\b"))
             assert "good" not in str(error.value)
 
-    def test_room(self, opening: OpenDestination) -> None:
+    def test_free_space(self, opening: OpenDestination) -> None:
         """The free space is a number of bytes, or unknown."""
         with opening() as there:
             room = there.files.free_bytes()
@@ -293,7 +293,7 @@ class DestinationContract:
         there.publication.point_at(version, iter([pointer[:3], pointer[3:]]), latest)
         return digest
 
-    def test_what_is_published_is_read_back(self, opening: OpenDestination) -> None:
+    def test_published_documents_are_read_back(self, opening: OpenDestination) -> None:
         """Manifest, pointer and latest version are read as written, also in a later run."""
         with opening() as there:
             self.published(there, SAMPLE_VERSION, b'{"root":{}}')
@@ -321,7 +321,7 @@ class DestinationContract:
             assert not there.publication.points_at(SAMPLE_VERSION, hashlib.sha256(b"other").hexdigest())
             assert not there.publication.points_at(other, hashlib.sha256(pointer).hexdigest())
 
-    def test_a_pointer_that_breaks_off_moves_nothing(self, opening: OpenDestination) -> None:
+    def test_a_failed_pointer_write_changes_nothing(self, opening: OpenDestination) -> None:
         """A pointer whose write fails is not put in place; the published version stays. If the pointer is
         the root tileset itself, it is already in place.
         """
@@ -364,17 +364,17 @@ class DestinationContract:
             assert there.files.unchanged(self.NEXT_VERSION, [shared]) == [True]
             assert there.files.unchanged(SAMPLE_VERSION, [stored]) == [True]
 
-    def test_only_what_is_as_it_was_left_is_shared(self, opening: OpenDestination) -> None:
+    def test_changed_files_are_not_shared(self, opening: OpenDestination) -> None:
         """A file that was replaced or removed is not shared, and nothing is placed."""
         with opening() as there:
             stored, gone = (run_async(put_file(there, blob(name, b"12"), b"12")) for name in ("a", "x"))
             run_async(put_file(there, blob("a", b"123"), b"123"))
             there.files.remove(SAMPLE_VERSION, ["x"])
-            wishes = [(blob("new", b"12"), SAMPLE_VERSION, each) for each in (stored, gone)]
-            assert there.files.share(self.NEXT_VERSION, wishes) == [None, None]
+            requests = [(blob("new", b"12"), SAMPLE_VERSION, each) for each in (stored, gone)]
+            assert there.files.share(self.NEXT_VERSION, requests) == [None, None]
             assert there.files.size(self.NEXT_VERSION, "new") is None
 
-    def test_what_lies_in_a_version(self, opening: OpenDestination) -> None:
+    def test_names_of_a_version_are_listed(self, opening: OpenDestination) -> None:
         """All names in the folder of a version are listed, and none of another version."""
         with opening() as there:
             for name in ("a", "b/c", "ä %2F"):
@@ -382,14 +382,14 @@ class DestinationContract:
             assert sorted(there.files.names(SAMPLE_VERSION)) == ["a", "b/c", "ä %2F"]
             assert list(there.files.names(self.NEXT_VERSION)) == []
 
-    def test_a_trace_tells_a_file_from_another(self, opening: OpenDestination) -> None:
+    def test_a_stamp_identifies_a_stored_file(self, opening: OpenDestination) -> None:
         """The stamp of a stored file is the recorded one, and differs for another file; a missing file has none."""
         with opening() as there:
             stored = run_async(put_file(there, blob("a", b"12"), b"12"))
             assert there.files.stamp(SAMPLE_VERSION, "a") == (stored.mtime_ns, stored.inode)
             assert there.files.stamp(SAMPLE_VERSION, "b") is None
 
-    def test_a_survey_tells_what_lies_there(self, opening: OpenDestination) -> None:
+    def test_presence_checks_report_changed_files(self, opening: OpenDestination) -> None:
         """Presence checks give the same result as before, and see later changes."""
         with opening() as there:
             stored = [run_async(put_file(there, blob(name, b"12"), b"12")) for name in ("a", "b", "ä %2F")]
@@ -400,7 +400,9 @@ class DestinationContract:
             there.files.remove(SAMPLE_VERSION, ["b"])
             assert [there.files.size(SAMPLE_VERSION, name) for name in ("a", "b")] == [3, None]
 
-    def test_looks_go_on_from_their_place(self, opening: OpenDestination, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_presence_checks_continue_from_their_position(
+        self, opening: OpenDestination, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Each presence check says where the next one starts. Together they cover all files once, and report the
         changed ones.
         """
@@ -549,7 +551,7 @@ class ResumableDestinationContract(DestinationContract):
             assert there.files.draft(SAMPLE_VERSION, item).received_bytes == 0
 
     @pytest.mark.parametrize("steps", range(1, 40, 3))
-    def test_a_cancelled_append_leaves_a_true_beginning(self, opening: OpenDestination, steps: int) -> None:
+    def test_a_cancelled_append_leaves_the_start_of_the_content(self, opening: OpenDestination, steps: int) -> None:
         """A draft that is cancelled at any moment has the start of the content and nothing else."""
         item = blob("a", BIG_BYTES)
         with opening() as there:
@@ -572,7 +574,7 @@ class ResumableDestinationContract(DestinationContract):
             assert BIG_BYTES.startswith(run_async(read_draft(draft)))
             assert draft.received_bytes in {100, 2 << 20}
 
-    def test_tidy_forgets_what_was_suspended(self, opening: OpenDestination) -> None:
+    def test_cleanup_removes_partial_files(self, opening: OpenDestination) -> None:
         """After a cleanup no partial file is left, and stored files stay."""
         item = blob("a", BIG_BYTES)
         self.suspend_draft(opening, item, BIG_BYTES[: 1 << 20])

@@ -212,7 +212,11 @@ class Browser:
             self.call("Emulation.setDeviceMetricsOverride", session, **size)
             self.call("Page.navigate", session, url=url)
             self._wait_for(method="Page.loadEventFired", sessionId=session)
-            thrown = [reply["params"] for reply in self._unmatched if reply.get("method") == "Runtime.exceptionThrown"]
+            thrown = [
+                response["params"]
+                for response in self._unmatched
+                if response.get("method") == "Runtime.exceptionThrown"
+            ]
             if thrown:
                 raise RuntimeError(f"{url} does not load: {json.dumps(thrown)}")
             yield BrowserPage(self, session)
@@ -271,12 +275,12 @@ class BrowserPage:
     def run(self, function: str, *values: Any) -> Any:
         """Call a function of the page. Raises RuntimeError with its message if it throws."""
         expression = f"{function}({', '.join(map(json.dumps, values))})"
-        reply = self.browser.call(
+        response = self.browser.call(
             "Runtime.evaluate", self.session, expression=expression, awaitPromise=True, returnByValue=True
         )
-        if "exceptionDetails" in reply:
-            raise RuntimeError(f"{expression}: {json.dumps(reply['exceptionDetails'])}")
-        return reply["result"].get("value")
+        if "exceptionDetails" in response:
+            raise RuntimeError(f"{expression}: {json.dumps(response['exceptionDetails'])}")
+        return response["result"].get("value")
 
     def screenshot(self) -> bytes:
         """Take a screenshot as PNG."""

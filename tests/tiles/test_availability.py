@@ -305,7 +305,7 @@ def test_tiles_below_the_available_levels_are_a_problem() -> None:
     assert result.problems == ("4 tiles lie below the 2 available levels",)
 
 
-def test_bytes_behind_a_subtree_are_a_problem() -> None:
+def test_bytes_after_a_subtree_are_a_problem() -> None:
     """Trailing bytes are only a problem, because viewers accept them."""
     result = expand(make_binary_subtree(EVERYTHING) + b"\0\0", make_tiling(1))
     assert result.problems == ("2 bytes follow the subtree in its file",)
@@ -452,7 +452,7 @@ def test_other_metadata_names_no_contents() -> None:
         ]
 
 
-def test_content_metadata_goes_before_that_of_tiles() -> None:
+def test_content_metadata_has_precedence_over_tile_metadata() -> None:
     """The CONTENT_URI of the content wins; that of tiles is used for the first content only."""
     layout = BufferLayout()
     table = {"class": "k", "count": 1}

@@ -315,7 +315,7 @@ def test_tiles_without_any_model() -> None:
         assert [diagnostic.problem for diagnostic in diagnostics_of(data)] == ["empty"]
 
 
-def test_padding_behind_a_model() -> None:
+def test_padding_after_a_model() -> None:
     """A model may be followed by padding up to the end of its tile."""
     for make in (b3dm, b3dm_20, lambda model: sized(b3dm_24(model)), i3dm):
         assert diagnostics_of(make(NAMING + bytes(7))) == []

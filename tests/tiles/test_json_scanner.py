@@ -203,7 +203,7 @@ def test_any_bytes(data: bytes, cuts: list[int]) -> None:
      "[1.]", "[1", "{", '{"a"}', '{"a":}', '{"a":1,}', "{,}", "{1:2}", "{a:1}", '{"a":1 "b":2}', "1,", "1]", "1}",
      '{"box":[1.]}', '{"box":[1,]}', '{"box":[1]', "//x", "1/**/", "\x0c1", "\u00a01", ""],
 )  # fmt: skip
-def test_what_json_forbids(value: str) -> None:
+def test_invalid_json_is_refused(value: str) -> None:
     """Common leniencies are refused: numbers, literals, strings, commas and blanks follow RFC 8259."""
     document = f'{{"n":{value}}}'.encode()
     assert not accepted(document)
@@ -217,7 +217,7 @@ def test_what_json_forbids(value: str) -> None:
      b'{"a":"\xff\xc3"}', b'{"\xff":{}}', b'{"a":[[],[[1]],{},[{}]]}', b'{"a":' + b"9" * 5000 + b"}"],
     ids=range(15),
 )  # fmt: skip
-def test_what_json_allows(document: bytes) -> None:
+def test_unusual_valid_json_is_accepted(document: bytes) -> None:
     """Unusual but valid objects are accepted, and a byte order mark, trailing NULs and invalid UTF-8 in strings too."""
     assert accepted(document)
     assert accepted(document, 1)

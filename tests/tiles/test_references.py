@@ -126,7 +126,7 @@ def test_queries_and_absolute_urls() -> None:
     assert collect(f"{HOME}/a.glb", home="")[1][0].problem == "unfollowed"
 
 
-def test_each_reference_comes_once() -> None:
+def test_each_reference_is_reported_once() -> None:
     """A file that is named often is one reference for each role."""
     references = ReferenceCollector(BASE, HOME)
     for uri in ("a.glb", "./a.glb", "a%2Eglb", "../tiles/a.glb"):
@@ -135,7 +135,7 @@ def test_each_reference_comes_once() -> None:
     assert references.drain()[0] == (Reference("tiles/a.glb", Role.CONTENT), Reference("tiles/a.glb", Role.MODEL))
 
 
-def test_one_example_stands_for_many() -> None:
+def test_repeated_problems_give_one_diagnostic_with_a_count() -> None:
     """Queries and empty URIs give one diagnostic a document; URIs that leave or point back give one with a count."""
     references = ReferenceCollector(BASE, HOME)
     for number in range(100):
@@ -160,7 +160,7 @@ def test_one_example_stands_for_many() -> None:
     [(ROOT, Role.CONTENT, ROOT_LEADS_AWAY), (ROOT, Role.SUBTREE, ROOT_LEADS_AWAY), (ROOT, Role.SCHEMA, UNFOLLOWED),
      (ROOT, Role.UNKNOWN, UNFOLLOWED), ("a.json", Role.CONTENT, UNFOLLOWED)],
 )  # fmt: skip
-def test_a_root_that_leads_away(base: str, role: Role, problem: str) -> None:
+def test_a_root_with_contents_elsewhere_has_its_own_problem(base: str, role: Role, problem: str) -> None:
     """A root with contents elsewhere has its own problem, because no copy of it is complete."""
     references = ReferenceCollector(base, HOME)
     references(Role.IMAGE, "https://h/a")

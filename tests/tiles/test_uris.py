@@ -87,7 +87,7 @@ def test_queries(uri: str, name: str) -> None:
 @pytest.mark.parametrize(
     "uri", ["", "  ", "\n\0", "data:,x", "DATA:model/gltf-binary;base64,AAAA", " da\nta:x", "data:"]
 )
-def test_what_names_no_file(uri: str) -> None:
+def test_uris_without_a_file(uri: str) -> None:
     """An empty URI and a `data:` URI name no file."""
     assert resolve(uri, BASE, HOME) is None
 
@@ -339,7 +339,7 @@ NAMES = st.lists(
 
 
 @given(NAMES, NAMES, HOMES)
-def test_a_quoted_name_comes_back(name: str, base: str, home: str) -> None:
+def test_a_quoted_name_is_resolved_to_itself(name: str, base: str, home: str) -> None:
     """A safe name, quoted into a relative reference from any document, is resolved to itself."""
     assume(find_problem(name) is None and find_problem(base) is None and ".3tz/" not in f"{name}/")
     reference = "../" * base.count("/") + quote(name)

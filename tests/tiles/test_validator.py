@@ -232,7 +232,7 @@ TILES = [(b3dm(WHOLE), Kind.B3DM), (as_bytes(TILESET), Kind.TILESET), (as_bytes(
 
 
 @pytest.mark.parametrize(("data", "kind"), TILES)
-def test_a_tile_of_another_format_than_its_name_says(data: bytes, kind: Kind) -> None:
+def test_a_tile_of_another_format_than_its_suffix(data: bytes, kind: Kind) -> None:
     """Viewers detect the format themselves: a `.glb` with another tile gets a diagnostic and is parsed."""
     for stored in (data, packed(data)):
         result, plain = content_of("a.GLB", stored), content_of("a", stored)
@@ -414,7 +414,7 @@ def test_references_of_instances() -> None:
     assert [diagnostic.problem for diagnostic in result.diagnostics] == ["query"]
 
 
-def test_references_come_once() -> None:
+def test_references_are_reported_once() -> None:
     """A file that is named a thousand times is one reference; tilesets reference contents, schema and extent."""
     tileset = {
         "schemaUri": "s.json",

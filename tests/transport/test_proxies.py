@@ -43,7 +43,7 @@ def test_precedence_of_variables(environ: dict[str, str], http: str | None, http
 
 
 @pytest.mark.parametrize(
-    ("entry", "spared", "not_spared"),
+    ("entry", "direct", "proxied"),
     [
         ("*", ["http://a.example", "https://10.1.2.3", "http://[::1]:8"], []),
         ("other.net, *", ["http://a.example", "http://10.1.2.3"], []),
@@ -68,11 +68,11 @@ def test_precedence_of_variables(environ: dict[str, str], http: str | None, http
     ],
 )
 @pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
-def test_no_proxy_entries(variable: str, entry: str, spared: list[str], not_spared: list[str]) -> None:
+def test_no_proxy_entries(variable: str, entry: str, direct: list[str], proxied: list[str]) -> None:
     """Every form of an entry exempts its hosts, and no others."""
     environ = {"ALL_PROXY": PROXY, variable: entry}
-    assert [url for url in spared if proxy_url_for(url, **environ) is not None] == []
-    assert [url for url in not_spared if proxy_url_for(url, **environ) is None] == []
+    assert [url for url in direct if proxy_url_for(url, **environ) is not None] == []
+    assert [url for url in proxied if proxy_url_for(url, **environ) is None] == []
 
 
 def test_invalid_no_proxy_entries() -> None:
@@ -86,8 +86,8 @@ def test_invalid_no_proxy_entries() -> None:
 @pytest.mark.parametrize("value", ["socks4://me:SECRET@h:1", "ftp://h", "http://", "http://me:SECRET@h:port", "a b"])
 def test_invalid_proxy(value: str) -> None:
     """It is refused only where it would be used, by the name of its variable and without its value."""
-    proxies = read_proxies({"HTTPS_PROXY": value, "NO_PROXY": "spared.example"})
-    assert proxies.proxy_for("https://spared.example") is None
+    proxies = read_proxies({"HTTPS_PROXY": value, "NO_PROXY": "direct.example"})
+    assert proxies.proxy_for("https://direct.example") is None
     assert proxies.proxy_for("http://a.example") is None
     with pytest.raises(UsageError, match="HTTPS_PROXY") as raised:
         proxies.proxy_for("https://a.example")

@@ -30,13 +30,13 @@ class Service:
         self.fixed: datetime | None = None
         self.error: Exception | None = None
         self.base = BASE
-        self.gate: asyncio.Event | None = None
+        self.fetch_allowed: asyncio.Event | None = None
 
     async def fetch(self) -> tuple[SasUrl, datetime | None]:
         self.calls += 1
         self.clock.advance(0.0001)
-        if self.gate is not None:
-            await self.gate.wait()
+        if self.fetch_allowed is not None:
+            await self.fetch_allowed.wait()
         if self.error is not None:
             raise self.error
         return self.link(), self.clock.now() + self.ahead
@@ -110,12 +110,12 @@ def test_cancelled_caller_does_not_cancel_the_renewal() -> None:
         service = Service(FakeClock())
         link = renewing(service)
         stale = await link.current()
-        service.gate = asyncio.Event()
+        service.fetch_allowed = asyncio.Event()
         first, second = (asyncio.create_task(link.renew(stale)) for _ in range(2))
         await run_pending_callbacks()
         first.cancel()
         await run_pending_callbacks()
-        service.gate.set()
+        service.fetch_allowed.set()
         await second
         assert service.calls == 2
         assert (await link.current()).query == "n=2&sig=s"
@@ -168,7 +168,7 @@ def test_a_link_without_an_end_is_renewed_after_50_minutes() -> None:
     asyncio.run(work())
 
 
-def test_ahead_of_time_nobody_waits() -> None:
+def test_a_renewal_ahead_of_time_does_not_block() -> None:
     """During a renewal ahead of time the valid link is returned; one fetch for all."""
 
     async def work() -> None:
@@ -177,12 +177,12 @@ def test_ahead_of_time_nobody_waits() -> None:
         link = renewing(service)
         first = await link.current()
         clock.advance(85)
-        service.gate = asyncio.Event()
+        service.fetch_allowed = asyncio.Event()
         for _ in range(20):
             assert await link.current() == first
             await run_pending_callbacks()
         assert service.calls == 2
-        service.gate.set()
+        service.fetch_allowed.set()
         await run_pending_callbacks()
         assert (await link.current()).query == "n=2&sig=s"
         await link.aclose()
@@ -190,7 +190,7 @@ def test_ahead_of_time_nobody_waits() -> None:
     asyncio.run(work())
 
 
-def test_past_its_end_everyone_waits_for_the_new_one() -> None:
+def test_an_expired_link_is_not_returned() -> None:
     """An expired link is not returned."""
 
     async def work() -> None:
@@ -388,7 +388,7 @@ def test_closing_stops_a_renewal() -> None:
         link = renewing(service)
         await link.current()
         clock.advance(90)
-        service.gate = asyncio.Event()
+        service.fetch_allowed = asyncio.Event()
         await link.current()
         await run_pending_callbacks()
         await link.aclose()

@@ -40,7 +40,7 @@ PROTECTED_NAMES = [
 
 @pytest.mark.parametrize("option", ["--report", "--log-file"])
 @pytest.mark.parametrize("name", PROTECTED_NAMES)
-def test_what_a_destination_keeps_is_no_output_file(here: Path, name: str, option: str) -> None:
+def test_output_paths_to_protected_files_are_refused(here: Path, name: str, option: str) -> None:
     """`verify` refuses every path that leads to a protected file, and changes nothing."""
     before = read_tree(here)
     assert_usage_error(run_tilesync("verify", here / name[0], option, here / name), option, "that tilesync keeps")
@@ -49,7 +49,7 @@ def test_what_a_destination_keeps_is_no_output_file(here: Path, name: str, optio
 
 @pytest.mark.parametrize("option", ["--report", "--log-file"])
 @pytest.mark.parametrize("how", ["symlink", "hard link", "symlink to the folder", "the other way to DEST"])
-def test_links_do_not_hide_what_is_kept(here: Path, tmp_path: Path, option: str, how: str) -> None:
+def test_output_paths_through_links_are_refused_too(here: Path, tmp_path: Path, option: str, how: str) -> None:
     """Links to the pointer or its folder are followed first."""
     dest, named = here / "v", tmp_path / "link"
     match how:
@@ -69,7 +69,7 @@ def test_links_do_not_hide_what_is_kept(here: Path, tmp_path: Path, option: str,
 
 
 @pytest.mark.parametrize("words", [["verify", "v/tileset.json"], ["verify", "v/versions"], ["versions", "f"]])
-def test_a_destination_that_the_command_is_not_about_is_kept_too(here: Path, words: list[str]) -> None:
+def test_files_of_other_destinations_are_protected_too(here: Path, words: list[str]) -> None:
     """Files of a destination stay protected if DEST is a path inside it, or another destination."""
     before = read_tree(here)
     assert_usage_error(
@@ -83,7 +83,7 @@ def test_a_destination_that_the_command_is_not_about_is_kept_too(here: Path, wor
 
 
 @pytest.mark.parametrize("dry", [[], ["-n"]])
-def test_a_source_that_is_read_is_kept_too(here: Path, tmp_path: Path, dry: list[str]) -> None:
+def test_files_of_the_source_are_protected_too(here: Path, tmp_path: Path, dry: list[str]) -> None:
     """A mirror from a folder refuses a report over the files of that folder, before DEST is created."""
     before = read_tree(here)
     for name in ("v/tileset.json", "v/versions/r", "f/tileset.json"):
@@ -92,7 +92,7 @@ def test_a_source_that_is_read_is_kept_too(here: Path, tmp_path: Path, dry: list
     assert (read_tree(here), (tmp_path / "d").exists()) == (before, False)
 
 
-def test_the_state_folder_is_kept(here: Path, tmp_path: Path) -> None:
+def test_the_state_folder_is_protected(here: Path, tmp_path: Path) -> None:
     """Files in --state-dir, and in the default state folder, are refused."""
     (tmp_path / "s").mkdir()
     done = run_tilesync("verify", here / "v", "--state-dir", tmp_path / "s", "--log-file", tmp_path / "s/log")
@@ -111,7 +111,7 @@ def test_the_state_folder_is_kept(here: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command", ["mirror {source} {dest} --bogus", "mirror {source} {dest} --transfers none", "verify {dest} --bogus"]
 )
-def test_an_early_error_writes_no_report_there_either(here: Path, tmp_path: Path, command: str) -> None:
+def test_the_report_of_a_usage_error_replaces_no_pointer(here: Path, tmp_path: Path, command: str) -> None:
     """The report of a usage error does not replace the pointer."""
     before = read_tree(here)
     words = command.format(source=IMODEL, dest=here / "v").split()
@@ -142,7 +142,7 @@ def test_a_flat_destination_loses_no_file_to_a_report(here: Path, service: Simul
     assert read_tree(here) == before
 
 
-def test_one_file_for_both_is_refused(here: Path, tmp_path: Path) -> None:
+def test_one_file_for_report_and_log_is_refused(here: Path, tmp_path: Path) -> None:
     """--report and --log-file with the same file are refused, also through links and variables; the log stays."""
     (tmp_path / "log").write_text("kept\n")
     (tmp_path / "link").symlink_to("log")

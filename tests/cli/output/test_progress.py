@@ -21,7 +21,7 @@ def test_a_bar_is_drawn_on_a_terminal(service: Simulator, tmp_path: Path, size: 
     assert "\r" in shown.replace("\r\n", "\n")
 
 
-def test_no_bar_where_none_is_wanted(service: Simulator, tmp_path: Path) -> None:
+def test_no_bar_with_quiet_or_no_progress_or_a_dumb_terminal(service: Simulator, tmp_path: Path) -> None:
     """With --no-progress, with -q, and on a dumb terminal no bar is drawn."""
     service.delay_s = 0.1
     for number, (flag, term) in enumerate((("--no-progress", "xterm"), ("-q", "xterm"), ("-v", "dumb"))):

@@ -57,7 +57,7 @@ def test_many_small_files_after_a_few_large_ones() -> None:
     assert 990 < left < 1010
 
 
-def test_what_stands_still_tells_nothing() -> None:
+def test_without_progress_the_remaining_time_is_unknown() -> None:
     """With fewer than two samples, or without progress, the time is unknown; with nothing left it is 0."""
     assert RecentRate().seconds_left(1, 1) is None
     rate, _ = simulate_progress((30, MB, 1), (int(RATE_WINDOW_S) + 2, 0, 0))
@@ -65,7 +65,7 @@ def test_what_stands_still_tells_nothing() -> None:
     assert rate.seconds_left(0, 0) == 0
 
 
-def test_a_new_plan_begins_anew() -> None:
+def test_decreasing_counts_give_no_negative_rate() -> None:
     """Counts that decrease give no negative rate."""
     rate, now = simulate_progress((30, MB, 10))
     rate.add(ProgressSample(now.time_s + 1, 0, 0))
@@ -97,7 +97,7 @@ def test_a_bar_fits(state: BarState, columns: int) -> None:
     assert "\n" not in line
 
 
-def test_what_a_bar_says() -> None:
+def test_a_bar_shows_as_much_as_its_width_allows() -> None:
     """At 60 columns the remaining time is still shown; at 200 everything is."""
     state = BarState(1_234, 5_678, False, 12_300_000, 45_600_000, 79.0, 297.0, 1_200_000.0)
     assert bar_line(state, 60) == "1,234/5,678 files  27% 12.3 MB/45.6 MB, 04:57 left"

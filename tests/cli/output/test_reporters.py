@@ -53,8 +53,8 @@ def run_in_shell(
         "verify {held} --json", "rollback {held} --latest --json", "--version", "mirror --help",
     ],
 )  # fmt: skip
-def test_output_that_does_not_get_there(service: Simulator, tmp_path: Path, command: str) -> None:
-    """On a full disk each command with output ends with 8, and says so once."""
+def test_output_to_a_full_disk_ends_with_8(service: Simulator, tmp_path: Path, command: str) -> None:
+    """On a full disk each command with output ends with 8 and prints one message."""
     assert run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'held'}").returncode == 0
     words = command.format(held=tmp_path / "held", new=tmp_path / "new")
     done = run_in_shell(service, words, redirected=">/dev/full")
@@ -102,7 +102,7 @@ def test_a_closed_standard_output(service: Simulator, tmp_path: Path) -> None:
     assert "standard output cannot be written (it is closed)" in done.stderr
 
 
-def test_a_reader_that_has_enough(service: Simulator, tmp_path: Path) -> None:
+def test_a_pipe_closed_by_its_reader_is_no_failure(service: Simulator, tmp_path: Path) -> None:
     """A pipe whose reader went away is no failure, and prints no message."""
     assert run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'}").returncode == 0
     script = f'"{sys.executable}" -m tilesync versions {tmp_path / "d"} --json -q; echo $? >&2'
@@ -113,7 +113,7 @@ def test_a_reader_that_has_enough(service: Simulator, tmp_path: Path) -> None:
     assert done.stderr.strip() == "0"
 
 
-def test_the_report_says_that_output_was_lost(service: Simulator, tmp_path: Path) -> None:
+def test_the_report_has_the_exit_code_of_lost_output(service: Simulator, tmp_path: Path) -> None:
     """A mirror whose JSON lines were lost is published; its report has the exit code of the process."""
     done = run_in_shell(
         service, f"mirror {IMODEL} {tmp_path / 'd'} --json --report {tmp_path / 'r'}", redirected=">/dev/full"
@@ -131,7 +131,7 @@ def test_a_failure_keeps_its_exit_code(service: Simulator, tmp_path: Path) -> No
 
 @pytest.mark.scale
 @pytest.mark.parametrize("word", ["mirror", "no-such-command", "verify"])
-def test_nobody_hears(word: str) -> None:
+def test_a_usage_error_with_stderr_full_or_closed_ends_with_2(word: str) -> None:
     """With stderr full or closed, a usage error still ends with 2."""
     for streams in ("2>/dev/full", "2>&-", ">/dev/full 2>/dev/full"):
         assert run_in_shell(None, word, redirected=streams).returncode == 2
@@ -207,7 +207,7 @@ def test_usage_errors_write_a_report(tmp_path: Path, words: str) -> None:
 
 
 @pytest.mark.parametrize("words", ["mirorr {dest} --report {report}", "--report {report} mirror {dest}"])
-def test_what_is_no_command_writes_a_report(tmp_path: Path, words: str) -> None:
+def test_a_misspelt_command_writes_a_report(tmp_path: Path, words: str) -> None:
     """A misspelt command, or an option before it, replaces the old report; SOURCE is not guessed."""
     report = tmp_path / "r"
     written = read_report_of_run(None, report, words.format(dest=tmp_path / "d", report=report))
@@ -225,7 +225,7 @@ def test_a_report_that_the_environment_names(tmp_path: Path) -> None:
     assert report.read_text() == "mine"
 
 
-def test_a_link_is_told_without_its_signature(service: Simulator, tmp_path: Path) -> None:
+def test_the_report_has_a_link_without_its_signature(service: Simulator, tmp_path: Path) -> None:
     """The report has SOURCE as a URL without query, or not at all, also for stdin and usage errors."""
     report, link = tmp_path / "r", service.create_link(EXPORT)
     base = link.partition("?")[0]
@@ -313,7 +313,7 @@ def test_people_read_stderr(service: Simulator, tmp_path: Path) -> None:
     assert "\x1b" not in done.stderr
 
 
-def test_quiet_says_nothing_when_all_is_well(service: Simulator, tmp_path: Path) -> None:
+def test_quiet_prints_nothing_after_a_successful_run(service: Simulator, tmp_path: Path) -> None:
     """-q: a successful run prints nothing."""
     done = run_tilesync("mirror", IMODEL, tmp_path, "-q", sim=service)
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")

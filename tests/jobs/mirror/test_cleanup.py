@@ -95,7 +95,7 @@ def test_the_current_version_never_retires(dest: Path) -> None:
     assert verify(dest).error is None
 
 
-def test_an_unfinished_version_retires_when_nobody_resumes_it(dest: Path) -> None:
+def test_an_abandoned_unfinished_version_retires(dest: Path) -> None:
     """An unfinished version has no manifest; its files are removed all the same."""
     with open_local(dest, state_dir=None) as destination:
         old = destination.catalog.versions()[0]

@@ -166,7 +166,7 @@ def test_a_weak_etag_is_never_sent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tileset.json", "tiles/tileset.json"])
-def test_a_tileset_that_changes_during_the_walk_is_noticed(tmp_path: Path, name: str) -> None:
+def test_a_tileset_that_changes_during_the_walk_is_detected(tmp_path: Path, name: str) -> None:
     """Every tileset is requested again before publishing: after a change the run walks again, and ends complete."""
     with Simulator() as sim:
         sim.offer_export(referenced_export())

@@ -314,7 +314,7 @@ def test_unchanged_files_are_kept_after_a_regeneration(tmp_path: Path) -> None:
     assert read_version(tmp_path) == second
 
 
-def test_a_changed_old_name_behind_a_new_one_is_fetched_in_the_same_run(tmp_path: Path) -> None:
+def test_a_changed_file_after_a_new_name_is_fetched_too(tmp_path: Path) -> None:
     """A changed file is fetched after a relisting, though a new name was on an earlier page."""
     with Simulator() as sim:
         files = sim.offer_export()

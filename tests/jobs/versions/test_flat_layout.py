@@ -185,7 +185,7 @@ def test_modified_stale_file_is_not_deleted(tmp_path: Path) -> None:
     assert (tmp_path / "tiles/010.glb").read_bytes() == b"mine now"
 
 
-def test_file_in_the_way_goes_to_the_trash(tmp_path: Path) -> None:
+def test_file_in_the_way_is_moved_to_the_trash(tmp_path: Path) -> None:
     """A file of someone else at the name of a mirrored one is replaced, and kept in the trash."""
     with Simulator() as sim:
         (tmp_path / ".tilesync").mkdir()
@@ -333,7 +333,7 @@ def test_walk(tmp_path: Path) -> None:
     assert files_at(tmp_path) == files | {"tiles/003.glb": glb(b"new")}
 
 
-def test_only_one_version_is_held(tmp_path: Path) -> None:
+def test_only_one_version_is_kept(tmp_path: Path) -> None:
     """There is one version, and a rollback is refused."""
     with Simulator() as sim:
         sim.offer_export()

@@ -12,7 +12,7 @@ from tests.support.builders import IMODEL
 from tests.support.simulator import EXPORT, Simulator, read_latest, read_version
 
 
-def test_latest_json_and_current_lead_to_the_version(tmp_path: Path) -> None:
+def test_latest_json_and_current_point_to_the_version(tmp_path: Path) -> None:
     """latest.json has the documented fields, and `current` is a relative symlink to the version."""
     with Simulator() as sim:
         sim.offer_export()

@@ -216,7 +216,7 @@ def test_check_continues_where_the_last_one_stopped(tmp_path: Path) -> None:
     assert checks.check(timedelta(seconds=2)) == PresenceResult(2 * FILES_PER_PRESENCE_PAGE + 88, is_sound=True)
 
 
-def test_a_lost_file_is_found_when_its_turn_comes(tmp_path: Path) -> None:
+def test_a_lost_file_is_found_when_the_check_reaches_it(tmp_path: Path) -> None:
     """A lost file is found when the check reaches it, and the next check starts over."""
     checks = RepeatedChecks(tmp_path, 2 * FILES_PER_PRESENCE_PAGE)
     checks.path(FILES_PER_PRESENCE_PAGE + 3).unlink()

@@ -78,7 +78,7 @@ def test_real_tilesets(tmp_path: Path, sample: str, entry: str, files: int, miss
 
 
 @pytest.mark.parametrize("sample", ["SparseImplicitOctree", "SparseImplicitQuadtree"])
-def test_each_file_of_a_real_tileset_is_missed(tmp_path: Path, sample: str) -> None:
+def test_any_absent_file_of_a_real_tileset_is_missing(tmp_path: Path, sample: str) -> None:
     """Any absent file is missing; files that only it refers to are orphans."""
     files = read_tree(samples.sample_folder(sample))
     for number, lost in enumerate(sorted(files)[::4]):
@@ -194,7 +194,7 @@ def test_a_walk_ends_with_the_same_closure(names: list[str], batch: int) -> None
         fixture.catalog.close()
 
 
-def test_advancing_again_finds_nothing_new(fixture: CatalogFixture) -> None:
+def test_a_walk_follows_no_file_twice(fixture: CatalogFixture) -> None:
     """A walk follows nothing twice, and a new walk gives the same result."""
     fixture.put_all(make_two_tilesets())
     following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)

@@ -142,7 +142,7 @@ def test_order_of_publishing(root: Path, publication: LocalPublication, monkeypa
 
 
 @pytest.mark.parametrize("name", ["tileset.json", "latest.json", "manifests/e1.jsonl"])
-def test_points_at_sees_what_was_removed(root: Path, publication: LocalPublication, name: str) -> None:
+def test_points_at_detects_removed_files(root: Path, publication: LocalPublication, name: str) -> None:
     """`points_at` detects each removed file of a publication, so that the next run restores it."""
     publish(publication, VERSION)
     (root / name).unlink()
@@ -151,7 +151,7 @@ def test_points_at_sees_what_was_removed(root: Path, publication: LocalPublicati
     assert publication.points_at(VERSION, SHA)
 
 
-def test_points_at_sees_what_was_changed(root: Path, publication: LocalPublication) -> None:
+def test_points_at_detects_changed_files(root: Path, publication: LocalPublication) -> None:
     """`points_at` detects a changed pointer or latest.json, and a missing version."""
     for change in (
         lambda: (root / "tileset.json").write_bytes(b"{}"),

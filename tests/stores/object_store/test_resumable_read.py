@@ -30,7 +30,7 @@ def read_all(first: Iterator[bytes], reopen: Callable[[int], Iterator[bytes] | N
 
 @pytest.mark.parametrize("fails", [True, False])
 @pytest.mark.parametrize("start", [0, 30])
-def test_it_resumes_where_the_body_broke_off(start: int, *, fails: bool) -> None:
+def test_it_resumes_at_the_byte_where_the_body_broke(start: int, *, fails: bool) -> None:
     """Each request starts at the byte reached so far, also after a body that ends early without an error."""
     offsets: list[int] = []
 

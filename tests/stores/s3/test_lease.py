@@ -130,7 +130,7 @@ def test_a_renewal_between_read_and_write_wins(bucket_server: BucketServer, buck
 
 
 @pytest.mark.parametrize("lost", [1, 3, 9])
-def test_a_lost_response_locks_nobody_out(bucket_server: BucketServer, bucket: str, lost: int) -> None:
+def test_a_renewal_with_a_lost_response_is_recognised(bucket_server: BucketServer, bucket: str, lost: int) -> None:
     """Renewals whose responses were lost are recognised as own ones, within one call or later."""
     # Skipped: acquire, and two writes that check that the server knows conditions.
     fault = S3Fault(is_lock_write, lost=True, max_hits=lost, skip_first=3)
