@@ -99,7 +99,9 @@ async def download(link: str, blobs: Sequence[Blob], folder: Path) -> None:
         async def run_batches() -> None:
             while batches:
                 batch = batches.pop()
-                task = worker_tasks.FetchBatch(sas, put_target, "bench", sas.base, batch, MAX_CONNECTIONS)
+                task = worker_tasks.FetchBatch(
+                    sas, put_target, "bench", sas.base, batch, MAX_CONNECTIONS, worker_tasks.BATCH_TIMEOUT
+                )
                 files = (await task(context)).files
                 if failed := tuple(blob for blob, placed in zip(batch, files, strict=True) if placed is None):
                     batches.append(failed)

@@ -29,7 +29,7 @@ from tests.support.faults import (
     truncate_body,
 )
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, verify
-from tests.support.worker_processes import LATE, TILES, list_worker_pids, record_worker_pids
+from tests.support.worker_processes import LATE, TILES, list_worker_pids, record_worker_pids, wait_for_slow_batches
 from tilesync.app import commands
 from tilesync.demo.faults import Effect
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
@@ -44,9 +44,10 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "count_cores", lambda: 2)
 
 
-def test_workers_transfer_a_large_export(tmp_path: Path) -> None:
+def test_workers_transfer_a_large_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file is correct, requested once and reported once; the workers end with the run."""
     seen: list[int] = []
+    wait_for_slow_batches(monkeypatch)
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
         record_worker_pids(sim, seen)

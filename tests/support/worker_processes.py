@@ -1,14 +1,16 @@
-"""Find the worker processes of a run."""
+"""Worker processes of a run: find them, and give them time."""
 
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
-from tests.support.faults import (
-    is_blob,
-)
+import pytest
+
+from tests.support.faults import is_blob
 from tests.support.simulator import Simulator
+from tilesync.app import worker_tasks
 
 TILES = 2000
 LATE = 1500
@@ -27,6 +29,11 @@ def list_worker_pids() -> list[int]:
         if int(fields[1]) == os.getpid() and b"tilesync.runtime.process_pool" in command:
             pids.append(int(pid))
     return pids
+
+
+def wait_for_slow_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give batches more time than a loaded machine needs, so that each blob is requested once."""
+    monkeypatch.setattr(worker_tasks, "BATCH_TIMEOUT", timedelta(seconds=60))
 
 
 def record_worker_pids(sim: Simulator, seen: list[int]) -> None:

@@ -25,7 +25,7 @@ PlacedFile = tuple[bytes, bytes | None, FileStamp, UnpackedFile | None, ParsedCo
 """Stored file: SHA-256, MD5 (None: not recorded), stamp, unpacked form (None: stored as it came), parsed content."""
 
 
-BLOB_TIMEOUT = timedelta(seconds=2)
+BATCH_TIMEOUT = timedelta(seconds=2)
 """Time limit of a batch. The main process fetches what has not come by then: one slow blob must not delay the rest."""
 
 
@@ -59,6 +59,7 @@ class FetchBatch:
     container_url: str
     blobs: tuple[Blob, ...]
     max_concurrent: int
+    time_limit: timedelta
 
     async def __call__(self, context: WorkerContext) -> FetchedBatch:
         """Fetch the blobs."""
@@ -86,10 +87,12 @@ class FetchBatch:
                 self._read_local(self.worker_source, handle_blob)
             else:
                 requests = [_make_request(self.worker_source, blob) for blob in self.blobs]
-                await pool.send_all(requests, handle_blob, max_connections=self.max_concurrent, time_limit=BLOB_TIMEOUT)
+                await pool.send_all(
+                    requests, handle_blob, max_connections=self.max_concurrent, time_limit=self.time_limit
+                )
             if uploads:
                 await self._upload(pool, uploads, results, times)
-        without_times = 0.0 if any(results) else BLOB_TIMEOUT.total_seconds()  # local files, or nothing came
+        without_times = 0.0 if any(results) else self.time_limit.total_seconds()  # local files, or nothing came
         seconds = statistics.median(times) if times else without_times
         return FetchedBatch(results, seconds, statistics.median(first_byte_times) if first_byte_times else seconds)
 
@@ -100,7 +103,7 @@ class FetchBatch:
         results: list[PlacedFile | None],
         times: list[float],
     ) -> None:
-        """Upload verified blobs ; add the results."""
+        """Upload verified blobs; add the results."""
 
         def handle_upload(index: int, response: PoolResponse) -> None:
             times.append(response.seconds)
@@ -111,7 +114,7 @@ class FetchBatch:
             [upload.request for _, upload, _ in uploads],
             handle_upload,
             max_connections=self.max_concurrent,
-            time_limit=BLOB_TIMEOUT,
+            time_limit=self.time_limit,
         )
 
     def _read_local(self, worker_source: MirrorWorkerSource, on_response: Callable[[int, PoolResponse], None]) -> None:

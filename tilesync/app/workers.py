@@ -48,13 +48,15 @@ class ProcessWorkers:
         max_concurrent: int,
     ) -> BatchResult:
         """Fetch small blobs, one attempt each; the result has the files that arrived and the blobs that did not."""
-        from tilesync.app.worker_tasks import FetchBatch
+        from tilesync.app.worker_tasks import BATCH_TIMEOUT, FetchBatch
 
         assert self._find_target is not None, "workers of a read-only destination cannot fetch"
         target = await self._find_target(version)
         max_per_worker = max(1, max_concurrent // self._pool.size)
         blobs = tuple(blob for _, blob in blobs_by_number)
-        task = FetchBatch(worker_source, target, version.name, version.container_url, blobs, max_per_worker)
+        task = FetchBatch(
+            worker_source, target, version.name, version.container_url, blobs, max_per_worker, BATCH_TIMEOUT
+        )
         try:
             fetched = await self._pool.run(task, payload_bytes=sum(blob.size for blob in blobs))
         except WorkerLost:
