@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -129,7 +129,9 @@ def test_a_link_that_expires_on_the_way(tmp_path: Path) -> None:
         (lambda service: service.delay_next(60 * SECOND, on="api", times=None), asyncio.TimeoutError),
     ],
 )
-def test_faults_that_end_a_mirror(service: FakeService, tmp_path: Path, fault, error) -> None:  # type: ignore[no-untyped-def]
+def test_faults_that_end_a_mirror(
+    service: FakeService, tmp_path: Path, fault: Callable[[FakeService], None], error: type[Exception]
+) -> None:
     """A lasting fault raises the documented error; without the fault, the next run succeeds."""
     export = service.add_export(FILES)
     fault(service)
