@@ -13,11 +13,11 @@ from tilesync.errors import ExportReplaced, NoExport
 from tilesync.itwin.mesh_export import MeshExports
 from tilesync.model import Export, Resolution, SasUrl, Selector, Status
 from tilesync.protocols import Clock, Observer
-from tilesync.sources.container import Container
 from tilesync.transport.api_client import ApiClient
 from tilesync.transport.renewing_link import LinkFetcher, RenewingLink
 
 if TYPE_CHECKING:
+    from tilesync.sources.container import Container
     from tilesync.transport.blob_client import BlobClient
     from tilesync.transport.rate_limit import RateLimiter
 
@@ -48,6 +48,8 @@ class SourceClients:
 
     async def open_container(self, listing: RenewingLink, content: RenewingLink) -> Container:
         """Open the container of the links."""
+        from tilesync.sources.container import Container  # late: a run without changes opens no container
+
         return Container(
             listing=listing,
             content=content,

@@ -7,7 +7,6 @@ from typing import Final
 
 from tilesync.errors import BlobDamaged
 from tilesync.model import Blob, Kind, ParsedContent
-from tilesync.tiles.payload import Payload
 from tilesync.tiles.references import ReferenceCollector
 
 PROBE_BYTES: Final = 1 << 14
@@ -27,6 +26,8 @@ def read_header(blob: Blob, container_url: str, prefix: bytes) -> ParsedContent 
     chunk of a GLB comes first and contains all references. Source: glTF 2.0, section 4.4. Raises BlobDamaged if the
     beginning contradicts the name or the length of the file.
     """
+    from tilesync.tiles.payload import Payload  # late: a run without changes reads no file
+
     references = ReferenceCollector(blob.name, container_url)
     payload = Payload(blob.name, references)
     payload.feed(prefix)

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, NamedTuple, Protocol
 
 MAX_NESTING_DEPTH: Final = 20_000
@@ -51,15 +52,30 @@ class _ParserState(NamedTuple):
     long_string: re.Pattern[bytes]
 
 
+class _ParserStates(NamedTuple):
+    """The four states: before a member or an item, the first or a later one."""
+
+    first_member: _ParserState
+    next_member: _ParserState
+    first_item: _ParserState
+    next_item: _ParserState
+
+
+@cache
+def _compile_states() -> _ParserStates:
+    """Compile the patterns when the first document is scanned: an unchanged run scans none."""
+    return _ParserStates(
+        _compile_state(rb"(\})", _WS, _MEMBER_NAME),
+        _compile_state(rb"(\})", rb"," + _WS, _MEMBER_NAME),
+        _compile_state(rb"(\])", _WS, rb"()"),
+        _compile_state(rb"(\])", rb"," + _WS, rb"()"),
+    )
+
+
 def _compile_state(end: bytes, comma: bytes, name: bytes) -> _ParserState:
     lead = _WS + comma + name
     return _ParserState(re.compile(_WS + end + rb"|" + lead + _VALUE), re.compile(lead.replace(end, b"") + rb'()"'))
 
-
-_FIRST_MEMBER = _compile_state(rb"(\})", _WS, _MEMBER_NAME)
-_NEXT_MEMBER = _compile_state(rb"(\})", rb"," + _WS, _MEMBER_NAME)
-_FIRST_ITEM = _compile_state(rb"(\])", _WS, rb"()")
-_NEXT_ITEM = _compile_state(rb"(\])", rb"," + _WS, rb"()")
 
 BOM: Final = b"\xef\xbb\xbf"
 _DOCUMENT_START = re.compile(rb"(?:" + BOM + rb")?" + _WS + rb"(\{)")
@@ -140,6 +156,7 @@ class Scanner:
         self._buffer = b""
         self._stack: list[tuple[Node, bool, bytes]] = []
         self._current = (root, True, b"")
+        self._states = _compile_states()
         self._state: _ParserState | None = None
         self._long_string: tuple[Leaf | Node, int, bytes] | None = None
         self._ended = False
@@ -191,7 +208,7 @@ class Scanner:
             return False
         if found is None or found.start(1) > _MAX_UNPARSED_BYTES:
             raise MalformedJson("it is not a JSON object")
-        self._state = _FIRST_MEMBER
+        self._state = self._states.first_member
         self._consume(found.end())
         if self._current[0].scope:
             self._handler.on_object_start(self._current[0].scope)
@@ -205,6 +222,7 @@ class Scanner:
         """
         buffer, size, pos = self._buffer, len(self._buffer), 0
         node, in_object, name = self._current
+        first_member, next_member, first_item, next_item = self._states
         state = self._state
         assert state is not None
         match = state.token.match
@@ -253,10 +271,10 @@ class Scanner:
                     if in_object and node.scope:
                         self._current = node, in_object, name
                         self._handler.on_object_start(node.scope)
-                    state = _FIRST_MEMBER if in_object else _FIRST_ITEM
+                    state = first_member if in_object else first_item
                     match, pos = state.token.match, end
                     continue
-            state = _NEXT_MEMBER if in_object else _NEXT_ITEM
+            state = next_member if in_object else next_item
             match, pos = state.token.match, end
         self._current, self._state = (node, in_object, name), state
         return pos
@@ -317,7 +335,7 @@ class Scanner:
             self._handler.on_string(child, _decode_truncated(kept), start, self.position)
         self._consume(1)
         self._long_string = None
-        self._state = _NEXT_MEMBER if self._current[1] else _NEXT_ITEM
+        self._state = self._states.next_member if self._current[1] else self._states.next_item
         return True
 
     def _read_padding(self) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator
 from tilesync.errors import BlobDamaged, RangeRefused
 from tilesync.model import UNKNOWN_SIZE, Blob, Digests, ParsedContent
 from tilesync.model.tiles import DAMAGED
-from tilesync.tiles.payload import Payload
 from tilesync.tiles.references import ReferenceCollector
 
 
@@ -35,6 +34,8 @@ class ContentCheck:
 
     def reset(self) -> None:
         """Start again from the first byte."""
+        from tilesync.tiles.payload import Payload  # late: a run without changes reads no file
+
         self.size = 0
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False) if self._computes_md5 else None

@@ -19,7 +19,6 @@ from tilesync.jobs.transfer.server_copy import ServerSideCopy
 from tilesync.jobs.transfer.worker_batches import WorkerLane
 from tilesync.jobs.versions.completeness import missing_root_error
 from tilesync.jobs.versions.file_check import check_file
-from tilesync.jobs.versions.subtree_walk import SubtreeWalk
 from tilesync.model import ROOT, UNKNOWN_SIZE, Blob, FileResult, Inventory, Version
 from tilesync.protocols import Body, Destination, Source
 from tilesync.runtime.task_groups import first_error
@@ -67,6 +66,8 @@ class Transfer:
     def __init__(
         self, version: Version, source: Source, destination: Destination, run: RunContext, *, salvage: bool = False
     ) -> None:
+        from tilesync.jobs.versions.subtree_walk import SubtreeWalk  # late: a run without changes follows no subtree
+
         self._version = version
         self._source = source
         self._files = destination.files

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from tilesync.catalog.catalog import Catalog
 from tilesync.errors import Incomplete
 from tilesync.events import DiagnosticReported, Warned
-from tilesync.jobs.versions.subtree_walk import SubtreeWalk
 from tilesync.model import ROOT, Completeness, DamagedFile, Diagnostic, Inventory, Role, Version
 from tilesync.protocols import Observer, StoredFiles
 from tilesync.tiles.graph import find_cycles
@@ -35,6 +34,8 @@ def missing_root_error() -> Incomplete:
 
 def compute_completeness(version: Version, catalog: Catalog, files: StoredFiles) -> Completeness:
     """Follow all subtrees, then count references and missing files. `list_unmet` works after this call."""
+    from tilesync.jobs.versions.subtree_walk import SubtreeWalk  # late: a run without changes follows no subtree
+
     SubtreeWalk(version, catalog, files).advance(is_final=True)
     return catalog.references.compute_completeness(version)
 
