@@ -59,9 +59,9 @@ class Bench:
         self._numbers = itertools.count()
 
     def measure(self, title: str, runners: list[Runner], note: str = "") -> str:
-        """Run the programs in alternating rounds; return a table that compares them with the first one."""
+        """Run the programs in rounds, every other one in reverse order; return a table of their costs."""
         for number in range(max(runner.rounds for runner in runners)):
-            for runner in runners:
+            for runner in runners[:: -1 if number % 2 else 1]:
                 if number < runner.rounds:
                     runner.setup()
                     os.sync()

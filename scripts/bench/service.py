@@ -78,17 +78,21 @@ http {{
             default_type application/xml;
             content_by_lua_block {{
                 local prefix = ngx.req.get_uri_args().prefix
-                local form = "<Blob><Name>%P</Name><Properties><Last-Modified>Thu, 01 Jan 2026 00:00:00 GMT"
-                    .. "</Last-Modified><Etag>0x1</Etag><Content-Length>%s</Content-Length><Content-Type />"
+                local form = "<Blob><Name>%s</Name><Properties><Last-Modified>Thu, 01 Jan 2026 00:00:00 GMT"
+                    .. "</Last-Modified><Etag>0x%s</Etag><Content-Length>%s</Content-Length><Content-Type />"
                     .. "<Content-Encoding /><Content-MD5 /><BlobType>BlockBlob</BlobType></Properties></Blob>\\n"
                 local folder = "{uploads}/" .. ngx.var.container .. "/"
                 local below = type(prefix) == "string" and prefix:match("^[%w/.-]*/") or ""
-                local format = form:gsub("%%P", below .. "%%P")
                 local where = "'" .. folder .. below .. "'"
-                local found = io.popen("find " .. where .. " -type f -printf '" .. format .. "' 2>/dev/null")
+                local found = io.popen("find " .. where .. " -type f -printf '%s %P\\n' 2>/dev/null")
                 ngx.print('<?xml version="1.0" encoding="utf-8"?><EnumerationResults><Blobs>')
                 for line in found:lines() do
-                    if type(prefix) ~= "string" or line:sub(13, 12 + #prefix) == prefix then ngx.print(line) end
+                    local size, path = line:match("^(%d+) (.*)$")
+                    local name = below .. path
+                    if type(prefix) ~= "string" or name:sub(1, #prefix) == prefix then
+                        local etag = ngx.md5("/account/" .. ngx.var.container .. "/" .. name)
+                        ngx.print(form:format(name, etag, size))
+                    end
                 end
                 found:close()
                 ngx.print("</Blobs><NextMarker /></EnumerationResults>")
