@@ -28,8 +28,8 @@ settings.load_profile("tilesync")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Use one worker more than there are cores for `-n auto`: the longest tests mostly wait."""
-    return (os.cpu_count() or 1) + 1
+    """Use two workers more than there are cores for `-n auto`: the longest tests mostly wait."""
+    return (os.cpu_count() or 1) + 2
 
 
 _WHOLE_RUN_HELPERS = frozenset(

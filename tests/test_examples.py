@@ -163,5 +163,6 @@ def test_ten_mirrors(service: FakeService, tmp_path: Path) -> None:
 def test_pytest_pipeline(tmp_path: Path) -> None:
     """The tests of a user pass, from a folder of their own."""
     shutil.copy(EXAMPLES / "pytest_pipeline.py", tmp_path)
-    done = run("-m", "pytest", "-q", "--rootdir", tmp_path, tmp_path / "pytest_pipeline.py")
+    own_folders = ("--rootdir", tmp_path, "--basetemp", tmp_path / "base")
+    done = run("-m", "pytest", "-q", *own_folders, tmp_path / "pytest_pipeline.py")
     assert done.stdout.splitlines()[-1].startswith("2 passed"), done.stdout

@@ -47,7 +47,7 @@ CHROMIUM_OPTIONS = (
     "--remote-debugging-pipe",
 )
 BROWSER_TIMEOUT = timedelta(seconds=120)
-VIEW_SIZE_PX = (360, 240)
+VIEW_SIZE_PX = (180, 120)
 BACKGROUND_RGB = (255, 0, 255)
 
 

@@ -48,11 +48,12 @@ window.look = async (view) => {
   sun.target.position.copy(sphere.center);
   tiles.errorTarget = view.error;
   await rest(
-    () => { tiles.update(); renderer.render(scene, camera); },
+    () => tiles.update(),
     () => {
       const { queued, downloading, parsing } = tiles.stats;
       return tiles.isLoading || tiles.processNodeQueue.running || queued + downloading + parsing > 0;
     },
   );
+  renderer.render(scene, camera); // only what has come to rest: to draw takes seconds without a graphics card
   return { loaded, wrongs };
 };
