@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tilesync.api.auth import create_identity
 from tilesync.api.locations import (
     Dest,
+    Location,
     Source,
     is_azure,
     is_folder,
@@ -98,14 +99,7 @@ def create_mirror_request(source: Source, dest: Dest, options: MirrorArguments) 
         else None
     )
     _refuse_contradictions(options, link)
-    if options.get("server_copy") and not is_azure(location):
-        raise UsageError("--server-copy needs a DEST in Azure: no other store can copy from a container")
-    if options.get("create_container") and not is_azure(location):
-        raise UsageError(
-            "--create-container needs a DEST in Azure", hint="create an S3 bucket with the tools of its service"
-        )
-    if options.get("content") == "decoded" and not is_folder(location):
-        raise UsageError("--content decoded needs a folder as DEST: object stores send the encoding of each file")
+    _refuse_unsupported_options(options, location)
     if mirror_location is not None:
         _refuse_service_options(options)
     inventory = options.get("inventory", "auto")
@@ -200,6 +194,18 @@ def _refuse_contradictions(options: MirrorArguments, link: SasUrl | None) -> Non
     for is_refused, message in refused:
         if is_refused:
             raise UsageError(message)
+
+
+def _refuse_unsupported_options(options: MirrorArguments, dest: Location) -> None:
+    """Raise UsageError for options that DEST does not support."""
+    if options.get("server_copy") and not is_azure(dest):
+        raise UsageError("--server-copy needs a DEST in Azure: no other store can copy from a container")
+    if options.get("create_container") and not is_azure(dest):
+        raise UsageError(
+            "--create-container needs a DEST in Azure", hint="create an S3 bucket with the tools of its service"
+        )
+    if options.get("content") == "decoded" and not is_folder(dest):
+        raise UsageError("--content decoded needs a folder as DEST: object stores send the encoding of each file")
 
 
 def _refuse_service_options(options: MirrorArguments) -> None:
