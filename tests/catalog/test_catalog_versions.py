@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -34,16 +33,10 @@ def test_versions_are_read_back(path: Path) -> None:
     """Versions come back in the order in which they were started, with all fields, also after reopening."""
     catalog = Catalog(path)
     one = catalog.add_version(NEW)
-    two = catalog.add_version(replace(NEW, name="e2", export="e2", imodel=None, changeset=None))
+    two = catalog.add_version(replace(NEW, name="e2", export="e2").with_facts(imodel=None, changeset=None))
     three = catalog.add_version(
-        replace(
-            NEW,
-            name="e1-2",
-            published_at="t",
-            files=3,
-            bytes=4,
-            manifest_sha256="00",
-            listing=ListingState(is_complete=True),
+        replace(NEW, name="e1-2", listing=ListingState(is_complete=True)).with_summary(
+            published_at="t", files=3, bytes=4, manifest_sha256="00"
         )
     )
     assert len({one.serial, two.serial, three.serial}) == 3
@@ -60,12 +53,13 @@ def test_updates_are_read_back(path: Path) -> None:
     """Every field of a version that may change is saved."""
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
-    changed = replace(
-        version, modified="2027", record={"id": "e1", "x": None}, listing=ListingState(2, True, "m"),
-        damaged=True, published_at="t", files=1, bytes=2, manifest_sha256="ff", inventory="walk",
-        container_url="https://host/c",
-        completeness=Completeness(4, 3, 2, 1),
-    )  # fmt: skip
+    changed = (
+        replace(
+            version, listing=ListingState(2, True, "m"), damaged=True, inventory="walk", container_url="https://h/c"
+        )
+        .with_facts(modified="2027", record={"id": "e1", "x": None})
+        .with_summary(published_at="t", files=1, bytes=2, manifest_sha256="ff", completeness=Completeness(4, 3, 2, 1))
+    )
     catalog.update_version(changed)
     assert catalog.versions() == [changed]
     catalog.close()
@@ -112,7 +106,7 @@ def test_shared_bytes(catalog: Catalog) -> None:
     add_version_with_files(catalog, "e2", a=("one", 1), moved=("twoo", 2), c=("three", 33))
     add_version_with_files(catalog, "e3", other=("one", 9))
     assert catalog.compute_shared_bytes() == {"e1": 7, "e2": 7}
-    catalog.update_version(replace(catalog.versions(name="e2")[0], retired_at="t"))
+    catalog.update_version(catalog.versions(name="e2")[0].with_times(retired_at="t"))
     assert catalog.compute_shared_bytes() == {}
 
 
@@ -129,7 +123,7 @@ def test_a_retired_version(catalog: Catalog) -> None:
     new = add_version_with_files(catalog, "e2")
     blob = Blob("x", 1, "", hashlib.md5(b"1").digest())
     assert catalog.duplicates.find_by_digest(new, [blob]).keys() == {"x"}
-    catalog.update_version(replace(old, retired_at="t"))
+    catalog.update_version(old.with_times(retired_at="t"))
     assert [version.name for version in catalog.versions()] == ["e2"]
     assert [version.name for version in catalog.versions(retired=True)] == ["e1", "e2"]
     assert catalog.duplicates.find_by_digest(new, [blob]) == {}
@@ -161,19 +155,16 @@ def test_a_claim_is_kept_while_a_file_is_wanted(catalog: Catalog) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "known"),
-    [
-        ({}, True),
-        ({"published_at": "t"}, True),
-        ({"inventory": "walk"}, False),
-        ({"inventory": "walk", "published_at": "t"}, True),
-    ],
+    ("inventory", "published_at", "known"),
+    [("list", None, True), ("list", "t", True), ("walk", None, False), ("walk", "t", True)],
 )
-def test_a_released_file_keeps_its_sha256(catalog: Catalog, changes: dict[str, Any], known: bool) -> None:
+def test_a_released_file_keeps_its_sha256(
+    catalog: Catalog, inventory: str, published_at: str | None, known: bool
+) -> None:
     """A released file is wanted with its old SHA-256, hard links included; an unfinished walk accepts any bytes."""
     one, two = add_version_with_files(catalog, "e1", a=("1", 1)), add_version_with_files(catalog, "e2", b=("1", 1))
     for version in (one, two):
-        catalog.update_version(replace(version, **changes))
+        catalog.update_version(replace(version, inventory=inventory).with_summary(published_at=published_at))
     catalog.mark_wanted(one, ["a"], include_linked=True)
     for version in (one, two):
         ((_, wanted),) = catalog.list_wanted(version, 0, limit=9)

@@ -23,6 +23,7 @@ from tilesync.model import (
     Blob,
     Completeness,
     Content,
+    ExportFacts,
     FileResult,
     Globs,
     ListingState,
@@ -30,6 +31,8 @@ from tilesync.model import (
     Totals,
     UnpackedFile,
     Version,
+    VersionHistory,
+    VersionSummary,
 )
 
 
@@ -142,10 +145,21 @@ def test_migration_from_schema_3(path: Path, read_only: bool) -> None:
         assert [catalog.get_value(key) for key in ("adopted", "boot", "schema")] == ["yes", "b", str(SCHEMA_VERSION)]
         (version,) = catalog.versions()
         assert version == Version(
-            5, "e1", "e1", "i", "c", "2026", {"id": "e1"}, ListingState(2, True), False, "then", 2, 4, "m", "list",
-            "https://host/container", Globs(("*.glb",)), Completeness(4, 3, 2, 1), "begun", "left", None,
-            Content.STORED,
-        )  # fmt: skip
+            5,
+            "e1",
+            "e1",
+            facts=ExportFacts(imodel="i", changeset="c", modified="2026", record={"id": "e1"}),
+            listing=ListingState(2, True),
+            damaged=False,
+            inventory="list",
+            container_url="https://host/container",
+            globs=Globs(("*.glb",)),
+            content=Content.STORED,
+            summary=VersionSummary(
+                published_at="then", files=2, bytes=4, manifest_sha256="m", completeness=Completeness(4, 3, 2, 1)
+            ),
+            history=VersionHistory(started_at="begun", replaced_at="left", retired_at=None),
+        )
         assert catalog.list_stored(version, limit=9) == [
             ("a", StoredFile(Blob("a", 3, "tag", b"m", "t", "gzip", 99), b"s", 7, 8))
         ]
@@ -185,7 +199,9 @@ def test_bytes_in_the_place_of_a_text_are_damage(tmp_path: Path, column: str) ->
 
     path = tmp_path / "c.sqlite3"
     catalog = Catalog(path)
-    catalog.add_version(Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1"}))
+    catalog.add_version(
+        Version(0, "e1", "e1", facts=ExportFacts(imodel="i", changeset="c", modified="2026", record={"id": "e1"}))
+    )
     catalog.close()
     database = sqlite3.connect(path)
     database.execute(f"UPDATE version SET {column} = x'ffee'")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 from tests.support.catalog_rows import add_version_with_files
 from tilesync.catalog.catalog import Catalog
@@ -52,7 +51,7 @@ def test_files_below_a_name(catalog: Catalog) -> None:
 def test_find_stamps(catalog: Catalog) -> None:
     """Every version, retired or not, gives its stamp of a file; a file no longer stored has no SHA-256."""
     one, two = add_version_with_files(catalog, "e1", a=("1", 1)), add_version_with_files(catalog, "e2", a=("2", 2))
-    catalog.update_version(replace(one, retired_at="t"))
+    catalog.update_version(one.with_times(retired_at="t"))
     catalog.mark_wanted(two, ["a"])
     assert catalog.stale_files.find_stamps("a") == [
         (FileStamp(7, 1), hashlib.sha256(b"1").digest()),

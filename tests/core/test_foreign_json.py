@@ -37,6 +37,7 @@ from tilesync.model import (
     Blob,
     Completeness,
     Diagnostic,
+    ExportFacts,
     Kind,
     ParsedContent,
     Reference,
@@ -44,6 +45,7 @@ from tilesync.model import (
     StoredFile,
     UnpackedFile,
     Version,
+    VersionSummary,
 )
 
 DEEP = "[" * 50_000 + "]" * 50_000
@@ -61,10 +63,19 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 """Anything that Python can write as JSON, including values that are not valid JSON."""
 
 VERSION = Version(
-    0, "e1", "e1", "i", "c", "2026-03-01T08:30:00Z",
-    {"id": "e1", "request": {"iModelId": "i"}, "stats": {"rawSize": 1}},
-    published_at="2026-03-02T00:00:00Z", files=1, bytes=1, completeness=Completeness(1, 0, 0, 0),
-)  # fmt: skip
+    0,
+    "e1",
+    "e1",
+    facts=ExportFacts(
+        imodel="i",
+        changeset="c",
+        modified="2026-03-01T08:30:00Z",
+        record={"id": "e1", "request": {"iModelId": "i"}, "stats": {"rawSize": 1}},
+    ),
+    summary=VersionSummary(
+        published_at="2026-03-02T00:00:00Z", files=1, bytes=1, completeness=Completeness(1, 0, 0, 0)
+    ),
+)
 LINE = make_line(StoredFile(Blob("a", 1, "e", b"m" * 16, "model/gltf-binary", "gzip", 1), b"s" * 32, 0))
 UNPACKED = make_line(
     StoredFile(Blob("a", 1, "e", b"m" * 16, None, "gzip", 1), b"s" * 32, 0, 0, UnpackedFile(2, b"t" * 32))
@@ -73,11 +84,15 @@ SIDECAR_LINE = sidecar.make_line(
     sidecar.SidecarEntry("a", 7, ParsedContent(Kind.TILESET, (Reference("b", Role.CONTENT),), (Diagnostic("p", "d"),)))
 )
 ROW = {
-    "id": "e1", "displayName": "City", "status": "Complete", "lastModified": "2026", "error": {"code": "c"},
+    "id": "e1",
+    "displayName": "City",
+    "status": "Complete",
+    "lastModified": "2026",
+    "error": {"code": "c"},
     "request": {"iModelId": "i", "changesetId": "c", "exportType": "3DTiles"},
     "stats": {"compressedSize": 1, "metrics": {"numTiles": 1}},
     "_links": {"mesh": {"href": "https://account.blob.core.windows.net/e1?sig=s"}},
-}  # fmt: skip
+}
 
 
 # --- parsing ---

@@ -8,9 +8,9 @@ import pytest
 
 from tilesync.core.guards import DEFAULT_DELETE_LIMIT, DeleteLimit, guard_against_deleting, guard_against_shrinking
 from tilesync.errors import GuardTripped
-from tilesync.model import Content, Globs, Version
+from tilesync.model import Content, Globs, Version, VersionSummary
 
-CURRENT = Version(1, "v1", "e1", files=100, bytes=1000)
+CURRENT = Version(1, "v1", "e1", summary=VersionSummary(files=100, bytes=1000))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_delete_limits(limit: DeleteLimit, count: int, total: int, allowed: bool
 @pytest.mark.parametrize(("files", "size", "stops"), [(50, 500, False), (49, 1000, True), (100, 499, True)])
 def test_an_export_that_shrank(files: int, size: int, stops: bool) -> None:
     """Less than half of the files or bytes stops the run."""
-    other = replace(CURRENT, serial=2, name="v2", files=files, bytes=size)
+    other = replace(CURRENT, serial=2, name="v2").with_summary(files=files, bytes=size)
     if stops:
         with pytest.raises(GuardTripped):
             guard_against_shrinking(other, CURRENT)
@@ -51,11 +51,11 @@ def test_an_export_that_shrank(files: int, size: int, stops: bool) -> None:
 
 def test_filters_that_leave_only_the_root() -> None:
     """Other filters may leave fewer files, but not only the root, unless only the root is published."""
-    bare = replace(CURRENT, serial=2, files=1, bytes=1, globs=Globs(include=("*.glbb",)))
+    bare = replace(CURRENT, serial=2, globs=Globs(include=("*.glbb",))).with_summary(files=1, bytes=1)
     with pytest.raises(GuardTripped, match="only the root tileset of version v1, but 100 files"):
         guard_against_shrinking(bare, CURRENT)
-    guard_against_shrinking(replace(bare, files=2), CURRENT)
-    guard_against_shrinking(bare, replace(CURRENT, files=1))
+    guard_against_shrinking(bare.with_summary(files=2), CURRENT)
+    guard_against_shrinking(bare, CURRENT.with_summary(files=1))
     guard_against_shrinking(bare, None)
 
 
@@ -63,10 +63,10 @@ def test_incomparable_versions_do_not_shrink() -> None:
     """The first export, the same version, and one with other filters are not compared; nor bytes of packed and unpacked
     files.
     """
-    tiny = replace(CURRENT, serial=2, files=1, bytes=1)
+    tiny = replace(CURRENT, serial=2).with_summary(files=1, bytes=1)
     guard_against_shrinking(tiny, None)
-    guard_against_shrinking(replace(CURRENT, files=1), CURRENT)
-    guard_against_shrinking(replace(tiny, files=2, globs=Globs(exclude=("*.png",))), CURRENT)
-    guard_against_shrinking(replace(tiny, files=50), replace(CURRENT, content=Content.DECODED))
+    guard_against_shrinking(CURRENT.with_summary(files=1), CURRENT)
+    guard_against_shrinking(replace(tiny, globs=Globs(exclude=("*.png",))).with_summary(files=2), CURRENT)
+    guard_against_shrinking(tiny.with_summary(files=50), replace(CURRENT, content=Content.DECODED))
     with pytest.raises(GuardTripped):
         guard_against_shrinking(tiny, replace(CURRENT, content=Content.DECODED))

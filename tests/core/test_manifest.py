@@ -17,12 +17,14 @@ from tilesync.model import (
     Blob,
     Completeness,
     Content,
+    ExportFacts,
     Globs,
     Inventory,
     ListingState,
     StoredFile,
     UnpackedFile,
     Version,
+    VersionSummary,
 )
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -40,12 +42,24 @@ BLOBS = st.builds(
 )
 
 VERSION = Version(
-    7, "e1-2", "e1", "i", None, "2026-03-01T08:30:00Z", {"id": "e1", "stats": {"rawSize": 1}},
-    listing=ListingState(3, True), published_at="2026-03-02T00:00:00Z", files=4, bytes=5,
-    manifest_sha256="00", inventory=Inventory.WALK,
-    container_url="https://acct.blob.core.windows.net/c1", globs=Globs(("*.glb",), ("a/**", "b")),
-    completeness=Completeness(40, 3, 2, 1),
-)  # fmt: skip
+    7,
+    "e1-2",
+    "e1",
+    facts=ExportFacts(
+        imodel="i", changeset=None, modified="2026-03-01T08:30:00Z", record={"id": "e1", "stats": {"rawSize": 1}}
+    ),
+    listing=ListingState(3, True),
+    inventory=Inventory.WALK,
+    container_url="https://acct.blob.core.windows.net/c1",
+    globs=Globs(("*.glb",), ("a/**", "b")),
+    summary=VersionSummary(
+        published_at="2026-03-02T00:00:00Z",
+        files=4,
+        bytes=5,
+        manifest_sha256="00",
+        completeness=Completeness(40, 3, 2, 1),
+    ),
+)
 
 
 def through_json(document: object) -> Any:
@@ -73,9 +87,17 @@ def test_a_line_of_an_unpacked_file_round_trips(blob: Blob, sha256: bytes, size:
 
 
 @pytest.mark.parametrize(
-    "stored", [1, [], {}, {"size": 1}, {"size": -1, "sha256": "00" * 32, "content_encoding": None},
-               {"size": 1, "sha256": None, "content_encoding": None}, {"size": 1, "sha256": "xyz"}],
-)  # fmt: skip
+    "stored",
+    [
+        1,
+        [],
+        {},
+        {"size": 1},
+        {"size": -1, "sha256": "00" * 32, "content_encoding": None},
+        {"size": 1, "sha256": None, "content_encoding": None},
+        {"size": 1, "sha256": "xyz"},
+    ],
+)
 def test_a_damaged_stored_field(stored: object) -> None:
     """An invalid `stored` field raises as documented, and so does a file without a digest."""
     document = make_line(StoredFile(Blob("a", 1, md5=b"m" * 16), b"\0" * 32, 0))
@@ -127,8 +149,19 @@ def test_the_fields_of_a_line() -> None:
 def test_a_header_round_trips() -> None:
     """A version read from its header equals the one written, except for fields that only the catalog has."""
     version = read_header(through_json(make_header(VERSION)), name=VERSION.name)
-    preserved = ("name", "export", "imodel", "changeset", "modified", "record", "listing.is_complete", "published_at",
-            "files", "bytes", "inventory", "container_url", "globs", "completeness")  # fmt: skip
+    preserved = (
+        "name",
+        "export",
+        "facts",
+        "listing.is_complete",
+        "inventory",
+        "container_url",
+        "globs",
+        "summary.published_at",
+        "summary.files",
+        "summary.bytes",
+        "summary.completeness",
+    )
     assert attrgetter(*preserved)(version) == attrgetter(*preserved)(VERSION)
     assert version.serial == 0
 
@@ -158,8 +191,8 @@ def test_the_fields_of_a_header() -> None:
         "tilesync",
     ]
     assert (document["export"], document["finished"], document["tilesync"]) == (
-        VERSION.record,
-        VERSION.published_at,
+        VERSION.facts.record,
+        VERSION.summary.published_at,
         __version__,
     )
     assert (document["inventory"], document["container"], document["missing_names"]) == (
@@ -187,7 +220,7 @@ def test_a_header_of_an_earlier_release() -> None:
         del document[later]
     version = read_header(document, name=VERSION.name)
     assert (version.inventory, version.container_url, version.globs) == (Inventory.LIST, "", EVERYTHING)
-    assert version.completeness == Completeness()
+    assert version.summary.completeness == Completeness()
     assert version.name == VERSION.name
 
 
@@ -212,11 +245,19 @@ def test_a_line_without_a_field(field: str) -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [{}, {"export": None}, {"export": {}}, {"export": {"id": 1}, "version": "v"},
-     make_line(StoredFile(Blob("a", 1), b"", 0)), make_header(VERSION) | {"files": "x"},
-     make_header(VERSION) | {"missing": None}, make_header(VERSION) | {"orphans": "many"},
-     make_header(VERSION) | {"include": 1}, make_header(VERSION) | {"exclude": ["[z-a]"]}],
-)  # fmt: skip
+    [
+        {},
+        {"export": None},
+        {"export": {}},
+        {"export": {"id": 1}, "version": "v"},
+        make_line(StoredFile(Blob("a", 1), b"", 0)),
+        make_header(VERSION) | {"files": "x"},
+        make_header(VERSION) | {"missing": None},
+        make_header(VERSION) | {"orphans": "many"},
+        make_header(VERSION) | {"include": 1},
+        make_header(VERSION) | {"exclude": ["[z-a]"]},
+    ],
+)
 def test_a_damaged_header(document: dict[str, Any]) -> None:
     """A damaged header raises as documented."""
     with pytest.raises((KeyError, TypeError, ValueError)):

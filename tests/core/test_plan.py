@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from tilesync.core.plan import Action, choose_version, decide
-from tilesync.model import EVERYTHING, Blob, Content, Export, Globs, StoredFile, UnpackedFile, Version
+from tilesync.model import EVERYTHING, Blob, Content, Export, ExportFacts, Globs, StoredFile, UnpackedFile, Version
 
 MD5 = b"m" * 16
 BLOB = Blob("a", 3, "e1", MD5)
-VERSION = Version(1, "v", "e", "i", "c", "2026", {"id": "e"})
+VERSION = Version(1, "v", "e", facts=ExportFacts(imodel="i", changeset="c", modified="2026", record={"id": "e"}))
 
 
 def make_stored(**changes: Any) -> StoredFile:
@@ -61,7 +61,7 @@ def test_unpacked_files_are_compared_by_stored_bytes() -> None:
 def test_other_content_is_another_version() -> None:
     """A version in another content form is neither reused nor continued."""
     export = Export("e", "Complete", modified="2026")
-    stored, unpacked = (replace(VERSION, published_at="t", content=content) for content in Content)
+    stored, unpacked = (replace(VERSION, content=content).with_summary(published_at="t") for content in Content)
     unfinished = [replace(VERSION, content=content) for content in Content]
     for content, existing, begun in zip(Content, (stored, unpacked), unfinished, strict=True):
         choice = choose_version([stored, unpacked], export, EVERYTHING, content)
@@ -79,7 +79,7 @@ def test_other_content_is_another_version() -> None:
 
 def test_the_content_of_an_unpacked_source_is_kept() -> None:
     """Unpacked files stay unpacked, whatever is requested; stored files take the requested form."""
-    stored, unpacked = (replace(VERSION, published_at="t", content=content) for content in Content)
+    stored, unpacked = (replace(VERSION, content=content).with_summary(published_at="t") for content in Content)
     for requested in Content:
         assert choose_version([], make_export(unpacked), EVERYTHING, requested).content is Content.DECODED
         assert choose_version([], make_export(stored), EVERYTHING, requested).content is requested
@@ -90,7 +90,10 @@ def test_choose() -> None:
     it is unchanged.
     """
     export = Export("e", "Complete", modified="2026")
-    one, two = replace(VERSION, serial=1, published_at="t"), replace(VERSION, serial=2, published_at="t")
+    one, two = (
+        replace(VERSION, serial=1).with_summary(published_at="t"),
+        replace(VERSION, serial=2).with_summary(published_at="t"),
+    )
     begun, later = replace(VERSION, serial=3), replace(VERSION, serial=4)
     choices = [
         choose_version(versions, export, EVERYTHING)
@@ -108,7 +111,10 @@ def test_choose() -> None:
 def test_other_globs_are_another_version() -> None:
     """A version published with other globs is not reused; an unfinished one is continued anyway."""
     export = Export("e", "Complete", modified="2026")
-    all_of_it, some = replace(VERSION, published_at="t"), replace(VERSION, published_at="t", globs=Globs(("*.glb",)))
+    all_of_it, some = (
+        VERSION.with_summary(published_at="t"),
+        replace(VERSION, globs=Globs(("*.glb",))).with_summary(published_at="t"),
+    )
     begun = replace(VERSION, globs=Globs(exclude=("*.png",)))
     assert choose_version([some, all_of_it], export, some.globs).existing == some
     assert choose_version([some, all_of_it], export, EVERYTHING).existing == all_of_it
@@ -119,23 +125,23 @@ def test_other_globs_are_another_version() -> None:
 @pytest.mark.parametrize(("before", "now"), [("2026", "2027"), ("2026", ""), ("", "2026"), ("", "")])
 def test_changed_or_unknown_is_not_unchanged(before: str, now: str) -> None:
     """An export with a changed or missing time is checked again."""
-    version = replace(VERSION, modified=before, published_at="t")
+    version = VERSION.with_facts(modified=before).with_summary(published_at="t")
     assert not choose_version([version], Export("e", "Complete", modified=now), EVERYTHING).is_unchanged
 
 
 def make_export(version: Version) -> Export:
     """Make the export of a version in another mirror."""
-    return Export(version.export, "Complete", modified=version.modified, stored_version=version)
+    return Export(version.export, "Complete", modified=version.facts.modified, stored_version=version)
 
 
 def test_a_mirrored_version_is_matched_by_time_then_name() -> None:
     """Among versions of one export, the one with the same time is chosen, whatever its name; all are candidates."""
-    one = replace(VERSION, name="e", modified="1", published_at="t")
-    two = replace(VERSION, name="e-2", modified="2", published_at="t")
-    bare, other = replace(one, modified=""), replace(two, modified="")
+    one = replace(VERSION, name="e").with_facts(modified="1").with_summary(published_at="t")
+    two = replace(VERSION, name="e-2").with_facts(modified="2").with_summary(published_at="t")
+    bare, other = one.with_facts(modified=""), two.with_facts(modified="")
     choices = [
         choose_version([one, two], make_export(each), EVERYTHING)
-        for each in (one, two, replace(one, modified="3"), bare)
+        for each in (one, two, one.with_facts(modified="3"), bare)
     ]
     assert [(c.existing, c.is_unchanged) for c in choices] == [(one, True), (two, True), (one, False), (one, False)]
     assert choose_version([two, one], make_export(replace(two, name="e-3")), EVERYTHING).existing == two
@@ -146,7 +152,7 @@ def test_a_mirrored_version_is_matched_by_time_then_name() -> None:
 
 def test_globs_of_a_mirrored_version_are_kept() -> None:
     """Files that it excludes stay excluded, and further filters make another version."""
-    some = replace(VERSION, published_at="t", globs=Globs(("tiles/**",), ("*.png",)))
+    some = replace(VERSION, globs=Globs(("tiles/**",), ("*.png",))).with_summary(published_at="t")
     assert choose_version([some], make_export(some), EVERYTHING).existing == some
     assert choose_version([some], make_export(some), EVERYTHING).globs == some.globs
     assert choose_version([some], make_export(some), Globs(exclude=("*.b3dm",))).globs == Globs(

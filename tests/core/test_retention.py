@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -15,20 +14,25 @@ from tilesync.core.retention import (
     find_retirable,
     sort_newest_first,
 )
-from tilesync.model import Export, Version
+from tilesync.model import Export, ExportFacts, Version, VersionHistory, VersionSummary
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 SPAN = timedelta(hours=48)
 
 
-def version(number: int, **changes: Any) -> Version:
+def version(number: int, modified: str | None = None, published_at: str | None = "", **times: str | None) -> Version:
     """Make the version of day `number`: exported, started and finished that day, and replaced the next."""
     day = f"2026-03-{number:02d}T08:30:00Z"
     left = f"2026-03-{number + 1:02d}T08:30:00Z"
     made = Version(
-        number, f"v{number}", f"e{number}", "i", None, day, {}, published_at=day, started_at=day, replaced_at=left
+        number,
+        f"v{number}",
+        f"e{number}",
+        facts=ExportFacts(imodel="i", modified=day if modified is None else modified),
+        summary=VersionSummary(published_at=day if published_at == "" else published_at),
+        history=VersionHistory(started_at=day, replaced_at=left),
     )
-    return replace(made, **changes)
+    return made.with_times(**times)
 
 
 HISTORY = [version(number) for number in range(1, 9)]

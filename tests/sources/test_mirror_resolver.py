@@ -50,7 +50,7 @@ def test_version_of_the_pointer() -> None:
     result = resolve(place)
     export = result.export
     assert (export.id, export.imodel, export.changeset, export.modified) == ("e1", "i", "c7", "")
-    assert (export.record, export.name, export.is_complete) == (version.record, "City", True)
+    assert (export.record, export.name, export.is_complete) == (version.facts.record, "City", True)
     assert export.stored_version is not None
     assert (export.stored_version.globs, export.stored_version.container_url) == (version.globs, version.container_url)
     assert (result.newest, result.behind, result.defects) == ("e1", False, frozenset({"a.png"}))

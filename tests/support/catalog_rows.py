@@ -8,6 +8,7 @@ from dataclasses import replace
 from tilesync.catalog.catalog import Catalog
 from tilesync.model import (
     Blob,
+    ExportFacts,
     FileResult,
     Inventory,
     Kind,
@@ -19,7 +20,12 @@ from tilesync.model import (
 )
 
 SHA = b"s" * 32
-NEW = Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1", "deep": {"n": [1]}})
+NEW = Version(
+    0,
+    "e1",
+    "e1",
+    facts=ExportFacts(imodel="i", changeset="c", modified="2026", record={"id": "e1", "deep": {"n": [1]}}),
+)
 WALKED = replace(NEW, inventory=Inventory.WALK, container_url="https://host/container")
 
 

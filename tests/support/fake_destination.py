@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from tilesync.catalog.catalog import Catalog
 from tilesync.core.manifest import make_header, make_line
 from tilesync.errors import DestinationError
-from tilesync.model import Blob, FileStamp, ListingState, StoredFile, Version
+from tilesync.model import (
+    EVERYTHING,
+    Blob,
+    ExportFacts,
+    FileStamp,
+    Globs,
+    ListingState,
+    StoredFile,
+    Version,
+    VersionSummary,
+)
 from tilesync.protocols import PresencePage
 
 
@@ -50,25 +59,33 @@ class FakeDestination(UnusedFileMethods):
         self.opened_names: list[str] = []
 
     def add_version(
-        self, name: str, files: Mapping[str, bytes], *, missing: Sequence[str] = (), **changes: Any
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        *,
+        export: str = "",
+        modified: str = "",
+        changeset: str = "c",
+        globs: Globs = EVERYTHING,
+        published_at: str = "",
+        missing: Sequence[str] = (),
     ) -> Version:
         """Add a version with these files."""
-        published = f"2026-04-{len(self.manifests) + 1:02d}T00:00:00Z"
+        export = export or name
         version = Version(
             0,
             name,
-            name,
-            "i",
-            "c",
-            "",
-            {},
+            export,
+            facts=ExportFacts("i", changeset, modified, {"id": export, "displayName": "City"}),
             listing=ListingState(is_complete=True),
-            published_at=published,
             container_url="https://a/c",
-            files=len(files),
+            globs=globs,
+            summary=VersionSummary(
+                published_at=published_at or f"2026-04-{len(self.manifests) + 1:02d}T00:00:00Z",
+                files=len(files),
+                bytes=sum(map(len, files.values())),
+            ),
         )
-        version = replace(version, bytes=sum(map(len, files.values())), **changes)
-        version = replace(version, record={"id": version.export, "displayName": "City"})
         rows = [
             make_line(StoredFile(Blob(each, len(data), "e"), hashlib.sha256(data).digest(), 0))
             for each, data in files.items()

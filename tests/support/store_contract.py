@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from tilesync.errors import BlobDamaged, DestinationError, UnsafeName
-from tilesync.model import Blob, Digests, FileResult, SasUrl, StoredFile, Version
+from tilesync.model import Blob, Digests, ExportFacts, FileResult, SasUrl, StoredFile, Version, VersionSummary
 from tilesync.protocols import Destination, Draft
 from tilesync.stores.local import reader as held_files
 from tilesync.stores.s3 import objects as s3_whole
@@ -20,7 +20,11 @@ from tilesync.stores.s3 import objects as s3_whole
 T = TypeVar("T")
 
 SAMPLE_VERSION = Version(
-    0, "e1", "e1", "i", "c", "2026-03-01T08:30:00Z", {"id": "e1"}, files=1, bytes=1, published_at="t"
+    0,
+    "e1",
+    "e1",
+    facts=ExportFacts(imodel="i", changeset="c", modified="2026-03-01T08:30:00Z", record={"id": "e1"}),
+    summary=VersionSummary(published_at="t", files=1, bytes=1),
 )
 BIG_BYTES = random.Random(1).randbytes((3 << 20) + 17)
 FILE_SIZES = [0, 1, 65_536, 1 << 20, (1 << 20) + 1, len(BIG_BYTES)]

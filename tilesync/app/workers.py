@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tilesync.events import Finding
 from tilesync.model import BatchResult, Blob, FileResult, StoredFile, Version
@@ -79,7 +78,7 @@ class ProcessWorkers:
         if self._files is None:
             return ()
         try:
-            task = VerifyBatch(self._files, replace(version, record={}), tuple(files))
+            task = VerifyBatch(self._files, version.with_facts(record={}), tuple(files))
             verified = await self._pool.run(task, payload_bytes=sum(stored.size for stored in files))
         except WorkerLost:
             return ()

@@ -16,12 +16,15 @@ from tilesync.model import (
     Blob,
     Completeness,
     Content,
+    ExportFacts,
     FileResult,
     Globs,
     ListingState,
     StoredFile,
     UnpackedFile,
     Version,
+    VersionHistory,
+    VersionSummary,
 )
 
 SCHEMA = """
@@ -155,26 +158,26 @@ def version_row(version: Version) -> dict[str, object]:
     return {
         "name": version.name,
         "export": version.export,
-        "imodel": version.imodel,
-        "changeset": version.changeset,
-        "modified": version.modified,
-        "record": json.dumps(dict(version.record)),
+        "imodel": version.facts.imodel,
+        "changeset": version.facts.changeset,
+        "modified": version.facts.modified,
+        "record": json.dumps(dict(version.facts.record)),
         "listing": version.listing.number,
         "listed": version.listing.is_complete,
         "marker": version.listing.marker,
         "damaged": version.damaged,
-        "published": version.published_at,
-        "files": version.files,
-        "bytes": version.bytes,
-        "manifest_sha256": version.manifest_sha256,
+        "published": version.summary.published_at,
+        "files": version.summary.files,
+        "bytes": version.summary.bytes,
+        "manifest_sha256": version.summary.manifest_sha256,
         "inventory": version.inventory,
         "home": version.container_url,
         "include": json.dumps(version.globs.include),
         "exclude": json.dumps(version.globs.exclude),
-        **asdict(version.completeness),
-        "begun": version.started_at,
-        "left_at": version.replaced_at,
-        "retired": version.retired_at,
+        **asdict(version.summary.completeness),
+        "begun": version.history.started_at,
+        "left_at": version.history.replaced_at,
+        "retired": version.history.retired_at,
         "content": version.content,
     }
 
@@ -203,11 +206,19 @@ def read_version(row: Sequence[Any]) -> Version:
     for text in (name, export, imodel, changeset, modified, marker, published, digest, home):
         read_optional(text, read_text)
     return Version(
-        serial, name, export, imodel, changeset, modified, read_or_default(record, _parse_object, {}),
-        ListingState(listing, bool(listed), marker), bool(damaged), published, files, size, digest, inventory, home,
-        Globs(read_texts(parse_json(include)), read_texts(parse_json(exclude))), Completeness(*completeness), started,
-        replaced, retired, Content(content),
-    )  # fmt: skip
+        serial,
+        name,
+        export,
+        facts=ExportFacts(imodel, changeset, modified, read_or_default(record, _parse_object, {})),
+        listing=ListingState(listing, bool(listed), marker),
+        inventory=inventory,
+        container_url=home,
+        globs=Globs(read_texts(parse_json(include)), read_texts(parse_json(exclude))),
+        content=Content(content),
+        damaged=bool(damaged),
+        summary=VersionSummary(published, files, size, digest, Completeness(*completeness)),
+        history=VersionHistory(started, replaced, retired),
+    )
 
 
 def _parse_object(document: str) -> Mapping[str, Any]:

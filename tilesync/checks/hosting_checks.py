@@ -116,7 +116,7 @@ class HostingChecks:
             )
         await run_in_thread(self._choose_samples, files, publication, name)
         assert self._version is not None
-        return CheckResult(f"version {name}, {self._version.files:,} files")
+        return CheckResult(f"version {name}, {self._version.summary.files:,} files")
 
     def _choose_samples(self, files: StoredFiles, publication: ReadOnlyPublication, name: str) -> None:
         """Read the manifest, choose the files to request, and compute the expected pointer."""

@@ -40,19 +40,19 @@ def guard_against_shrinking(version: Version, current: Version | None) -> None:
     if current is None or current.serial == version.serial:
         return
     if current.globs != version.globs:
-        if version.globs and version.files == 1 < current.files:
+        if version.globs and version.summary.files == 1 < current.summary.files:
             raise GuardTripped(
-                f"the filters leave only the root tileset of version {version.name}, but {current.files:,} files"
-                " are published",
+                f"the filters leave only the root tileset of version {version.name}, but"
+                f" {current.summary.files:,} files are published",
                 hint="this export was not published; check --include and --exclude, or give --allow-shrink if this is"
                 " intended",
             )
         return
-    has_fewer_bytes = version.content is current.content and version.bytes * 2 < current.bytes
-    if has_fewer_bytes or version.files * 2 < current.files:
+    has_fewer_bytes = version.content is current.content and version.summary.bytes * 2 < current.summary.bytes
+    if has_fewer_bytes or version.summary.files * 2 < current.summary.files:
         raise GuardTripped(
-            f"version {version.name} has {version.files:,} files of {version.bytes:,} bytes, less than half of what is"
-            f" published ({current.files:,} files of {current.bytes:,} bytes)",
+            f"version {version.name} has {version.summary.files:,} files of {version.summary.bytes:,} bytes, less than"
+            f" half of what is published ({current.summary.files:,} files of {current.summary.bytes:,} bytes)",
             hint="this export was not published; check the export, and run again with --allow-shrink if it is right",
         )
 

@@ -27,7 +27,18 @@ from tilesync.core.foreign_json import (
 )
 from tilesync.core.safe_names import make_version_name
 from tilesync.errors import UsageError
-from tilesync.model import Blob, Completeness, Content, Inventory, ListingState, StoredFile, UnpackedFile, Version
+from tilesync.model import (
+    Blob,
+    Completeness,
+    Content,
+    ExportFacts,
+    Inventory,
+    ListingState,
+    StoredFile,
+    UnpackedFile,
+    Version,
+    VersionSummary,
+)
 
 MAX_SINGLE_COPY_BYTES = 5000 << 20
 """Maximum bytes of a blob that Azure copies in one request. Source: "Put Blob From URL"."""
@@ -58,19 +69,19 @@ def make_header(
     """
     return {
         "version": version.name,
-        "export": sanitize_record(version.record),
-        "imodel": version.imodel,
-        "changeset": version.changeset,
-        "modified": version.modified,
-        "files": version.files,
-        "bytes": version.bytes,
-        "finished": version.published_at,
+        "export": sanitize_record(version.facts.record),
+        "imodel": version.facts.imodel,
+        "changeset": version.facts.changeset,
+        "modified": version.facts.modified,
+        "files": version.summary.files,
+        "bytes": version.summary.bytes,
+        "finished": version.summary.published_at,
         "inventory": version.inventory,
         "container": version.container_url,
         "include": list(version.globs.include),
         "exclude": list(version.globs.exclude),
         **({"content": version.content.value} if version.content is not Content.STORED else {}),
-        **asdict(version.completeness),
+        **asdict(version.summary.completeness),
         "missing_names": list(missing),
         "unheld": list(unheld),
         **({"damaged_names": list(damaged)} if damaged else {}),
@@ -136,20 +147,24 @@ def read_header(document: Mapping[str, Any], *, name: str) -> Version:
         serial=0,
         name=name,
         export=record["id"],
-        imodel=read_optional(document["imodel"], read_text),
-        changeset=read_optional(document["changeset"], read_text),
-        modified=read_text(document["modified"]),
-        record=record,
+        facts=ExportFacts(
+            read_optional(document["imodel"], read_text),
+            read_optional(document["changeset"], read_text),
+            read_text(document["modified"]),
+            record,
+        ),
         listing=ListingState(is_complete=True),
-        published_at=read_timestamp(document["finished"]),
-        files=read_count(document["files"]),
-        bytes=read_count(document["bytes"]),
         inventory=Inventory(document.get("inventory", Inventory.LIST)),
         container_url=read_text(document.get("container") or ""),
         globs=globs,
         content=Content(document.get("content") or Content.STORED),
-        completeness=Completeness(
-            **{each.name: read_count(document.get(each.name, 0)) for each in fields(Completeness)}
+        summary=VersionSummary(
+            published_at=read_timestamp(document["finished"]),
+            files=read_count(document["files"]),
+            bytes=read_count(document["bytes"]),
+            completeness=Completeness(
+                **{each.name: read_count(document.get(each.name, 0)) for each in fields(Completeness)}
+            ),
         ),
     )
 

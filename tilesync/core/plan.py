@@ -103,4 +103,4 @@ def choose_version(
 
 
 def _has_same_time(export: Export, version: Version) -> bool:
-    return bool(export.modified) and version.modified == export.modified
+    return bool(export.modified) and version.facts.modified == export.modified

@@ -182,9 +182,9 @@ class _VersionAudit:
 
     async def _check_files(self, version: Version, lines: Iterator[Mapping[str, Any]]) -> None:
         """Check every file, a few batches at a time: memory use stays constant, and every core has work."""
-        self._stats.planned_bytes += version.bytes
+        self._stats.planned_bytes += version.summary.bytes
         self._stats.inventory_complete = True
-        if version.files >= MIN_FILES_FOR_WORKERS and not self._quick:
+        if version.summary.files >= MIN_FILES_FOR_WORKERS and not self._quick:
             self._verifier.request_start()
         if self._quick:
             await run_in_thread(self._files.prepare_listing, version)
@@ -204,8 +204,8 @@ class _VersionAudit:
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
-        if self._stats.listed != version.files:
-            problem = f"lists {self._stats.listed} files, but its first line says {version.files}"
+        if self._stats.listed != version.summary.files:
+            problem = f"lists {self._stats.listed} files, but its first line says {version.summary.files}"
             self._add_finding(Finding(f"manifests/{version.name}.jsonl", "manifest", problem))
 
     async def _check_batch(self, version: Version, batch: list[StoredFile]) -> None:

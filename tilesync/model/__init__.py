@@ -20,6 +20,7 @@ from tilesync.model.version import (
     Completeness,
     Content,
     Duplicate,
+    ExportFacts,
     FileResult,
     Globs,
     Inventory,
@@ -28,6 +29,8 @@ from tilesync.model.version import (
     Page,
     Totals,
     Version,
+    VersionHistory,
+    VersionSummary,
 )
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "Digests",
     "Duplicate",
     "Export",
+    "ExportFacts",
     "FileResult",
     "FileStamp",
     "Globs",
@@ -64,4 +68,6 @@ __all__ = [
     "Totals",
     "UnpackedFile",
     "Version",
+    "VersionHistory",
+    "VersionSummary",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -127,53 +127,88 @@ class ListingState:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportFacts:
+    """The export of a version, as the service describes it; empty if it came from a bare link.
+
+    `modified` is also empty if the container was replaced since. `record`: all that the service says of it.
+    """
+
+    imodel: str | None = None
+    changeset: str | None = None
+    modified: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def exported(self) -> str:
+        """Export time as the service states it; empty if it does not."""
+        return self.modified or str(self.record.get("lastModified") or "")
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSummary:
+    """The files of a published version, as its manifest states them. `published_at`: it was finished (UTC).
+
+    `bytes` is the size on disk.
+    """
+
+    published_at: str | None = None
+    files: int = 0
+    bytes: int = 0
+    manifest_sha256: str | None = None
+    completeness: Completeness = Completeness()
+
+
+@dataclass(frozen=True, slots=True)
+class VersionHistory:
+    """Times of a version in this destination: texts in UTC.
+
+    `started_at`: a run last started or continued it. `replaced_at`: the pointer last moved away from it. `retired_at`:
+    it was given up; its files are in the trash, or gone.
+    """
+
+    started_at: str = ""
+    replaced_at: str | None = None
+    retired_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One export in a destination, complete or still unfinished.
 
-    `serial`: key in the catalog. `export`, `imodel`, `changeset`, `modified`, `record`: the export as the service
-    describes it. `damaged`: `verify` found bad files. `files`, `bytes`, `manifest_sha256`, `completeness`: facts of a
-    published version; `bytes` is the size on disk. `inventory`, `container_url`, `globs`: how its files were found,
-    where (without the query), and which of them are wanted. `content`: form of its files; never changes.
-
-    Times are texts in UTC. `started_at`: a run last started or continued it. `published_at`: it was finished.
-    `replaced_at`: the pointer last moved away from it. `retired_at`: it was given up; its files are in the trash, or
-    gone.
+    `serial`: key in the catalog. `export`: id of the export; `facts` describe it. `inventory`, `container_url`,
+    `globs`: how its files were found, where (without the query), and which of them are wanted. `content`: form of its
+    files; never changes. `damaged`: `verify` found bad files. `summary` is empty while it is unfinished.
     """
 
     serial: int
     name: str
     export: str
-    imodel: str | None = None
-    changeset: str | None = None
-    modified: str = ""
-    record: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    facts: ExportFacts = ExportFacts()
     listing: ListingState = ListingState()
-    damaged: bool = False
-    published_at: str | None = None
-    files: int = 0
-    bytes: int = 0
-    manifest_sha256: str | None = None
     inventory: str = Inventory.LIST
     container_url: str = ""
     globs: Globs = EVERYTHING
-    completeness: Completeness = Completeness()
-    started_at: str = ""
-    replaced_at: str | None = None
-    retired_at: str | None = None
     content: Content = Content.STORED
+    damaged: bool = False
+    summary: VersionSummary = VersionSummary()
+    history: VersionHistory = VersionHistory()
 
     @property
     def is_published(self) -> bool:
         """True if it was finished: all its files are in place, and its manifest is written."""
-        return self.published_at is not None
+        return self.summary.published_at is not None
 
-    @property
-    def exported(self) -> str:
-        """Export time as the service states it; empty if it does not.
+    def with_facts(self, **changes: Any) -> Version:
+        """Return the version with other values of these ExportFacts."""
+        return replace(self, facts=replace(self.facts, **changes))
 
-        `modified` is also empty if the container was replaced since.
-        """
-        return self.modified or str(self.record.get("lastModified") or "")
+    def with_summary(self, **changes: Any) -> Version:
+        """Return the version with other values of this VersionSummary."""
+        return replace(self, summary=replace(self.summary, **changes))
+
+    def with_times(self, **changes: Any) -> Version:
+        """Return the version with other times in its VersionHistory."""
+        return replace(self, history=replace(self.history, **changes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -80,7 +79,7 @@ class MirrorSource:
         self._files = files
         self._display_name = display_name
         self._reading = ReadBatcher()
-        self.inventory_key = f"{version.name} {version.published_at} {display_name}"
+        self.inventory_key = f"{version.name} {version.summary.published_at} {display_name}"
         self.remedy = f"`tilesync verify {display_name}` shows what is damaged there; files that arrived are kept"
 
     async def pages(self, marker: str | None) -> AsyncIterator[Page]:
@@ -94,8 +93,8 @@ class MirrorSource:
             batch = await run_in_thread(self._read_blobs, lines, FILES_PER_PAGE)
             count, size = count + len(batch), size + sum(blob.size for blob in batch)
             has_more = len(batch) >= FILES_PER_PAGE
-            if not has_more and (count, size) != (self._version.files, self._version.bytes):
-                error = ValueError(f"it lists {count} files of {size} bytes, not {self._version.files} files")
+            if not has_more and (count, size) != (self._version.summary.files, self._version.summary.bytes):
+                error = ValueError(f"it lists {count} files of {size} bytes, not {self._version.summary.files} files")
                 raise manifest_error(self._version.name, self._published, self._display_name, error)
             if count > skipped_files or not has_more:
                 yield Page(tuple(batch), str(count) if has_more else None)
@@ -151,7 +150,7 @@ class MirrorSource:
     async def worker_source(self) -> MirrorWorkerSource:
         """Return what worker processes need to read the files."""
         assert self._worker_reader is not None, "this source has no worker source"
-        return MirrorWorkerSource(self._worker_reader, replace(self._version, record={}))
+        return MirrorWorkerSource(self._worker_reader, self._version.with_facts(record={}))
 
     async def link(self) -> SasUrl:
         """Not supported: this source has no link."""

@@ -123,7 +123,7 @@ class MirrorResolver:
                 f"there is no version in {self._display_name}",
                 hint="give a folder or store that `tilesync mirror` filled: it contains latest.json and manifests/",
             )
-        found = [v for v in sort_newest_first(versions) if selector.changeset in {None, v.changeset}]
+        found = [v for v in sort_newest_first(versions) if selector.changeset in {None, v.facts.changeset}]
         if selector.export_id is not None and not any_id:
             found = [v for v in found if v.export == selector.export_id] or _match_name(found, selector.export_id)
         if not found:
@@ -145,12 +145,12 @@ def _export_from_version(version: Version) -> Export:
     return Export(
         id=version.export,
         status=Status.COMPLETE,
-        name=str(version.record.get("displayName") or ""),
-        imodel=version.imodel,
-        changeset=version.changeset,
-        modified=version.modified,
-        record=version.record,
-        size=version.bytes,
+        name=str(version.facts.record.get("displayName") or ""),
+        imodel=version.facts.imodel,
+        changeset=version.facts.changeset,
+        modified=version.facts.modified,
+        record=version.facts.record,
+        size=version.summary.bytes,
         stored_version=version,
     )
 

@@ -100,7 +100,9 @@ def test_an_abandoned_unfinished_version_retires(dest: Path) -> None:
     with open_local(dest, state_dir=None) as destination:
         old = destination.catalog.versions()[0]
         destination.catalog.add_version(
-            replace(old, name="half", export="half", published_at=None, started_at="2026-01-01T00:00:00Z")
+            replace(old, name="half", export="half")
+            .with_summary(published_at=None)
+            .with_times(started_at="2026-01-01T00:00:00Z")
         )
     (dest / "versions/half").mkdir()
     run = clean_up(dest, RetentionPolicy(9, DAY))

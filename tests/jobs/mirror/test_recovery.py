@@ -9,7 +9,6 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -367,10 +366,10 @@ def test_a_resumed_version_gets_a_new_start_time(tmp_path: Path) -> None:
         assert sim.mirror(tmp_path).exit_code == 3
         with open_local(tmp_path, state_dir=None) as destination:
             (version,) = destination.catalog.versions()
-            destination.catalog.update_version(replace(version, started_at="2020-01-01T00:00:00Z"))
+            destination.catalog.update_version(version.with_times(started_at="2020-01-01T00:00:00Z"))
         assert sim.mirror(tmp_path).exit_code == 3
     with open_local(tmp_path, state_dir=None) as destination:
-        assert destination.catalog.versions()[0].started_at > "2026"
+        assert destination.catalog.versions()[0].history.started_at > "2026"
 
 
 def test_an_export_with_only_a_new_date_is_stored(dest: Path) -> None:
@@ -538,11 +537,11 @@ def test_a_bare_link_keeps_the_record_of_the_service(tmp_path: Path, unfinished:
         assert sim.mirror(tmp_path).error is None
         assert sim.mirror(tmp_path, link=sim.create_link(FIRST), publish=False).error is None
         rows = commands.list_versions(Target(tmp_path), JobOutcome())[0]
-        assert [(row.version.name, row.version.modified[:10]) for row in rows] == [
+        assert [(row.version.name, row.version.facts.modified[:10]) for row in rows] == [
             (SECOND, "2026-03-02"),
             (FIRST, "2026-03-01"),
         ]
-        assert rows[1].version.record["displayName"]
+        assert rows[1].version.facts.record["displayName"]
         assert read_manifest(tmp_path, FIRST)[0]["export"]["displayName"]
         sim.clear_requests()
         assert sim.mirror(tmp_path, all_exports=True).error is None

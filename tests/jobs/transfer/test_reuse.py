@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from tests.support.builders import IMODEL, export, glb, read_tree, referenced_ex
 from tests.support.faults import blob_name, error_response, is_blob
 from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, both_inventories, read_latest, verify
 from tilesync.core import manifest
-from tilesync.model import Blob, Inventory, StoredFile, Version
+from tilesync.model import Blob, ExportFacts, Inventory, StoredFile, Version, VersionSummary
 from tilesync.stores.local.writer import LocalFiles
 
 
@@ -292,9 +291,13 @@ def write_version(dest: Path, files: dict[str, bytes]) -> None:
         lines.append(manifest.make_line(StoredFile(blob, hashlib.sha256(data).digest(), 0)))
     total = sum(map(len, files.values()))
     version = Version(
-        0, EXPORT, EXPORT, IMODEL, None, "2026-03-01T08:30:00Z", {"id": EXPORT}, published_at="2026-03-01T08:31:00Z"
+        0,
+        EXPORT,
+        EXPORT,
+        facts=ExportFacts(imodel=IMODEL, changeset=None, modified="2026-03-01T08:30:00Z", record={"id": EXPORT}),
+        summary=VersionSummary(published_at="2026-03-01T08:31:00Z"),
     )
-    lines.insert(0, manifest.make_header(replace(version, files=len(files), bytes=total)))
+    lines.insert(0, manifest.make_header(version.with_summary(files=len(files), bytes=total)))
     (dest / "manifests").mkdir()
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 

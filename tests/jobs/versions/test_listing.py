@@ -38,7 +38,7 @@ def test_versions_are_listed_newest_first(dest: Path) -> None:
     new, old = holdings(dest)
     files = read_tree(dest / "versions" / OTHER)
     assert (new.version.name, old.version.name) == (OTHER, EXPORT)
-    assert (new.version.files, new.version.bytes) == (len(files), sum(map(len, files.values())))
+    assert (new.version.summary.files, new.version.summary.bytes) == (len(files), sum(map(len, files.values())))
     same = sum(len(data) for name, data in files.items() if name != "tiles/003.glb")
     assert (new.shared_bytes, old.shared_bytes) == (same, same)
     assert (new.state, old.state) == ("held", "held")

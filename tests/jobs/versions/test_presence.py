@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -192,7 +191,7 @@ class RepeatedChecks:
     def __init__(self, folder: Path, files: int) -> None:
         self.fixture = CatalogFixture(folder)
         self.fixture.put_all({f"tiles/{number:04d}.bin": b"%d" % number for number in range(files)})
-        self.version = replace(self.fixture.version, files=files)
+        self.version = self.fixture.version.with_summary(files=files)
         self.clock = FakeClock()
 
     def check(self, span: timedelta = timedelta(0)) -> PresenceResult:

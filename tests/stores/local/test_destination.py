@@ -28,7 +28,7 @@ from tests.support.store_contract import (
     run_async,
 )
 from tilesync.errors import DestinationBusy, DestinationError, DiskFull
-from tilesync.model import Blob, Layout, Version
+from tilesync.model import Blob, Layout, Version, VersionSummary
 from tilesync.stores.local.destination import open_local, open_local_read_only
 from tilesync.stores.local.fs import read_boot_id
 from tilesync.stores.opening import Mode
@@ -159,7 +159,9 @@ def test_another_layout_is_refused(tmp_path: Path) -> None:
         destination.catalog.set_value("layout", "flat")
     with open_destination(tmp_path / "d") as destination:
         destination.catalog.set_value("layout", "flat")
-        destination.catalog.add_version(Version(0, "v", "e", published_at="2026-01-01T00:00:00Z"))
+        destination.catalog.add_version(
+            Version(0, "v", "e", summary=VersionSummary(published_at="2026-01-01T00:00:00Z"))
+        )
     with pytest.raises(DestinationError, match="layout flat"), open_destination(tmp_path / "d"):
         pass
 

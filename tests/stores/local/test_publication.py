@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tilesync.errors import DestinationError
-from tilesync.model import Version
+from tilesync.model import ExportFacts, Version
 from tilesync.stores.local import publication as publication_module
 from tilesync.stores.local.fs import sync_filesystem
 from tilesync.stores.local.publication import LocalPublication
 
-VERSION = Version(1, "e1", "e1", "i", "c", "2026", {"id": "e1"})
+VERSION = Version(1, "e1", "e1", facts=ExportFacts(imodel="i", changeset="c", modified="2026", record={"id": "e1"}))
 NEXT = replace(VERSION, name="e2")
 POINTER = b'{"root":{}}'
 

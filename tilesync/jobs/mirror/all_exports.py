@@ -113,7 +113,8 @@ def stats_if_mirrored(
     is marked as damaged.
     """
     choice = choose_version(list_export_versions(export, catalog), export, options.globs, options.content)
-    retired = (v for v in catalog.versions(export=export.id, retired=True) if v.retired_at and v.published_at)
+    versions = catalog.versions(export=export.id, retired=True)
+    retired = (v for v in versions if v.history.retired_at and v.is_published)
     if any(_is_version_of(v, export) and (v.globs, v.content) == (choice.globs, choice.content) for v in retired):
         return RunStats()
     if (
@@ -130,11 +131,11 @@ def stats_if_mirrored(
     totals = catalog.compute_totals(choice.existing)
     listed = totals.files + totals.excluded
     stats = RunStats(listed=listed, kept=totals.files, excluded=totals.excluded, presence_checked=sample.files)
-    stats.completeness = choice.existing.completeness
+    stats.completeness = choice.existing.summary.completeness
     return stats
 
 
 def _is_version_of(version: Version, export: Export) -> bool:
     """Return whether a version belongs to an export: by modification time and, for copies without one, by name."""
     has_name = export.stored_version is None or bool(export.modified) or version.name == export.stored_version.name
-    return has_name and version.modified == export.modified
+    return has_name and version.facts.modified == export.modified

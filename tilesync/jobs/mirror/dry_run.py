@@ -151,7 +151,7 @@ class DryRun:
             self._run.stats.presence_checked = sample.files
             if sample.is_sound:
                 return False
-        self._run.stats.presence_checked = version.files
+        self._run.stats.presence_checked = version.summary.files
         after, any_lost = "", False
         while batch := self._catalog.list_stored(version, after, limit=ROWS_PER_QUERY):
             after = batch[-1][0]
@@ -162,9 +162,10 @@ class DryRun:
 
     def _plan_unchanged(self, version: Version) -> Version:
         totals, stats = self._catalog.compute_totals(version), self._run.stats
-        stats.kept, stats.excluded, stats.listed = version.files, totals.excluded, version.files + totals.excluded
-        reason = f"unchanged: all {version.files} files are stored"
-        self._run.observe(Planned(Action.KEEP.value, version.name, version.bytes, reason))
+        stats.kept, stats.excluded = version.summary.files, totals.excluded
+        stats.listed = stats.kept + stats.excluded
+        reason = f"unchanged: all {version.summary.files} files are stored"
+        self._run.observe(Planned(Action.KEEP.value, version.name, version.summary.bytes, reason))
         return version
 
     def _plan_repair(self, version: Version) -> Version:
@@ -227,8 +228,10 @@ class DryRun:
         if self._assumes_stored:
             self._catalog.mark_all_stored(version)
         totals = self._catalog.compute_totals(version)
-        finished = version.published_at or format_timestamp(self._run.clock.now())
-        version = replace(version, published_at=finished, damaged=False, files=totals.files, bytes=totals.bytes)
+        finished = version.summary.published_at or format_timestamp(self._run.clock.now())
+        version = replace(version, damaged=False).with_summary(
+            published_at=finished, files=totals.files, bytes=totals.bytes
+        )
         self._catalog.update_version(version)
         return version
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tilesync.catalog.catalog import Catalog
 from tilesync.core.guards import guard_against_deleting, guard_against_shrinking
@@ -66,7 +66,7 @@ class PlannedConsequences:
         """Return the version with its size in the container: decoded sizes are known only after a download."""
         if version is None or version.content is Content.STORED:
             return version
-        return replace(version, bytes=self._catalog.compute_totals(version).bytes)
+        return version.with_summary(bytes=self._catalog.compute_totals(version).bytes)
 
     def _report_deletions(self, version: Version) -> None:
         obstacles = set()
@@ -81,7 +81,7 @@ class PlannedConsequences:
             count += 1
             if stored.blob.name not in obstacles:
                 self._report_deletion(stored, GONE_REASON)
-        guard_against_deleting(count, self._options.delete_limit, total=version.files + count)
+        guard_against_deleting(count, self._options.delete_limit, total=version.summary.files + count)
 
     def _report_deletion(self, stored: StoredFile, reason: str) -> None:
         self._run.stats.deleted += 1
@@ -90,8 +90,8 @@ class PlannedConsequences:
     def _report_retirements(self, current: Version | None, previous: Version | None) -> None:
         now = self._run.clock.now()
         if previous is not None and current is not None and previous.serial != current.serial:
-            self._catalog.update_version(replace(previous, replaced_at=format_timestamp(now)))
+            self._catalog.update_version(previous.with_times(replaced_at=format_timestamp(now)))
         protected = {current.name} if current is not None else set()
         for version, reason in find_retirable(self._catalog.versions(), self._options.retention, now, protected):
-            size = version.bytes if version.published_at else self._catalog.compute_totals(version).stored_bytes
+            size = version.summary.bytes if version.is_published else self._catalog.compute_totals(version).stored_bytes
             self._run.observe(Planned(Action.RETIRE.value, version.name, size, reason))

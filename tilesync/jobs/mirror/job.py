@@ -145,12 +145,12 @@ class MirrorJob:
 
     async def _keep_unchanged(self, version: Version) -> None:
         """Keep a stored version: only the pointer may have to move."""
-        all_files = Totals(version.files, version.bytes, version.files, version.bytes)
+        all_files = Totals(version.summary.files, version.summary.bytes, version.summary.files, version.summary.bytes)
         needs_counting = version.globs or version.content is Content.DECODED
         self._inventory.count_listed(self._catalog.compute_totals(version) if needs_counting else all_files)
-        self._run.stats.kept = version.files
+        self._run.stats.kept = version.summary.files
         self._run.stats.inventory_complete = True
-        self._run.stats.completeness = version.completeness
+        self._run.stats.completeness = version.summary.completeness
         self._run.observe(VersionChosen(version.name, "held"))
         await self._publish(version)
 

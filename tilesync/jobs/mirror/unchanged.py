@@ -29,7 +29,9 @@ def has_same_listing(version: Version, existing: Version, catalog: Catalog) -> b
     """Return whether the listing of `version` describes exactly the files that `existing` stores."""
     totals = catalog.compute_totals(version)
     # A decoded version stores other sizes than its container lists: only the number of files can be compared.
-    if totals.files != existing.files or (existing.content is Content.STORED and totals.bytes != existing.bytes):
+    if totals.files != existing.summary.files or (
+        existing.content is Content.STORED and totals.bytes != existing.summary.bytes
+    ):
         return False
     for empty in (False, True):
         after = 0

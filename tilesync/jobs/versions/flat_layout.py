@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 from tilesync.catalog.catalog import Catalog
@@ -98,7 +97,9 @@ class FlatLayout:
     def retire_others(self, version: Version) -> None:
         """Retire the other versions, and delete their stale files if a delete limit is set. Raises GuardTripped."""
         manifests = set(self._publication.manifest_names())
-        others = [other for other in self._list_others(version) if other.retired_at is None or other.name in manifests]
+        others = [
+            other for other in self._list_others(version) if other.history.retired_at is None or other.name in manifests
+        ]
         if self._delete_limit is None and not others:
             return
         self._check_delete_limit(version)
@@ -106,7 +107,7 @@ class FlatLayout:
         if self._delete_limit is not None:
             self._catalog.stale_files.drop(list(self._delete_stale(version, timestamp)))
         for other in others:
-            self._catalog.update_version(replace(other, retired_at=other.retired_at or timestamp))
+            self._catalog.update_version(other.with_times(retired_at=other.history.retired_at or timestamp))
         self._catalog.stale_files.drop_superseded(version)
         for other in others:
             self._publication.retire(other, timestamp)

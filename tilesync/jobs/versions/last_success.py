@@ -37,6 +37,6 @@ def _make_document(version: Version, owner: str | None, timestamp: str) -> dict[
         "owner": owner,
         "version": version.name,
         "export": version.export,
-        "imodel": version.imodel,
-        "changeset": version.changeset,
+        "imodel": version.facts.imodel,
+        "changeset": version.facts.changeset,
     }

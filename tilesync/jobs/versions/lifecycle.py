@@ -15,7 +15,7 @@ from tilesync.core.wording import format_file_count
 from tilesync.errors import UnsafeName
 from tilesync.events import Notice, Warned
 from tilesync.jobs.run.context import RunContext
-from tilesync.model import Content, Export, Globs, Inventory, StoredFile, Version
+from tilesync.model import Content, Export, ExportFacts, Globs, Inventory, StoredFile, Version, VersionHistory
 from tilesync.protocols import Clock, Destination, ReadOnlyPublication, Source, StoredFiles
 from tilesync.runtime.threads import run_in_thread
 
@@ -47,7 +47,7 @@ class VersionLifecycle:
 
     def resume(self, version: Version) -> Version:
         """Return the unfinished version with a new start time."""
-        version = replace(version, started_at=format_timestamp(self._run.clock.now()))
+        version = version.with_times(started_at=format_timestamp(self._run.clock.now()))
         self._catalog.update_version(version)
         return version
 
@@ -70,7 +70,7 @@ class VersionLifecycle:
             if not version.is_published:
                 self.restart_listing(version)
             else:
-                self._catalog.update_version(replace(version, modified=""))
+                self._catalog.update_version(version.with_facts(modified=""))
 
     def schedule_relisting(self, version: Version) -> None:
         """Let the next run list an incomplete version again; a walk continues with the files that it lacks."""
@@ -149,8 +149,8 @@ class VersionLifecycle:
     async def check_damage(self, version: Version) -> Version:
         """Recheck the files of a version by their stamps, and mark it damaged if some are gone or changed."""
         await self.recheck(version)
-        self._run.stats.presence_checked = version.files
-        lost_count = version.files - self._catalog.compute_totals(version).stored_files
+        self._run.stats.presence_checked = version.summary.files
+        lost_count = version.summary.files - self._catalog.compute_totals(version).stored_files
         if lost_count:
             what = f"{format_file_count(lost_count)} {'is' if lost_count == 1 else 'are'}"
             self._run.observe(Warned(f"{what} gone or changed in version {version.name}"))
@@ -212,8 +212,9 @@ def create_version(
         format_timestamp(clock.now()),
     )
     name = own_name if own_name and own_name not in used_names else make_next_version_name(export.id, used_names)
-    details = (export.id, export.imodel, export.changeset, export.modified, export.record)
-    return catalog.add_version(Version(0, name, *details, started_at=now, content=content))
+    facts = ExportFacts(export.imodel, export.changeset, export.modified, export.record)
+    version = Version(0, name, export.id, facts, content=content, history=VersionHistory(started_at=now))
+    return catalog.add_version(version)
 
 
 def list_export_versions(export: Export, catalog: Catalog) -> list[Version]:
@@ -235,18 +236,15 @@ def get_inventory_key(version: Version, catalog: Catalog) -> str:
 def with_export_details(version: Version, export: Export) -> Version:
     """Return the version with the current details of its export; a bare link has none, so the old ones stay."""
     if export.stored_version is not None:
-        stored = export.stored_version
-        return replace(
-            version, imodel=stored.imodel, changeset=stored.changeset, modified=stored.modified, record=stored.record
-        )
-    return replace(version, modified=export.modified, record=export.record) if export.modified else version
+        return replace(version, facts=export.stored_version.facts)
+    return version.with_facts(modified=export.modified, record=export.record) if export.modified else version
 
 
 def is_stale(version: Version, export: Export) -> bool:
     """Return whether the details of the export changed since an unfinished version began."""
     if export.stored_version is not None:
         return with_export_details(version, export) != version
-    return version.modified != export.modified
+    return version.facts.modified != export.modified
 
 
 def find_changed(version: Version, stored: Sequence[StoredFile], files: StoredFiles) -> list[StoredFile]:

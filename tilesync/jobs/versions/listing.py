@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tilesync.core.manifest import read_header, read_line
@@ -72,11 +72,11 @@ def list_versions(
 
 def _with_known_details(listed: Version, known: Version | None) -> Version:
     """Return the version of a manifest, with newer details of its export from the catalog."""
-    return listed if known is None else replace(listed, modified=known.modified, record=known.record)
+    return listed if known is None else listed.with_facts(modified=known.facts.modified, record=known.facts.record)
 
 
 def _list_retired(catalog: Catalog) -> list[Version]:
-    return [v for v in catalog.versions(retired=True) if v.retired_at and v.published_at and not v.globs]
+    return [v for v in catalog.versions(retired=True) if v.history.retired_at and v.is_published and not v.globs]
 
 
 def list_finished(publication: ReadOnlyPublication, observe: Observer | None = None) -> Iterator[Version]:
@@ -92,7 +92,7 @@ def list_finished(publication: ReadOnlyPublication, observe: Observer | None = N
 def classify_export(export: Export, versions: Sequence[ListedVersion]) -> str:
     """Return how an export is held: the first key of _STATE_PHRASES that applies; empty if it is not held."""
     found = [each for each in versions if each.version.export == export.id]
-    up_to_date = [each for each in found if each.version.modified == export.modified or not each.version.modified]
+    up_to_date = [each for each in found if each.version.facts.modified in {"", export.modified}]
     states = {"partly" if each.state == "held" and each.version.globs else each.state for each in up_to_date}
     return next((state for state in _STATE_PHRASES if state in states), "older" if found else "")
 

@@ -146,7 +146,7 @@ def find_owner(publication: ReadOnlyPublication) -> str:
         return owner
     # a manifest that cannot be read is reported where it is needed
     finished = {version.name: version for version in list_finished(publication)}
-    newest = sorted(finished.values(), key=lambda version: version.published_at or "")[-1:]
+    newest = sorted(finished.values(), key=lambda version: version.summary.published_at or "")[-1:]
     named = finished.get(str(latest.get("version")))
     return next((_get_version_owner(version) for version in ([named] if named is not None else newest)), "")
 
@@ -158,4 +158,4 @@ def _find_unfinished_owner(catalog: Catalog) -> str:
 
 
 def _get_version_owner(version: Version) -> str:
-    return version.imodel or version.container_url
+    return version.facts.imodel or version.container_url

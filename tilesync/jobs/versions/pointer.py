@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tilesync import events
@@ -64,7 +63,7 @@ class Pointer:
         if latest is None or latest["version"] == known_name or not self._catalog.get_value("pointer"):
             return
         for version in self._catalog.versions(name=known_name):
-            self._catalog.update_version(replace(version, replaced_at=format_timestamp(self._clock.now())))
+            self._catalog.update_version(version.with_times(replaced_at=format_timestamp(self._clock.now())))
         self._catalog.set_value("points", str(latest["version"]))
 
     def list_protected(self) -> set[str]:
@@ -87,7 +86,7 @@ class Pointer:
         pointer, document = self._make_document(version, prefix)
         has_moved = not self._publication.points_at(version, pointer)
         if previous is not None and previous.serial != version.serial:
-            self._catalog.update_version(replace(previous, replaced_at=format_timestamp(self._clock.now())))
+            self._catalog.update_version(previous.with_times(replaced_at=format_timestamp(self._clock.now())))
         self._catalog.set_value("points", version.name)
         if has_moved:
             self._catalog.set_value(UNANNOUNCED_KEY, version.name)
@@ -98,7 +97,7 @@ class Pointer:
         self._catalog.set_value("pointer", pointer)
         self._catalog.set_value(PINNING_KEY, "")
         if has_moved:
-            self._observe(events.VersionPublished(version.name, version.files, version.bytes))
+            self._observe(events.VersionPublished(version.name, version.summary.files, version.summary.bytes))
 
     def _make_document(self, version: Version, prefix: str) -> tuple[str, Iterable[bytes]]:
         """Return the SHA-256 of the pointer to a version, and its bytes; a small one is generated only once."""
@@ -159,10 +158,10 @@ def _make_latest(version: Version, prefix: str, *, owner: str | None, pinned: bo
     return {
         "version": version.name,
         "export": version.export,
-        "imodel": version.imodel,
-        "owner": owner or version.imodel or version.container_url or None,
-        "changeset": version.changeset,
-        "finished": version.published_at,
+        "imodel": version.facts.imodel,
+        "owner": owner or version.facts.imodel or version.container_url or None,
+        "changeset": version.facts.changeset,
+        "finished": version.summary.published_at,
         "tileset": f"{prefix}{ROOT}",
         "manifest": f"manifests/{version.name}.jsonl",
         **({"pinned": True} if pinned else {}),

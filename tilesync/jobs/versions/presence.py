@@ -69,7 +69,7 @@ class PresenceCheck:
                     return PresenceResult(checked + start + 1, is_sound=True)
             found, checked, cursor = found + page.files, checked + page.files, page.cursor
             if not cursor:
-                return PresenceResult(checked, is_sound=found >= version.files)
+                return PresenceResult(checked, is_sound=found >= version.summary.files)
             if self._clock.monotonic() >= deadline:
                 break
         self._catalog.set_value(key, f"{found} {cursor}")

@@ -57,9 +57,9 @@ class Publisher:
         if await run_in_thread(self._files.size, version, ROOT) is None:
             raise missing_root_error()
         version = await run_in_thread(self._check_completeness, version, defects)
-        published = version.published_at or format_timestamp(self._run.clock.now())
-        version = replace(
-            version, published_at=published, damaged=False, files=totals.files, bytes=totals.bytes + totals.growth_bytes
+        published = version.summary.published_at or format_timestamp(self._run.clock.now())
+        version = replace(version, damaged=False).with_summary(
+            published_at=published, files=totals.files, bytes=totals.bytes + totals.growth_bytes
         )
         return await run_in_thread(partial(self.seal, version, report_gzip=True))
 
@@ -74,7 +74,7 @@ class Publisher:
             partial(self._publication.write_manifest, version, self._make_manifest_lines(version, gzip_counter)),
         ]
         _, sha256 = map_in_threads(lambda job: job(), jobs, max_threads=2)
-        version = replace(version, manifest_sha256=sha256)
+        version = version.with_summary(manifest_sha256=sha256)
         self._catalog.update_version(version)
         if report_gzip and not self._files.states_encoding and version.content is Content.STORED:
             count, suffixes = gzip_counter.count_gzip(self._files, version)
@@ -90,7 +90,7 @@ class Publisher:
         completeness = compute_completeness(version, self._catalog, self._files)
         self._run.stats.completeness = completeness
         report_diagnostics(version, self._catalog, self._run.observe)
-        has_known_gaps = version.is_published and completeness.missing <= version.completeness.missing
+        has_known_gaps = version.is_published and completeness.missing <= version.summary.completeness.missing
         damaged = self._release_unusable(version, defects)
         damaged_names = {each.name for each in damaged}
         missing_count = unreadable_count = 0
@@ -118,7 +118,7 @@ class Publisher:
         if problems:
             message, hints = ("; ".join(parts) for parts in zip(*problems, strict=True))
             raise Incomplete(message, hint=f"this export was not published; {hints}")
-        return replace(version, completeness=completeness)
+        return version.with_summary(completeness=completeness)
 
     def _report_leading_elsewhere(self, version: Version, defects: Collection[str]) -> int:
         """Report the files that lead viewers of a copy elsewhere; return their number if that is an error, else 0."""
@@ -154,7 +154,7 @@ class Publisher:
 
     def _describe_leading_elsewhere(self, version: Version) -> list[str]:
         """List, for the manifest, a sentence for each published file that leads viewers of a copy elsewhere."""
-        if not version.completeness.unfollowed:
+        if not version.summary.completeness.unfollowed:
             return []
         self._catalog.references.compute_completeness(version)
         return [f"{name}: {where}" for name, where in self._catalog.references.list_leading_elsewhere(version)]
@@ -168,7 +168,7 @@ class Publisher:
         return sorted({*names, *(each.name for each in list_unusable(version, self._catalog))})
 
     def _list_unmet(self, version: Version) -> list[UnmetReference]:
-        if not version.completeness.missing:
+        if not version.summary.completeness.missing:
             return []
         self._catalog.references.compute_completeness(version)
         return list(list_unmet(version, self._catalog))

@@ -55,7 +55,7 @@ async def rebuild_version(destination: Destination, name: str, run: RunContext) 
             destination.catalog.delete_version(partial_version)
     else:
         replaced_at = format_timestamp(run.clock.now()) if name != latest.get("version") else None
-        destination.catalog.update_version(replace(version, replaced_at=replaced_at))
+        destination.catalog.update_version(version.with_times(replaced_at=replaced_at))
 
 
 async def _read_version(destination: Destination, name: str) -> Version:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from tilesync.core.manifest import format_timestamp
 from tilesync.events import Notice, Warned
@@ -43,7 +42,7 @@ async def _sync_with_other_machines(destination: Destination, finished_names: se
     catalog, retired_names = destination.catalog, await run_in_thread(destination.publication.retired_names)
     for version in catalog.versions():
         if version.name in retired_names and version.name not in finished_names:
-            catalog.update_version(replace(version, retired_at=format_timestamp(run.clock.now())))
+            catalog.update_version(version.with_times(retired_at=format_timestamp(run.clock.now())))
             catalog.drop_files(version)
             run.observe(Notice(f"version {version.name} was retired by another machine"))
         elif version.name in finished_names and not version.is_published:
@@ -66,7 +65,7 @@ async def _handle_missing_manifest(
     pointer = Pointer(destination, run.clock, run.observe)
     has_files = destination.layout is not Layout.VERSIONED or await run_in_thread(versions.has_any_files, version)
     if not has_files and version.name not in await run_in_thread(pointer.list_protected):
-        destination.catalog.update_version(replace(version, retired_at=format_timestamp(run.clock.now())))
+        destination.catalog.update_version(version.with_times(retired_at=format_timestamp(run.clock.now())))
         destination.catalog.drop_files(version)
         run.observe(Notice(f"version {version.name} and its manifest are gone: it counts as retired"))
         return

@@ -229,7 +229,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
             f"{MANIFESTS_PREFIX}{version.name}{MANIFEST_SUFFIX}",
             self._cache_policy.document_headers(_JSONL_TYPE),
         )
-        is_first_write = version.manifest_sha256 is None
+        is_first_write = version.summary.manifest_sha256 is None
         try:
             data = _hash_while_reading(_encode_lines(lines), sha256.update)
             # The first write must not replace a manifest that another run wrote for a version of this name.
