@@ -164,10 +164,11 @@ def test_a_real_container_is_mirrored_whole(azurite: Azurite, town: dict[str, Bl
             name: upload.content_type for name, upload in town.items()
         }
         assert rows["odd/no-md5.glb"]["md5"] is None
-        asked = len(proxy.answered)
+    # Through a proxy of its own: the other one may still answer requests that the first run gave up.
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), "town") as service:
         again = run_mirror(IMODEL, tmp_path, service=service)
         assert (again.exit_code, again.last_line["kept"], again.last_line["fetched"]) == (0, len(town), 0)
-        assert len(proxy.answered) == asked
+        assert proxy.answered == []
 
 
 def test_a_listing_of_many_pages_is_complete(azurite: Azurite, town: dict[str, BlobContent], tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from tests.support.faults import is_blob
 from tests.support.simulator import Simulator
 from tilesync.app import worker_tasks
 
-TILES = 2000
-LATE = 1500
+TILES = 1200
+LATE = 900
 """Number of requests after which the workers run."""
 
 
