@@ -20,6 +20,7 @@ from tests.support.faults import (
     blob_name,
     call_before,
     error_response,
+    first_request_of_each_blob,
     flip_last_bit,
     halve_body,
     is_blob,
@@ -137,7 +138,7 @@ def test_blobs_that_fail_in_a_worker_are_fetched_again(tmp_path: Path, effect: E
     """After faults of some blobs in the middle, every byte is correct in the end."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
-        sim.add_fault(is_blob, effect, times=times, skip=LATE)
+        sim.add_fault(first_request_of_each_blob(), effect, times=times, skip=LATE)
         run = sim.mirror(tmp_path)
         assert (run.exit_code, run.stats.fetched) == (0, len(files))
     assert read_tree(tmp_path / "versions" / EXPORT) == files
@@ -411,7 +412,8 @@ def test_workers_check_the_md5_of_a_response(tmp_path: Path, header: str) -> Non
     """If only the response has an MD5, bytes that do not match it are fetched again."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES), md5=False)
-        fault = sim.add_fault(is_blob, replace_headers(**{header: md5_base64(b"other bytes")}), times=40, skip=LATE)
+        damage = replace_headers(**{header: md5_base64(b"other bytes")})
+        fault = sim.add_fault(first_request_of_each_blob(), damage, times=40, skip=LATE)
         assert sim.mirror(tmp_path).exit_code == 0
         assert len(sim.blob_requests()) >= len(files) + fault.hits
     assert read_tree(tmp_path / "versions" / EXPORT) == files

@@ -36,6 +36,19 @@ def is_blob(request: FakeRequest) -> bool:
     return blob_name(request) is not None
 
 
+def first_request_of_each_blob() -> RequestMatcher:
+    """Make a matcher of the first request for each blob, so that no blob meets a fault twice."""
+    requested = set[str | None]()
+
+    def matches(request: FakeRequest) -> bool:
+        name = blob_name(request)
+        is_first = name is not None and name not in requested
+        requested.add(name)
+        return is_first
+
+    return matches
+
+
 def is_storage(request: FakeRequest) -> bool:
     """Match requests for a blob or a page."""
     return request.is_listing or is_blob(request)
