@@ -124,8 +124,9 @@ http {{
 
 @contextmanager
 def run_nginx(state: Path, data: Path, uploads: Path, *, delay_s: float = 0.03) -> Iterator[str]:
-    """The service, as long as the context is open; its URL. `state`/ca.pem is the authority that signed for it.
-    `uploads` is where it puts what it takes.
+    """Run the service while the context is open, and yield its URL.
+
+    `state`/ca.pem: certificate of the authority that signed its own. `uploads`: folder for uploaded files.
     """
     state.mkdir(parents=True, exist_ok=True)
     uploads.mkdir(parents=True, exist_ok=True)

@@ -200,6 +200,7 @@ def test_a_damaged_blob_fails_alone(tmp_path: Path) -> None:
     """Only the damaged blob fails; nothing is published."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
+        # Late in the listing, which is sorted by name: by then the workers run.
         sim.add_fault(is_blob_named("tiles/900.glb"), flip_last_bit, times=None)
         run = sim.mirror(tmp_path)
         assert isinstance(run.error, Incomplete)
@@ -327,7 +328,7 @@ def test_verify_with_workers_that_hang(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.scale
 def test_one_stuck_blob_does_not_delay_its_batch(tmp_path: Path) -> None:
     """A blob without a response is requested again by the main process; the others of its batch are recorded."""
-    requested_again, stuck = threading.Event(), "tiles/998.glb"
+    requested_again, stuck = threading.Event(), "tiles/998.glb"  # late in the listing: by then the workers run
     with Simulator(delay_s=0.03) as sim:
         files = sim.offer_export(export(TILES))
         sim.add_fault(is_blob_named(stuck), call_before(lambda: requested_again.wait(20)))

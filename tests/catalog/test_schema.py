@@ -31,8 +31,8 @@ from tilesync.model import (
     Totals,
     UnpackedFile,
     Version,
-    VersionHistory,
     VersionSummary,
+    VersionTimes,
 )
 
 
@@ -158,7 +158,7 @@ def test_migration_from_schema_3(path: Path, read_only: bool) -> None:
             summary=VersionSummary(
                 published_at="then", files=2, bytes=4, manifest_sha256="m", completeness=Completeness(4, 3, 2, 1)
             ),
-            history=VersionHistory(started_at="begun", replaced_at="left", retired_at=None),
+            times=VersionTimes(started_at="begun", replaced_at="left", retired_at=None),
         )
         assert catalog.list_stored(version, limit=9) == [
             ("a", StoredFile(Blob("a", 3, "tag", b"m", "t", "gzip", 99), b"s", 7, 8))

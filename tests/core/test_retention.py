@@ -14,7 +14,7 @@ from tilesync.core.retention import (
     find_retirable,
     sort_newest_first,
 )
-from tilesync.model import Export, ExportFacts, Version, VersionHistory, VersionSummary
+from tilesync.model import Export, ExportFacts, Version, VersionSummary, VersionTimes
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 SPAN = timedelta(hours=48)
@@ -30,7 +30,7 @@ def version(number: int, modified: str | None = None, published_at: str | None =
         f"e{number}",
         facts=ExportFacts(imodel="i", modified=day if modified is None else modified),
         summary=VersionSummary(published_at=day if published_at == "" else published_at),
-        history=VersionHistory(started_at=day, replaced_at=left),
+        times=VersionTimes(started_at=day, replaced_at=left),
     )
     return made.with_times(**times)
 

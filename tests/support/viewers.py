@@ -125,7 +125,7 @@ def view_url(
 ) -> ViewerResult:
     """Open a tileset, and wait at each view until all is loaded. The server records the requests.
 
-    What stands behind a `?` in `viewer` is for the page. `meanwhile` is called before each view.
+    The query of `viewer` is passed to the page. `before_view` is called before each view.
     """
     flight = ViewerResult()
     name, mark, more = viewer.partition("?")

@@ -23,8 +23,8 @@ from tilesync.model import (
     StoredFile,
     UnpackedFile,
     Version,
-    VersionHistory,
     VersionSummary,
+    VersionTimes,
 )
 
 SCHEMA = """
@@ -175,9 +175,9 @@ def version_row(version: Version) -> dict[str, object]:
         "include": json.dumps(version.globs.include),
         "exclude": json.dumps(version.globs.exclude),
         **asdict(version.summary.completeness),
-        "begun": version.history.started_at,
-        "left_at": version.history.replaced_at,
-        "retired": version.history.retired_at,
+        "begun": version.times.started_at,
+        "left_at": version.times.replaced_at,
+        "retired": version.times.retired_at,
         "content": version.content,
     }
 
@@ -217,7 +217,7 @@ def read_version(row: Sequence[Any]) -> Version:
         content=Content(content),
         damaged=bool(damaged),
         summary=VersionSummary(published, files, size, digest, Completeness(*completeness)),
-        history=VersionHistory(started, replaced, retired),
+        times=VersionTimes(started, replaced, retired),
     )
 
 

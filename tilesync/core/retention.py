@@ -62,13 +62,13 @@ def find_retirable(
         return []
     found: list[tuple[Version, str]] = []
     for rank, version in enumerate(sort_newest_first(versions), start=1):
-        since = version.history.replaced_at or version.summary.published_at or ""
+        since = version.times.replaced_at or version.summary.published_at or ""
         if rank > policy.versions and version.name not in protected and _has_passed(since, policy.keep_for, now):
-            verb = "current until" if version.history.replaced_at else "mirrored"
+            verb = "current until" if version.times.replaced_at else "mirrored"
             found.append((version, f"number {rank} of the newest, {policy.versions} are kept; {verb} {since}"))
     unfinished = (v for v in versions if not v.is_published and v.name not in protected)
-    stale = (v for v in unfinished if _has_passed(v.history.started_at, policy.keep_for, now))
-    return found + [(version, f"never finished, last continued {version.history.started_at}") for version in stale]
+    stale = (v for v in unfinished if _has_passed(v.times.started_at, policy.keep_for, now))
+    return found + [(version, f"never finished, last continued {version.times.started_at}") for version in stale]
 
 
 def _has_passed(moment: str, span: timedelta, now: datetime) -> bool:

@@ -29,8 +29,8 @@ from tilesync.model.version import (
     Page,
     Totals,
     Version,
-    VersionHistory,
     VersionSummary,
+    VersionTimes,
 )
 
 __all__ = [
@@ -68,6 +68,6 @@ __all__ = [
     "Totals",
     "UnpackedFile",
     "Version",
-    "VersionHistory",
     "VersionSummary",
+    "VersionTimes",
 ]

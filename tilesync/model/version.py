@@ -146,9 +146,10 @@ class ExportFacts:
 
 @dataclass(frozen=True, slots=True)
 class VersionSummary:
-    """The files of a published version, as its manifest states them. `published_at`: it was finished (UTC).
+    """Totals of a published version, which its manifest states.
 
-    `bytes` is the size on disk.
+    `published_at`: time at which it was finished (UTC); None while it is unfinished. `bytes`: size on disk.
+    `manifest_sha256`: digest of the manifest itself.
     """
 
     published_at: str | None = None
@@ -159,7 +160,7 @@ class VersionSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class VersionHistory:
+class VersionTimes:
     """Times of a version in this destination: texts in UTC.
 
     `started_at`: a run last started or continued it. `replaced_at`: the pointer last moved away from it. `retired_at`:
@@ -177,7 +178,7 @@ class Version:
 
     `serial`: key in the catalog. `export`: id of the export; `facts` describe it. `inventory`, `container_url`,
     `globs`: how its files were found, where (without the query), and which of them are wanted. `content`: form of its
-    files; never changes. `damaged`: `verify` found bad files. `summary` is empty while it is unfinished.
+    files; never changes. `damaged`: `verify` found bad files.
     """
 
     serial: int
@@ -191,7 +192,7 @@ class Version:
     content: Content = Content.STORED
     damaged: bool = False
     summary: VersionSummary = VersionSummary()
-    history: VersionHistory = VersionHistory()
+    times: VersionTimes = VersionTimes()
 
     @property
     def is_published(self) -> bool:
@@ -207,8 +208,8 @@ class Version:
         return replace(self, summary=replace(self.summary, **changes))
 
     def with_times(self, **changes: Any) -> Version:
-        """Return the version with other times in its VersionHistory."""
-        return replace(self, history=replace(self.history, **changes))
+        """Return the version with other times in its VersionTimes."""
+        return replace(self, times=replace(self.times, **changes))
 
 
 @dataclass(frozen=True, slots=True)

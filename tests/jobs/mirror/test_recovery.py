@@ -369,7 +369,7 @@ def test_a_resumed_version_gets_a_new_start_time(tmp_path: Path) -> None:
             destination.catalog.update_version(version.with_times(started_at="2020-01-01T00:00:00Z"))
         assert sim.mirror(tmp_path).exit_code == 3
     with open_local(tmp_path, state_dir=None) as destination:
-        assert destination.catalog.versions()[0].history.started_at > "2026"
+        assert destination.catalog.versions()[0].times.started_at > "2026"
 
 
 def test_an_export_with_only_a_new_date_is_stored(dest: Path) -> None:

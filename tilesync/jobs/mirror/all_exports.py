@@ -114,7 +114,7 @@ def stats_if_mirrored(
     """
     choice = choose_version(list_export_versions(export, catalog), export, options.globs, options.content)
     versions = catalog.versions(export=export.id, retired=True)
-    retired = (v for v in versions if v.history.retired_at and v.is_published)
+    retired = (v for v in versions if v.times.retired_at and v.is_published)
     if any(_is_version_of(v, export) and (v.globs, v.content) == (choice.globs, choice.content) for v in retired):
         return RunStats()
     if (

@@ -72,7 +72,7 @@ class Cleanup:
     def _retire_old(self, now: datetime) -> None:
         interrupted = self._catalog.get_value("retiring") or None
         for version in self._catalog.versions(name=interrupted, retired=True) if interrupted else ():
-            if version.history.retired_at:
+            if version.times.retired_at:
                 self._retire(version, "its retirement was interrupted")
         for version, reason in find_retirable(
             self._catalog.versions(), self._retention, now, self._pointer.list_protected()
@@ -81,8 +81,8 @@ class Cleanup:
 
     def _retire(self, version: Version, reason: str) -> None:
         """Move a version into the trash. The catalog hides it first, so that no new file links to its files."""
-        retired_at = version.history.retired_at or format_timestamp(self._run.clock.now())
-        if not version.is_published and version.history.retired_at is None:
+        retired_at = version.times.retired_at or format_timestamp(self._run.clock.now())
+        if not version.is_published and version.times.retired_at is None:
             totals = self._catalog.compute_totals(version)
             version = version.with_summary(files=totals.stored_files, bytes=totals.stored_bytes + totals.growth_bytes)
         self._catalog.set_value("retiring", version.name)

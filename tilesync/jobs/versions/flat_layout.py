@@ -98,7 +98,7 @@ class FlatLayout:
         """Retire the other versions, and delete their stale files if a delete limit is set. Raises GuardTripped."""
         manifests = set(self._publication.manifest_names())
         others = [
-            other for other in self._list_others(version) if other.history.retired_at is None or other.name in manifests
+            other for other in self._list_others(version) if other.times.retired_at is None or other.name in manifests
         ]
         if self._delete_limit is None and not others:
             return
@@ -107,7 +107,7 @@ class FlatLayout:
         if self._delete_limit is not None:
             self._catalog.stale_files.drop(list(self._delete_stale(version, timestamp)))
         for other in others:
-            self._catalog.update_version(other.with_times(retired_at=other.history.retired_at or timestamp))
+            self._catalog.update_version(other.with_times(retired_at=other.times.retired_at or timestamp))
         self._catalog.stale_files.drop_superseded(version)
         for other in others:
             self._publication.retire(other, timestamp)

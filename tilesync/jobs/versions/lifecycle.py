@@ -15,7 +15,7 @@ from tilesync.core.wording import format_file_count
 from tilesync.errors import UnsafeName
 from tilesync.events import Notice, Warned
 from tilesync.jobs.run.context import RunContext
-from tilesync.model import Content, Export, ExportFacts, Globs, Inventory, StoredFile, Version, VersionHistory
+from tilesync.model import Content, Export, ExportFacts, Globs, Inventory, StoredFile, Version, VersionTimes
 from tilesync.protocols import Clock, Destination, ReadOnlyPublication, Source, StoredFiles
 from tilesync.runtime.threads import run_in_thread
 
@@ -213,7 +213,7 @@ def create_version(
     )
     name = own_name if own_name and own_name not in used_names else make_next_version_name(export.id, used_names)
     facts = ExportFacts(export.imodel, export.changeset, export.modified, export.record)
-    version = Version(0, name, export.id, facts, content=content, history=VersionHistory(started_at=now))
+    version = Version(0, name, export.id, facts, content=content, times=VersionTimes(started_at=now))
     return catalog.add_version(version)
 
 

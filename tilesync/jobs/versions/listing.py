@@ -76,7 +76,7 @@ def _with_known_details(listed: Version, known: Version | None) -> Version:
 
 
 def _list_retired(catalog: Catalog) -> list[Version]:
-    return [v for v in catalog.versions(retired=True) if v.history.retired_at and v.is_published and not v.globs]
+    return [v for v in catalog.versions(retired=True) if v.times.retired_at and v.is_published and not v.globs]
 
 
 def list_finished(publication: ReadOnlyPublication, observe: Observer | None = None) -> Iterator[Version]:
