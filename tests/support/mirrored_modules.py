@@ -5,7 +5,7 @@ from __future__ import annotations
 _VALUES = "values without behaviour; mypy checks how they are used"
 _PROTOCOLS = "protocols without code; mypy checks the classes that fulfil them"
 _CONTRACT = "tests/support/store_contract.py asserts it; tests/stores/{azure,s3}/test_client.py run that"
-_DOCTOR = "tests/cli/test_doctor.py asserts its checks and hints"
+_DOCTOR = "tests/cli/commands/test_doctor.py asserts its checks and hints"
 _HOSTING = "tests/e2e/test_hosting.py asserts it with nginx and Caddy"
 _CITY = "tests/demo/test_city.py asserts the files that it helps to build"
 _API = "tests/api/test_aio.py calls it, as users do"
@@ -23,7 +23,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "api/monitor.py": "tests/cli/output/test_report.py and tests/cli/test_session.py assert its lines and reports",
     "api/options.py": "typed dictionaries; tests/api/test_typing.py checks them as a user does",
     "api/results.py": _VALUES + "; tests/api/test_aio.py asserts their dictionaries",
-    "api/rows.py": "tests/cli/test_exports.py and tests/cli/test_rollback.py assert its rows",
+    "api/rows.py": "tests/cli/commands/test_exports.py and tests/cli/commands/test_rollback.py assert its rows",
     "api/sync.py": _API,
     "app/azure.py": "tests/e2e/test_azure_destination.py asserts endpoints, identities and links on Azurite",
     "app/backends.py": "tests/app/test_destinations.py opens a destination of each kind by it",
@@ -41,13 +41,13 @@ MODULES_WITHOUT_TEST_FILE = {
     "checks/service_probe.py": _DOCTOR,
     "checks/web_servers.py": _HOSTING,
     "cli/output/log_file.py": "tests/cli/output/test_report.py asserts the log file beside the report",
-    "cli/output/summary.py": "tests/cli/test_mirror.py and tests/cli/test_rollback.py assert its sentences",
+    "cli/output/summary.py": "tests/cli/commands/test_{mirror,rollback}.py assert its sentences",
     "demo/buildings.py": _CITY,
     "demo/city_plan.py": _CITY,
     "demo/fake_service.py": "tests/support/simulator.py extends it: it is a peer of most tests, not their subject",
     "demo/geometry.py": _CITY,
     "demo/loopback_server.py": "tests/support/simulator.py serves by it: it is a peer of most tests, not their subject",
-    "demo/scenario.py": "tests/cli/test_demo.py runs it twice",
+    "demo/scenario.py": "tests/cli/commands/test_demo.py runs it twice",
     "demo/textures.py": _CITY,
     "errors.py": "classes with an exit code each; tests/cli/test_session.py asserts the codes",
     "events.py": _VALUES + "; tests/cli/output/test_reporters.py asserts how they are shown",

@@ -14,15 +14,15 @@ from typing import NoReturn
 import click
 
 from tilesync import __version__
-from tilesync.cli.demo import demo
-from tilesync.cli.doctor import doctor
-from tilesync.cli.exports import exports
-from tilesync.cli.link import link
-from tilesync.cli.mirror import mirror
-from tilesync.cli.rollback import rollback
+from tilesync.cli.commands.demo import demo
+from tilesync.cli.commands.doctor import doctor
+from tilesync.cli.commands.exports import exports
+from tilesync.cli.commands.link import link
+from tilesync.cli.commands.mirror import mirror
+from tilesync.cli.commands.rollback import rollback
+from tilesync.cli.commands.verify import verify
+from tilesync.cli.commands.versions import versions
 from tilesync.cli.signals import install_signal_handlers
-from tilesync.cli.verify import verify
-from tilesync.cli.versions import versions
 from tilesync.errors import Interrupted, TilesyncError, UsageError
 
 

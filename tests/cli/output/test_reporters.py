@@ -243,7 +243,7 @@ def test_the_report_has_a_link_without_its_signature(service: Simulator, tmp_pat
 def test_a_bug_writes_a_report(tmp_path: Path) -> None:
     """A bug before or in the session ends with 1 and a report."""
     report = tmp_path / "r"
-    for where in ("tilesync.api.inputs.create_service", "tilesync.cli.mirror.create_session"):
+    for where in ("tilesync.api.inputs.create_service", "tilesync.cli.commands.mirror.create_session"):
         module, _, name = where.rpartition(".")
         code = f"import {module} as m; m.{name} = None; from tilesync.cli.main import main; main()"
         report.write_text("{}")
@@ -291,7 +291,7 @@ def test_a_signal_before_the_session(tmp_path: Path, name: str, exit_code: int, 
     """A signal while the command loads writes a report too."""
     report = tmp_path / "r"
     code = (
-        "import os, signal, tilesync.cli.main as c, tilesync.cli.mirror as m\n"
+        "import os, signal, tilesync.cli.main as c, tilesync.cli.commands.mirror as m\n"
         f"def slow(*a, **k): os.kill(os.getpid(), signal.{name})\n"
         "m.create_session = slow\n"
         "c.main()"
