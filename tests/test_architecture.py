@@ -28,7 +28,7 @@ LAYERS = [
     {"api"},
     {"checks"},
     {"app"},
-    {"jobs", "sources", "stores", "demo"},
+    {"jobs", "sources", "stores", "demo", "monitoring"},
     {"itwin"},
     {"transport"},
     {"azure", "tiles"},

@@ -44,7 +44,7 @@ class Waiting(Event):
 
 @dataclass(frozen=True, slots=True)
 class ExportResolved(Event):
-    """The export to mirror has been chosen."""
+    """The export to mirror has been chosen. `newest_modified`: empty if the time of the newest export is unknown."""
 
     kind: ClassVar[str] = "resolved"
     export: str
@@ -53,6 +53,7 @@ class ExportResolved(Event):
     modified: str
     newest: str
     behind: bool
+    newest_modified: str = ""
 
 
 @dataclass(frozen=True, slots=True)

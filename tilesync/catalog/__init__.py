@@ -2,6 +2,7 @@
 
 catalog      versions, file inventory, stored files; the class that the jobs use
 duplicates   stored files of other versions with the same content, found by digest
+history      last runs of the mirror, as one JSON value
 references   which file references which, completeness, missing and damaged files
 schema       tables, conversion between rows and the model, the database opened with them
 sqlite       one SQLite connection: transactions, migrations, error translation

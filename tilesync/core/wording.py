@@ -1,6 +1,8 @@
-"""Counted nouns for messages."""
+"""Counted nouns and time spans for messages."""
 
 from __future__ import annotations
+
+from datetime import timedelta
 
 
 def format_count(count: int, noun: str, plural: str = "") -> str:
@@ -11,3 +13,13 @@ def format_count(count: int, noun: str, plural: str = "") -> str:
 def format_file_count(count: int) -> str:
     """Format a number of files."""
     return format_count(count, "file")
+
+
+def format_age(age: timedelta) -> str:
+    """Format a time span in its largest one or two units: `3 d 4 h`, `25 min`, `40 s`."""
+    seconds = max(0, round(age.total_seconds()))
+    for size, unit, smaller, smaller_unit in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if seconds >= size:
+            rest = seconds % size // smaller
+            return f"{seconds // size:,} {unit}" + (f" {rest} {smaller_unit}" if rest else "")
+    return f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s"

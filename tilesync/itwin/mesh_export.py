@@ -147,7 +147,13 @@ class MeshExports:
         while True:
             result = await self._search(selector)
             if result.chosen is not None and result.newest is not None:
-                return Resolution(result.chosen, result.newest.id, result.newest.status, result.server_time)
+                return Resolution(
+                    result.chosen,
+                    result.newest.id,
+                    result.newest.status,
+                    result.server_time,
+                    newest_modified=result.newest.modified,
+                )
             if hint is None:
                 hint = await self._find_hint(result, selector)
             left_s = deadline - self._clock.monotonic()

@@ -2,6 +2,7 @@
 
 blob     blobs of a container, and the files stored from them
 export   exports of the service, and the selection of one
+history  last runs of a mirror, and the version that it holds
 sas      signed container links, and secrets
 storage  locations and objects in object stores
 tiles    kinds of 3D Tiles files, their references and diagnostics

@@ -65,7 +65,8 @@ class Selector:
 class Resolution:
     """Result of resolving a source: the export to mirror, and the id of the newest one that matches.
 
-    `defects`: what a mirrored export lacks, according to its manifest.
+    `newest_modified`: when the newest was exported, in the service's own text; empty if unknown. `defects`: what a
+    mirrored export lacks, according to its manifest.
     """
 
     export: Export
@@ -73,6 +74,7 @@ class Resolution:
     newest_status: str = Status.COMPLETE
     server_time: datetime | None = None
     defects: frozenset[str] = frozenset()
+    newest_modified: str = ""
 
     @property
     def behind(self) -> bool:

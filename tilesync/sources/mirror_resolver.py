@@ -21,7 +21,7 @@ class MirrorResolver:
     """Resolver of versions in a folder or store: the one of the pointer, another one that is selected, or all.
 
     The mirror is only read. `display_name`: its name in messages. `throttle`: bandwidth limit. `version_name`: resolve
-    to this version only; `newest_export` is then the export of the newest version.
+    to this version only; `newest` is then the newest version.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class MirrorResolver:
         *,
         throttle: Throttle | None = None,
         version_name: str | None = None,
-        newest_export: str | None = None,
+        newest: Version | None = None,
     ) -> None:
         self._published = published
         self._files = files
@@ -43,7 +43,7 @@ class MirrorResolver:
         self._observe = observe
         self._throttle = throttle
         self._version_name = version_name
-        self._newest_export = newest_export
+        self._newest = newest
 
     async def resolve(self, *, is_replacement: bool = False) -> Resolution:
         """Resolve the version to mirror. Raises NoExport; with `is_replacement` ExportReplaced if none is left."""
@@ -64,7 +64,7 @@ class MirrorResolver:
     async def list_finished(self) -> list[Export]:
         """List the selected versions, oldest first. Raises NoExport."""
         versions = await run_in_thread(self._find_versions)
-        self._newest_export = versions[0].export
+        self._newest = versions[0]
         return [_export_from_version(version) for version in reversed(versions)]
 
     def resolver_for(self, export: Export) -> MirrorResolver:
@@ -75,13 +75,13 @@ class MirrorResolver:
             *arguments,
             throttle=self._throttle,
             version_name=export.stored_version.name,
-            newest_export=self._newest_export,
+            newest=self._newest,
         )
 
     def _resolve(self) -> Resolution:
         """Resolve the version and the newest export. If the pointer follows the newest, only one manifest is read."""
         if self._version_name is not None:
-            return self._make_resolution(self._version_name, newest_export=self._newest_export)
+            return self._make_resolution(self._version_name, newest=self._newest)
         latest, selector = self._published.latest() or {}, self._selector
         current = None if selector.export_id or selector.changeset else latest.get("version")
         names = self._published.manifest_names() if current is not None else []
@@ -93,16 +93,22 @@ class MirrorResolver:
         if names and not latest.get("pinned"):
             return self._make_resolution(str(current))
         selected = [version.name for version in self._find_versions()]
-        newest = self._find_versions(any_id=True)[0].export
-        return self._make_resolution(current if current in selected else selected[0], newest_export=newest)
+        newest = self._find_versions(any_id=True)[0]
+        return self._make_resolution(current if current in selected else selected[0], newest=newest)
 
-    def _make_resolution(self, name: str, *, newest_export: str | None = None) -> Resolution:
+    def _make_resolution(self, name: str, *, newest: Version | None = None) -> Resolution:
         try:
             header = self._read_manifest_header(name)
             version = read_header(header, name=name)
         except MANIFEST_ERRORS as error:
             raise manifest_error(name, self._published, self._display_name, error) from error
-        return Resolution(_export_from_version(version), newest_export or version.export, defects=read_defects(header))
+        newest = newest or version
+        return Resolution(
+            _export_from_version(version),
+            newest.export,
+            defects=read_defects(header),
+            newest_modified=newest.facts.modified,
+        )
 
     def _read_manifest_header(self, name: str) -> Mapping[str, Any]:
         """Read the first line of a manifest. Raises one of MANIFEST_ERRORS."""

@@ -10,7 +10,7 @@ from tilesync.core.manifest import format_timestamp
 from tilesync.core.plan import Action, Decision, choose_version, decide
 from tilesync.core.safe_names import collect_folders
 from tilesync.errors import DestinationError, ListingDenied
-from tilesync.events import ExportResolved, Notice, Planned, VersionChosen, Warned
+from tilesync.events import Notice, Planned, VersionChosen, Warned
 from tilesync.jobs.mirror.all_exports import mirror_each, stats_if_mirrored
 from tilesync.jobs.mirror.dry_run_consequences import PlanInputs, PlannedConsequences
 from tilesync.jobs.mirror.dry_run_walk import DryRunWalk
@@ -102,11 +102,7 @@ class DryRun:
         resolution = await origin.resolve()
         export, observe = resolution.export, self._run.observe
         self._refetch_reasons.clear()
-        observe(
-            ExportResolved(
-                export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind
-            )
-        )
+        self._run.report_resolution(resolution)
         choice = choose_version(
             list_export_versions(export, self._catalog), export, self._options.globs, self._options.content
         )

@@ -9,7 +9,7 @@ from functools import partial
 from tilesync.core.filters import find_added_globs
 from tilesync.core.plan import VersionChoice, choose_version
 from tilesync.errors import ExportReplaced, Incomplete, ListingDenied, NotAuthorised
-from tilesync.events import ExportResolved, Notice, VersionChosen, Warned
+from tilesync.events import Notice, VersionChosen, Warned
 from tilesync.jobs.mirror.cleanup import Cleanup
 from tilesync.jobs.mirror.inventory import InventoryIngest, filter_warnings
 from tilesync.jobs.mirror.options import MirrorOptions
@@ -95,11 +95,7 @@ class MirrorJob:
         resolution = self._initial_resolution or await self._origin.resolve(is_replacement=is_replacement)
         self._initial_resolution = None
         export = resolution.export
-        self._run.observe(
-            ExportResolved(
-                export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind
-            )
-        )
+        self._run.report_resolution(resolution)
         self._is_newest = not resolution.behind or resolution.newest_status != Status.COMPLETE
         if resolution.behind and self._is_newest:
             self._run.observe(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from tilesync.events import ExportResolved
 from tilesync.jobs.run.concurrency import ConcurrencyLimiter
 from tilesync.jobs.run.name_warnings import WindowsNameWarner
 from tilesync.jobs.run.stats import RunStats
+from tilesync.model import Resolution
 from tilesync.protocols import Clock, Observer, Workers
 
 
@@ -29,3 +31,18 @@ class RunContext:
     workers: Workers | None = None
     allows_server_copy: bool = False
     windows_names: WindowsNameWarner = field(default_factory=WindowsNameWarner)
+
+    def report_resolution(self, resolution: Resolution) -> None:
+        """Report the export that was chosen, and the newest one."""
+        export = resolution.export
+        self.observe(
+            ExportResolved(
+                export.id,
+                export.imodel,
+                export.changeset,
+                export.modified,
+                resolution.newest,
+                resolution.behind,
+                resolution.newest_modified,
+            )
+        )

@@ -1,0 +1,84 @@
+"""History of a mirror as JSON, stored as one value of a database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, TypeVar
+
+from tilesync.catalog.sqlite import Database
+from tilesync.core.foreign_json import parse_json
+from tilesync.model.history import MAX_RUNS, HeldVersion, MirrorHistory, RunRecord
+
+T = TypeVar("T", HeldVersion, RunRecord)
+
+HISTORY_KEY = "history"
+
+
+def read_history(database: Database, key: str = HISTORY_KEY) -> MirrorHistory:
+    """Read the history; an empty one if there is none, or if it cannot be read."""
+    stored = database.get_value(key)
+    return MirrorHistory() if stored is None else decode_history(stored)
+
+
+def write_history(database: Database, history: MirrorHistory, key: str = HISTORY_KEY) -> None:
+    """Store the history."""
+    database.set_value(key, encode_history(history))
+
+
+def encode_history(history: MirrorHistory) -> str:
+    """Encode a history; fields with their default value are left out."""
+    document = {
+        "runs": [_encode_fields(run) for run in history.runs],
+        "held": None if history.held is None else _encode_fields(history.held),
+        **{name: getattr(history, name) for name in _TEXT_FIELDS},
+    }
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def decode_history(text: str) -> MirrorHistory:
+    """Decode a history. What cannot be read counts as missing: a run works without it."""
+    try:
+        document = parse_json(text)
+    except ValueError:
+        return MirrorHistory()
+    if not isinstance(document, dict):
+        return MirrorHistory()
+    rows = document.get("runs")
+    runs = [_decode_fields(RunRecord, row) for row in (rows if isinstance(rows, list) else ())]
+    texts = {name: value for name in _TEXT_FIELDS if isinstance(value := document.get(name), str)}
+    return MirrorHistory(
+        tuple(run for run in runs if run is not None)[-MAX_RUNS:],
+        _decode_fields(HeldVersion, document.get("held")),
+        **texts,
+    )
+
+
+_TEXT_FIELDS = ("last_success", "behind_since", "newest", "newest_modified")
+
+
+def _encode_fields(value: HeldVersion | RunRecord) -> dict[str, Any]:
+    defaults = {each.name: each.default for each in fields(value)}
+    return {name: content for name, content in asdict(value).items() if content != defaults[name]}
+
+
+def _decode_fields(kind: type[T], row: object) -> T | None:
+    """Decode one value; None without a field that it must have. Fields of another type are left out."""
+    if not isinstance(row, Mapping):
+        return None
+    types = {each.name: each.type for each in fields(kind)}
+    found = {name: content for name, content in row.items() if name in types and _has_type(content, str(types[name]))}
+    try:
+        return kind(**found)
+    except TypeError:
+        return None
+
+
+def _has_type(value: object, annotation: str) -> bool:
+    """Return whether a value fits a field whose type is written as `annotation`."""
+    if isinstance(value, bool):
+        return annotation == "bool"
+    if isinstance(value, int | float):
+        return annotation == "float" or (isinstance(value, int) and annotation in {"int", "int | None"})
+    return isinstance(value, str) and annotation in {"str", "str | None"}
