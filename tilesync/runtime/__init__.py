@@ -9,4 +9,5 @@ safe_open      open regular files and read small files without blocking forever
 subprocess     commands of the user: run, limit, cancel
 task_groups    gather with cancellation; the relevant error of a group
 threads        blocking work in threads, with a stop event
+toml_file      TOML files of the user, with the line of each key
 """
