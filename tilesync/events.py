@@ -57,6 +57,16 @@ class ExportResolved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExportEndangered(Event):
+    """A finished export that the destination does not hold, and that the service deletes when it makes the next one."""
+
+    kind: ClassVar[str] = "endangered"
+    export: str
+    modified: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class OwnerIdentified(Event):
     """The owner of the exports in the destination: an iModel id, or the URL of a container."""
 

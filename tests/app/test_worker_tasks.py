@@ -31,7 +31,7 @@ from tests.support.faults import (
 )
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, verify
 from tests.support.worker_processes import LATE, TILES, list_worker_pids, record_worker_pids, wait_for_slow_batches
-from tilesync.app import commands
+from tilesync.app import shared
 from tilesync.demo.faults import Effect
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import FileStored, Finding
@@ -42,7 +42,7 @@ from tilesync.runtime import process_pool
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "count_cores", lambda: 2)
+    monkeypatch.setattr(shared, "count_cores", lambda: 2)
 
 
 def test_workers_transfer_a_large_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ def test_no_workers_with_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.scale
 def test_no_workers_on_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one core no workers start."""
-    monkeypatch.setattr(commands, "count_cores", lambda: 1)
+    monkeypatch.setattr(shared, "count_cores", lambda: 1)
     mirror_without_workers(tmp_path)
 
 
@@ -370,7 +370,7 @@ def test_verify_finds_the_same_with_workers(tmp_path: Path, monkeypatch: pytest.
             path.symlink_to("/etc/passwd")
     findings, stats = [], []
     for cores in (2, 1):
-        monkeypatch.setattr(commands, "count_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(shared, "count_cores", lambda cores=cores: cores)
         run = verify(tmp_path)
         assert isinstance(run.error, VerifyFailed)
         findings.append(

@@ -43,7 +43,7 @@ from tests.support.viewer_walk import closure as closure_of
 from tests.support.viewers import CAMERA_PATH, Browser, view_mirror
 from tests.support.worker_processes import TILES, record_worker_pids, wait_for_slow_batches
 from tilesync.api.rows import make_version_info
-from tilesync.app import commands
+from tilesync.app import commands, shared
 from tilesync.app.requests import Target
 from tilesync.demo.city import build_city
 from tilesync.errors import Incomplete
@@ -137,7 +137,7 @@ def test_only_files_that_really_are_gzip_are_counted(tmp_path: Path) -> None:
 
 def test_worker_processes_unpack_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker processes unpack files, and read them for `verify`."""
-    monkeypatch.setattr(commands, "count_cores", lambda: 2)
+    monkeypatch.setattr(shared, "count_cores", lambda: 2)
     wait_for_slow_batches(monkeypatch)
     plain, seen = export(TILES), list[int]()
     files = {name: gzip_bytes(data) if data else data for name, data in plain.items()}

@@ -15,7 +15,7 @@ from tests.support.builders import export, glb, read_tree
 from tests.support.commandline import run_tilesync
 from tests.support.faults import is_blob
 from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, verify
-from tilesync.app import commands
+from tilesync.app import commands, shared
 from tilesync.core.retention import RetentionPolicy
 from tilesync.events import Event, Finding, PageListed, VersionChosen
 from tilesync.model import Layout
@@ -86,7 +86,7 @@ def test_a_folder_that_is_swapped_for_a_link_while_files_arrive(
 
 def test_workers_write_nothing_through_a_link(tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers open folders by themselves, and refuse links too."""
-    monkeypatch.setattr(commands, "count_cores", lambda: 2)
+    monkeypatch.setattr(shared, "count_cores", lambda: 2)
     with Simulator() as sim:
         sim.offer_export(export(TILES))
         sim.run_before_request(

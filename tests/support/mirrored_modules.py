@@ -29,6 +29,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "app/commands.py": "assembly without rules of its own; tests/support/simulator.py runs every job by it",
     "app/requests.py": _VALUES,
     "app/service.py": "assembly: tests/e2e/test_hints.py asserts the hints for each identity",
+    "app/shared.py": "tests/fleets/test_run.py runs many mirrors by it",
     "app/sources.py": "assembly: tests/sources/test_resolvers.py and tests/e2e/test_mirror_as_source.py run it",
     "app/workers.py": _WORKERS,
     "checks/browser_client.py": _HOSTING,

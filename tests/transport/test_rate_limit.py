@@ -61,3 +61,22 @@ def test_a_piece_is_a_sixteenth_of_a_second() -> None:
     assert RateLimiter(1000, clock).piece_bytes == MIN_PIECE_BYTES
     assert RateLimiter(1 << 23, clock).piece_bytes == 1 << 19
     assert RateLimiter(1e12, clock).piece_bytes == MAX_PIECE_BYTES
+
+
+def test_a_limit_of_its_own_and_a_shared_one_hold_together() -> None:
+    """A run with a limit keeps it, and all runs together keep the shared one."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        shared = RateLimiter(1000, clock)
+        slow, fast = RateLimiter(100, clock, shared=shared), RateLimiter(1_000_000, clock, shared=shared)
+        started = clock.monotonic()
+        await slow.wait_for_bandwidth(1000)
+        assert clock.monotonic() - started == pytest.approx(9.9 + 0.9, abs=0.2)
+        started = clock.monotonic()
+        for _ in range(10):
+            await fast.wait_for_bandwidth(1000)
+        assert clock.monotonic() - started == pytest.approx(10, abs=0.2)
+        assert slow.piece_bytes <= shared.piece_bytes
+
+    asyncio.run(work())

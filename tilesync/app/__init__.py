@@ -7,6 +7,7 @@ destinations   open a destination for a run, a plan, reading or an audit
 locations      parse az://, https:// and s3:// locations; dispatch on the kind of a location
 requests       `MirrorRequest`, `Target` and `StoreOptions`: what a command is asked for, fully resolved
 service        Mesh Export service: identity, HTTP clients, API client
+shared         connections, tokens, limits and worker processes that several runs share
 sources        the resolver that SOURCE needs
 worker_tasks   tasks of worker processes: fetch a batch, verify a batch, warm up
 workers        `ProcessWorkers`: batches sent to the process pool

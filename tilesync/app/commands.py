@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
@@ -13,17 +11,19 @@ from tilesync.app.backends import make_backend
 from tilesync.app.destinations import open_destination, open_destination_blocking
 from tilesync.app.locations import is_folder
 from tilesync.app.requests import MirrorRequest, Target
-from tilesync.app.service import Service, make_mesh_exports, open_clients
+from tilesync.app.service import Service, make_mesh_exports, make_rate_limiter, open_clients
+from tilesync.app.shared import create_process_pool
 from tilesync.app.sources import make_exports_resolver, make_resolver
 from tilesync.core.urls import is_cleartext
 from tilesync.errors import TilesyncError, UsageError
 from tilesync.events import Warned
-from tilesync.model import Export, Selector, Version
+from tilesync.model import Export, Resolution, Selector, Version
 from tilesync.protocols import Observer
 from tilesync.runtime.clock import WallClock
 from tilesync.stores.opening import Mode
 
 if TYPE_CHECKING:
+    from tilesync.app.shared import SharedResources
     from tilesync.jobs.mirror.options import MirrorOptions
     from tilesync.jobs.mirror.publish_hook import PublishHook
     from tilesync.jobs.run.context import RunContext
@@ -31,19 +31,10 @@ if TYPE_CHECKING:
     from tilesync.jobs.versions.listing import ListedVersion
     from tilesync.jobs.versions.ownership import OwnershipStatus
     from tilesync.protocols import Workers
-    from tilesync.runtime.process_pool import ProcessPool
     from tilesync.sources.resolvers import SourceClients
     from tilesync.stores.local.destination import LocalDestination
     from tilesync.stores.object_store.destination import ObjectDestination
     from tilesync.stores.object_store.files import WaitForBandwidth
-
-MAX_WORKERS = 4
-"""Largest number of worker processes: with more, the catalog and the disk are the bottleneck."""
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _refuse_overlap(request: MirrorRequest) -> None:
@@ -63,24 +54,36 @@ def _refuse_plain_http_copy(request: MirrorRequest) -> None:
         )
 
 
-def _make_upload_limit(request: MirrorRequest, clients: SourceClients) -> WaitForBandwidth | None:
+def _make_upload_limit(
+    request: MirrorRequest, clients: SourceClients, shared: SharedResources | None
+) -> WaitForBandwidth | None:
     """Create the limit for uploads: the same rate as for downloads, but counted separately."""
-    from tilesync.transport.rate_limit import RateLimiter
-
-    return RateLimiter(request.bwlimit, clients.clock).wait_for_bandwidth if request.bwlimit else None
+    shared_limit = shared.upload_bandwidth if shared is not None else None
+    limiter = make_rate_limiter(request.bwlimit, clients.clock, shared_limit)
+    return limiter.wait_for_bandwidth if limiter is not None else None
 
 
 async def mirror(
-    request: MirrorRequest, observe: Observer, stats: RunStats, *, hook: PublishHook | None = None
+    request: MirrorRequest,
+    observe: Observer,
+    stats: RunStats,
+    *,
+    hook: PublishHook | None = None,
+    shared: SharedResources | None = None,
+    resolved: Resolution | TilesyncError | None = None,
 ) -> None:
-    """Mirror SOURCE to DEST; run `hook` if the pointer has moved, also after an error. Raises the RunErrors."""
+    """Mirror SOURCE to DEST; run `hook` if the pointer has moved, also after an error. Raises the RunErrors.
+
+    `shared`: resources that other runs use too. `resolved`: the export of the iModel, or the error of its search, if
+    the caller has done the search already.
+    """
     from tilesync.jobs.mirror.job import MirrorJob
     from tilesync.jobs.mirror.publish_hook import run_publish_hook
 
     _refuse_overlap(request)
     _refuse_plain_http_copy(request)
     async with (
-        open_clients(request.service, observe, bwlimit=request.bwlimit) as clients,
+        open_clients(request.service, observe, bwlimit=request.bwlimit, shared=shared) as clients,
         open_destination(
             request.target,
             Mode.WRITE,
@@ -88,18 +91,21 @@ async def mirror(
             layout=request.layout,
             admission=request.ownership(observe),
             open_client=clients.open_upload_client,
-            wait_for_bandwidth=_make_upload_limit(request, clients),
+            wait_for_bandwidth=_make_upload_limit(request, clients, shared),
         ) as destination,
     ):
-        run = _make_run_context(request, clients, stats, _make_workers(request, clients, destination))
+        workers = _make_workers(request, clients, destination, shared)
+        run = _make_run_context(request, clients, stats, workers=workers, shared=shared)
         options = _make_mirror_options(request, observe)
         try:
             if request.all_exports:
                 from tilesync.jobs.mirror.all_exports import AllExportsMirror
 
-                await AllExportsMirror(await make_exports_resolver(request, clients), destination, run, options).run()
+                exports = await make_exports_resolver(request, clients, shared)
+                await AllExportsMirror(exports, destination, run, options).run()
             else:
-                await MirrorJob(await make_resolver(request, clients), destination, run, options).run()
+                resolver = await make_resolver(request, clients, shared, resolved=resolved)
+                await MirrorJob(resolver, destination, run, options).run()
         except TilesyncError as error:
             try:
                 await run_publish_hook(destination, hook, error=error)
@@ -109,7 +115,14 @@ async def mirror(
         await run_publish_hook(destination, hook)
 
 
-async def mirror_dry_run(request: MirrorRequest, observe: Observer, stats: RunStats) -> None:
+async def mirror_dry_run(
+    request: MirrorRequest,
+    observe: Observer,
+    stats: RunStats,
+    *,
+    shared: SharedResources | None = None,
+    resolved: Resolution | TilesyncError | None = None,
+) -> None:
     """Report what `mirror` would do, without writing to DEST. Raises the RunErrors."""
     from tilesync.jobs.mirror.dry_run import DryRun
     from tilesync.jobs.mirror.dry_run_consequences import PlanInputs
@@ -123,17 +136,18 @@ async def mirror_dry_run(request: MirrorRequest, observe: Observer, stats: RunSt
             open_destination(
                 request.target, Mode.PLAN, observe, layout=request.layout, admission=request.ownership(observe)
             ) as dest,
-            open_clients(request.service, observe, bwlimit=request.bwlimit) as clients,
+            open_clients(request.service, observe, bwlimit=request.bwlimit, shared=shared) as clients,
         ):
             assert dest.catalog is not None
             inputs = PlanInputs(
                 dest.catalog, dest.files, dest.publication, dest.check_names, ScratchSpace(*scratch), dest.layout
             )
-            dry_run = DryRun(inputs, _make_run_context(request, clients, stats), _make_mirror_options(request, observe))
+            run = _make_run_context(request, clients, stats, shared=shared)
+            dry_run = DryRun(inputs, run, _make_mirror_options(request, observe))
             if request.all_exports:
-                await dry_run.run_all(await make_exports_resolver(request, clients))
+                await dry_run.run_all(await make_exports_resolver(request, clients, shared))
             else:
-                await dry_run.run(await make_resolver(request, clients))
+                await dry_run.run(await make_resolver(request, clients, shared, resolved=resolved))
 
 
 def _make_mirror_options(request: MirrorRequest, observe: Observer) -> MirrorOptions:
@@ -149,41 +163,41 @@ def _make_mirror_options(request: MirrorRequest, observe: Observer) -> MirrorOpt
         delete_limit=request.delete_limit,
         content=request.content,
         ownership=request.ownership(observe),
+        presence_time=request.presence_time,
     )
 
 
-def _make_process_pool(closing: AsyncExitStack) -> ProcessPool | None:
-    """Create a pool with a process per core; None on one core, and on Windows, whose pipes asyncio cannot read."""
-    from tilesync.runtime.process_pool import ProcessPool
-
-    size = min(count_cores(), MAX_WORKERS)
-    if size < 2 or not sys.executable or os.name == "nt":
-        return None
-    pool = ProcessPool(size)
-    closing.push_async_callback(pool.aclose)
-    return pool
-
-
 def _make_workers(
-    request: MirrorRequest, clients: SourceClients, destination: LocalDestination | ObjectDestination
+    request: MirrorRequest,
+    clients: SourceClients,
+    destination: LocalDestination | ObjectDestination,
+    shared: SharedResources | None,
 ) -> Workers | None:
     """Create the workers; None with a bandwidth limit, a proxy or server-side copy, which workers do not support."""
     from tilesync.app.workers import ProcessWorkers
     from tilesync.transport.tls import load_proxies
 
-    main_process_only = request.bwlimit or request.server_copy or load_proxies()
+    main_process_only = clients.bandwidth is not None or request.server_copy or load_proxies()
     find_target = None if main_process_only else destination.files.worker_target_finder()
-    pool = _make_process_pool(clients.exit_stack) if find_target is not None else None
+    if find_target is None:
+        return None
+    pool = create_process_pool(clients.exit_stack) if shared is None else shared.process_pool()
     return ProcessWorkers(pool, destination.files.worker_reader(), find_target) if pool is not None else None
 
 
 def _make_run_context(
-    request: MirrorRequest, clients: SourceClients, stats: RunStats, workers: Workers | None = None
+    request: MirrorRequest,
+    clients: SourceClients,
+    stats: RunStats,
+    *,
+    workers: Workers | None = None,
+    shared: SharedResources | None = None,
 ) -> RunContext:
     from tilesync.jobs.run.concurrency import ConcurrencyLimiter
     from tilesync.jobs.run.context import RunContext
 
-    limiter = ConcurrencyLimiter(clients.clock, fixed_limit=request.transfers)
+    shared_limit = shared.transfers if shared is not None else None
+    limiter = ConcurrencyLimiter(clients.clock, fixed_limit=request.transfers, shared=shared_limit)
     return RunContext(
         clients.clock,
         clients.observe,
@@ -271,7 +285,7 @@ async def verify(
     with open_scratch_files() as scratch:
         async with open_destination(target, Mode.AUDIT, observe) as destination, AsyncExitStack() as closing:
             reader = destination.files.worker_reader()
-            pool = _make_process_pool(closing) if reader is not None else None
+            pool = create_process_pool(closing) if reader is not None else None
             workers = ProcessWorkers(pool, reader) if pool is not None else None
             inputs = AuditInputs(destination.files, destination.publication, destination.catalog, scratch[0], workers)
             await VerifyJob(inputs, observe, stats, quick=quick).run(all_versions=all_versions)

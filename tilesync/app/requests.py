@@ -81,7 +81,7 @@ def default_state_root() -> Path | None:
 @dataclass(frozen=True)
 class MirrorRequest:
     """Options of `tilesync mirror`. SOURCE is `link` (a container link) or `source_mirror` (a destination of tilesync);
-    if both are None, the iModel of `selector`.
+    if both are None, the iModel of `selector`. `presence_time`: time for the presence check of a run without changes.
     """
 
     service: Service
@@ -110,6 +110,7 @@ class MirrorRequest:
     source_mirror: Location | None = None
     content: Content = Content.STORED
     adopt: bool = False
+    presence_time: timedelta = timedelta(seconds=2)
     source_store_options: StoreOptions = field(default_factory=StoreOptions)
 
     @property

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from tilesync.core.urls import check_scheme
 from tilesync.errors import NotAuthorised
 from tilesync.model import Secret
-from tilesync.protocols import Observer
+from tilesync.protocols import Clock, Observer
 from tilesync.runtime.clock import WallClock
 
 if TYPE_CHECKING:
+    from tilesync.app.shared import SharedResources
     from tilesync.itwin.auth import BearerTokenProvider, ShareKeyProvider
     from tilesync.itwin.mesh_export import MeshExports
     from tilesync.sources.resolvers import SourceClients
+    from tilesync.transport.api_client import ApiClient, ApiTransports
     from tilesync.transport.blob_client import BlobClient
     from tilesync.transport.rate_limit import RateLimiter
 
@@ -56,24 +58,26 @@ class Service:
 
 @asynccontextmanager
 async def open_clients(
-    service: Service, observe: Observer, *, bwlimit: float | None = None
+    service: Service, observe: Observer, *, bwlimit: float | None = None, shared: SharedResources | None = None
 ) -> AsyncIterator[SourceClients]:
-    """Open the HTTP clients of a run; `bwlimit`: bytes per second.
+    """Open the HTTP clients of a run; `bwlimit`: bytes per second. `shared`: resources that other runs use too.
 
     The blob clients start when first needed, after the first response of the API.
     """
     from tilesync.sources.resolvers import SourceClients
-    from tilesync.transport.api_client import open_api_client
-    from tilesync.transport.rate_limit import RateLimiter
+    from tilesync.transport.api_client import ApiClient, open_api_transports
 
     clock = WallClock()
-    bandwidth = RateLimiter(bwlimit, clock) if bwlimit else None
+    bandwidth = make_rate_limiter(bwlimit, clock, shared.bandwidth if shared is not None else None)
     async with AsyncExitStack() as closing:
-        api_client = await closing.enter_async_context(
-            open_api_client(clock, observe, budget=service.retry_for, bandwidth=bandwidth)
-        )
+        transports = await closing.enter_async_context(open_api_transports())
+
+        def make_client(transports: ApiTransports) -> ApiClient:
+            return ApiClient(transports, clock, observe, budget=service.retry_for, bandwidth=bandwidth)
+
         yield SourceClients(
-            api_client,
+            make_client(shared.api_transports if shared is not None else transports),
+            make_client(transports),
             partial(_open_blob_client, closing, bandwidth),
             partial(_open_blob_client, closing, None, uploads=True),
             clock,
@@ -81,6 +85,13 @@ async def open_clients(
             closing,
             bandwidth,
         )
+
+
+def make_rate_limiter(bwlimit: float | None, clock: Clock, shared: RateLimiter | None) -> RateLimiter | None:
+    """Create the bandwidth limit of a run; without one of its own it has that of all runs, if any."""
+    from tilesync.transport.rate_limit import RateLimiter
+
+    return RateLimiter(bwlimit, clock, shared=shared) if bwlimit else shared
 
 
 async def _open_blob_client(
@@ -100,25 +111,28 @@ async def refuse_client() -> Any:
     raise AssertionError("this command uploads no files")
 
 
-def make_mesh_exports(service: Service, clients: SourceClients) -> MeshExports:
+def make_mesh_exports(service: Service, clients: SourceClients, shared: SharedResources | None = None) -> MeshExports:
     """Create the client of the Mesh Export API with the identity of `service`."""
     from tilesync.itwin.mesh_export import MeshExports
 
     check_scheme(service.api_url)
     return MeshExports(
         service.api_url,
-        make_token_provider(service.identity, clients),
+        make_token_provider(service.identity, clients.api_client, clients.clock)
+        if shared is None
+        else shared.token_provider(service.identity, partial(make_token_provider, service.identity)),
         clients.api_client,
         clients.clock,
         clients.observe,
     )
 
 
-def make_token_provider(identity: Identity, clients: SourceClients) -> BearerTokenProvider | ShareKeyProvider:
+def make_token_provider(
+    identity: Identity, api_client: ApiClient, clock: Clock
+) -> BearerTokenProvider | ShareKeyProvider:
     """Create the token provider of the first credential that is set. Raises NotAuthorised if none is."""
     from tilesync.itwin import auth
 
-    clock = clients.clock
     if identity.token_file is not None:
         return auth.BearerTokenProvider(
             partial(auth.read_token_file, identity.token_file),
@@ -141,9 +155,7 @@ def make_token_provider(identity: Identity, clients: SourceClients) -> BearerTok
         return auth.ShareKeyProvider(identity.share_key)
     if identity.client_id and identity.client_secret is not None:
         check_scheme(identity.issuer)
-        client = auth.ClientCredentialsGrant(
-            clients.api_client, identity.issuer, identity.client_id, identity.client_secret
-        )
+        client = auth.ClientCredentialsGrant(api_client, identity.issuer, identity.client_id, identity.client_secret)
         return auth.BearerTokenProvider(client.fetch, clock, remedy=_ISSUER_HINT)
     raise NotAuthorised(
         "no credentials are set for the service",

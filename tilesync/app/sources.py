@@ -10,30 +10,43 @@ from tilesync.app.locations import Location
 from tilesync.app.requests import MirrorRequest, Target
 from tilesync.app.service import make_mesh_exports
 from tilesync.azure.sas import parse_sas_link
-from tilesync.errors import NotAuthorised, UsageError
-from tilesync.model import SasUrl
+from tilesync.errors import NotAuthorised, TilesyncError, UsageError
+from tilesync.model import Resolution, SasUrl
 from tilesync.protocols import SourceResolver
 from tilesync.stores.opening import Mode
 
 if TYPE_CHECKING:
+    from tilesync.app.shared import SharedResources
     from tilesync.sources.mirror_resolver import MirrorResolver
     from tilesync.sources.resolvers import ServiceResolver, SourceClients
 
 
-async def make_resolver(request: MirrorRequest, clients: SourceClients) -> SourceResolver:
-    """Create the resolver of SOURCE to one export."""
+async def make_resolver(
+    request: MirrorRequest,
+    clients: SourceClients,
+    shared: SharedResources | None = None,
+    *,
+    resolved: Resolution | TilesyncError | None = None,
+) -> SourceResolver:
+    """Create the resolver of SOURCE to one export. `resolved`: that of an iModel, or the error of its search."""
     from tilesync.sources.resolvers import LinkResolver
 
     if request.link is None:
-        return await make_exports_resolver(request, clients)
+        return await make_exports_resolver(request, clients, shared, resolved=resolved)
     refresh = partial(_run_link_command, request.link_command) if request.link_command else None
     return LinkResolver(request.link, clients, fetch_link=refresh)
 
 
-async def make_exports_resolver(request: MirrorRequest, clients: SourceClients) -> ServiceResolver | MirrorResolver:
+async def make_exports_resolver(
+    request: MirrorRequest,
+    clients: SourceClients,
+    shared: SharedResources | None = None,
+    *,
+    resolved: Resolution | TilesyncError | None = None,
+) -> ServiceResolver | MirrorResolver:
     """Create the resolver of SOURCE to one export or to all; only an iModel and a mirror have several."""
     return (
-        _make_service_resolver(request, clients)
+        _make_service_resolver(request, clients, shared, resolved)
         if request.source_mirror is None
         else await _make_mirror_resolver(request.source_mirror, request, clients)
     )
@@ -52,11 +65,23 @@ async def _make_mirror_resolver(source: Location, request: MirrorRequest, client
     )
 
 
-def _make_service_resolver(request: MirrorRequest, clients: SourceClients) -> ServiceResolver:
+def _make_service_resolver(
+    request: MirrorRequest,
+    clients: SourceClients,
+    shared: SharedResources | None,
+    resolved: Resolution | TilesyncError | None,
+) -> ServiceResolver:
     from tilesync.sources.resolvers import ServiceResolver
 
-    exports = make_mesh_exports(request.service, clients)
-    return ServiceResolver(exports, request.selector, clients, wait=request.wait, poll=request.poll, cdn=request.cdn)
+    return ServiceResolver(
+        make_mesh_exports(request.service, clients, shared),
+        request.selector,
+        clients,
+        wait=request.wait,
+        poll=request.poll,
+        cdn=request.cdn,
+        resolved=resolved,
+    )
 
 
 async def _run_link_command(command: str) -> SasUrl:

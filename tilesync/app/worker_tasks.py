@@ -40,10 +40,29 @@ class FetchedBatch(NamedTuple):
     first_byte_s: float
 
 
+MAX_TARGETS = 32
+"""Targets whose folders a worker process keeps open."""
+
+
+class RecentTargets:
+    """Targets that tasks of this process used last; equal ones share their open folders."""
+
+    def __init__(self) -> None:
+        self._targets: dict[WorkerTarget, WorkerTarget] = {}
+
+    def get_or_add(self, target: WorkerTarget) -> WorkerTarget:
+        """Return the known target that equals `target`; add `target` if there is none."""
+        known = self._targets.pop(target, target)
+        self._targets[known] = known
+        if len(self._targets) > MAX_TARGETS:
+            del self._targets[next(iter(self._targets))]
+        return known
+
+
 @asynccontextmanager
-async def open_targets() -> AsyncIterator[dict[WorkerTarget, WorkerTarget]]:
-    """Cache of the targets that tasks of this process have used; equal ones share their open folders."""
-    yield {}
+async def open_targets() -> AsyncIterator[RecentTargets]:
+    """Open the cache of targets of this process."""
+    yield RecentTargets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +82,7 @@ class FetchBatch:
 
     async def __call__(self, context: WorkerContext) -> FetchedBatch:
         """Fetch the blobs."""
-        target = (await context.get_or_create(open_targets)).setdefault(self.target, self.target)
+        target = (await context.get_or_create(open_targets)).get_or_add(self.target)
         results: list[PlacedFile | None] = [None] * len(self.blobs)
         times, first_byte_times = list[float](), list[float]()
         uploads = list[tuple[int, PendingUpload, ParsedContent]]()

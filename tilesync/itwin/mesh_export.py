@@ -9,6 +9,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from tilesync.core.http_status import Verdict, raise_for_status
 from tilesync.core.masking import split_secret
+from tilesync.core.retention import find_next_deleted
 from tilesync.errors import ExportReplaced, InvalidRequest, NoExport, NotAuthorised, Transient, Unavailable
 from tilesync.events import Waiting
 from tilesync.itwin.responses import api_message, classify_api_status, parse_exports
@@ -64,6 +65,7 @@ class ExportSearchResult:
     unfinished_count: int = 0
     invalid: Export | None = None
     server_time: datetime | None = None
+    next_deleted: tuple[Export, ...] = ()
 
 
 class MeshExports:
@@ -153,6 +155,7 @@ class MeshExports:
                     result.newest.status,
                     result.server_time,
                     newest_modified=result.newest.modified,
+                    next_deleted=result.next_deleted,
                 )
             if hint is None:
                 hint = await self._find_hint(result, selector)
@@ -171,6 +174,8 @@ class MeshExports:
         result = ExportSearchResult()
         top = FULL_PAGE_ROWS if selector.export_id else LATEST_PAGE_ROWS
         async for page in self.pages(replace(selector, export_id=None), top=top):
+            if page.next_query is None and selector.imodel and result.newest is None:  # the page has all exports
+                result.next_deleted = tuple(row for row in find_next_deleted(page.rows) if row.is_complete)
             for row in page.rows:
                 result.newest = result.newest or row
                 if not matches(row, selector):

@@ -66,7 +66,8 @@ class Resolution:
     """Result of resolving a source: the export to mirror, and the id of the newest one that matches.
 
     `newest_modified`: when the newest was exported, in the service's own text; empty if unknown. `defects`: what a
-    mirrored export lacks, according to its manifest.
+    mirrored export lacks, according to its manifest. `next_deleted`: finished exports that the service deletes when it
+    makes the next one.
     """
 
     export: Export
@@ -75,6 +76,7 @@ class Resolution:
     server_time: datetime | None = None
     defects: frozenset[str] = frozenset()
     newest_modified: str = ""
+    next_deleted: tuple[Export, ...] = ()
 
     @property
     def behind(self) -> bool:

@@ -20,6 +20,12 @@ class Secret:
     def __repr__(self) -> str:
         return "Secret(…)"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SasUrl:

@@ -94,6 +94,12 @@ class ProcessPool:
         """True if the processes are running or starting."""
         return self._starting is not None
 
+    @property
+    def is_lost(self) -> bool:
+        """True if all processes have ended or fallen silent."""
+        has_started = self._starting is not None and self._starting.done()
+        return has_started and not any(worker.is_alive for worker in self._workers)
+
     def request_start(self, task: WorkerTask[object]) -> None:
         """Start every process with `task` as its first task, without waiting. Later calls do nothing."""
         if not self.start_requested:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tilesync.azure.link_state import LinkTexts
-from tilesync.errors import ExportReplaced, NoExport
+from tilesync.errors import ExportReplaced, NoExport, TilesyncError
 from tilesync.itwin.mesh_export import MeshExports
 from tilesync.model import Export, Resolution, SasUrl, Selector, Status
 from tilesync.protocols import Clock, Observer
@@ -30,9 +30,13 @@ SOURCE_LINK_TEXTS = LinkTexts(
 
 @dataclass(frozen=True, slots=True)
 class SourceClients:
-    """HTTP clients for the sources of one run, and the exit stack that closes them."""
+    """HTTP clients for the sources of one run, and the exit stack that closes them.
+
+    `api_client` is for the service, `storage_client` for listings of containers.
+    """
 
     api_client: ApiClient
+    storage_client: ApiClient
     open_blob_client: Callable[[], Awaitable[BlobClient]]
     open_upload_client: Callable[[], Awaitable[BlobClient]]
     clock: Clock
@@ -53,7 +57,7 @@ class SourceClients:
         return Container(
             listing=listing,
             content=content,
-            api_client=self.api_client,
+            api_client=self.storage_client,
             blob_client=await self.open_blob_client(),
         )
 
@@ -61,7 +65,8 @@ class SourceClients:
 class ServiceResolver:
     """Resolver of an iModel: its latest finished export that matches the selector, or all of these.
 
-    `cdn`: the listing uses the direct link, and the bytes come through the CDN's link.
+    `cdn`: the listing uses the direct link, and the bytes come through the CDN's link. `resolved`: the result of the
+    first search, or its error, if the caller has done it already.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class ServiceResolver:
         wait: timedelta,
         poll: timedelta,
         cdn: bool,
+        resolved: Resolution | TilesyncError | None = None,
     ) -> None:
         self._exports = exports
         self._selector = selector
@@ -80,9 +86,15 @@ class ServiceResolver:
         self._wait = wait
         self._poll = poll
         self._cdn = cdn
+        self._resolved = resolved
 
     async def resolve(self, *, is_replacement: bool = False) -> Resolution:
         """Resolve the export to mirror. Raises NoExport; with `is_replacement` ExportReplaced if none is left."""
+        resolved, self._resolved = self._resolved, None
+        if resolved is not None and not is_replacement:
+            if isinstance(resolved, TilesyncError):
+                raise resolved
+            return resolved
         try:
             wait = timedelta() if is_replacement else self._wait
             return await self._exports.find_latest(self._selector, wait=wait, poll=self._poll)
@@ -102,9 +114,13 @@ class ServiceResolver:
 
     async def list_finished(self) -> list[Export]:
         """List the Complete exports, oldest first; wait while there is none. Raises NoExport."""
-        await self._exports.find_latest(self._selector, wait=self._wait, poll=self._poll)
-        rows = [row async for page in self._exports.pages(self._selector) for row in page.rows if row.is_complete]
+        if not (rows := await self._list_complete()):
+            await self._exports.find_latest(self._selector, wait=self._wait, poll=self._poll)
+            rows = await self._list_complete()
         return rows[::-1]
+
+    async def _list_complete(self) -> list[Export]:
+        return [row async for page in self._exports.pages(self._selector) for row in page.rows if row.is_complete]
 
     def resolver_for(self, export: Export) -> ServiceResolver:
         """Return a resolver for one export."""

@@ -46,6 +46,9 @@ percent-encoded. Source: "List Blobs" (REST); "Naming and Referencing Containers
 CONNECT_TIMEOUT = timedelta(seconds=20)
 """Time limit to open a connection."""
 
+MAX_CONNECTIONS = 8
+"""Requests of one run that are under way at the same time."""
+
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
@@ -114,22 +117,53 @@ ResponseReader = Callable[[ApiResponse], Awaitable[T]]
 """Reader of a response, which returns its parsed value. Raises Transient to retry, and RunError to end the run."""
 
 
-class ApiClient:
-    """API client with retries: one httpx transport for each route (direct, or through a proxy), opened on first use.
+class ApiTransports:
+    """HTTP transports, one for each route (direct, or through a proxy), opened on first use.
 
-    Redirects are not followed: a signature must not reach another host.
+    API clients may share them: a connection to the service then serves many runs. `max_requests` are sent at the same
+    time; others wait, which does not count as a slow response.
     """
 
-    def __init__(
-        self, clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: RateLimiter | None = None
-    ) -> None:
+    def __init__(self, *, max_requests: int = MAX_CONNECTIONS) -> None:
         self._proxies = load_proxies()
         self._transports: dict[Proxy | None, httpx.AsyncHTTPTransport] = {}
+        self._max_requests = max_requests
+        self.slots = asyncio.Semaphore(max_requests)
+        """Semaphore of the requests under way."""
+        self.reached_hosts: set[str] = set()
+        """Hosts that have answered."""
+
+    def transport_for(self, url: str) -> httpx.AsyncHTTPTransport:
+        """Return the transport of the route to a URL. Raises UsageError for invalid proxy settings."""
+        proxy = self._proxies.proxy_for(url)
+        transport = self._transports.get(proxy)
+        if transport is None:
+            transport = self._transports[proxy] = _build_transport(proxy, self._max_requests)
+        return transport
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for transport in self._transports.values():
+            await transport.aclose()
+
+
+class ApiClient:
+    """API client with retries. Redirects are not followed: a signature must not reach another host."""
+
+    def __init__(
+        self,
+        transports: ApiTransports,
+        clock: Clock,
+        observe: Observer,
+        *,
+        budget: timedelta,
+        bandwidth: RateLimiter | None = None,
+    ) -> None:
+        self._transports = transports
         self._bandwidth = bandwidth
         self._clock = clock
         self._observe = observe
         self._budget = budget.total_seconds()
-        self._reached_hosts: set[str] = set()
 
     @property
     def budget(self) -> timedelta:
@@ -146,17 +180,16 @@ class ApiClient:
         """
 
         async def attempt() -> T:
-            return await self._attempt(await build_request(), read_response)
+            api_request = await build_request()
+            async with self._transports.slots:
+                return await self._attempt(api_request, read_response)
 
         policy = RetryPolicy(server, self._budget, self._observe)
         return await retry_async(policy, attempt, now=self._clock.monotonic, sleep=self._clock.sleep)
 
     async def _attempt(self, api_request: ApiRequest, read_response: ResponseReader[T]) -> T:
         check_scheme(api_request.url)
-        proxy = self._proxies.proxy_for(api_request.url)
-        transport = self._transports.get(proxy)
-        if transport is None:
-            transport = self._transports[proxy] = _build_transport(proxy)
+        transport, reached_hosts = self._transports.transport_for(api_request.url), self._transports.reached_hosts
         method = "GET" if api_request.form is None else "POST"
         try:
             request = httpx.Request(
@@ -173,7 +206,7 @@ class ApiClient:
                 async with asyncio.timeout(API_RESPONSE_TIMEOUT.total_seconds()):
                     response = await transport.handle_async_request(request)
                     response.request = request
-            self._reached_hosts.add(request.url.host)
+            reached_hosts.add(request.url.host)
             try:
                 return await read_response(ApiResponse(response, self._bandwidth))
             finally:
@@ -185,17 +218,10 @@ class ApiClient:
         except httpx.TimeoutException as error:
             raise Transient(f"no response within {API_READ_TIMEOUT.total_seconds():.0f} s") from error
         except (httpx.ConnectError, httpx.ProxyError) as error:
-            permanent = permanent_error(
-                str(error), api_request.url, host_answered=request.url.host in self._reached_hosts
-            )
+            permanent = permanent_error(str(error), api_request.url, host_answered=request.url.host in reached_hosts)
             raise permanent or _connection_error(error) from error
         except httpx.RequestError as error:
             raise _connection_error(error) from error
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        for transport in self._transports.values():
-            await transport.aclose()
 
 
 @contextmanager
@@ -220,12 +246,12 @@ def _timeout() -> httpx.Timeout:
     return httpx.Timeout(API_READ_TIMEOUT.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds())
 
 
-def _build_transport(proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
+def _build_transport(proxy: Proxy | None, max_connections: int) -> httpx.AsyncHTTPTransport:
     """Build an httpx transport, without a client: that logs each URL with its signature at INFO.
 
     A filter on its logger was rejected: it would change the logging of the host program.
     """
-    limits = httpx.Limits(max_connections=8)
+    limits = httpx.Limits(max_connections=max_connections)
     try:
         tls_context = create_tls_context()
         proxy_tls_context = tls_context if proxy is not None and proxy.url.startswith("https:") else None
@@ -242,12 +268,19 @@ def _build_transport(proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
 
 
 @asynccontextmanager
+async def open_api_transports(*, max_requests: int = MAX_CONNECTIONS) -> AsyncIterator[ApiTransports]:
+    """Open transports that use HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's certificate authorities."""
+    transports = ApiTransports(max_requests=max_requests)
+    try:
+        yield transports
+    finally:
+        await transports.aclose()
+
+
+@asynccontextmanager
 async def open_api_client(
     clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: RateLimiter | None = None
 ) -> AsyncIterator[ApiClient]:
-    """Open an API client that uses HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's certificate authorities."""
-    api_client = ApiClient(clock, observe, budget=budget, bandwidth=bandwidth)
-    try:
-        yield api_client
-    finally:
-        await api_client.aclose()
+    """Open an API client with transports of its own."""
+    async with open_api_transports() as transports:
+        yield ApiClient(transports, clock, observe, budget=budget, bandwidth=bandwidth)

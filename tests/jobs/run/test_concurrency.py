@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.clock import FakeClock
 from tilesync.jobs.run.adaptive_limit import COOLDOWN_S, INITIAL_LIMIT, MAX_LIMIT, MIN_LIMIT, RECOVERY_DIVISOR
-from tilesync.jobs.run.concurrency import ConcurrencyLimiter
+from tilesync.jobs.run.concurrency import ConcurrencyLimiter, SharedLimit
 
 
 def test_fixed_limit_never_changes() -> None:
@@ -317,3 +317,116 @@ def test_group_waits_for_all_its_slots() -> None:
     assert order[:4] == ["+a", "-a", "+b", "-b"]
     assert order.index("+c") > order.index("-b")
     assert order.index("+d") > order.index("-c")
+
+
+class Transfers:
+    """Transfers of one run: each takes a slot until it is told to end."""
+
+    def __init__(self, shared: SharedLimit, *, fixed_limit: int | None = None) -> None:
+        self.limiter = ConcurrencyLimiter(FakeClock(), fixed_limit=fixed_limit, shared=shared)
+        self._running: list[asyncio.Task[None]] = []
+        self._end = asyncio.Semaphore(0)
+
+    async def begin(self, count: int) -> None:
+        """Begin transfers; return when as many as possible have a slot."""
+        self._running += [asyncio.create_task(self._transfer()) for _ in range(count)]
+        await self.settle()
+
+    async def _transfer(self) -> None:
+        async with self.limiter.slot():
+            await self._end.acquire()
+
+    async def end(self, count: int) -> None:
+        """End transfers that have a slot."""
+        for _ in range(count):
+            self._end.release()
+        await self.settle()
+
+    async def cancel_waiting(self) -> None:
+        """Cancel all transfers."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    @staticmethod
+    async def settle() -> None:
+        """Let all tasks run until they wait."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    @property
+    def active(self) -> int:
+        """Return the number of transfers with a slot."""
+        return self.limiter.active
+
+
+def test_a_run_alone_has_the_whole_shared_limit() -> None:
+    """One run may use all slots of the shared limit."""
+
+    async def work() -> None:
+        alone = Transfers(SharedLimit(8), fixed_limit=100)
+        await alone.begin(20)
+        assert (alone.active, alone.limiter.max_limit) == (8, 8)
+        await alone.cancel_waiting()
+
+    asyncio.run(work())
+
+
+def test_a_second_run_gets_its_share_as_slots_become_free() -> None:
+    """A large run does not starve a small one: from the first free slots on, each has half of them."""
+
+    async def work() -> None:
+        shared = SharedLimit(8)
+        large, small = Transfers(shared, fixed_limit=100), Transfers(shared, fixed_limit=100)
+        await large.begin(50)
+        await small.begin(10)
+        assert (large.active, small.active) == (8, 1), "one transfer of each run is always admitted"
+        await large.end(4)
+        assert (large.active, small.active) == (4, 4)
+        await large.end(1)
+        assert (large.active, small.active) == (4, 4)
+        await small.end(10)
+        assert (large.active, small.active) == (8, 0), "a run that has ended leaves its share to the others"
+        await large.cancel_waiting()
+        assert shared.active == 0
+
+    asyncio.run(work())
+
+
+def test_the_sum_of_all_runs_stays_within_the_shared_limit() -> None:
+    """However many runs transfer, they use the shared limit, or one slot each."""
+
+    async def work() -> None:
+        shared = SharedLimit(8)
+        runs = [Transfers(shared, fixed_limit=100) for _ in range(4)]
+        for run in runs:
+            await run.begin(10)
+        for _ in range(10):
+            for run in runs:
+                await run.end(1)
+            assert shared.active == sum(run.active for run in runs) <= 8 + len(runs) - 1
+        many = [Transfers(shared, fixed_limit=100) for _ in range(20)]
+        for run in many:
+            await run.begin(3)
+        assert min(run.active for run in many) == 1
+        assert shared.active <= 8 + len(many) - 1
+        for run in (*runs, *many):
+            await run.cancel_waiting()
+        assert (shared.active, shared.share) == (0, 8)
+
+    asyncio.run(work())
+
+
+def test_cancelled_waiters_leave_no_share_behind() -> None:
+    """A run whose waiting transfers are cancelled has no share any more."""
+
+    async def work() -> None:
+        shared = SharedLimit(2)
+        first, second = Transfers(shared, fixed_limit=2), Transfers(shared, fixed_limit=2)
+        await first.begin(2)
+        await second.begin(3)
+        await second.cancel_waiting()
+        assert shared.share == 2
+        await first.cancel_waiting()
+
+    asyncio.run(work())

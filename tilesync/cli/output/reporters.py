@@ -20,6 +20,7 @@ from tilesync.errors import TilesyncError
 from tilesync.events import (
     DiagnosticReported,
     Event,
+    ExportEndangered,
     ExportFailed,
     ExportResolved,
     FileDeleted,
@@ -95,6 +96,11 @@ class MessagePrinter:
         changeset = f", changeset {event.changeset[:12]}" if event.changeset else ""
         modified = f", modified {event.modified}" if event.modified else ""
         self._print(f"export {event.export}{changeset}{modified}")
+
+    @print_event.register
+    def _(self, event: ExportEndangered) -> None:
+        if self._verbose:
+            self._print(event.message)
 
     @print_event.register
     def _(self, event: VersionChosen) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from tilesync.core.filters import find_added_globs
 from tilesync.core.plan import VersionChoice, choose_version
 from tilesync.errors import ExportReplaced, Incomplete, ListingDenied, NotAuthorised
-from tilesync.events import Notice, VersionChosen, Warned
+from tilesync.events import ExportEndangered, Notice, VersionChosen, Warned
 from tilesync.jobs.mirror.cleanup import Cleanup
 from tilesync.jobs.mirror.inventory import InventoryIngest, filter_warnings
 from tilesync.jobs.mirror.options import MirrorOptions
@@ -52,13 +52,16 @@ class MirrorJob:
         self._options = options
         self._versions = VersionLifecycle(destination, run)
         self._inventory = InventoryIngest(destination, run)
-        self._presence = PresenceCheck(destination.catalog, destination.files, run.clock)
+        self._presence = PresenceCheck(
+            destination.catalog, destination.files, run.clock, max_time=options.presence_time
+        )
         self._pointer = PointerUpdate(destination, run, options, self._versions)
         self._transfer = VersionTransfer(destination, run, self._versions, self._inventory)
         self._publisher = Publisher(destination, run, allow_missing=options.allow_missing)
         self._warned: set[str] = set()
         self._is_newest = False  # the export is the newest finished export
         self._initial_resolution: Resolution | None = None  # made by the ownership check; used once
+        self._next_deleted: tuple[Export, ...] = ()
         self.version: Version | None = None
 
     async def run(self) -> None:
@@ -67,6 +70,7 @@ class MirrorJob:
         self._initial_resolution = await claim_destination(self._destination, ownership, self._origin.resolve)
         await prepare_destination(self._destination, self._run)
         await self.mirror()
+        self._report_endangered()
         await Cleanup(self._destination, self._run, self._options.retention, self._options.delete_limit).run()
         if self.version is not None:
             await record_last_success(self._destination, self.version, self._run)
@@ -94,7 +98,7 @@ class MirrorJob:
     async def _resolve(self, *, is_replacement: bool) -> Resolution:
         resolution = self._initial_resolution or await self._origin.resolve(is_replacement=is_replacement)
         self._initial_resolution = None
-        export = resolution.export
+        export, self._next_deleted = resolution.export, resolution.next_deleted
         self._run.report_resolution(resolution)
         self._is_newest = not resolution.behind or resolution.newest_status != Status.COMPLETE
         if resolution.behind and self._is_newest:
@@ -245,6 +249,13 @@ class MirrorJob:
         if self._is_newest:
             self._catalog.set_value("newest", version.name)
         await self._pointer.update(version)
+
+    def _report_endangered(self) -> None:
+        """Report the exports that the service deletes next and that this destination does not hold."""
+        for export in self._next_deleted:
+            if not any(version.is_published for version in self._catalog.versions(export=export.id, retired=True)):
+                message = f"export {export.id} is not held, and the service deletes it when it makes the next one"
+                self._run.observe(ExportEndangered(export.id, export.modified, message))
 
     async def _warn_about_filters(self, version: Version, resolution: Resolution) -> None:
         """Warn once about globs that match nothing, or leave nothing, as soon as all names are known."""

@@ -26,13 +26,53 @@ class Slot:
         self._limiter.release(self._count)
 
 
-class ConcurrencyLimiter:
-    """Limits the number of concurrent transfers: to a fixed number, or to an adaptive one (adaptive_limit.py)."""
+class SharedLimit:
+    """Limit on the transfers of several runs together, divided equally among those that transfer now.
 
-    def __init__(self, clock: Clock, *, fixed_limit: int | None = None) -> None:
+    Shares change when a run begins to transfer or has ended. One transfer of each run is always admitted, so that every
+    run goes on; only for that the sum may exceed `max_limit`.
+    """
+
+    def __init__(self, max_limit: int = MAX_LIMIT) -> None:
+        self.max_limit = max_limit
+        self.active = 0
+        """Number of slots in use, of all runs."""
+        self._limiters: dict[ConcurrencyLimiter, None] = {}
+
+    @property
+    def share(self) -> int:
+        """Number of slots for each of the runs that transfer now."""
+        return max(1, self.max_limit // max(1, len(self._limiters)))
+
+    def has_room(self, count: int) -> bool:
+        """Return whether the runs together may use `count` more slots."""
+        return self.active + count <= self.max_limit
+
+    def update(self, limiter: ConcurrencyLimiter, change: int, *, is_transferring: bool) -> None:
+        """Record that a run uses `change` more slots, and whether it transfers or waits; admit waiting runs."""
+        self.active += change
+        if is_transferring:
+            self._limiters[limiter] = None
+        else:
+            self._limiters.pop(limiter, None)
+        if change < 0:
+            for other in [each for each in self._limiters if each is not limiter]:
+                other.admit_waiters()
+
+
+class ConcurrencyLimiter:
+    """Limits the number of concurrent transfers: to a fixed number, or to an adaptive one (adaptive_limit.py).
+
+    `shared`: a limit of several runs together, which holds as well.
+    """
+
+    def __init__(self, clock: Clock, *, fixed_limit: int | None = None, shared: SharedLimit | None = None) -> None:
         self._clock = clock
+        self._shared = shared
         self._adaptive = None if fixed_limit else AdaptiveLimit(clock.monotonic())
         self._fixed_limit = fixed_limit or MAX_LIMIT
+        if shared is not None:
+            self._fixed_limit = min(self._fixed_limit, shared.max_limit)
         self.is_fixed = fixed_limit is not None
         self.max_limit = self._fixed_limit
         self.active = 0
@@ -45,7 +85,8 @@ class ConcurrencyLimiter:
     @property
     def limit(self) -> int:
         """Number of slots that may be in use now."""
-        return self._fixed_limit if self._adaptive is None else self._adaptive.value
+        own_limit = self._fixed_limit if self._adaptive is None else self._adaptive.value
+        return own_limit if self._shared is None else min(own_limit, self._shared.share)
 
     def slot(self, count: int = 1) -> Slot:
         """Return `count` slots for use with `async with`. A request for more than the limit waits until it is alone."""
@@ -60,34 +101,44 @@ class ConcurrencyLimiter:
         if self._waiters or not self._has_room(count):
             await self._wait_for_room(count)
         else:
-            self.active += count
+            self._change_active(count)
 
     def _has_room(self, count: int) -> bool:
-        return self.active + count <= self.limit or self.active == 0
+        if self.active == 0:
+            return True
+        return self.active + count <= self.limit and (self._shared is None or self._shared.has_room(count))
+
+    def _change_active(self, change: int) -> None:
+        self.active += change
+        if self._shared is not None:
+            self._shared.update(self, change, is_transferring=bool(self.active or self._waiters))
 
     async def _wait_for_room(self, count: int) -> None:
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((count, admitted))
+        self._change_active(0)  # from now on this run has a share
         try:
             await admitted
         except asyncio.CancelledError:
             if admitted.done() and not admitted.cancelled():
                 self.release(count)
             else:
-                self._admit_waiters()  # it may have blocked those behind it
+                self.admit_waiters()  # it may have blocked those behind it
             raise
 
     def release(self, count: int) -> None:
         """Give `count` slots back."""
-        self.active -= count
-        self._admit_waiters()
+        self._change_active(-count)
+        self.admit_waiters()
 
-    def _admit_waiters(self) -> None:
+    def admit_waiters(self) -> None:
+        """Admit those that wait, as far as there is room."""
         while self._waiters and (self._waiters[0][1].done() or self._has_room(self._waiters[0][0])):
             count, admitted = self._waiters.popleft()
             if not admitted.done():
-                self.active += count
+                self._change_active(count)
                 admitted.set_result(None)
+        self._change_active(0)  # the last waiter may have been cancelled
 
     async def wait_without_slot(self, awaitable: Awaitable[None]) -> None:
         """Wait without a slot, then take it back at once, even above the limit. With a fixed limit the slot is kept.
@@ -100,7 +151,7 @@ class ConcurrencyLimiter:
         try:
             await awaitable
         finally:
-            self.active += released
+            self._change_active(released)
 
     def record_success(self) -> None:
         """Record a transfer that succeeded."""
