@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.sample_secrets import LINK, SIG
-from tilesync.core.masking import mask_secrets, split_secret
+from tilesync.core.masking import looks_like_secret, mask_secrets, split_secret
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dBjftJeZ4CVPmB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -71,6 +71,34 @@ def test_secret_patterns_are_masked(text: str, secret: str) -> None:
 def test_ordinary_texts_are_unchanged(text: str) -> None:
     """Messages of the service and of tilesync itself are unchanged."""
     assert mask_secrets(text) == text
+
+
+@pytest.mark.parametrize("text", [text for text, _ in SECRETS] + [LINK, JWT, KEY, LINK.partition("?")[2]])
+def test_secrets_in_files_are_recognised(text: str) -> None:
+    """A text with a signature, a token or a key looks like a secret."""
+    assert looks_like_secret(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "15m",
+        "https://api.bentley.com/mesh-export",
+        "https://hc-ping.com/5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40",
+        "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40",
+        "cat /run/secrets/token",
+        "vault read -field=token secret/itwin",
+        "az account get-access-token --query accessToken -o tsv",
+        "az://account/container/prefix",
+        "public, max-age=31536000, immutable",
+        "/srv/tiles/{name}",
+        "*.glb",
+        "",
+    ],
+)
+def test_ordinary_values_look_like_no_secret(text: str) -> None:
+    """Values that options usually have, and commands that print a secret, do not look like one."""
+    assert not looks_like_secret(text)
 
 
 @given(st.text(min_size=6).filter(lambda secret: "…" not in secret), st.text(), st.text())

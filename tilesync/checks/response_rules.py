@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 
 from tilesync.checks.remedies import ANY_ORIGIN, Remedies
 from tilesync.checks.result import CheckResult, CheckStatus, join_some
-from tilesync.core.gzip import GZIP_MAGIC
 from tilesync.core.http_headers import REVALIDATE_CACHE_CONTROL
 from tilesync.core.urls import is_loopback
 from tilesync.errors import DestinationError, VerifyFailed
 from tilesync.model import POINTER
 from tilesync.model.storage import HttpResponse, ObjectHeaders
+from tilesync.runtime.gzip import GZIP_MAGIC
 
 MAX_POINTER_CACHE_S: Final = 60
 """Maximum seconds that a pointer may be cached: after a publication, viewers show the old export for so long."""

@@ -10,20 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from tilesync.core.option_values import parse_count_or_word, parse_duration, parse_rate
 from tilesync.errors import TilesyncError
 
 if TYPE_CHECKING:
     from tilesync.api.locations import Location
     from tilesync.core.guards import DeleteLimit
-
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
-_COUNT = re.compile(r"[0-9]{1,12}")
-_RATE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(?:([kKmMgG])(i)?)?B?(?:/s)?")
-_MIN_RATE_BYTES_PER_S = 1000
-_LIMIT = re.compile(r"(\d{1,12}(?:\.\d+)?)\s*(%)?")
-
-_MAX_DURATION = timedelta(days=36_500)
-"""Maximum of a duration option. A larger one could overflow date arithmetic."""
 
 
 def format_size(count: float) -> str:
@@ -136,14 +128,10 @@ class DurationType(click.ParamType[timedelta]):
         """Return the duration. An invalid text is a usage error."""
         if isinstance(value, timedelta):
             return value
-        match = _DURATION.fullmatch(str(value).strip())
-        if not match or not any(match.groups()):
-            self.fail(f"{value!r} is not a duration: write 90s, 10m or 1h", param, ctx)
-        days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
-        total_seconds = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-        if total_seconds > _MAX_DURATION.total_seconds():
-            self.fail(f"{value!r} is too long: the maximum is 36500 days", param, ctx)
-        return timedelta(seconds=total_seconds)
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class RateType(click.ParamType[float | None]):
@@ -155,20 +143,10 @@ class RateType(click.ParamType[float | None]):
         """Return the rate in bytes per second, at least 1000. An invalid text is a usage error."""
         if isinstance(value, float):
             return value
-        text = str(value).strip()
-        if text.lower() in {"", "off"}:
-            return None
-        match = _RATE.fullmatch(text)
-        if match is None:
-            self.fail(f"{value!r} is not a rate: write bytes per second as 500k, 10M or 1.5Mi", param, ctx)
-        rate: float = float(match[1]) * (1024.0 if match[3] else 1000.0) ** " kmg".index((match[2] or " ").lower())
-        if rate < _MIN_RATE_BYTES_PER_S:
-            self.fail(
-                f"{value!r} is below the minimum of {_MIN_RATE_BYTES_PER_S} bytes per second; 10M is ten million",
-                param,
-                ctx,
-            )
-        return rate
+        try:
+            return parse_rate(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class CountOrWordType(click.ParamType[int | None]):
@@ -181,12 +159,10 @@ class CountOrWordType(click.ParamType[int | None]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         """Return the number; None for the word. Any other text is a usage error."""
-        text = str(value).strip().lower()
-        if text == self._word:
-            return None
-        if not _COUNT.fullmatch(text) or not 1 <= int(text) <= self._max_count:
-            self.fail(f"{value!r} is neither '{self._word}' nor a number from 1 to {self._max_count:,}", param, ctx)
-        return int(text)
+        try:
+            return parse_count_or_word(str(value), self._word, max_count=self._max_count)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class DeleteLimitType(click.ParamType["DeleteLimit"]):
@@ -196,16 +172,14 @@ class DeleteLimitType(click.ParamType["DeleteLimit"]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> DeleteLimit:
         """Return the limit. An invalid text is a usage error."""
-        from tilesync.core.guards import DeleteLimit
+        from tilesync.core.guards import DeleteLimit, parse_delete_limit
 
         if isinstance(value, DeleteLimit):
             return value
-        match = _LIMIT.fullmatch(str(value).strip())
-        if not match or (match[2] and float(match[1]) > 100):
-            self.fail(f"{value!r} is neither a number of files nor a percentage: write 100 or 5%", param, ctx)
-        if not match[2] and "." in match[1]:
-            self.fail(f"{value!r} is not a whole number of files", param, ctx)
-        return DeleteLimit(percent=float(match[1])) if match[2] else DeleteLimit(int(match[1]))
+        try:
+            return parse_delete_limit(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def replace_control_characters(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from tilesync.errors import GuardTripped
 from tilesync.model import Version
@@ -24,6 +26,8 @@ class DeleteLimit:
 
 
 DEFAULT_DELETE_LIMIT = DeleteLimit(percent=50.0)
+
+_DELETE_LIMIT: Final = re.compile(r"(\d{1,12}(?:\.\d+)?)\s*(%)?")
 
 
 def has_only_root(files: int, excluded: int) -> bool:
@@ -65,3 +69,13 @@ def guard_against_deleting(count: int, limit: DeleteLimit, *, total: int) -> Non
             hint="no file was published or deleted; check the plan (-n), and run again with a larger --max-delete"
             " if it is right",
         )
+
+
+def parse_delete_limit(text: str) -> DeleteLimit:
+    """Parse a maximum of deleted files: a number, or a percentage of the existing files."""
+    match = _DELETE_LIMIT.fullmatch(text.strip())
+    if not match or (match[2] and float(match[1]) > 100):
+        raise ValueError(f"{text!r} is neither a number of files nor a percentage: write 100 or 5%")
+    if not match[2] and "." in match[1]:
+        raise ValueError(f"{text!r} is not a whole number of files")
+    return DeleteLimit(percent=float(match[1])) if match[2] else DeleteLimit(int(match[1]))

@@ -6,10 +6,10 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from tilesync.core.gzip import GZIP_DEFLATE_MAGIC
 from tilesync.errors import UsageError
 from tilesync.model import Blob
 from tilesync.model.storage import ObjectHeaders
+from tilesync.runtime.gzip import GZIP_DEFLATE_MAGIC
 
 HEAD_BYTES: Final = 512
 """Bytes from the start of a file that are enough to detect its type."""

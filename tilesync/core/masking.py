@@ -62,6 +62,14 @@ def mask_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     return text
 
 
+def looks_like_secret(text: str) -> bool:
+    """Return whether a text contains something that looks like a secret: a signed link, a token, a key or a password.
+
+    Files that the user writes may only refer to secrets: they are copied, committed and shown.
+    """
+    return mask_secrets(text) != text
+
+
 def split_secret(secret: str) -> tuple[str, ...]:
     """Return a secret and its parts that are secret alone: a header value without its scheme, the fields of a link.
 

@@ -15,8 +15,8 @@ from itertools import chain, pairwise, starmap
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tilesync.core.gzip import GZIP_MAGIC
 from tilesync.errors import BlobDamaged
+from tilesync.runtime.gzip import GZIP_MAGIC
 from tilesync.tiles.implicit_tiling import (
     MAX_LEVEL,
     MAX_UNPACKED_BYTES,

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from tilesync.core.gzip import GZIP_MAGIC, Unpacker
 from tilesync.errors import BlobDamaged
+from tilesync.runtime.gzip import GZIP_MAGIC, Unpacker
 from tilesync.tiles.uris import redact_uri
 
 MAX_LEVEL = 62

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tilesync.core.gzip import GZIP_DEFLATE_MAGIC, Unpacker
 from tilesync.errors import BlobDamaged
 from tilesync.model import ROOT, Kind
 from tilesync.model.tiles import EMPTY_TILE, UNPACKED_BYTES
+from tilesync.runtime.gzip import GZIP_DEFLATE_MAGIC, Unpacker
 from tilesync.tiles.binary_formats import KIND_BY_MAGIC, BinaryFormatParser
 from tilesync.tiles.json_documents import Document
 from tilesync.tiles.references import ReferenceCollector

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
-from tilesync.core.gzip import gunzip_chunks_if_packed
 from tilesync.errors import BlobDamaged
 from tilesync.model import ROOT, Role
+from tilesync.runtime.gzip import gunzip_chunks_if_packed
 from tilesync.tiles.json_members import DOCUMENT_NODE
 from tilesync.tiles.json_scanner import BOM, MAX_STRING_BYTES, Leaf, MalformedJson, Scanner
 from tilesync.tiles.uris import RejectedUri, ResolvedUri, is_relative_path, resolve

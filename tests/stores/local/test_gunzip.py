@@ -19,9 +19,9 @@ import pytest
 
 from tests.support import store_contract as contract
 from tests.support.store_contract import ResumableDestinationContract, blob, digests_of, run_async
-from tilesync.core import gzip as gzip_module
 from tilesync.errors import BlobDamaged
 from tilesync.model import Blob, Content, FileResult, Layout, StoredFile, UnpackedFile, Version
+from tilesync.runtime import gzip as gzip_module
 from tilesync.stores.local.destination import LocalDestination, open_local
 from tilesync.stores.local.directory_handles import DirectoryHandle, Entry
 from tilesync.stores.local.gunzip import WRITE_STEP_BYTES, GunzipWriter, gunzip_to_file, is_gzip_file, read_chunks

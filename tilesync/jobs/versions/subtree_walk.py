@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from tilesync.catalog.catalog import Catalog
-from tilesync.core.gzip import gunzip_chunks_if_packed
 from tilesync.errors import BlobDamaged
 from tilesync.jobs.versions.file_check import MAX_REFERENCES_IN_MEMORY
 from tilesync.model import ROOT, Diagnostic, ParsedContent, Role, Version
 from tilesync.protocols import StoredFiles
+from tilesync.runtime.gzip import gunzip_chunks_if_packed
 from tilesync.tiles.availability import SubtreeContents, expand_subtree
 from tilesync.tiles.implicit_tiling import (
     Cell,

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from tilesync.core.gzip import GZIP_DEFLATE_MAGIC, gunzip_chunks
 from tilesync.model import FileStamp
+from tilesync.runtime.gzip import GZIP_DEFLATE_MAGIC, gunzip_chunks
 from tilesync.stores.local.directory_handles import Entry
 from tilesync.stores.local.fs import stamp_from_stat
 

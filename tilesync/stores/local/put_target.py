@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from threading import get_ident
 from typing import ClassVar
 
-from tilesync.core.gzip import GZIP_DEFLATE_MAGIC
 from tilesync.errors import BlobDamaged
 from tilesync.model import Blob, Digests, StoredFile, UnpackedFile
+from tilesync.runtime.gzip import GZIP_DEFLATE_MAGIC
 from tilesync.runtime.os_errors import to_destination_error
 from tilesync.stores.local.directory_handles import DirectoryTree, Entry
 from tilesync.stores.local.fs import write_whole

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.core import gzip as core_gzip
-from tilesync.core.gzip import Unpacker, gunzip_chunks_if_packed
 from tilesync.errors import BlobDamaged
+from tilesync.runtime import gzip as runtime_gzip
+from tilesync.runtime.gzip import Unpacker, gunzip_chunks_if_packed
 
 TEXT = b"3D Tiles " * 20
 
@@ -150,7 +150,7 @@ def test_small_members_are_joined() -> None:
 
 def test_unpacked_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """A payload that unpacks to more than the limit is damaged."""
-    monkeypatch.setattr(core_gzip, "MAX_UNPACKED_BYTES", 1000)
+    monkeypatch.setattr(runtime_gzip, "MAX_UNPACKED_BYTES", 1000)
     unpacker = Unpacker()
     assert b"".join(unpacker.feed(pack(bytes(1000)))) == bytes(1000)
     unpacker.finish()
