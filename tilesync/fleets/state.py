@@ -1,0 +1,154 @@
+"""State of a fleet: the places of its mirrors, given once, and what their last runs did."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from tilesync.api.inputs import default_state_root
+from tilesync.catalog.history import decode_history, encode_history
+from tilesync.catalog.sqlite import Database
+from tilesync.errors import DestinationError, UsageError
+from tilesync.model.history import MirrorHistory
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mirror (
+  key TEXT PRIMARY KEY, entry TEXT NOT NULL, imodel TEXT, itwin TEXT, name TEXT NOT NULL, templates TEXT NOT NULL,
+  places TEXT NOT NULL, history TEXT NOT NULL, max_age_s REAL, vanished TEXT) WITHOUT ROWID;
+"""
+SCHEMA_VERSION: Final = 1
+
+FILE_NAME: Final = "fleet.sqlite3"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownMirror:
+    """A mirror that the fleet has seen.
+
+    `key` identifies it: the name of its entry, and for the iModels of an iTwin the id. `name` is the display name now.
+    `places` are its destinations, given once for the `templates` that the file had then. `vanished`: since when its
+    iTwin does not list it any more, in ISO 8601.
+    """
+
+    key: str
+    entry: str
+    name: str
+    places: tuple[str, ...]
+    templates: tuple[str, ...] = ()
+    imodel: str | None = None
+    itwin: str | None = None
+    history: MirrorHistory = field(default_factory=MirrorHistory)
+    max_age_s: float | None = None
+    vanished: str | None = None
+
+
+def make_key(entry: str, imodel: str | None = None) -> str:
+    """Make the key of a mirror; `imodel`: its id, if the entry is for a whole iTwin."""
+    return entry if imodel is None else f"{entry}/{imodel}"
+
+
+def default_state_dir(fleet_file: Path) -> Path:
+    """Return the folder for the state of a fleet file. Raises UsageError if this user has no home folder."""
+    root = default_state_root()
+    if root is None:
+        raise UsageError(
+            "no folder is set for the state of the fleet: this user has no home folder",
+            hint="write state-dir into [fleet], or set HOME or XDG_STATE_HOME",
+        )
+    path = fleet_file.absolute()
+    return root.parent / "fleets" / f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+
+
+class FleetState:
+    """Database of a fleet. Several processes may use it at the same time. Blocks; use it in a `with` block."""
+
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+        self._database = self._open(folder, read_only=read_only)
+
+    @staticmethod
+    def _open(folder: Path, *, read_only: bool) -> Database | None:
+        path = folder / FILE_NAME
+        if read_only and not path.exists():
+            return None
+        if not read_only:
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise DestinationError(
+                    f"the folder for the state of the fleet cannot be made ({error})",
+                    hint="write another state-dir into [fleet], or correct the permissions",
+                ) from error
+        return Database(path, SCHEMA, schema_version=SCHEMA_VERSION, read_only=read_only)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._database is not None:
+            self._database.close()
+
+    def mirrors(self) -> dict[str, KnownMirror]:
+        """Return all mirrors that were ever seen, by their key."""
+        if self._database is None:
+            return {}
+        rows = self._database.query(f"SELECT {', '.join(_COLUMNS)} FROM mirror ORDER BY key")
+        return {row[0]: _read_row(row) for row in rows}
+
+    def save(self, mirrors: Iterable[KnownMirror]) -> None:
+        """Store mirrors in one transaction; the history is stored only for new ones (`save_history`)."""
+        rows = [_make_row(mirror) for mirror in mirrors]
+        updates = ", ".join(f"{name}=excluded.{name}" for name in _COLUMNS if name not in {"key", "history"})
+        with self._writable().transaction() as db:
+            db.executemany(
+                f"INSERT INTO mirror ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+                f" ON CONFLICT (key) DO UPDATE SET {updates}",
+                rows,
+            )
+
+    def save_histories(self, histories: Sequence[tuple[str, MirrorHistory]]) -> None:
+        """Store the histories of mirrors by their keys, in one transaction."""
+        with self._writable().transaction() as db:
+            db.executemany(
+                "UPDATE mirror SET history=? WHERE key=?",
+                [(encode_history(history), key) for key, history in histories],
+            )
+
+    def _writable(self) -> Database:
+        assert self._database is not None, "the state is opened for reading"
+        return self._database
+
+
+_COLUMNS: Final = (
+    "key",
+    "entry",
+    "imodel",
+    "itwin",
+    "name",
+    "templates",
+    "places",
+    "history",
+    "max_age_s",
+    "vanished",
+)
+
+
+def _make_row(mirror: KnownMirror) -> tuple[Any, ...]:
+    values = {name: getattr(mirror, name) for name in _COLUMNS}
+    values |= {name: json.dumps(values[name], ensure_ascii=False) for name in ("templates", "places")}
+    values["history"] = encode_history(mirror.history)
+    return tuple(values[name] for name in _COLUMNS)
+
+
+def _read_row(row: Sequence[Any]) -> KnownMirror:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values |= {name: tuple(json.loads(values[name])) for name in ("templates", "places")}
+    values["history"] = decode_history(values["history"])
+    return KnownMirror(**values)
