@@ -97,6 +97,18 @@ class PageListed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ForecastMade(Event):
+    """What a fleet has to move tonight: mirrors, those with a new export, those of unknown size, and bytes at most."""
+
+    kind: ClassVar[str] = "forecast"
+    mirrors: int
+    changed: int
+    unsized: int
+    bytes: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Planned(Event):
     """The planned action for one file or for a whole version, and the reason."""
 

@@ -55,7 +55,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "jobs/mirror/dry_run_walk.py": "tests/jobs/mirror/test_filtered.py asserts its plans by walk",
     "jobs/mirror/options.py": _VALUES,
     "jobs/mirror/pointer_update.py": _JOB,
-    "jobs/mirror/publish_hook.py": "tests/cli/test_publish_hook.py asserts when it runs",
+    "jobs/mirror/publish_hook.py": "tests/api/test_publish_command.py asserts when it runs",
     "jobs/mirror/version_transfer.py": _JOB,
     "jobs/run/context.py": _VALUES,
     "jobs/transfer/result_buffer.py": "tests/jobs/transfer/test_transfer.py asserts that no result is lost",

@@ -17,14 +17,13 @@ from tilesync.api.inputs import (
     DEFAULT_RETRY_FOR,
     DOCTOR_RETRY_FOR,
     create_hosting_request,
-    create_mirror_request,
     create_selector,
     create_service,
     create_target,
-    display_source,
     parse_doctor_source,
 )
 from tilesync.api.locations import Dest, Source, find_viewer_location, parse_imodel_id
+from tilesync.api.mirroring import mirror_once, plan_once
 from tilesync.api.monitor import RunMonitor
 from tilesync.api.options import AccessOptions, MirrorArguments, StoreAccessOptions, ViewerLinkOptions
 from tilesync.api.results import (
@@ -39,7 +38,7 @@ from tilesync.api.results import (
 )
 from tilesync.api.rows import make_export_info, make_version_info
 from tilesync.errors import TilesyncError, VerifyFailed
-from tilesync.events import CheckCompleted, Finding, Planned
+from tilesync.events import CheckCompleted, Finding
 from tilesync.model import Export
 
 
@@ -57,15 +56,7 @@ async def mirror(
     Called again it continues where it stopped, or fetches the next export. Errors with `is_retryable` (Unavailable,
     Incomplete, ExportReplaced, DestinationBusy, NoExport) may pass: call it again later.
     """
-    from tilesync.app import commands
-
-    call = Call(monitor, on_event, source, dest)
-    with call.run(MirrorResult, call.monitor.mirror_fields):
-        request = create_mirror_request(source, dest, options)
-        call.monitor.source = display_source(request, call.monitor.source)
-        hook = make_hook(call.monitor, on_publish) if on_publish is not None else None
-        await commands.mirror(request, call.observe, call.monitor.stats, hook=hook)
-    return call.monitor.result(MirrorResult, **call.monitor.mirror_fields())
+    return await mirror_once(source, dest, options, on_publish=on_publish, on_event=on_event, monitor=monitor)
 
 
 async def plan(
@@ -81,19 +72,7 @@ async def plan(
 
     `keep_actions`: the result has an action for each file; if False, actions are sent as events only.
     """
-    from tilesync.app import commands
-
-    call = Call(monitor, on_event, source, dest)
-    call.monitor.dry_run = True
-    actions: list[Planned] = []
-    if keep_actions:
-        call.listen(lambda event: actions.append(event) if isinstance(event, Planned) else None)
-        options = {**options, "every_file": True}
-    with call.run(PlanResult, call.monitor.mirror_fields):
-        request = create_mirror_request(source, dest, options)
-        call.monitor.source = display_source(request, call.monitor.source)
-        await commands.mirror_dry_run(request, call.observe, call.monitor.stats)
-    return call.monitor.result(PlanResult, actions=tuple(actions), **call.monitor.mirror_fields())
+    return await plan_once(source, dest, options, keep_actions=keep_actions, on_event=on_event, monitor=monitor)
 
 
 async def verify(

@@ -114,6 +114,10 @@ class RunMonitor:
         """Return the text without secrets."""
         return self._masker.mask_text(text)
 
+    def restart_clock(self) -> None:
+        """Count the seconds of the run from now on, since it has waited for its turn until now."""
+        self._began, self._started = time.monotonic(), datetime.now(UTC)
+
     def elapsed_seconds(self) -> float:
         """Return the seconds since the run began."""
         return time.monotonic() - self._began

@@ -63,6 +63,13 @@ def _make_upload_limit(
     return limiter.wait_for_bandwidth if limiter is not None else None
 
 
+async def resolve_export(request: MirrorRequest, observe: Observer, shared: SharedResources) -> Resolution:
+    """Find the latest finished export of the iModel, and wait for a first one. Raises NoExport and other RunErrors."""
+    async with open_clients(request.service, observe, shared=shared) as clients:
+        exports = make_mesh_exports(request.service, clients, shared)
+        return await exports.find_latest(request.selector, wait=request.wait, poll=request.poll)
+
+
 async def mirror(
     request: MirrorRequest,
     observe: Observer,

@@ -8,7 +8,6 @@ options       options that commands share
 output        terminal, JSON lines, log file, report (a package)
 params        parameter types: durations, rates, counts, paths, destinations
 parse         options converted to arguments of the Python API
-publish_hook  the command of --on-publish
 session       one run of a command: observers, signals, exit code
 signals       signals that stop a run
 """

@@ -16,13 +16,13 @@ from typing import Any
 
 from tilesync.api.call import OnPublish
 from tilesync.api.monitor import RunMonitor
+from tilesync.api.publish_command import create_publish_hook
 from tilesync.cli.output.log_file import LogFile
 from tilesync.cli.output.progress import ProgressDisplay
 from tilesync.cli.output.report import report_write_error, write_report
 from tilesync.cli.output.reporters import JsonLinesWriter, MessagePrinter
 from tilesync.cli.output.streams import StdoutWriter, terminal_columns, write_stream
 from tilesync.cli.params import format_error
-from tilesync.cli.publish_hook import run_publish_command
 from tilesync.cli.signals import HANGUP, error_for_signal, list_stop_signals
 from tilesync.errors import Interrupted, TilesyncError
 from tilesync.events import Event, Warned
@@ -106,16 +106,7 @@ class Session:
 
     def create_publish_hook(self, command: str | None) -> OnPublish | None:
         """Create the function that runs a command with the report; None without a command. Raises UsageError."""
-        if not command:
-            return None
-        from tilesync.runtime.subprocess import split_command
-
-        arguments = split_command(command, "--on-publish")
-
-        async def run(report: dict[str, Any]) -> None:
-            await run_publish_command(arguments, report, self.observe)
-
-        return run
+        return create_publish_hook(command, self.observe) if command else None
 
     def run(self, work: Callable[[], Awaitable[None]], *, closing_message: Callable[[], str] | None = None) -> int:
         """Run to the end and return the exit code. `closing_message` returns the last sentence of a successful run."""

@@ -16,5 +16,5 @@ retention      versions to retire, by number and age
 safe_names     blob names that can be stored; names of versions
 sidecar        lines of the index beside a manifest
 urls           allowed URLs: https, or http on this machine
-wording        counted nouns and time spans for messages
+wording        counted nouns, sizes and time spans for messages
 """

@@ -1,4 +1,4 @@
-"""Counted nouns and time spans for messages."""
+"""Counted nouns, sizes and time spans for messages."""
 
 from __future__ import annotations
 
@@ -23,3 +23,12 @@ def format_age(age: timedelta) -> str:
             rest = seconds % size // smaller
             return f"{seconds // size:,} {unit}" + (f" {rest} {smaller_unit}" if rest else "")
     return f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s"
+
+
+def format_size(count: float) -> str:
+    """Format a number of bytes in decimal units: `12.3 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -42,6 +42,8 @@ def _find_option_mistakes(entry: MirrorEntry, folder: Path) -> Iterator[EntryMis
         except (UsageError, ValueError) as error:
             yield entry, "", str(error)
             return
+    if len(set(entry.dests)) < len(entry.dests):
+        yield entry, "dest", "the same destination is listed twice"
     if "state-dir" in entry.options and len(entry.dests) > 1:
         yield entry, "state-dir", "several destinations would share it: leave it out, or write one [[mirror]] each"
     if entry.itwin is not None and any(isinstance(dest, SecretReference) for dest in entry.dests):
@@ -74,9 +76,8 @@ def normalized(place: str, entry: MirrorEntry) -> str:
     """Return a located place for comparisons with others."""
     in_folder = is_folder(parse_dest(place, entry.options.get("azure-endpoint")))
     endpoint = entry.options.get("endpoint-url") or entry.options.get("azure-endpoint") or ""
-    return (
-        normalize_place(place, is_folder=True) if in_folder else f"{endpoint}{normalize_place(place, is_folder=False)}"
-    )
+    text = normalize_place(place, is_folder=in_folder)
+    return text if in_folder else endpoint + text
 
 
 def _find_shared(entries: Sequence[MirrorEntry], folder: Path) -> Iterator[EntryMistake]:

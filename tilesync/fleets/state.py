@@ -26,6 +26,8 @@ SCHEMA_VERSION: Final = 1
 
 FILE_NAME: Final = "fleet.sqlite3"
 
+RATE_KEY: Final = "bytes per second"
+
 
 @dataclass(frozen=True, slots=True)
 class KnownMirror:
@@ -120,6 +122,18 @@ class FleetState:
                 "UPDATE mirror SET history=? WHERE key=?",
                 [(encode_history(history), key) for key, history in histories],
             )
+
+    def read_rate(self) -> float | None:
+        """Return the bytes per second of an earlier night; None if no night has moved enough."""
+        value = self._database.get_value(RATE_KEY) if self._database is not None else None
+        try:
+            return float(value) if value else None
+        except ValueError:
+            return None
+
+    def store_rate(self, bytes_per_s: float) -> None:
+        """Store the bytes per second of this night."""
+        self._writable().set_value(RATE_KEY, f"{bytes_per_s:.0f}")
 
     def _writable(self) -> Database:
         assert self._database is not None, "the state is opened for reading"

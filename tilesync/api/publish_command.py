@@ -6,9 +6,11 @@ import json
 import sys
 from typing import Any, Final
 
+from tilesync.api.call import OnPublish
 from tilesync.errors import DestinationError
 from tilesync.events import Warned
 from tilesync.protocols import Observer
+from tilesync.runtime.subprocess import CommandCancelled, run_command, split_command
 from tilesync.runtime.threads import run_in_thread
 
 FAILURE_HINT: Final = "the pointer has moved; the next run with --on-publish runs the command again"
@@ -17,17 +19,20 @@ WARN_AFTER_S: Final = 60
 """Seconds after which a warning says that the command is still running."""
 
 
-async def run_publish_command(command: list[str], report: dict[str, Any], observe: Observer) -> None:
-    """Run a command with the report as JSON on its standard input; its output goes to standard error.
+def create_publish_hook(command: str, observe: Observer) -> OnPublish:
+    """Create the function that runs a command with the report as JSON on its standard input. Raises UsageError.
 
-    Raises DestinationError when it fails.
+    Its output goes to standard error. The function raises DestinationError when the command fails.
     """
-    await run_in_thread(_run_blocking, command, report, observe)
+    arguments = split_command(command, "--on-publish")
+
+    async def run(report: dict[str, Any]) -> None:
+        await run_in_thread(_run_blocking, arguments, report, observe)
+
+    return run
 
 
 def _run_blocking(command: list[str], report: dict[str, Any], observe: Observer) -> None:
-    from tilesync.runtime.subprocess import CommandCancelled, run_command
-
     warnings: list[str] = []
 
     def warn_if_slow(seconds: float) -> None:

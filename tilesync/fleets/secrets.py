@@ -1,0 +1,54 @@
+"""Secrets of a fleet file: read them from the variables, files and commands that the file refers to."""
+
+from __future__ import annotations
+
+import os
+
+from tilesync.api.auth import Auth, ClientCredentials, ShareKey, Token, TokenCommand, TokenFile
+from tilesync.errors import UsageError
+from tilesync.fleets.settings import Credentials, SecretReference
+from tilesync.itwin.jwt import decode_secret_text
+from tilesync.model import Secret
+from tilesync.runtime.safe_open import read_small_file
+from tilesync.runtime.subprocess import run_secret_command
+from tilesync.runtime.threads import STOP_EVENT, run_in_thread
+
+
+async def read_secret(reference: SecretReference, key: str) -> Secret:
+    """Read a secret; `key`: its key in the file, for messages. Raises UsageError, and NotAuthorised for a command."""
+    if reference.command:
+        text = await run_in_thread(run_secret_command, reference.command, key)
+    elif reference.file is not None:
+        try:
+            data = await run_in_thread(_read_file, reference.file)
+            text = decode_secret_text(data)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{reference} of {key} cannot be read ({error})") from error
+    else:
+        text = os.environ.get(reference.env, "")
+    if not text.strip():
+        raise UsageError(f"{reference} of {key} is empty or not set")
+    return Secret(text.strip())
+
+
+def _read_file(path: os.PathLike[str]) -> bytes:
+    return read_small_file(path, stop=STOP_EVENT.get())
+
+
+async def create_auth(credentials: Credentials) -> Auth | None:
+    """Create the identity of a mirror; None for that of the environment. Raises UsageError, NotAuthorised."""
+    token = credentials.token
+    if token is not None:
+        if token.file is not None:
+            return TokenFile(token.file)
+        if token.command:
+            return TokenCommand(token.command)
+        return Token(await read_secret(token, "token"))
+    if credentials.share_key is not None:
+        return ShareKey(await read_secret(credentials.share_key, "share-key"))
+    if credentials.client_secret is not None:
+        secret = await read_secret(credentials.client_secret, "client-secret")
+        if credentials.issuer_url:
+            return ClientCredentials(credentials.client_id, secret, credentials.issuer_url)
+        return ClientCredentials(credentials.client_id, secret)
+    return None
