@@ -6,7 +6,8 @@ import os
 import socket
 import threading
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ from tilesync.events import (
     Warned,
 )
 from tilesync.jobs.run.stats import RunStats as RunStats
+from tilesync.model.history import MirrorHistory, RunRecord
 
 R = TypeVar("R", bound=RunResult)
 
@@ -50,7 +52,10 @@ class RunMonitor:
         self.export: str | None = None
         self.version: str | None = None
         self.newest: str | None = None
+        self.newest_modified = ""
         self.is_behind = False
+        self.history: MirrorHistory | None = None
+        """History of the destination, with this run once it is recorded; None until then."""
         self.published = False
         self.published_version = ""
         self.published_files = 0
@@ -81,7 +86,7 @@ class RunMonitor:
                 self.owner = event.owner
             case ExportResolved():
                 self.imodel, self.export = event.imodel, event.export
-                self.newest, self.is_behind = event.newest, event.behind
+                self.newest, self.newest_modified, self.is_behind = event.newest, event.newest_modified, event.behind
             case VersionChosen():
                 self.version, self.state, self.is_pointer_kept = event.version, event.state, False
             case PointerKept():
@@ -204,6 +209,16 @@ class RunMonitor:
             "host": socket.gethostname(),
             "tilesync": __version__,
         }
+
+    def record_of_run(self, error: TilesyncError | None = None) -> RunRecord:
+        """Return the record of the run for the history, as if it ended now: well, or with an error."""
+        return self.record_of_line(self.finished_line() if error is None else self.failed_line(error))
+
+    def record_of_line(self, line: Mapping[str, Any]) -> RunRecord:
+        """Return the record of the run for the history, from its last line."""
+        names = {each.name for each in fields(RunRecord)}
+        known = {name: value for name, value in line.items() if name in names}
+        return RunRecord(**known, newest_modified=self.newest_modified)
 
     def report(self, line: dict[str, Any]) -> dict[str, Any]:
         """Return the last line with every failure, diagnostic and warning, as --report writes it."""
