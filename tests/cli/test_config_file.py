@@ -124,11 +124,11 @@ def run_with(config: Path, text: str, *words: object, sim: Simulator | None = No
 def test_flag_environment_config_default(service: Simulator, tmp_path: Path, config: Path) -> None:
     """A flag wins over a variable, a variable over the config file, and the config file over the default."""
     text = 'wait = "0s"\n[mirror]\nexport-type = "X"\njson = true\n'
-    right, wrong = ("--export-type", "3DTiles"), {"TILESYNC_EXPORT_TYPE": "X"}
+    right = ("--export-type", "3DTiles")
     words = ("mirror", IMODEL, tmp_path / "d", "--dry-run")
     assert run_with(config, text, *words, sim=service).last_line["exit"] == 4
     assert run_with(config, text, *words, sim=service, TILESYNC_EXPORT_TYPE="3DTiles").last_line["exit"] == 0
-    assert run_with(config, text, *words, *right, sim=service, **wrong).last_line["exit"] == 0
+    assert run_with(config, text, *words, *right, sim=service, TILESYNC_EXPORT_TYPE="X").last_line["exit"] == 0
     assert run_with(config, "", *words, sim=service).exit_code == 0
 
 
@@ -180,9 +180,9 @@ def test_a_named_file_must_exist(config: Path) -> None:
     folder = config.parent / "tilesync"
     folder.mkdir()
     (folder / "config.toml").write_text("no = toml = at all")
-    broken = {"XDG_CONFIG_HOME": str(config.parent)}
-    assert run_tilesync("verify", "/nonexistent", "--json", **broken).last_line["exit"] == 2
-    assert run_tilesync("verify", "/nonexistent", "--json", **broken, TILESYNC_CONFIG="").last_line["exit"] == 8
+    words, home = ("verify", "/nonexistent", "--json"), str(config.parent)
+    assert run_tilesync(*words, XDG_CONFIG_HOME=home).last_line["exit"] == 2
+    assert run_tilesync(*words, XDG_CONFIG_HOME=home, TILESYNC_CONFIG="").last_line["exit"] == 8
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["mirror", "--help"], ["mirror", "--json", "-h"]])
