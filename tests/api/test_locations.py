@@ -19,7 +19,9 @@ def test_an_id_or_the_url_of_a_portal(parse: Callable[[str], str], wanted: str) 
     assert parse(wanted) == parse(f" {{{wanted}}} ") == parse(PORTAL) == wanted
 
 
-@pytest.mark.parametrize("text", ["", "  ", "Harbour", "5c6b3f0e", "https://connect.bentley.com/itwins", "a?sig=SECRET"])
+@pytest.mark.parametrize(
+    "text", ["", "  ", "Harbour", "5c6b3f0e", "https://connect.bentley.com/itwins", "a?sig=SECRET"]
+)
 @pytest.mark.parametrize(("parse", "kind"), [(parse_imodel_id, "an iModel id"), (parse_itwin_id, "an iTwin id")])
 def test_any_other_text(parse: Callable[[str], str], kind: str, text: str) -> None:
     """Any other text is refused with an example and where to find the id, and a possible signature is not shown."""

@@ -18,6 +18,7 @@ from tests.support.fleet_service import Fleet, fill_fleet
 from tests.support.simulator import JobOutcome, Simulator
 from tilesync.demo.api_rate import RateLimit
 from tilesync.errors import ExportReplaced, Unavailable
+from tilesync.events import Retried
 from tilesync.itwin.api_pages import DEFAULT_PAUSE_S, endpoint_url
 from tilesync.itwin.auth import BearerTokenProvider, read_environment_token
 from tilesync.itwin.mesh_export import MeshExports
@@ -91,14 +92,15 @@ def test_a_429_makes_all_calls_wait(service: Simulator) -> None:
 
 def test_a_429_without_retry_after(service: Simulator) -> None:
     """A 429 that names no time makes all calls wait for some seconds."""
-    fleet = fill_fleet(service, 1)
+    fleet, outcome = fill_fleet(service, 1), JobOutcome()
     service.add_fault(is_api, error_response(429, body=b"{}"))
 
     async def work(exports: MeshExports, _: ApiPace, clock: FakeClock) -> None:
         await resolve(exports, fleet, 0)
         assert clock.monotonic() >= DEFAULT_PAUSE_S
 
-    run(service, work)
+    run(service, work, outcome=outcome)
+    assert [event.reason for event in outcome.events_of(Retried)] == ["the service answered 429; all calls wait 5 s"]
 
 
 def test_waiting_for_a_turn_is_no_failure(service: Simulator) -> None:

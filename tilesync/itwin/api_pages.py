@@ -166,8 +166,9 @@ class ApiPages:
         """Raise for a response that a retry may cure. With a pace, a 429 makes all calls wait, this one among them."""
         wait_s = retry_after_seconds(response.header)
         if self._pace is not None and verdict is Verdict.THROTTLED:
-            self._pace.pause(DEFAULT_PAUSE_S if wait_s is None else wait_s)
-            wait_s = None
+            pause_s = DEFAULT_PAUSE_S if wait_s is None else wait_s
+            self._pace.pause(pause_s)
+            raise Transient(f"the service answered 429; all calls wait {pause_s:.0f} s", is_throttled=True)
         raise_for_status(
             verdict,
             response.status,
