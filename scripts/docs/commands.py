@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import click
 
+from tilesync.cli.help_groups import group_options
 from tilesync.cli.main import cli
 
 
 def build_reference() -> str:
-    """Return the reference as Markdown: a section for each command, with a list of its options."""
+    """Return the reference as Markdown: a section for each command, with lists of its options in groups."""
     return "\n".join(line for name, command in cli.commands.items() for line in _section(name, command))
 
 
@@ -20,8 +21,10 @@ def _section(name: str, command: click.Command) -> Iterator[str]:
     yield f"## tilesync {name}\n"
     yield f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n"
     yield inspect.cleandoc(command.help or "").replace("<", "&lt;") + "\n"
-    yield from (_item(option, context) for option in command.params if isinstance(option, click.Option))
-    yield ""
+    for title, options in group_options(command, context).items():
+        items = [_item(option, context) for option in options if option in command.params]
+        if items:
+            yield from (f"**{title}**\n", *items, "")
 
 
 def _item(option: click.Option, context: click.Context) -> str:

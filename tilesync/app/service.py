@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from tilesync.core.urls import check_scheme
 from tilesync.errors import NotAuthorised
 from tilesync.model import Secret
-from tilesync.protocols import Clock, Observer
+from tilesync.protocols import Clock, Observer, TokenProvider
 from tilesync.runtime.clock import WallClock
 
 if TYPE_CHECKING:
     from tilesync.app.shared import SharedResources
     from tilesync.itwin.auth import BearerTokenProvider, ShareKeyProvider
+    from tilesync.itwin.imodels import IModels
     from tilesync.itwin.mesh_export import MeshExports
+    from tilesync.itwin.responses import IModelRow, ITwinRow
     from tilesync.sources.resolvers import SourceClients
     from tilesync.transport.api_client import ApiClient, ApiTransports
     from tilesync.transport.blob_client import BlobClient
@@ -84,6 +86,7 @@ async def open_clients(
             observe,
             closing,
             bandwidth,
+            shared.pace if shared is not None else None,
         )
 
 
@@ -118,13 +121,41 @@ def make_mesh_exports(service: Service, clients: SourceClients, shared: SharedRe
     check_scheme(service.api_url)
     return MeshExports(
         service.api_url,
-        make_token_provider(service.identity, clients.api_client, clients.clock)
-        if shared is None
-        else shared.token_provider(service.identity, partial(make_token_provider, service.identity)),
+        _get_token_provider(service, clients, shared),
         clients.api_client,
         clients.clock,
         clients.observe,
+        pace=clients.pace,
     )
+
+
+def make_imodels(service: Service, clients: SourceClients, shared: SharedResources | None = None) -> IModels:
+    """Create the client of the iModels and iTwins APIs with the identity of `service`."""
+    from tilesync.itwin.imodels import IModels
+
+    check_scheme(service.api_url)
+    token = _get_token_provider(service, clients, shared)
+    return IModels(service.api_url, token, clients.api_client, pace=clients.pace)
+
+
+async def list_imodels(
+    service: Service, itwin: str, observe: Observer, shared: SharedResources | None = None
+) -> list[IModelRow]:
+    """Return the iModels of an iTwin that the identity can see, in the service's order. Raises the RunErrors."""
+    async with open_clients(service, observe, shared=shared) as clients:
+        return [row async for row in make_imodels(service, clients, shared).list(itwin)]
+
+
+async def list_itwins(service: Service, observe: Observer, shared: SharedResources | None = None) -> list[ITwinRow]:
+    """Return the iTwins whose member the identity is. Raises the RunErrors."""
+    async with open_clients(service, observe, shared=shared) as clients:
+        return [row async for row in make_imodels(service, clients, shared).list_itwins()]
+
+
+def _get_token_provider(service: Service, clients: SourceClients, shared: SharedResources | None) -> TokenProvider:
+    if shared is None:
+        return make_token_provider(service.identity, clients.api_client, clients.clock)
+    return shared.token_provider(service.identity, partial(make_token_provider, service.identity))
 
 
 def make_token_provider(

@@ -16,27 +16,26 @@ if TYPE_CHECKING:
     from tilesync.jobs.run.concurrency import SharedLimit
     from tilesync.runtime.process_pool import ProcessPool
     from tilesync.transport.api_client import ApiClient, ApiTransports
+    from tilesync.transport.api_pace import ApiPace
     from tilesync.transport.rate_limit import RateLimiter
 
 MAX_WORKERS = 4
 """Largest number of worker processes: with more, the catalog and the disk are the bottleneck."""
 
-SHARED_API_REQUESTS = 32
-"""Requests to the service of all runs that are under way at the same time."""
-
 
 class SharedResources:
     """Connections to the service, tokens, limits and worker processes that several runs share.
 
-    `bandwidth`, `upload_bandwidth`: limits on downloads and uploads of all runs together, None for no limit.
-    `transfers`: limit on their concurrent transfers. Storage has clients for each run: a container that hangs must not
-    hold the connections of other runs.
+    `pace`: rate of API calls. `bandwidth`, `upload_bandwidth`: limits on downloads and uploads of all runs together,
+    None for no limit. `transfers`: limit on their concurrent transfers. Storage has clients for each run: a container
+    that hangs must not hold the connections of other runs.
     """
 
     def __init__(
         self,
         api_transports: ApiTransports,
         api_client: ApiClient,
+        pace: ApiPace,
         transfers: SharedLimit,
         bandwidth: RateLimiter | None,
         upload_bandwidth: RateLimiter | None,
@@ -45,6 +44,7 @@ class SharedResources:
     ) -> None:
         self.api_transports = api_transports
         self.api_client = api_client
+        self.pace = pace
         self.transfers = transfers
         self.bandwidth = bandwidth
         self.upload_bandwidth = upload_bandwidth
@@ -72,20 +72,23 @@ async def open_shared_resources(
     observe: Observer,
     *,
     max_transfers: int,
+    calls_per_minute: int,
     bwlimit: float | None = None,
     retry_for: timedelta = timedelta(seconds=60),
 ) -> AsyncIterator[SharedResources]:
     """Open resources for several runs. `bwlimit`: bytes per second; `retry_for`: for requests of tokens."""
     from tilesync.jobs.run.concurrency import SharedLimit
     from tilesync.transport.api_client import ApiClient, open_api_transports
+    from tilesync.transport.api_pace import ApiPace
     from tilesync.transport.rate_limit import RateLimiter
 
     clock = WallClock()
     async with AsyncExitStack() as exit_stack:
-        transports = await exit_stack.enter_async_context(open_api_transports(max_requests=SHARED_API_REQUESTS))
+        transports = await exit_stack.enter_async_context(open_api_transports())
         yield SharedResources(
             transports,
             ApiClient(transports, clock, observe, budget=retry_for),
+            ApiPace(calls_per_minute, clock),
             SharedLimit(max_transfers),
             RateLimiter(bwlimit, clock) if bwlimit else None,
             RateLimiter(bwlimit, clock) if bwlimit else None,

@@ -22,11 +22,12 @@ from tilesync.cli.commands.mirror import mirror
 from tilesync.cli.commands.rollback import rollback
 from tilesync.cli.commands.verify import verify
 from tilesync.cli.commands.versions import versions
+from tilesync.cli.help_groups import SectionedGroup
 from tilesync.cli.signals import install_signal_handlers
 from tilesync.errors import Interrupted, TilesyncError, UsageError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SectionedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tilesync")
 def cli() -> None:
     """Mirror 3D Tiles exports of the iTwin Mesh Export service, whole and verified.
@@ -36,8 +37,9 @@ def cli() -> None:
     """
 
 
-for command in (mirror, exports, link, verify, versions, rollback, doctor, demo):
-    cli.add_command(command)
+cli.add_section("Mirror", mirror, demo)
+cli.add_section("Look", exports, versions, link)
+cli.add_section("Maintain", verify, rollback, doctor)
 
 
 def _open_closed_streams() -> None:

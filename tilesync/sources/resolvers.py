@@ -18,6 +18,7 @@ from tilesync.transport.renewing_link import LinkFetcher, RenewingLink
 
 if TYPE_CHECKING:
     from tilesync.sources.container import Container
+    from tilesync.transport.api_pace import ApiPace
     from tilesync.transport.blob_client import BlobClient
     from tilesync.transport.rate_limit import RateLimiter
 
@@ -32,7 +33,8 @@ SOURCE_LINK_TEXTS = LinkTexts(
 class SourceClients:
     """HTTP clients for the sources of one run, and the exit stack that closes them.
 
-    `api_client` is for the service, `storage_client` for listings of containers.
+    `api_client` is for the service, `storage_client` for listings of containers. `pace`: rate of API calls that several
+    runs share; None for no limit.
     """
 
     api_client: ApiClient
@@ -43,6 +45,7 @@ class SourceClients:
     observe: Observer
     exit_stack: AsyncExitStack
     bandwidth: RateLimiter | None = None
+    pace: ApiPace | None = None
 
     def make_link(self, fetch: LinkFetcher | None) -> RenewingLink:
         """Create a link that renews itself by `fetch` until the run ends."""

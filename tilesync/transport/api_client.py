@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -46,8 +46,8 @@ percent-encoded. Source: "List Blobs" (REST); "Naming and Referencing Containers
 CONNECT_TIMEOUT = timedelta(seconds=20)
 """Time limit to open a connection."""
 
-MAX_CONNECTIONS = 8
-"""Requests of one run that are under way at the same time."""
+MAX_CONNECTIONS = 24
+"""Maximum connections of a client: API calls of several runs at once, and pages of their listings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +120,12 @@ ResponseReader = Callable[[ApiResponse], Awaitable[T]]
 class ApiTransports:
     """HTTP transports, one for each route (direct, or through a proxy), opened on first use.
 
-    API clients may share them: a connection to the service then serves many runs. `max_requests` are sent at the same
-    time; others wait, which does not count as a slow response.
+    API clients may share them: a connection to the service then serves many runs.
     """
 
-    def __init__(self, *, max_requests: int = MAX_CONNECTIONS) -> None:
+    def __init__(self) -> None:
         self._proxies = load_proxies()
         self._transports: dict[Proxy | None, httpx.AsyncHTTPTransport] = {}
-        self._max_requests = max_requests
-        self.slots = asyncio.Semaphore(max_requests)
-        """Semaphore of the requests under way."""
         self.reached_hosts: set[str] = set()
         """Hosts that have answered."""
 
@@ -138,7 +134,7 @@ class ApiTransports:
         proxy = self._proxies.proxy_for(url)
         transport = self._transports.get(proxy)
         if transport is None:
-            transport = self._transports[proxy] = _build_transport(proxy, self._max_requests)
+            transport = self._transports[proxy] = _build_transport(proxy)
         return transport
 
     async def aclose(self) -> None:
@@ -171,21 +167,33 @@ class ApiClient:
         return timedelta(seconds=self._budget)
 
     async def request(
-        self, server: str, build_request: Callable[[], Awaitable[ApiRequest]], read_response: ResponseReader[T]
+        self,
+        server: str,
+        build_request: Callable[[], Awaitable[ApiRequest]],
+        read_response: ResponseReader[T],
+        *,
+        take_turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> T:
         """Send a request until `read_response` accepts a response, or the retry budget is spent.
 
-        `server` names the server in messages: "the Mesh Export API". Raises Unavailable when the budget is spent, and
-        every error of `build_request` and `read_response` except Transient.
+        `server` names the server in messages: "the Mesh Export API". `take_turn`: each attempt is made in
+        such a context; waiting to enter it does not count towards the budget, since a queue is no failure. Raises
+        Unavailable when the budget is spent, and every error of `build_request` and `read_response` except Transient.
         """
+        queued_s = 0.0
 
         async def attempt() -> T:
-            api_request = await build_request()
-            async with self._transports.slots:
-                return await self._attempt(api_request, read_response)
+            nonlocal queued_s
+            queued_at = self._clock.monotonic()
+            async with take_turn():
+                queued_s += self._clock.monotonic() - queued_at
+                return await self._attempt(await build_request(), read_response)
+
+        def now() -> float:
+            return self._clock.monotonic() - queued_s
 
         policy = RetryPolicy(server, self._budget, self._observe)
-        return await retry_async(policy, attempt, now=self._clock.monotonic, sleep=self._clock.sleep)
+        return await retry_async(policy, attempt, now=now, sleep=self._clock.sleep)
 
     async def _attempt(self, api_request: ApiRequest, read_response: ResponseReader[T]) -> T:
         check_scheme(api_request.url)
@@ -246,12 +254,12 @@ def _timeout() -> httpx.Timeout:
     return httpx.Timeout(API_READ_TIMEOUT.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds())
 
 
-def _build_transport(proxy: Proxy | None, max_connections: int) -> httpx.AsyncHTTPTransport:
+def _build_transport(proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
     """Build an httpx transport, without a client: that logs each URL with its signature at INFO.
 
     A filter on its logger was rejected: it would change the logging of the host program.
     """
-    limits = httpx.Limits(max_connections=max_connections)
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS)
     try:
         tls_context = create_tls_context()
         proxy_tls_context = tls_context if proxy is not None and proxy.url.startswith("https:") else None
@@ -268,9 +276,9 @@ def _build_transport(proxy: Proxy | None, max_connections: int) -> httpx.AsyncHT
 
 
 @asynccontextmanager
-async def open_api_transports(*, max_requests: int = MAX_CONNECTIONS) -> AsyncIterator[ApiTransports]:
+async def open_api_transports() -> AsyncIterator[ApiTransports]:
     """Open transports that use HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's certificate authorities."""
-    transports = ApiTransports(max_requests=max_requests)
+    transports = ApiTransports()
     try:
         yield transports
     finally:
