@@ -25,6 +25,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"aio", "testing"},
+    {"fleets"},
     {"api"},
     {"checks"},
     {"app"},

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
+from tilesync.api.auth import Auth
 from tilesync.api.call import OnPublish
 from tilesync.api.inputs import create_mirror_request
 from tilesync.api.locations import Source
@@ -41,7 +42,8 @@ class NightTools:
     """What the mirrors of a night share.
 
     `presence_time`: time of each unchanged mirror to look for lost files. `observe` gets each event with the name of
-    its mirror, `on_estimate` the estimate of each mirror once its export is known.
+    its mirror, `on_estimate` the estimate of each mirror once its export is known. `auth`, `api_url`: for mirrors to
+    which the file gives none.
     """
 
     shared: SharedResources
@@ -50,6 +52,8 @@ class NightTools:
     presence_time: timedelta
     observe: Callable[[str, Event], None]
     on_estimate: Callable[[FleetMirror, Estimate], None]
+    auth: Auth | None = None
+    api_url: str | None = None
     dry_run: bool = False
 
 
@@ -140,8 +144,9 @@ class MirrorRun:
         elif entry.source is not None:
             source = entry.source
         arguments: MirrorArguments = {**make_mirror_arguments(options), "every_file": False}
-        if (auth := await create_auth(entry.credentials)) is not None:
-            arguments["auth"] = auth
+        arguments["auth"] = await create_auth(entry.credentials) or self.tools.auth
+        if self.tools.api_url is not None:
+            arguments.setdefault("api_url", self.tools.api_url)
         hook = create_publish_hook(options["on-publish"], self.observe) if "on-publish" in options else None
         dests = [
             (await read_secret(dest, "dest")).text if isinstance(dest, SecretReference) else dest

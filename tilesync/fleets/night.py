@@ -11,6 +11,7 @@ from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from tilesync.api.auth import Auth
 from tilesync.api.inputs import create_service
 from tilesync.api.locations import is_folder, parse_dest
 from tilesync.api.monitor import RunMonitor
@@ -52,7 +53,8 @@ MIN_BYTES_FOR_RATE: Final = 100_000_000
 class NightRequest:
     """Request for one run of a fleet. `only`: globs of names. `failed_only`: mirrors that failed the last time.
 
-    The other fields override the settings of the file, if they are not None.
+    `auth`, `api_url`: for mirrors to which the file gives none. The other fields override the settings of the file, if
+    they are not None.
     """
 
     settings: FleetSettings
@@ -63,6 +65,8 @@ class NightRequest:
     until: time | None = None
     max_duration: timedelta | None = None
     state_dir: Path | None = None
+    auth: Auth | None = None
+    api_url: str | None = None
 
 
 @dataclass
@@ -112,12 +116,15 @@ class Night:
     async def _list_entry(self, entry: MirrorEntry, shared: SharedResources) -> ModelNames | TilesyncError:
         assert entry.itwin is not None
         try:
-            arguments = make_mirror_arguments(entry.options)
-            arguments["auth"] = await create_auth(entry.credentials)
+            arguments = make_mirror_arguments({**self._service_options(), **entry.options})
+            arguments["auth"] = await create_auth(entry.credentials) or self.request.auth
             rows = await list_imodels(create_service(arguments), entry.itwin, self.monitor.observe_fleet, shared)
         except TilesyncError as error:
             return error
         return {row.id: row.name for row in rows}
+
+    def _service_options(self) -> dict[str, Any]:
+        return {"api-url": self.request.api_url} if self.request.api_url else {}
 
     def _select(self, roster: Roster, known: Mapping[str, KnownMirror]) -> list[FleetMirror]:
         selected = list(roster.mirrors)
@@ -164,6 +171,8 @@ class Night:
             min(timedelta(seconds=2), PRESENCE_TIME / max(1, len(mirrors))),
             self.monitor.observe,
             forecast.add,
+            auth=self.request.auth,
+            api_url=self.request.api_url,
             dry_run=self.request.dry_run,
         )
         runs = [MirrorRun(mirror, tools, _first_attempt(mirror)) for mirror in mirrors]

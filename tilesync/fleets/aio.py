@@ -1,0 +1,81 @@
+"""The Python API of fleets, for a running event loop. See `tilesync.api.aio` for the API of single mirrors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import time, timedelta
+from pathlib import Path
+from typing import Any
+
+from tilesync.api.auth import Auth
+from tilesync.fleets.file import read_fleet_file
+from tilesync.fleets.monitor import FleetMonitor, OnFleetEvent, OnOutcome
+from tilesync.fleets.outcome import MirrorOutcome
+from tilesync.fleets.settings import FleetSettings
+
+
+@dataclass(frozen=True)
+class FleetResult:
+    """Result of a run of a fleet. `line`: the last JSON line. `report`: with the outcome of each mirror."""
+
+    exit_code: int
+    outcomes: tuple[MirrorOutcome, ...]
+    line: dict[str, Any]
+    report: dict[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        """True if all is good: exit code 0."""
+        return self.exit_code == 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report."""
+        return self.report
+
+
+def check_fleet(file: str | Path) -> FleetSettings:
+    """Read and check a fleet file; nothing is run. Raises UsageError, and InvalidFleetFile with all mistakes."""
+    return read_fleet_file(Path(file))
+
+
+async def fleet(
+    file: str | Path,
+    *,
+    only: Sequence[str] = (),
+    failed: bool = False,
+    dry_run: bool = False,
+    jobs: int | None = None,
+    until: time | None = None,
+    max_duration: timedelta | None = None,
+    state_dir: str | Path | None = None,
+    auth: Auth | None = None,
+    api_url: str | None = None,
+    on_event: OnFleetEvent | None = None,
+    on_outcome: OnOutcome | None = None,
+    monitor: FleetMonitor | None = None,
+) -> FleetResult:
+    """Run every mirror of a fleet file. Raises UsageError and errors of its state; those of mirrors are in the outcomes.
+
+    `only`: globs of names. `failed`: only mirrors that failed the last time. `until`, `max_duration`: stop then; the
+    next run continues. `auth`, `api_url`: for mirrors to which the file gives none. The other arguments override the
+    settings of the file. `on_event` gets the name of a mirror and each of its events, `on_outcome` the outcome of each.
+    """
+    from tilesync.fleets.night import Night, NightRequest
+
+    monitor = monitor or FleetMonitor(str(file), on_event=on_event, on_outcome=on_outcome)
+    request = NightRequest(
+        check_fleet(file),
+        only=only,
+        failed_only=failed,
+        dry_run=dry_run,
+        jobs=jobs,
+        until=until,
+        max_duration=max_duration,
+        state_dir=Path(state_dir) if state_dir is not None else None,
+        auth=auth,
+        api_url=api_url,
+    )
+    await Night(request, monitor).run()
+    line = monitor.finished_line()
+    return FleetResult(monitor.exit_code, tuple(monitor.outcomes), line, monitor.report(line))
