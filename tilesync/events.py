@@ -98,7 +98,7 @@ class PageListed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ForecastMade(Event):
-    """What a fleet has to move tonight: mirrors, those with a new export, those of unknown size, and bytes at most."""
+    """The forecast of a fleet: its mirrors, those with a new export, those of unknown size, and bytes at most."""
 
     kind: ClassVar[str] = "forecast"
     mirrors: int

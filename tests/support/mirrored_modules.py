@@ -13,6 +13,14 @@ _WORKERS = "tests/app/test_worker_tasks.py asserts it with real worker processes
 _JOB = "a part of the mirror job: tests/jobs/mirror/test_job.py asserts it"
 
 MODULES_WITHOUT_TEST_FILE = {
+    "api/mirroring.py": _API,
+    "fleets/aio.py": "tests/fleets/test_fleet.py calls it",
+    "fleets/monitor.py": "tests/fleets/test_fleet.py asserts its lines and reports",
+    "fleets/file/settings.py": _VALUES,
+    "fleets/file/mistakes.py": "tests/fleets/file/test_reader.py asserts them one by one",
+    "fleets/file/entry_checks.py": "tests/fleets/file/test_reader.py asserts the mistakes that it finds",
+    "fleets/night/run.py": "tests/fleets/test_fleet.py runs fleets by it",
+    "fleets/night/mirror_run.py": "tests/fleets/test_fleet.py runs mirrors by it",
     "__main__.py": "tests/cli/test_signals.py asserts what it loads, and that it ends quietly",
     "aio.py": "only re-exports; " + _API,
     "api/auth.py": "tests/cli/test_parse.py signs in by each of its kinds that need no second service",
@@ -27,7 +35,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "app/backends.py": "tests/app/test_destinations.py opens a destination of each kind by it",
     "app/commands.py": "assembly without rules of its own; tests/support/simulator.py runs every job by it",
     "app/requests.py": _VALUES,
-    "app/shared.py": "tests/fleets/test_night.py runs many mirrors by it",
+    "app/shared.py": "tests/fleets/test_fleet.py runs many mirrors by it",
     "app/sources.py": "assembly: tests/sources/test_resolvers.py and tests/e2e/test_mirror_as_source.py run it",
     "app/workers.py": _WORKERS,
     "checks/browser_client.py": _HOSTING,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.api.auth import Auth
-from tilesync.fleets.file import read_fleet_file
+from tilesync.fleets.file.reader import read_fleet_file
+from tilesync.fleets.file.settings import FleetSettings
 from tilesync.fleets.monitor import FleetMonitor, OnFleetEvent, OnOutcome
 from tilesync.fleets.outcome import MirrorOutcome
-from tilesync.fleets.settings import FleetSettings
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ async def fleet(
     on_outcome: OnOutcome | None = None,
     monitor: FleetMonitor | None = None,
 ) -> FleetResult:
-    """Run every mirror of a fleet file. Raises UsageError and errors of its state; those of mirrors are in the outcomes.
+    """Run every mirror of a fleet file. Raises UsageError and errors of its state; those of mirrors are outcomes.
 
     `only`: globs of names. `failed`: only mirrors that failed the last time. `until`, `max_duration`: stop then; the
     next run continues. `auth`, `api_url`: for mirrors to which the file gives none. The other arguments override the
     settings of the file. `on_event` gets the name of a mirror and each of its events, `on_outcome` the outcome of each.
     """
-    from tilesync.fleets.night import Night, NightRequest
+    from tilesync.fleets.night.run import Night, NightRequest
 
     monitor = monitor or FleetMonitor(str(file), on_event=on_event, on_outcome=on_outcome)
     request = NightRequest(

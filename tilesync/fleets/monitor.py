@@ -17,7 +17,7 @@ from tilesync.fleets.outcome import MirrorOutcome, Result, find_gravest, sort_pr
 
 if TYPE_CHECKING:
     from tilesync.app.shared import SharedResources
-    from tilesync.fleets.mirror_run import MirrorRun
+    from tilesync.fleets.night.mirror_run import MirrorRun
 
 OnFleetEvent = Callable[[str, Event], None]
 """Called with the name of a mirror and each of its events; the name is empty for events of the fleet as a whole."""

@@ -12,9 +12,9 @@ from typing import Final
 
 from tilesync.core.manifest import format_timestamp
 from tilesync.errors import NoExport, TilesyncError, UsageError
-from tilesync.fleets.entry_checks import locate, normalized
+from tilesync.fleets.file.entry_checks import locate, normalized
+from tilesync.fleets.file.settings import FleetSettings, MirrorEntry, SecretReference
 from tilesync.fleets.places import expand_template, find_shared_places
-from tilesync.fleets.settings import FleetSettings, MirrorEntry, SecretReference
 from tilesync.fleets.state import KnownMirror, make_key
 from tilesync.protocols import Clock
 

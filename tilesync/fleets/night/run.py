@@ -19,18 +19,18 @@ from tilesync.app.service import list_imodels
 from tilesync.app.shared import SharedResources, count_cores, open_shared_resources
 from tilesync.errors import TilesyncError, UsageError
 from tilesync.events import ForecastMade, Notice, Warned
-from tilesync.fleets.forecast import Estimate, make_forecast
-from tilesync.fleets.job_places import JobPlaces
-from tilesync.fleets.journal import HistoryJournal
-from tilesync.fleets.mirror_run import Attempt, MirrorRun, NightTools
+from tilesync.fleets.file.option_table import make_mirror_arguments
+from tilesync.fleets.file.secrets import create_auth
+from tilesync.fleets.file.settings import FleetSettings, MirrorEntry
 from tilesync.fleets.monitor import FleetMonitor
-from tilesync.fleets.option_table import make_mirror_arguments
+from tilesync.fleets.night.forecast import Estimate, make_forecast
+from tilesync.fleets.night.job_places import JobPlaces
+from tilesync.fleets.night.journal import HistoryJournal
+from tilesync.fleets.night.mirror_run import Attempt, MirrorRun, NightTools
+from tilesync.fleets.night.window import compute_end
 from tilesync.fleets.outcome import STOPPED_EXIT, CopyOutcome, MirrorOutcome, Result, find_gravest
 from tilesync.fleets.roster import FleetMirror, ModelNames, Roster, make_roster
-from tilesync.fleets.secrets import create_auth
-from tilesync.fleets.settings import FleetSettings, MirrorEntry
 from tilesync.fleets.state import FleetState, KnownMirror, default_state_dir
-from tilesync.fleets.window import compute_end
 from tilesync.model.history import MirrorHistory
 from tilesync.monitoring.status import find_stale_reasons
 from tilesync.protocols import Clock

@@ -12,9 +12,9 @@ from typing import Any, Final
 from tilesync.api.locations import parse_imodel_id
 from tilesync.core.masking import looks_like_secret
 from tilesync.errors import TilesyncError, UsageError
-from tilesync.fleets.entry_checks import find_entry_mistakes
-from tilesync.fleets.mistakes import FileMistake, InvalidFleetFile
-from tilesync.fleets.option_table import (
+from tilesync.fleets.file.entry_checks import find_entry_mistakes
+from tilesync.fleets.file.mistakes import FileMistake, InvalidFleetFile
+from tilesync.fleets.file.option_table import (
     COMMAND_LINE_OPTIONS,
     OPTION_READERS,
     PATH_OPTIONS,
@@ -26,8 +26,7 @@ from tilesync.fleets.option_table import (
     read_texts,
     resolve_path,
 )
-from tilesync.fleets.places import list_placeholders
-from tilesync.fleets.settings import (
+from tilesync.fleets.file.settings import (
     DEFAULT_CALLS_PER_MINUTE,
     DEFAULT_CONNECTIONS,
     Credentials,
@@ -35,6 +34,7 @@ from tilesync.fleets.settings import (
     MirrorEntry,
     SecretReference,
 )
+from tilesync.fleets.places import list_placeholders
 from tilesync.runtime.toml_file import TomlDocument, TomlPath, read_toml
 
 MAX_CALLS_PER_MINUTE: Final = 100_000

@@ -9,9 +9,9 @@ from typing import Any
 from tilesync.api.inputs import create_mirror_request
 from tilesync.api.locations import is_folder, parse_dest
 from tilesync.errors import UsageError
-from tilesync.fleets.option_table import make_mirror_arguments
+from tilesync.fleets.file.option_table import make_mirror_arguments
+from tilesync.fleets.file.settings import MirrorEntry, SecretReference
 from tilesync.fleets.places import expand_template, find_shared_places, normalize_place
-from tilesync.fleets.settings import MirrorEntry, SecretReference
 from tilesync.model import Secret
 
 SAMPLE_IMODEL = "00000000-0000-4000-8000-000000000000"

@@ -37,7 +37,7 @@ def estimate_transfer(resolution: Resolution, held: HeldVersion | None) -> Estim
 
 @dataclass(frozen=True, slots=True)
 class NightForecast:
-    """What is to be moved: numbers of mirrors, and bytes of those with a known size.
+    """Forecast of a night: numbers of mirrors, and bytes of those with a known size.
 
     `unsized`: changed mirrors whose size is not known. `warnings`: what will not fit.
     """

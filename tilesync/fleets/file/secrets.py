@@ -6,7 +6,7 @@ import os
 
 from tilesync.api.auth import Auth, ClientCredentials, ShareKey, Token, TokenCommand, TokenFile
 from tilesync.errors import UsageError
-from tilesync.fleets.settings import Credentials, SecretReference
+from tilesync.fleets.file.settings import Credentials, SecretReference
 from tilesync.itwin.jwt import decode_secret_text
 from tilesync.model import Secret
 from tilesync.runtime.safe_open import read_small_file

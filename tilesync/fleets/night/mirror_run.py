@@ -20,13 +20,13 @@ from tilesync.app.commands import resolve_export
 from tilesync.app.shared import SharedResources
 from tilesync.errors import DestinationBusy, DestinationError, TilesyncError
 from tilesync.events import Event, ExportEndangered
-from tilesync.fleets.forecast import Estimate, estimate_transfer
-from tilesync.fleets.job_places import JobPlaces
-from tilesync.fleets.option_table import make_mirror_arguments
+from tilesync.fleets.file.option_table import make_mirror_arguments
+from tilesync.fleets.file.secrets import create_auth, read_secret
+from tilesync.fleets.file.settings import SecretReference
+from tilesync.fleets.night.forecast import Estimate, estimate_transfer
+from tilesync.fleets.night.job_places import JobPlaces
 from tilesync.fleets.places import expand_template
 from tilesync.fleets.roster import FleetMirror
-from tilesync.fleets.secrets import create_auth, read_secret
-from tilesync.fleets.settings import SecretReference
 from tilesync.model import Resolution
 from tilesync.protocols import Clock
 
@@ -39,7 +39,7 @@ SOURCE_OPTIONS: Final = ("cdn", "link_command", "tile_version", "itwinjs", "inve
 
 @dataclass(frozen=True, slots=True)
 class NightTools:
-    """What the mirrors of a night share.
+    """Tools that the mirrors of a night share.
 
     `presence_time`: time of each unchanged mirror to look for lost files. `observe` gets each event with the name of
     its mirror, `on_estimate` the estimate of each mirror once its export is known. `auth`, `api_url`: for mirrors to

@@ -1,0 +1,9 @@
+"""The file of a fleet: read, checked, and turned into settings.
+
+entry_checks  checks of whole `[[mirror]]` entries
+mistakes      mistakes, each with its place, and the error that has all of them
+option_table  options of `mirror` that the file may set
+reader        read a TOML file into settings
+secrets       secrets read from where the file refers to
+settings      settings of a fleet and its mirrors: values
+"""
