@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
@@ -14,7 +15,7 @@ from tilesync import __version__
 from tilesync.api.masking import SecretMasker
 from tilesync.api.results import RunCounts, RunResult
 from tilesync.core.manifest import format_timestamp
-from tilesync.errors import TilesyncError
+from tilesync.errors import Interrupted, TilesyncError
 from tilesync.events import (
     DiagnosticReported,
     Event,
@@ -32,8 +33,13 @@ from tilesync.events import (
     Warned,
 )
 from tilesync.jobs.run.stats import RunStats as RunStats
+from tilesync.jobs.versions.run_history import RunRecording
+from tilesync.model.history import RunRecord
 
 R = TypeVar("R", bound=RunResult)
+
+MAX_RECORDED_CHARS = 500
+"""Maximum characters of the message and of the hint of a run in the history, which must stay small."""
 
 
 class RunMonitor:
@@ -50,6 +56,7 @@ class RunMonitor:
         self.export: str | None = None
         self.version: str | None = None
         self.newest: str | None = None
+        self.newest_modified = ""
         self.is_behind = False
         self.published = False
         self.published_version = ""
@@ -82,6 +89,7 @@ class RunMonitor:
             case ExportResolved():
                 self.imodel, self.export = event.imodel, event.export
                 self.newest, self.is_behind = event.newest, event.behind
+                self.newest_modified = event.newest_modified
             case VersionChosen():
                 self.version, self.state, self.is_pointer_kept = event.version, event.state, False
             case PointerKept():
@@ -184,6 +192,39 @@ class RunMonitor:
         failure = {"exit": exit_code, "error": name, "message": self.mask_text(message), "hint": self.mask_text(hint)}
         return {"kind": "failed", **failure, **self._facts()}
 
+    def make_recording(self) -> RunRecording:
+        """Make the record of this run for the history of its destination."""
+        started = _format_precisely(self._started)
+
+        def describe_end(error: BaseException | None) -> RunRecord:
+            failure = {} if error is None else self._describe_failure(error)
+            counts = self.counts()
+            return RunRecord(
+                started,
+                finished=_format_precisely(datetime.now(UTC)),
+                exit=failure.get("exit", 0),
+                error=failure.get("error", ""),
+                message=failure.get("message", "")[:MAX_RECORDED_CHARS],
+                hint=failure.get("hint", "")[:MAX_RECORDED_CHARS],
+                seconds=round(self.elapsed_seconds(), 3),
+                export=self.export,
+                version=self.version,
+                newest=self.newest,
+                newest_modified=self.newest_modified,
+                behind=self.is_behind,
+                published=self.published,
+                **{name: getattr(counts, name) for name in _RECORDED_COUNTS},
+            )
+
+        return RunRecording(started, describe_end)
+
+    def _describe_failure(self, error: BaseException) -> dict[str, Any]:
+        if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+            error = Interrupted("interrupted")
+        if isinstance(error, TilesyncError):
+            return self.failed_line(error)
+        return self.failed_line(name=type(error).__name__, message="this is a bug in tilesync")
+
     def _facts(self) -> dict[str, Any]:
         counts = asdict(self.counts())
         return {
@@ -213,3 +254,12 @@ class RunMonitor:
             "remarks": [asdict(each) for each in self.diagnostics],
             "warnings": list(self.warnings),
         }
+
+
+_RECORDED_COUNTS = ["listed", "fetched", "reused", "kept", "deleted", "failed", "bytes", "renewals", "retries"]
+"""Counts of a run that its history has."""
+
+
+def _format_precisely(moment: datetime) -> str:
+    """Format a time in milliseconds, since two runs may begin within one second."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
