@@ -20,7 +20,6 @@ MODULES_WITHOUT_TEST_FILE = {
     "api/call.py": _API,
     "api/inputs.py": "tests/cli/test_early_exit.py and tests/cli/test_options.py assert what it refuses",
     "api/locations.py": "tests/cli/test_early_exit.py and tests/cli/test_params.py assert what it refuses",
-    "api/monitor.py": "tests/cli/output/test_report.py and tests/cli/test_session.py assert its lines and reports",
     "api/options.py": "typed dictionaries; tests/api/test_typing.py checks them as a user does",
     "api/results.py": _VALUES + "; tests/api/test_aio.py asserts their dictionaries",
     "api/rows.py": "tests/cli/commands/test_exports.py and tests/cli/commands/test_rollback.py assert its rows",

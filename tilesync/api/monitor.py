@@ -7,7 +7,8 @@ import os
 import socket
 import threading
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ from tilesync.events import (
 )
 from tilesync.jobs.run.stats import RunStats as RunStats
 from tilesync.jobs.versions.run_history import RunRecording
-from tilesync.model.history import RunRecord
+from tilesync.model.history import MirrorHistory, RunRecord
 
 R = TypeVar("R", bound=RunResult)
 
@@ -58,6 +59,8 @@ class RunMonitor:
         self.newest: str | None = None
         self.newest_modified = ""
         self.is_behind = False
+        self.history: MirrorHistory | None = None
+        """History of the destination, with this run once it is recorded; None until then."""
         self.published = False
         self.published_version = ""
         self.published_files = 0
@@ -88,8 +91,7 @@ class RunMonitor:
                 self.owner = event.owner
             case ExportResolved():
                 self.imodel, self.export = event.imodel, event.export
-                self.newest, self.is_behind = event.newest, event.behind
-                self.newest_modified = event.newest_modified
+                self.newest, self.newest_modified, self.is_behind = event.newest, event.newest_modified, event.behind
             case VersionChosen():
                 self.version, self.state, self.is_pointer_kept = event.version, event.state, False
             case PointerKept():
@@ -197,28 +199,21 @@ class RunMonitor:
         started = _format_precisely(self._started)
 
         def describe_end(error: BaseException | None) -> RunRecord:
-            failure = {} if error is None else self._describe_failure(error)
-            counts = self.counts()
-            return RunRecord(
-                started,
+            record = self.record_of_line(self.finished_line() if error is None else self._failed_line_of(error))
+            return replace(
+                record,
+                started=started,
                 finished=_format_precisely(datetime.now(UTC)),
-                exit=failure.get("exit", 0),
-                error=failure.get("error", ""),
-                message=failure.get("message", "")[:MAX_RECORDED_CHARS],
-                hint=failure.get("hint", "")[:MAX_RECORDED_CHARS],
-                seconds=round(self.elapsed_seconds(), 3),
-                export=self.export,
-                version=self.version,
-                newest=self.newest,
-                newest_modified=self.newest_modified,
-                behind=self.is_behind,
-                published=self.published,
-                **{name: getattr(counts, name) for name in _RECORDED_COUNTS},
+                message=record.message[:MAX_RECORDED_CHARS],
+                hint=record.hint[:MAX_RECORDED_CHARS],
             )
 
-        return RunRecording(started, describe_end)
+        return RunRecording(started, describe_end, self._keep_history)
 
-    def _describe_failure(self, error: BaseException) -> dict[str, Any]:
+    def _keep_history(self, history: MirrorHistory) -> None:
+        self.history = history
+
+    def _failed_line_of(self, error: BaseException) -> dict[str, Any]:
         if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
             error = Interrupted("interrupted")
         if isinstance(error, TilesyncError):
@@ -246,6 +241,16 @@ class RunMonitor:
             "tilesync": __version__,
         }
 
+    def record_of_run(self, error: TilesyncError | None = None) -> RunRecord:
+        """Return the record of the run for the history, as if it ended now: well, or with an error."""
+        return self.record_of_line(self.finished_line() if error is None else self.failed_line(error))
+
+    def record_of_line(self, line: Mapping[str, Any]) -> RunRecord:
+        """Return the record of the run for the history, from its last line."""
+        names = {each.name for each in fields(RunRecord)}
+        known = {name: value for name, value in line.items() if name in names}
+        return RunRecord(**known, newest_modified=self.newest_modified)
+
     def report(self, line: dict[str, Any]) -> dict[str, Any]:
         """Return the last line with every failure, diagnostic and warning, as --report writes it."""
         return {
@@ -254,10 +259,6 @@ class RunMonitor:
             "remarks": [asdict(each) for each in self.diagnostics],
             "warnings": list(self.warnings),
         }
-
-
-_RECORDED_COUNTS = ["listed", "fetched", "reused", "kept", "deleted", "failed", "bytes", "renewals", "retries"]
-"""Counts of a run that its history has."""
 
 
 def _format_precisely(moment: datetime) -> str:

@@ -147,6 +147,6 @@ def make_token_provider(identity: Identity, clients: SourceClients) -> BearerTok
         return auth.BearerTokenProvider(client.fetch, clock, remedy=_ISSUER_HINT)
     raise NotAuthorised(
         "no credentials are set for the service",
-        hint="set TILESYNC_TOKEN, TILESYNC_SHARE_KEY, or ITP_SERVICE_CLIENT_ID with ITP_SERVICE_CLIENT_SECRET; or use"
-        " --token-file or --token-command",
+        hint="set TILESYNC_TOKEN, TILESYNC_SHARE_KEY, or ITP_SERVICE_CLIENT_ID with ITP_SERVICE_CLIENT_SECRET (or"
+        " ITP_SERVICE_CLIENT_SECRET_FILE); or use --token-file or --token-command",
     )

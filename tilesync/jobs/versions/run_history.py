@@ -19,11 +19,12 @@ from tilesync.runtime.threads import run_in_thread
 @dataclass(frozen=True)
 class RunRecording:
     """The record of this run. `started`: its start, in ISO 8601. `describe_end`: makes the record when the run ends,
-    from the error that ended it, or None.
+    from the error that ended it, or None. `on_written`: gets the history with this run.
     """
 
     started: str
     describe_end: Callable[[BaseException | None], RunRecord]
+    on_written: Callable[[MirrorHistory], None]
 
 
 @asynccontextmanager
@@ -38,7 +39,7 @@ async def recorded_run(
     if recording is None:
         yield
         return
-    writer = _HistoryWriter(destination, observe)
+    writer = _HistoryWriter(destination, observe, recording.on_written)
     writer.write(RunRecord(recording.started))
     held = None
     try:
@@ -60,9 +61,12 @@ async def recorded_run(
 class _HistoryWriter:
     """Writes the records of one run after those of the runs before it."""
 
-    def __init__(self, destination: Destination, observe: Observer) -> None:
+    def __init__(
+        self, destination: Destination, observe: Observer, on_written: Callable[[MirrorHistory], None]
+    ) -> None:
         self._destination = destination
         self._observe = observe
+        self._on_written = on_written
         self._before: MirrorHistory | None = None
 
     def write(self, record: RunRecord, held: HeldVersion | None = None) -> None:
@@ -72,7 +76,9 @@ class _HistoryWriter:
                 self._before = read_history(self._destination.catalog)
             known = held or self._before.held
             record = replace(record, held_bytes=known.bytes if known is not None else 0)
-            write_history(self._destination.catalog, self._before.with_run(record, held))
+            history = self._before.with_run(record, held)
+            write_history(self._destination.catalog, history)
+            self._on_written(history)
         except TilesyncError as error:
             self._warn(error)
 
