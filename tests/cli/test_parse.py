@@ -47,13 +47,14 @@ def test_a_client_secret_in_a_file(service: Simulator, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("TOPSECRET\n")
     path = str(tmp_path / "secret")
 
-    def run(secret: str, secret_file: str) -> CommandResult:
+    def run(secret: str, file: str, client_id: str = "c") -> CommandResult:
         return run_tilesync(
             "mirror", IMODEL, tmp_path / "dest", "--json", TILESYNC_API_URL=service.url, ITP_ISSUER_URL=service.url,
-            ITP_SERVICE_CLIENT_ID="c", ITP_SERVICE_CLIENT_SECRET=secret, ITP_SERVICE_CLIENT_SECRET_FILE=secret_file,
+            ITP_SERVICE_CLIENT_ID=client_id, ITP_SERVICE_CLIENT_SECRET=secret, ITP_SERVICE_CLIENT_SECRET_FILE=file,
         )  # fmt: skip
 
     done, both, neither = run("", path), run("other", path), run("", "")
+    run("", str(tmp_path / "missing"), client_id="").assert_failed(5, "NotAuthorised")
     assert done.exit_code == 0, done.stderr
     assert b"client_secret=TOPSECRET" in asked[0].split(b"&")
     both.assert_failed(2, "UsageError")

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from tilesync.demo import api_rate
 from tilesync.demo.api_rate import ApiCallLog, RateLimit
 
 
+@dataclass
 class Moments:
-    """Replacement of the module `time`: `now` is set by the test."""
+    """Clock that a test sets."""
 
-    now = 100.0
+    now: float = 100.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         return self.now
 
 
 @pytest.fixture
-def moments(monkeypatch: pytest.MonkeyPatch) -> Moments:
-    moments = Moments()
-    monkeypatch.setattr(api_rate, "time", moments)
-    return moments
+def moments() -> Moments:
+    return Moments()
 
 
 def record_at(log: ApiCallLog, moments: Moments, *times: float) -> list[int | None]:
@@ -34,7 +34,7 @@ def record_at(log: ApiCallLog, moments: Moments, *times: float) -> list[int | No
 
 def test_a_call_beyond_the_limit_is_refused(moments: Moments) -> None:
     """The limit accepts its calls in each window, and tells others when the next one is accepted."""
-    log = ApiCallLog()
+    log = ApiCallLog(moments)
     log.limit = RateLimit(3, seconds=10)
     assert record_at(log, moments, 0, 4, 5) == [None, None, None]
     assert record_at(log, moments, 6, 9.5) == [4, 1]
@@ -44,7 +44,7 @@ def test_a_call_beyond_the_limit_is_refused(moments: Moments) -> None:
 
 def test_the_largest_window_is_found(moments: Moments) -> None:
     """Of all windows of 60 s the fullest counts, wherever it begins; a window does not hold both of its ends."""
-    log = ApiCallLog()
+    log = ApiCallLog(moments)
     record_at(log, moments, 0, 59, 60, 61, 118, 300)
     assert log.most_calls_in_window() == 4
     assert log.most_calls_in_window(1.5) == 2
@@ -54,7 +54,7 @@ def test_the_largest_window_is_found(moments: Moments) -> None:
 
 def test_refused_calls_count_too(moments: Moments) -> None:
     """A client that ignores the limit is seen in the count of calls."""
-    log = ApiCallLog()
+    log = ApiCallLog(moments)
     log.limit = RateLimit(1)
     record_at(log, moments, 0, 1, 2)
     assert (log.most_calls_in_window(), log.refused) == (3, 2)
@@ -62,7 +62,7 @@ def test_refused_calls_count_too(moments: Moments) -> None:
 
 def test_clear_forgets_everything(moments: Moments) -> None:
     """After `clear` the limit accepts its full number again."""
-    log = ApiCallLog()
+    log = ApiCallLog(moments)
     log.limit = RateLimit(1)
     record_at(log, moments, 0, 1)
     log.clear()

@@ -60,7 +60,8 @@ class Environment:
 
     Reads TILESYNC_TOKEN_FILE, TILESYNC_TOKEN_COMMAND, TILESYNC_TOKEN, TILESYNC_SHARE_KEY, ITP_SERVICE_CLIENT_ID with
     ITP_SERVICE_CLIENT_SECRET or ITP_SERVICE_CLIENT_SECRET_FILE, and ITP_ISSUER_URL; the first that is set is used.
-    `token_file` and `token_command` override the variables of the same name.
+    `token_file` and `token_command` override the variables of the same name. ITP_SERVICE_CLIENT_SECRET_FILE counts only
+    where ITP_SERVICE_CLIENT_ID is set, so that a service manager may always set it.
     """
 
     token_file: str | Path | None = None
@@ -99,14 +100,16 @@ def _from_environment(auth: Environment, variables: Mapping[str, str]) -> Identi
     def secret(name: str) -> Secret | None:
         return Secret(variables[name]) if variables.get(name) else None
 
-    client_secret = read_secret("ITP_SERVICE_CLIENT_SECRET", variables)
+    client_id, client_secret = variables.get("ITP_SERVICE_CLIENT_ID"), variables.get("ITP_SERVICE_CLIENT_SECRET")
+    if client_id:
+        client_secret = read_secret("ITP_SERVICE_CLIENT_SECRET", variables)
     token_file = auth.token_file or variables.get("TILESYNC_TOKEN_FILE")
     identity = Identity(
         token=secret("TILESYNC_TOKEN"),
         token_file=Path(token_file) if token_file else None,
         token_command=auth.token_command or variables.get("TILESYNC_TOKEN_COMMAND") or None,
         share_key=secret("TILESYNC_SHARE_KEY"),
-        client_id=variables.get("ITP_SERVICE_CLIENT_ID"),
+        client_id=client_id,
         client_secret=Secret(client_secret) if client_secret else None,
     )
     _check_credentials_complete(identity.client_id, identity.client_secret)

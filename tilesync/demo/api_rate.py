@@ -6,6 +6,7 @@ import bisect
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 WINDOW_S = 60.0
@@ -21,9 +22,13 @@ class RateLimit:
 
 
 class ApiCallLog:
-    """Times at which calls of the API arrived, and whether the rate limit accepts one more. Safe from any thread."""
+    """Times at which calls of the API arrived, and whether the rate limit accepts one more. Safe from any thread.
 
-    def __init__(self) -> None:
+    `read_clock`: seconds on a clock that never goes back; a test can give the clock of its client.
+    """
+
+    def __init__(self, read_clock: Callable[[], float] = time.monotonic) -> None:
+        self.read_clock = read_clock
         self.limit: RateLimit | None = None
         self.refused = 0
         """Number of calls that the limit refused."""
@@ -34,7 +39,7 @@ class ApiCallLog:
     def record(self) -> int | None:
         """Record a call that arrives now. Return the whole seconds to wait if the limit refuses it, else None."""
         with self._lock:
-            now = time.monotonic()
+            now = self.read_clock()
             self._arrivals.append(now)
             if self.limit is not None and self._count(self._accepted, now, self.limit.seconds) >= self.limit.calls:
                 self.refused += 1
@@ -45,7 +50,7 @@ class ApiCallLog:
     def calls_in_window(self, seconds: float = WINDOW_S) -> int:
         """Count the calls of the last `seconds`, also the refused ones."""
         with self._lock:
-            return self._count(self._arrivals, time.monotonic(), seconds)
+            return self._count(self._arrivals, self.read_clock(), seconds)
 
     def most_calls_in_window(self, seconds: float = WINDOW_S) -> int:
         """Return the largest number of calls in any window of `seconds`, also the refused ones."""
