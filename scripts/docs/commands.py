@@ -20,11 +20,18 @@ def _section(name: str, command: click.Command) -> Iterator[str]:
     context = click.Context(command, info_name=f"tilesync {name}")
     yield f"## tilesync {name}\n"
     yield f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n"
-    yield inspect.cleandoc(command.help or "").replace("<", "&lt;") + "\n"
+    yield "\n\n".join(map(_paragraph, inspect.cleandoc(command.help or "").split("\n\n"))) + "\n"
     for title, options in group_options(command, context).items():
         items = [_item(option, context) for option in options if option in command.params]
         if items:
             yield from (f"**{title}**\n", *items, "")
+
+
+def _paragraph(text: str) -> str:
+    """Return a paragraph of the help; lines after a backspace are shown as they are, as click does."""
+    if text.startswith("\b\n"):
+        return f"```text\n{inspect.cleandoc(text[2:])}\n```"
+    return text.replace("<", "&lt;")
 
 
 def _item(option: click.Option, context: click.Context) -> str:

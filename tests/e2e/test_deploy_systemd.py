@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -13,9 +14,11 @@ import pytest
 
 from tests.support.builders import export
 from tests.support.deploy import DEPLOY, Unit, make_machine, read_deploy_file, relocate_paths, write_settings
+from tests.support.faults import is_blob
 from tests.support.s3 import ENVIRONMENT, BucketServer
 from tests.support.sandbox import sandbox_of
 from tests.support.simulator import Simulator
+from tests.support.worker_processes import LATE, TILES
 from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 
 SERVICES = ("tilesync@.service", "tilesync-fleet.service")
@@ -151,16 +154,33 @@ def test_the_sandbox_of_the_tests_holds(machine: Path) -> None:
     ], probed.stderr  # fmt: skip
 
 
+def count_workers(machine: Path) -> int:
+    """Count the worker processes of runs on a machine, by the folders in their environment."""
+    found = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_worker = b"tilesync.runtime.process_pool" in (folder / "cmdline").read_bytes()
+            found += is_worker and str(machine).encode() in (folder / "environ").read_bytes()
+    return found
+
+
 def test_a_mirror_with_workers_runs_in_the_sandbox(machine: Path, sim: Simulator) -> None:
     """Worker processes, the catalog, hard links and a second version work with what the unit leaves."""
     unit = Unit("tilesync@.service", machine, "office")
     wrapper = sandbox_of(unit, machine)
     write_settings(machine, f"{machine}/srv/tiles/office", sim, **sign_in_by_application(machine, sim))
+    seen: list[int] = []
+    sim.run_before_request(LATE, is_blob, lambda: seen.append(count_workers(machine)))
     for number in (1, 2):
-        sim.offer_export(export(600), export_id=f"{number:08}-0000-0000-0000-000000000000")
+        name = f"{number:08}-0000-0000-0000-000000000000"
+        sim.offer_export(export(TILES), export_id=name, stats={"compressedSize": 60_000_000})
         ended = unit.run(*wrapper)
         assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr
+    assert seen[0] > 0
     assert len(list((machine / "srv/tiles/office/manifests").iterdir())) == 2
+    versions = (machine / "srv/tiles/office").glob("versions/0*")
+    inodes = [{path.stat().st_ino for path in version.rglob("*.glb")} for version in versions]
+    assert len(set.intersection(*inodes)) > TILES / 2
 
 
 def test_a_mirror_into_a_bucket_runs_in_the_sandbox(machine: Path, sim: Simulator, bucket_server: BucketServer) -> None:

@@ -121,7 +121,7 @@ class ImageBuild:
         done = subprocess.run(
             shell, env={**kept, **path}, cwd=self.root, capture_output=True, text=True, timeout=240, check=False
         )
-        if done.returncode != 0 and any(words in done.stderr for words in NO_INDEX):
+        if done.returncode != 0 and any(sign in done.stderr for sign in NO_INDEX):
             raise NoPackageIndex(done.stderr)
         assert done.returncode == 0, f"RUN {words}\n{done.stdout}{done.stderr}"
 

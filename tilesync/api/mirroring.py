@@ -48,7 +48,16 @@ async def mirror_once(
             request = replace(request, presence_time=presence_time)
         call.monitor.source = display_source(request, call.monitor.source)
         hook = make_hook(call.monitor, on_publish) if on_publish is not None else None
-        await commands.mirror(request, call.observe, call.monitor.stats, hook=hook, shared=shared, resolved=resolved)
+        recording = call.monitor.make_recording()
+        await commands.mirror(
+            request,
+            call.observe,
+            call.monitor.stats,
+            hook=hook,
+            recording=recording,
+            shared=shared,
+            resolved=resolved,
+        )
     return call.monitor.result(MirrorResult, **call.monitor.mirror_fields())
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tilesync.jobs.run.stats import RunStats
     from tilesync.jobs.versions.listing import ListedVersion
     from tilesync.jobs.versions.ownership import OwnershipStatus
+    from tilesync.jobs.versions.run_history import RunRecording
     from tilesync.protocols import Workers
     from tilesync.sources.resolvers import SourceClients
     from tilesync.stores.local.destination import LocalDestination
@@ -76,16 +77,18 @@ async def mirror(
     stats: RunStats,
     *,
     hook: PublishHook | None = None,
+    recording: RunRecording | None = None,
     shared: SharedResources | None = None,
     resolved: Resolution | TilesyncError | None = None,
 ) -> None:
     """Mirror SOURCE to DEST; run `hook` if the pointer has moved, also after an error. Raises the RunErrors.
 
-    `shared`: resources that other runs use too. `resolved`: the export of the iModel, or the error of its search, if
-    the caller has done the search already.
+    `recording`: the record of the run for the history of DEST; None to record nothing. `shared`: resources that other
+    runs use too. `resolved`: the export of the iModel, or the error of its search, if the caller has done the search.
     """
     from tilesync.jobs.mirror.job import MirrorJob
     from tilesync.jobs.mirror.publish_hook import run_publish_hook
+    from tilesync.jobs.versions.run_history import recorded_run
 
     _refuse_overlap(request)
     _refuse_plain_http_copy(request)
@@ -100,6 +103,7 @@ async def mirror(
             open_client=clients.open_upload_client,
             wait_for_bandwidth=_make_upload_limit(request, clients, shared),
         ) as destination,
+        recorded_run(destination, recording, observe),
     ):
         workers = _make_workers(request, clients, destination, shared)
         run = _make_run_context(request, clients, stats, workers=workers, shared=shared)

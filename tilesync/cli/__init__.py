@@ -7,6 +7,7 @@ early_exit     JSON line and report of errors before a session exists
 environment    warnings of unknown environment variables
 help_groups    groups of options in --help; the class of commands
 main           the group of commands, and the entry point
+option_origins values of options, and the variable, line or default they are from
 options        options that commands share
 output         terminal, JSON lines, log file, report (a package)
 params         parameter types: durations, rates, counts, paths, destinations

@@ -14,6 +14,8 @@ from typing import NoReturn
 import click
 
 from tilesync import __version__
+from tilesync.cli.commands.completion import completion
+from tilesync.cli.commands.config import config
 from tilesync.cli.commands.demo import demo
 from tilesync.cli.commands.doctor import doctor
 from tilesync.cli.commands.exports import exports
@@ -33,13 +35,14 @@ def cli() -> None:
     """Mirror 3D Tiles exports of the iTwin Mesh Export service, whole and verified.
 
     Start with `tilesync demo`: it needs no account. Each option can also be set by the variable TILESYNC_<OPTION>,
-    except options that delete or override a guard.
+    except options that delete or override a guard, and each can have a default in a file: `tilesync config` names it.
     """
 
 
 cli.add_section("Mirror", mirror, demo)
 cli.add_section("Look", exports, versions, link)
 cli.add_section("Maintain", verify, rollback, doctor)
+cli.add_section("Set up", config, completion)
 
 
 def _open_closed_streams() -> None:

@@ -219,7 +219,7 @@ RETENTION_OPTIONS = combine_decorators(
 STATE_DIR_OPTION = option(
     "--state-dir",
     group=OptionGroup.DESTINATION,
-    type=FilePathType(),
+    type=FilePathType(is_folder=True),
     help="Folder for the state of DEST, if not the default.",
 )
 AZURE_ENDPOINT_OPTION = option(

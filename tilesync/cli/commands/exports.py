@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @option(
     "--state-dir",
     group=OptionGroup.DESTINATION,
-    type=FilePathType(),
+    type=FilePathType(is_folder=True),
     help="Folder for the state of DEST, if not the default.",
 )
 @STORE_OPTIONS
