@@ -70,6 +70,7 @@ PROTOCOLS = {
     "Body": "a blob of a container, and a file of a mirror",
     "Clock": "tests set the time",
     "Destination": "local, and object store",
+    "DisplayClass": "callable with keyword arguments",
     "Draft": "local, and object store",
     "EachExport": "callable with a keyword argument",
     "ExportsResolver": "the service, and a mirror",

@@ -19,6 +19,7 @@ from tilesync.cli.commands.config import config
 from tilesync.cli.commands.demo import demo
 from tilesync.cli.commands.doctor import doctor
 from tilesync.cli.commands.exports import exports
+from tilesync.cli.commands.fleet import fleet
 from tilesync.cli.commands.link import link
 from tilesync.cli.commands.mirror import mirror
 from tilesync.cli.commands.rollback import rollback
@@ -39,7 +40,7 @@ def cli() -> None:
     """
 
 
-cli.add_section("Mirror", mirror, demo)
+cli.add_section("Mirror", mirror, fleet, demo)
 cli.add_section("Look", exports, versions, link)
 cli.add_section("Maintain", verify, rollback, doctor)
 cli.add_section("Set up", config, completion)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tilesync.core.option_values import parse_count_or_word, parse_duration, parse_rate
+from tilesync.core.option_values import parse_count_or_word, parse_duration, parse_rate, parse_time_of_day
 from tilesync.core.wording import format_size as format_size
 from tilesync.errors import TilesyncError
 
@@ -152,6 +152,21 @@ class DurationType(click.ParamType[timedelta]):
             return value
         try:
             return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class TimeOfDayType(click.ParamType[time]):
+    """Parameter type of a local time of day: `06:00`."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> time:
+        """Return the time. An invalid text is a usage error."""
+        if isinstance(value, time):
+            return value
+        try:
+            return parse_time_of_day(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -14,8 +14,9 @@ from tilesync.errors import UsageError
 if TYPE_CHECKING:
     from tilesync.api.auth import Auth
     from tilesync.api.locations import Location, Source
+    from tilesync.api.monitor import RunMonitor
     from tilesync.api.options import MirrorArguments, SelectionOptions, ServiceOptions, StoreAccessOptions
-    from tilesync.cli.session import Session
+    from tilesync.cli.session import DisplayClass, Session
 
 
 def create_session(
@@ -25,8 +26,10 @@ def create_session(
     dest: Location | None = None,
     changes_dest: bool = False,
     is_stepwise: bool = False,
+    monitor: RunMonitor | None = None,
+    display_class: DisplayClass | None = None,
 ) -> Session:
-    """Create the session of a command from its output options, SOURCE and DEST.
+    """Create the session of a command from its output options, SOURCE and DEST; `monitor`, `display_class`: of a fleet.
 
     Raises UsageError for output files that must not be written.
     """
@@ -49,7 +52,9 @@ def create_session(
             dest=redact_dest(dest),
             changes_dest=changes_dest,
             is_stepwise=is_stepwise,
-        )
+        ),
+        monitor=monitor,
+        display_class=display_class,
     )
     group = click.get_current_context().find_root().command
     for sentence in find_unknown_variables(group, os.environ) if isinstance(group, click.Group) else ():

@@ -10,9 +10,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tilesync.api.call import OnPublish
 from tilesync.api.monitor import RunMonitor
@@ -28,6 +29,9 @@ from tilesync.errors import Interrupted, TilesyncError
 from tilesync.events import Event, Warned
 from tilesync.protocols import Observer
 from tilesync.runtime.event_loop import loop_factory, tune_garbage_collector
+
+if TYPE_CHECKING:
+    from tilesync.cli.output.fleet_progress import FleetProgressDisplay
 
 
 @dataclass(frozen=True)
@@ -52,17 +56,29 @@ class OutputOptions:
 _COMPLETED_HINT = "DEST is already changed: `tilesync versions DEST` shows its versions"
 
 
-class Session:
-    """One run of a command: its observers, its signals, and its end."""
+class DisplayClass(Protocol):
+    """Creates the progress display of a run: a bar on a terminal, or lines elsewhere."""
 
-    def __init__(self, options: OutputOptions) -> None:
-        self.monitor = RunMonitor(source=options.source, dest=options.dest)
-        self.stats = self.monitor.stats
+    def __call__(self, *, bar: bool, lines: bool) -> ProgressDisplay | FleetProgressDisplay:
+        """Create the display."""
+
+
+class Session:
+    """One run of a command: its observers, its signals, and its end.
+
+    `monitor`, `display_class`: those of a fleet; None for those of one run.
+    """
+
+    def __init__(
+        self, options: OutputOptions, *, monitor: RunMonitor | None = None, display_class: DisplayClass | None = None
+    ) -> None:
+        self.monitor = monitor or RunMonitor(source=options.source, dest=options.dest)
         self._options = options
         self._stdout = StdoutWriter(lost_hint=_COMPLETED_HINT if options.changes_dest else None)
         terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         show = options.progress and not options.quiet
-        self._progress = ProgressDisplay(self.stats, bar=show and terminal, lines=show and not terminal)
+        create_display = display_class or partial(ProgressDisplay, self.monitor.stats)
+        self._progress = create_display(bar=show and terminal, lines=show and not terminal)
         self._json = JsonLinesWriter(self._stdout, verbose=options.verbose) if options.json else None
         self._messages = MessagePrinter(
             self._progress.print_line,
@@ -94,6 +110,25 @@ class Session:
         """Print a sentence for people, unless -q is given."""
         if not self._options.quiet:
             self._progress.print_line(line)
+
+    def print_always(self, line: str) -> None:
+        """Print a line for people, above the progress; the caller knows whether -q is given."""
+        self._progress.print_line(line)
+
+    def show_of_mirror(self, name: str, event: Event, print_event: Callable[[str, Event], None]) -> None:
+        """Show an event of a mirror of a fleet, or with an empty name one of the fleet, which has its own printer."""
+        print_event(name, event)
+        label = {"mirror": name} if name else {}
+        if self._json is not None and self._json.shows(event):
+            self._json.write({"kind": event.kind, **label, **asdict(event)})
+        if self._log is not None:
+            self._log.write({"kind": event.kind, **label, **asdict(event)})
+
+    def write_line(self, line: dict[str, Any]) -> None:
+        """Write a line to the JSON output and to the log, as far as they are given."""
+        self.write_json_line(line)
+        if self._log is not None:
+            self._log.write(line)
 
     def print_output(self, text: str) -> None:
         """Print the output of a command to stdout."""

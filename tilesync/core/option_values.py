@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Final
 
 _DURATION: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -26,6 +26,14 @@ def parse_duration(text: str) -> timedelta:
     if total_seconds > MAX_DURATION.total_seconds():
         raise ValueError(f"{text!r} is too long: the maximum is 36500 days")
     return timedelta(seconds=total_seconds)
+
+
+def parse_time_of_day(text: str) -> time:
+    """Parse a time of day: `06:00`, `22:30:15`."""
+    try:
+        return time.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} is not a time of day: write 06:00") from None
 
 
 def parse_rate(text: str) -> float | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import time, timedelta
 from pathlib import Path
 from typing import Any
 
 from tilesync.api.auth import Auth
+from tilesync.api.inputs import create_service
+from tilesync.events import Event
 from tilesync.fleets.file.reader import read_fleet_file
 from tilesync.fleets.file.settings import FleetSettings
 from tilesync.fleets.monitor import FleetMonitor, OnFleetEvent, OnOutcome
@@ -37,6 +39,27 @@ class FleetResult:
 def check_fleet(file: str | Path) -> FleetSettings:
     """Read and check a fleet file; nothing is run. Raises UsageError, and InvalidFleetFile with all mistakes."""
     return read_fleet_file(Path(file))
+
+
+async def write_fleet_file(
+    itwins: Sequence[str],
+    *,
+    auth: Auth | None = None,
+    api_url: str | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> str:
+    """Write a fleet file for the iModels that an identity can see in iTwins; without any, in all its iTwins.
+
+    Raises the errors of the service.
+    """
+    from tilesync.fleets.file.first_file import format_first_file, list_models
+
+    models = await list_models(itwins, create_service({"auth": auth, "api_url": api_url}), on_event or _ignore)
+    return format_first_file(models)
+
+
+def _ignore(event: Event) -> None:
+    """Take an event that nobody listens to."""
 
 
 async def fleet(

@@ -1,17 +1,14 @@
-"""Monitor of a fleet: its running mirrors, its outcomes, and the last JSON line."""
+"""Monitor of a fleet: its running mirrors, its outcomes, the last JSON line, and the report."""
 
 from __future__ import annotations
 
-import os
 import socket
-import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tilesync import __version__
-from tilesync.api.masking import SecretMasker
-from tilesync.core.manifest import format_timestamp
+from tilesync.api.monitor import RunMonitor
+from tilesync.errors import TilesyncError
 from tilesync.events import Event
 from tilesync.fleets.outcome import MirrorOutcome, Result, find_gravest, sort_problems_first, sum_counts
 
@@ -22,59 +19,43 @@ if TYPE_CHECKING:
 OnFleetEvent = Callable[[str, Event], None]
 """Called with the name of a mirror and each of its events; the name is empty for events of the fleet as a whole."""
 
-OnOutcome = Callable[[MirrorOutcome], None]
+OnOutcome = Callable[[MirrorOutcome, Sequence[str]], None]
+"""Called with the outcome of each mirror, and the tracebacks of bugs."""
 
 
-class FleetMonitor:
-    """Collects what happens in a run of a fleet. `total`: mirrors of this run, None until that is known.
+class FleetMonitor(RunMonitor):
+    """Collects what happens in a run of a fleet.
 
-    `runs`: mirrors that search their export, wait, or run.
+    `total`: mirrors of this run, None until that is known. `runs`: mirrors that search their export, wait, or run.
     """
 
     def __init__(self, file: str, *, on_event: OnFleetEvent | None = None, on_outcome: OnOutcome | None = None) -> None:
-        self.file = file
+        super().__init__(source=file)
         self.total: int | None = None
         self.runs: dict[str, MirrorRun] = {}
         self.outcomes: list[MirrorOutcome] = []
-        self.tracebacks: list[str] = []
-        self._on_event = on_event
-        self._on_outcome = on_outcome
+        self.on_event = on_event
+        self.on_outcome = on_outcome
         self._shared: SharedResources | None = None
-        self._masker = SecretMasker(os.environ)
-        self._began = time.monotonic()
-        self._started = datetime.now(UTC)
 
     def start(self, shared: SharedResources) -> None:
         """Begin to count the calls of the API."""
         self._shared = shared
 
-    def expect(self, total: int) -> None:
-        """Set the number of mirrors of this run."""
-        self.total = total
-
-    def observe(self, name: str, event: Event) -> None:
+    def observe_mirror(self, name: str, event: Event) -> None:
         """Pass an event of a mirror on, which its own monitor has recorded."""
-        if self._on_event is not None:
-            self._on_event(name, event)
+        if self.on_event is not None:
+            self.on_event(name, event)
 
     def observe_fleet(self, event: Event) -> None:
-        """Pass an event of the fleet as a whole on, without secrets."""
-        self.observe("", self._masker.mask_event(event))
-
-    def add_run(self, run: MirrorRun) -> None:
-        """Add a mirror that begins."""
-        self.runs[run.mirror.name] = run
-
-    def remove_run(self, run: MirrorRun) -> None:
-        """Remove a mirror that has ended."""
-        self.runs.pop(run.mirror.name, None)
+        """Record an event of the fleet as a whole, and pass it on."""
+        self.observe_mirror("", self.record(event))
 
     def add_outcome(self, outcome: MirrorOutcome, *, tracebacks: Sequence[str] = ()) -> None:
         """Add the outcome of a mirror. `tracebacks`: those of bugs."""
         self.outcomes.append(outcome)
-        self.tracebacks += tracebacks
-        if self._on_outcome is not None:
-            self._on_outcome(outcome)
+        if self.on_outcome is not None:
+            self.on_outcome(outcome, tracebacks)
 
     @property
     def calls(self) -> int:
@@ -82,41 +63,51 @@ class FleetMonitor:
         return self._shared.pace.calls if self._shared is not None else 0
 
     @property
-    def bytes(self) -> int:
+    def transferred_bytes(self) -> int:
         """Bytes transferred so far."""
         running = sum(attempt.monitor.stats.transferred_bytes for run in self.runs.values() for attempt in run.attempts)
         return running + sum_counts(self.outcomes)["bytes"]
-
-    def elapsed_seconds(self) -> float:
-        """Return the seconds since the run began."""
-        return time.monotonic() - self._began
 
     @property
     def exit_code(self) -> int:
         """Gravest exit code of all mirrors."""
         return find_gravest(outcome.exit_code for outcome in self.outcomes)
 
-    def finished_line(self, *, exit_code: int | None = None, message: str = "") -> dict[str, Any]:
-        """Return the last JSON line. `exit_code`, `message`: if the run as a whole ended badly."""
+    def finished_line(self) -> dict[str, Any]:
+        """Return the last JSON line of a run that ended by itself."""
+        return {"kind": "fleet-finished", "exit": self.exit_code, **self._fleet_facts()}
+
+    def failed_line(
+        self,
+        error: TilesyncError | None = None,
+        *,
+        exit_code: int = 1,
+        name: str = "",
+        message: str = "",
+        hint: str = "",
+    ) -> dict[str, Any]:
+        """Return the last JSON line of a run that an error ended, for all mirrors."""
+        line = super().failed_line(error, exit_code=exit_code, name=name, message=message, hint=hint)
+        failure = {key: line[key] for key in ("exit", "error", "message", "hint")}
+        return {"kind": "fleet-finished", **failure, **self._fleet_facts()}
+
+    def _fleet_facts(self) -> dict[str, Any]:
         results = {str(result): sum(each.result is result for each in self.outcomes) for result in Result}
+        times = super().finished_line()
         return {
-            "kind": "fleet-finished",
-            "exit": self.exit_code if exit_code is None else exit_code,
-            **({"message": self._masker.mask_text(message)} if message else {}),
             "mirrors": len(self.outcomes),
             **results,
             "stale": sum(bool(each.stale) for each in self.outcomes),
             "endangered": sum(len(each.endangered) for each in self.outcomes),
             "calls": self.calls,
-            **sum_counts(self.outcomes),
-            "seconds": round(self.elapsed_seconds(), 3),
-            "started": format_timestamp(self._started),
-            "finished": format_timestamp(datetime.now(UTC)),
-            "file": self.file,
+            **{f"files_{name}" if name == "failed" else name: n for name, n in sum_counts(self.outcomes).items()},
+            **{name: times[name] for name in ("seconds", "started", "finished")},
+            "file": self.source,
             "host": socket.gethostname(),
             "tilesync": __version__,
         }
 
     def report(self, line: dict[str, Any]) -> dict[str, Any]:
         """Return the last line with the outcome of each mirror, problems first, as --report writes it."""
-        return {**line, "outcomes": [outcome.to_dict() for outcome in sort_problems_first(self.outcomes)]}
+        outcomes = [outcome.to_dict() for outcome in sort_problems_first(self.outcomes)]
+        return {**line, "warnings": list(self.warnings), "outcomes": outcomes}

@@ -69,7 +69,7 @@ def run_demo(session: Session, dest: Path) -> int:
 
         def format_closing_message() -> str:
             return (
-                format_mirror_summary(session.monitor, session.stats, dest, dry_run=False)
+                format_mirror_summary(session.monitor, session.monitor.stats, dest, dry_run=False)
                 + "\n"
                 + NEXT_STEPS.format(dest=dest)
             )

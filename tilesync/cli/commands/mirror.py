@@ -140,5 +140,6 @@ def mirror(context: click.Context, /, source: str, dest: Location, *, dry_run: b
             )
 
     return session.run(
-        work, closing_message=lambda: format_mirror_summary(session.monitor, session.stats, dest, dry_run=dry_run)
+        work,
+        closing_message=lambda: format_mirror_summary(session.monitor, session.monitor.stats, dest, dry_run=dry_run),
     )

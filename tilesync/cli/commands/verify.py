@@ -58,4 +58,4 @@ def verify(dest: Location, *, quick: bool, every: bool, **options: Any) -> int:
         if audit.error is not None:
             raise audit.error
 
-    return session.run(work, closing_message=lambda: format_verify_summary(session.stats, dest, quick=quick))
+    return session.run(work, closing_message=lambda: format_verify_summary(session.monitor.stats, dest, quick=quick))

@@ -17,7 +17,9 @@ from tilesync.core.ownership import RESERVED_NAMES
 from tilesync.errors import UsageError
 from tilesync.runtime.safe_open import open_regular
 
-_OUTPUT_FILE_START = re.compile(rb'\{\n  "kind": "(?:finished|failed)"|\{"time": "[^"]{1,40}", "kind": "')
+_OUTPUT_FILE_START = re.compile(
+    rb'\{\n  "kind": "(?:finished|failed|fleet-finished)"|\{"time": "[^"]{1,40}", "kind": "'
+)
 """First bytes of a report, or of a log."""
 
 

@@ -61,8 +61,12 @@ class JsonLinesWriter:
 
     def __call__(self, event: Event) -> None:
         """Write an event; events about single files only with `-v`."""
-        if self._verbose or not isinstance(event, Retried | FileReused | FileStored | FileDeleted):
+        if self.shows(event):
             self.write({"kind": event.kind, **asdict(event)})
+
+    def shows(self, event: Event) -> bool:
+        """Return whether an event is written: those about single files only with `-v`."""
+        return self._verbose or not isinstance(event, Retried | FileReused | FileStored | FileDeleted)
 
     def write(self, line: dict[str, Any]) -> None:
         """Write one line."""

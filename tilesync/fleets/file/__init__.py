@@ -1,6 +1,7 @@
 """The file of a fleet: read, checked, and turned into settings.
 
 entry_checks  checks of whole `[[mirror]]` entries
+first_file    first file, with comments, for what an identity can see
 mistakes      mistakes, each with its place, and the error that has all of them
 option_table  options of `mirror` that the file may set
 reader        read a TOML file into settings

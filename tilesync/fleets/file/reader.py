@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tilesync.api.locations import parse_imodel_id
+from tilesync.api.locations import parse_imodel_id, parse_itwin_id
 from tilesync.core.masking import looks_like_secret
+from tilesync.core.option_values import parse_time_of_day
 from tilesync.errors import TilesyncError, UsageError
 from tilesync.fleets.file.entry_checks import find_entry_mistakes
 from tilesync.fleets.file.mistakes import FileMistake, InvalidFleetFile
@@ -324,12 +325,7 @@ FLEET_KEYS: Final = {
 
 def read_time_of_day(value: Any) -> time:
     """Read a local time of day: `06:00`, or a time of TOML."""
-    if isinstance(value, time):
-        return value
-    try:
-        return time.fromisoformat(value if isinstance(value, str) else "")
-    except ValueError:
-        raise ValueError(f"{value!r} is not a time of day: write 06:00") from None
+    return value if isinstance(value, time) else parse_time_of_day(str(value))
 
 
 def _read_path(folder: Path, value: Any) -> Path:
@@ -341,8 +337,6 @@ def _read_imodel_id(value: Any) -> str:
 
 
 def _read_itwin_id(value: Any) -> str:
-    from tilesync.api.locations import parse_itwin_id
-
     return _parse_id(value, parse_itwin_id)
 
 

@@ -161,7 +161,7 @@ class Night:
         )
         if end is not None:
             self.monitor.observe_fleet(Notice(f"this run stops at {end:%Y-%m-%d %H:%M}, and the next one continues"))
-        self.monitor.expect(len(mirrors))
+        self.monitor.total = len(mirrors)
         rate = await run_in_thread(state.read_rate)
         forecast = _ForecastCollector(self, mirrors, end, rate)
         tools = NightTools(
@@ -169,7 +169,7 @@ class Night:
             JobPlaces(self._count_jobs()),
             self.clock,
             min(timedelta(seconds=2), PRESENCE_TIME / max(1, len(mirrors))),
-            self.monitor.observe,
+            self.monitor.observe_mirror,
             forecast.add,
             auth=self.request.auth,
             api_url=self.request.api_url,
@@ -210,12 +210,12 @@ class Night:
         return jobs or min(MAX_AUTO_JOBS, JOBS_PER_CORE * count_cores())
 
     async def _run_mirror(self, run: MirrorRun, forecast: _ForecastCollector, journal: HistoryJournal) -> None:
-        self.monitor.add_run(run)
+        self.monitor.runs[run.mirror.name] = run
         try:
             await run.run()
         finally:
             forecast.skip(run.mirror)
-            self.monitor.remove_run(run)
+            self.monitor.runs.pop(run.mirror.name, None)
         self._finish(run, journal)
 
     def _finish(self, run: MirrorRun, journal: HistoryJournal) -> None:
@@ -275,9 +275,9 @@ class Night:
         return f"tilesync fleet {shlex.quote(str(self.request.settings.path))} --only {shlex.quote(name)}"
 
     async def _store_rate(self, state: FleetState) -> None:
-        if self.request.dry_run or self.monitor.bytes < MIN_BYTES_FOR_RATE:
+        if self.request.dry_run or self.monitor.transferred_bytes < MIN_BYTES_FOR_RATE:
             return
-        await run_in_thread(state.store_rate, self.monitor.bytes / max(1.0, self.monitor.elapsed_seconds()))
+        await run_in_thread(state.store_rate, self.monitor.transferred_bytes / max(1.0, self.monitor.elapsed_seconds()))
 
 
 class _ForecastCollector:

@@ -1,0 +1,115 @@
+"""Output of a fleet for people: events of its mirrors, the outcome of each, and the table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tilesync.cli.output.reporters import MessagePrinter
+from tilesync.cli.output.streams import StdoutWriter
+from tilesync.cli.output.table import format_table
+from tilesync.cli.params import format_size
+from tilesync.core.wording import format_count, format_file_count
+from tilesync.events import Event, ExportFailed, ForecastMade, Notice, Warned
+from tilesync.fleets.monitor import FleetMonitor
+from tilesync.fleets.outcome import MirrorOutcome, Result, sort_problems_first
+
+MAX_GOOD_ROWS: Final = 40
+"""Rows of mirrors without a problem in the table; of more, only those that changed are shown."""
+
+_TABLE_HEAD: Final = ("mirror", "outcome", "export", "files", "size", "seconds", "reason")
+
+
+class FleetMessagePrinter:
+    """Prints what happens in a fleet. `print_line` prints above the progress bars."""
+
+    def __init__(self, print_line: Callable[[str], None], *, verbose: bool, quiet: bool) -> None:
+        self._print = print_line
+        self._verbose = verbose
+        self._quiet = quiet
+
+    def __call__(self, name: str, event: Event) -> None:
+        """Print an event of a mirror, or of the fleet as a whole; of mirrors only warnings, without `-v`."""
+        if isinstance(event, ForecastMade):
+            if not self._quiet:
+                self._print(event.message)
+        elif self._verbose or isinstance(event, Warned | ExportFailed) or (not name and isinstance(event, Notice)):
+            MessagePrinter(
+                lambda line: self._print(f"{name}: {line}" if name else line),
+                verbose=self._verbose,
+                quiet=self._quiet,
+                plan_out=None,
+            )(event)
+
+    def print_outcome(self, outcome: MirrorOutcome) -> None:
+        """Print the outcome of a mirror; without `-v` not that nothing changed."""
+        if outcome.exit_code:
+            hint = f"\n  {outcome.hint}" if outcome.hint else ""
+            self._print(f"{outcome.name}: {_describe_result(outcome)}: {outcome.reason}{hint}")
+        elif self._verbose or (outcome.result is not Result.UNCHANGED and not self._quiet):
+            line = outcome.line
+            self._print(
+                f"{outcome.name}: {_describe_result(outcome)}, {format_file_count(line['fetched'])} fetched,"
+                f" {format_size(line['bytes'])} in {line['seconds']:.1f} s"
+            )
+
+
+def _describe_result(outcome: MirrorOutcome) -> str:
+    """Return the outcome in two words; a failed copy counts too."""
+    if outcome.exit_code and outcome.result in {Result.UPDATED, Result.UNCHANGED}:
+        return (
+            f"{outcome.result}, but stale" if not outcome.reason or outcome.stale else f"{outcome.result}, copy failed"
+        )
+    return f"failed ({outcome.exit_code})" if outcome.result is Result.FAILED else str(outcome.result)
+
+
+def format_fleet_table(outcomes: Sequence[MirrorOutcome], *, width: int | None, verbose: bool = False) -> str:
+    """Format the outcomes as a table, problems first."""
+    ordered = sort_problems_first(outcomes)
+    shown = [
+        each
+        for each in ordered
+        if verbose or len(ordered) <= MAX_GOOD_ROWS or each.exit_code or each.result is not Result.UNCHANGED
+    ]
+    rows = [
+        (
+            outcome.name,
+            _describe_result(outcome),
+            (outcome.line.get("export") or "")[:8],
+            f"{outcome.line['fetched'] + outcome.line['reused']:,}",
+            format_size(outcome.line["bytes"]),
+            f"{outcome.line['seconds']:.1f}",
+            " ".join(part for part in (outcome.reason, outcome.hint and f"-> {outcome.hint}") if part),
+        )
+        for outcome in shown
+    ]
+    table = format_table(_TABLE_HEAD, rows, width=width, truncated=("mirror", "reason")) if rows else ""
+    hidden = len(ordered) - len(shown)
+    more = f"… and {format_count(hidden, 'mirror')} unchanged" if hidden else ""
+    return "\n".join(part for part in (table, more) if part)
+
+
+def format_fleet_summary(monitor: FleetMonitor) -> str:
+    """Return the last sentences: how many mirrors ended how, and what the service deletes next."""
+    line = monitor.finished_line()
+    counts = [f"{line[str(result)]:,} {result}" for result in Result if line[str(result)]]
+    stale = [f"{line['stale']:,} too old"] if line["stale"] else []
+    calls = format_count(line["calls"], "API call")
+    parts = ", ".join([*counts, *stale]) or "nothing to do"
+    sentences = [
+        f"{format_count(line['mirrors'], 'mirror')}: {parts}; {format_file_count(line['fetched'])} fetched,"
+        f" {format_size(line['bytes'])} in {line['seconds']:.1f} s; {calls}"
+    ]
+    endangered = [(outcome.name, export) for outcome in monitor.outcomes for export in outcome.endangered]
+    if endangered:
+        sentences.append(
+            f"{format_count(len(endangered), 'export')} that no destination holds will be deleted by the service when"
+            " it makes the next one (all-exports = true mirrors every export):"
+        )
+        sentences += [f"  {name}: export {export}" for name, export in endangered]
+    return "\n".join(sentences)
+
+
+def write_plan_sums(monitor: FleetMonitor, out: StdoutWriter) -> None:
+    """Write the sums of a dry run."""
+    out.write(format_fleet_summary(monitor) + "\n")

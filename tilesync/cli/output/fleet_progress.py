@@ -1,0 +1,116 @@
+"""Progress display of a fleet: a bar for the fleet and one for each running mirror, or one line per minute."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from tilesync.cli.output.progress import LINE_INTERVAL_S
+from tilesync.cli.output.progress_bar import format_duration
+from tilesync.cli.output.streams import DEFAULT_COLUMNS, terminal_columns, write_stream
+from tilesync.cli.output.table import truncate_start
+from tilesync.cli.params import format_size, replace_control_characters
+from tilesync.core.wording import format_count
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from tilesync.fleets.monitor import FleetMonitor
+    from tilesync.fleets.night.mirror_run import MirrorRun
+
+_REDRAW_INTERVAL_S: Final = 0.2
+
+_MAX_BARS: Final = 16
+"""Bars of running mirrors; the terminal may have room for fewer."""
+
+_DEFAULT_ROWS: Final = 24
+
+_NAME_CHARS: Final = 28
+
+
+class FleetProgressDisplay:
+    """Progress of a fleet on stderr: bars (`bar`), one line per minute (`lines`), or nothing."""
+
+    def __init__(self, monitor: FleetMonitor, *, bar: bool, lines: bool) -> None:
+        self._monitor = monitor
+        self._shows_bars = bar
+        self._shows_lines = lines
+        self._started_s = time.monotonic()
+        self._bars: list[tqdm[Any]] = []
+
+    def print_line(self, line: str) -> None:
+        """Print a line on stderr, above the bars."""
+        for bar in self._bars:
+            bar.clear()
+        write_stream(sys.stderr, replace_control_characters(line) + "\n")
+        for bar in self._bars:
+            bar.refresh()
+
+    async def display_until_cancelled(self) -> None:
+        """Show the progress until cancelled."""
+        try:
+            while self._shows_bars or self._shows_lines:
+                await asyncio.sleep(_REDRAW_INTERVAL_S if self._shows_bars else LINE_INTERVAL_S)
+                if self._shows_bars:
+                    self._draw()
+                else:
+                    self.print_line(self.format_line())
+        finally:
+            for bar in reversed(self._bars):
+                bar.close()
+            self._bars = []
+
+    def format_line(self) -> str:
+        """Return the line of the fleet: mirrors done, running and failed, bytes, and time."""
+        monitor = self._monitor
+        if monitor.total is None:
+            return "listing the iModels"
+        failed = sum(bool(outcome.exit_code) for outcome in monitor.outcomes)
+        problems = f" ({format_count(failed, 'problem')})" if failed else ""
+        running = sum(run.is_running for run in monitor.runs.values())
+        elapsed = format_duration(time.monotonic() - self._started_s)
+        return (
+            f"{len(monitor.outcomes):,} of {format_count(monitor.total, 'mirror')} done{problems}, {running} running,"
+            f" {format_size(monitor.transferred_bytes)} fetched, {elapsed}"
+        )
+
+    def _draw(self) -> None:
+        columns = terminal_columns(sys.stderr) or DEFAULT_COLUMNS
+        if not self._bars:
+            self._open_bars(columns)
+        running = [run for run in self._monitor.runs.values() if run.is_running]
+        lines = [self.format_line(), *(_format_run(run) for run in running[: len(self._bars) - 1])]
+        lines += [""] * (len(self._bars) - len(lines))
+        for bar, line in zip(self._bars, lines, strict=True):
+            text = truncate_start(replace_control_characters(line), columns - 1)
+            bar.bar_format, bar.ncols = text.replace("{", "{{").replace("}", "}}") or " ", columns - 1
+            bar.refresh()
+
+    def _open_bars(self, columns: int) -> None:
+        from tqdm import tqdm
+
+        rows = shutil.get_terminal_size((columns, _DEFAULT_ROWS)).lines
+        count = 1 + max(0, min(_MAX_BARS, rows - 3))
+        self._bars = [
+            tqdm(total=1, file=sys.stderr, leave=False, bar_format=" ", ncols=columns - 1, nrows=rows, position=place)
+            for place in range(count)
+        ]
+
+
+def _format_run(run: MirrorRun) -> str:
+    """Return the line of one running mirror."""
+    attempt = run.attempts[-1] if run.others else run.download
+    stats = attempt.monitor.stats
+    name = truncate_start(run.mirror.name, _NAME_CHARS).ljust(_NAME_CHARS)
+    done = stats.fetched + stats.reused + stats.kept + stats.failed
+    planned = max(stats.planned_bytes, stats.transferred_bytes)
+    fraction = min(1.0, stats.transferred_bytes / planned) if planned else (1.0 if done else 0.0)
+    drawn = round(20 * fraction)
+    listing = "" if stats.inventory_complete else " (listing)"
+    return (
+        f"  {name} |{'#' * drawn}{' ' * (20 - drawn)}| {100 * fraction:3.0f}% {done:,}/{stats.listed:,} files{listing}"
+        f" {format_size(stats.transferred_bytes)}"
+    )
