@@ -56,6 +56,31 @@ OUTPUT_OPTIONS = combine_decorators(
     option("--log-file", type=FilePathType(), help="Append every event to this file as a JSON line."),
 )
 
+MONITORING_OPTIONS = combine_decorators(
+    option(
+        "--metrics-file",
+        type=FilePathType(),
+        metavar="FILE.prom",
+        help="Write metrics to this file at the end, for the textfile collector of Prometheus' node_exporter.",
+    ),
+    option(
+        "--ping",
+        metavar="URL",
+        help="Ping this URL as healthchecks services expect: URL/start, then URL, or URL/fail.",
+    ),
+    option(
+        "--on-success",
+        metavar="COMMAND",
+        help="Run this command, without a shell, after a run that ended well; it gets the report on stdin.",
+    ),
+    option(
+        "--on-failure",
+        metavar="COMMAND",
+        help="Run this command, without a shell, after a run that failed; it gets the report on stdin.",
+    ),
+)
+NAME_OPTION = option("--name", metavar="NAME", help="Name of this mirror in metrics and pings.  [default: DEST]")
+
 SELECTION_OPTIONS = combine_decorators(
     option("--changeset-id", help="Select the export of this changeset."),
     option("--export-id", help="Select the export with this id."),
