@@ -45,6 +45,7 @@ _WHOLE_RUN_HELPERS = frozenset(
         "killed_runs",
         "s3",
         "sequential_exports",
+        "shells",
         "simulator",
         "terminal",
     )

@@ -239,6 +239,13 @@ class GuardTripped(RunError):
     exit_code = 11
 
 
+class NotFresh(RunError):
+    """A mirror is stale or failing, or no run of it has ended well yet."""
+
+    exit_code = 12
+    default_hint = "run the shown command: it continues the mirror"
+
+
 class Interrupted(RunError):
     """SIGINT: the user pressed Ctrl-C."""
 

@@ -26,8 +26,9 @@ from tilesync.api.auth import Token
 from tilesync.api.options import ConnectionOptions
 from tilesync.core.filters import make_matcher
 from tilesync.demo.city import build_city
-from tilesync.demo.fake_service import FakeBackend, api_error, storage_error
+from tilesync.demo.fake_service import FakeBackend, storage_error
 from tilesync.demo.faults import Effect, Fault
+from tilesync.demo.itwin_directory import api_error
 from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 from tilesync.demo.scenario import EDITION_COUNT, IMODEL, make_blobs, make_export_id
 from tilesync.errors import UsageError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.support.sample_secrets import LINK, SIG
 from tilesync.api.masking import LINK_VARIABLES, SECRET_VARIABLES, SecretMasker
 from tilesync.events import FileFailed, Warned
+from tilesync.runtime.secret_files import SECRETS_WITH_FILE
 
 
 @pytest.mark.parametrize("name", SECRET_VARIABLES)
@@ -27,6 +29,16 @@ def test_the_signature_of_a_link_variable_is_masked(name: str) -> None:
     masker = SecretMasker({name: LINK})
     for signature in (SIG, quote(SIG, safe="")):
         assert masker.mask_text(f"signature {signature} does not match") == "signature … does not match"
+
+
+@pytest.mark.parametrize("name", SECRETS_WITH_FILE)
+def test_a_secret_in_a_file_is_masked(tmp_path: Path, name: str) -> None:
+    """The text of the file in NAME_FILE is masked as the variable is; a missing file has nothing to mask."""
+    masker = SecretMasker({f"{name}_FILE": str(tmp_path / "secret")})
+    assert masker.mask_text("plain-words-as-a-secret") == "plain-words-as-a-secret"
+    (tmp_path / "secret").write_text("plain-words-as-a-secret\n")
+    masker = SecretMasker({f"{name}_FILE": str(tmp_path / "secret")})
+    assert masker.mask_text("it is plain-words-as-a-secret") == "it is …"
 
 
 def test_names_and_unset_variables_are_kept() -> None:

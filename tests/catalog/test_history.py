@@ -59,3 +59,10 @@ def test_a_full_history_is_small() -> None:
     for number in range(40):
         history = history.with_run(RunRecord(f"2026-11-01T02:00:{number:02d}Z", exit=0, export="e" * 36, kept=20_000))
     assert len(encode_history(history)) < 5_000
+
+
+def test_half_a_surrogate_pair_does_not_lose_the_history() -> None:
+    """A message with the name of a file that is not UTF-8 can be stored, and read again."""
+    history = MirrorHistory((RunRecord("t1", exit=3, message="bad\udc80.glb"),))
+    (run,) = decode_history(encode_history(history)).runs
+    assert run.message == "bad?.glb"

@@ -19,7 +19,7 @@ from tests.support.builders import IMODEL
 from tests.support.commandline import run_tilesync, start_tilesync
 from tests.support.faults import call_before, flip_last_bit, is_api, is_blob_named
 from tests.support.http_server import RecordingServer, answer, hang, serving
-from tests.support.simulator import EXPORT, Simulator
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tilesync.cli.mirror_reporters import format_mirror_outcome
 
 
@@ -94,6 +94,21 @@ def test_a_failed_run(service: Simulator, monitors: Monitors, tmp_path: Path) ->
     metrics = monitors.metrics
     assert (metrics["last_run_exit_code"], metrics["last_run_failed_files"]) == (3, 1)
     assert metrics["consecutive_failures"] >= 1
+
+
+def test_facts_of_earlier_runs_stay(service: Simulator, monitors: Monitors, tmp_path: Path) -> None:
+    """The metrics of a failed run have the last success and what is held, and count the failures since."""
+    assert run_tilesync("mirror", IMODEL, tmp_path / "d", *monitors.options(), sim=service).exit_code == 0
+    good = monitors.metrics
+    assert (good["held_files"], good["consecutive_failures"]) == (good["last_run_fetched_files"], 0)
+    assert good["published_export_age_seconds"] == good["newest_export_age_seconds"] > 0
+    for count in (1, 2):
+        failing = ("--export-id", OTHER_EXPORT, "--wait", "0s")
+        done = run_tilesync("mirror", IMODEL, tmp_path / "d", *monitors.options(*failing), sim=service)
+        assert (done.exit_code, monitors.metrics["last_run_exit_code"]) == (4, 4)
+        assert monitors.metrics["consecutive_failures"] == count
+    for name in ("last_success_timestamp_seconds", "held_files", "held_bytes", "published_export_timestamp_seconds"):
+        assert monitors.metrics[name] == good[name]
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -358,6 +358,16 @@ def test_unusable_containers_are_reported(azure_store: AzureFixture, sim: Simula
     assert azure_store.read_json("tileset.json") == {}
 
 
+def test_a_key_in_a_file(azure_store: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
+    """AZURE_STORAGE_KEY_FILE names a file with the key; a file that is missing ends the run with exit 2."""
+    sim.offer_export(export(3))
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    run = azure_store.mirror(sim, AZURE_STORAGE_KEY="", AZURE_STORAGE_KEY_FILE=str(tmp_path / "key"))
+    assert run.exit_code == 0, run.stderr
+    missing = azure_store.mirror(sim, AZURE_STORAGE_KEY="", AZURE_STORAGE_KEY_FILE=str(tmp_path / "none"))
+    assert (missing.exit_code, missing.last_line["error"]) == (2, "UsageError")
+
+
 def test_an_invalid_identity_ends_the_run_with_a_hint(azure_store: AzureFixture, sim: Simulator) -> None:
     """A wrong or invalid key ends the run with a hint; credentials of another account are ignored."""
     sim.offer_export(export(3))

@@ -1,75 +1,28 @@
-"""Test the files of scripts/deploy, as far as they can run here, also with a store as DEST."""
+"""Test the crontabs of scripts/deploy, also with a store as DEST."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.builders import IMODEL
+from tests.support.deploy import DEPLOY, make_machine, read_deploy_file, run_cron_line, write_settings
 from tests.support.s3 import ENVIRONMENT, BucketServer
 from tests.support.simulator import Simulator
-
-DEPLOY = Path(__file__).resolve().parents[2] / "scripts" / "deploy"
-
-
-def read_deploy_file(name: str) -> str:
-    """Write a file and its folders."""
-    return (DEPLOY / name).read_text(encoding="utf-8")
-
-
-def relocate_paths(words: str, root: Path) -> str:
-    """Replace the machine's folders in a text by folders of the test."""
-    for folder in ("/etc/tilesync", "/var/log", "/var/lib", "/srv/tiles", "/opt/tilesync"):
-        words = words.replace(folder, f"{root}{folder}")
-    return words
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
     """Make the folders that the files expect, with tilesync installed there."""
-    for folder in ("etc/tilesync", "var/log/tilesync", "var/lib/tilesync", "srv/tiles", "opt/tilesync/bin"):
-        (tmp_path / folder).mkdir(parents=True)
-    program = tmp_path / "opt/tilesync/bin/tilesync"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tilesync "$@"\n')
-    program.chmod(0o755)
-    return tmp_path
-
-
-def write_settings(machine: Path, dest: str, sim: Simulator, **more: str) -> None:
-    """Write the settings of a mirror from the example."""
-    named = {
-        "TILESYNC_SOURCE": IMODEL,
-        "TILESYNC_DEST": dest,
-        "TILESYNC_API_URL": sim.url,
-        "TILESYNC_TOKEN": sim.token,
-        "TILESYNC_RETRY_FOR": "10s",
-        **more,
-    }
-    lines = "".join(f"{name}='{value}'\n" for name, value in named.items())
-    (machine / "etc/tilesync/office.env").write_text(lines)
-
-
-def run_cron_line(machine: Path) -> subprocess.CompletedProcess[str]:
-    """Run the cron line with /bin/sh, HOME and the variables of the file only, as cron does."""
-    crontab = relocate_paths(read_deploy_file("tilesync.cron"), machine)
-    environment = dict(re.findall(r"^([A-Z_]+)=(.*)$", crontab, re.MULTILINE))
-    (line,) = re.findall(r"^17 2 \* \* \*  tilesync  (.*)$", crontab, re.MULTILINE)
-    home = {"HOME": "/nonexistent", "LOGNAME": "tilesync", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-    shell = [environment["SHELL"], "-c", line]
-    return subprocess.run(shell, env={**home, **environment}, capture_output=True, text=True, timeout=120, check=False)
+    return make_machine(tmp_path)
 
 
 def test_the_line_of_cron_fills_a_folder(machine: Path, sim: Simulator) -> None:
     """The cron line prints nothing, writes its report, and keeps the state in the folder."""
     sim.offer_export()
     write_settings(machine, f"{machine}/srv/tiles/office", sim)
-    ended = run_cron_line(machine)
+    ended = run_cron_line(machine, "tilesync.cron")
     assert (ended.stdout, ended.stderr) == ("", ""), (machine / "var/log/tilesync/office.log").read_text()
     assert (machine / "srv/tiles/office/tileset.json").exists()
     assert (machine / "srv/tiles/office/.tilesync").is_dir()
@@ -81,28 +34,28 @@ def test_the_line_of_cron_fills_a_store(machine: Path, sim: Simulator, bucket_se
     sim.offer_export()
     place = f"s3://{bucket_server.new_bucket()}/office"
     write_settings(machine, place, sim, **ENVIRONMENT, AWS_ENDPOINT_URL=bucket_server.url)
-    ended = run_cron_line(machine)
+    ended = run_cron_line(machine, "tilesync.cron")
     assert (ended.stdout, ended.stderr) == ("", ""), (machine / "var/log/tilesync/office.log").read_text()
     assert len(list((machine / "var/lib/tilesync/destinations").iterdir())) == 1
     write_settings(machine, "gs://nowhere", sim)
-    assert "tilesync mirror office: exit 2" in run_cron_line(machine).stdout
+    assert "tilesync mirror office: exit 2" in run_cron_line(machine, "tilesync.cron").stdout
 
 
-def test_the_service_of_systemd_has_a_folder_for_the_state() -> None:
-    """The state is in the folder of StateDirectory; a missing /srv/tiles does not stop the service."""
-    unit = read_deploy_file("tilesync@.service")
-    assert "\nStateDirectory=tilesync\n" in unit
-    assert "\nEnvironment=XDG_STATE_HOME=%S\n" in unit
-    assert "\nReadWritePaths=-/srv/tiles\n" in unit
+@pytest.mark.parametrize(("code", "printed"), [(0, ""), (14, ""), (12, "exit 12, see"), (143, "exit 143, see")])
+def test_the_line_of_cron_for_a_fleet_prints_what_needs_a_person(machine: Path, code: int, printed: str) -> None:
+    """The end of the window (14) is no failure; every other code but 0 is printed, and the output is in the log."""
+    (machine / "opt/tilesync/bin/tilesync").write_text(f'#!/bin/sh\necho "$@" "$LINK"\nexit {code}\n')
+    (machine / "etc/tilesync/fleet.env").write_text("LINK='https://account/container?a=1&b=2'\n")
+    ended = run_cron_line(machine, "tilesync-fleet.cron")
+    assert ended.stderr == ""
+    assert (printed in ended.stdout) if printed else ended.stdout == ""
+    log = (machine / "var/log/tilesync/fleet.log").read_text()
+    assert log.startswith(f"fleet {machine}/etc/tilesync/fleet.toml --json --report {machine}/var/log/tilesync/")
+    assert log.endswith("https://account/container?a=1&b=2\n")
 
 
-def test_the_job_of_kubernetes_has_a_volume_for_the_state() -> None:
-    """With a read-only root file system all files are written to volumes; no report is served."""
-    job = read_deploy_file("kubernetes.yaml")
-    mounts = dict(re.findall(r"\{name: (\w+), mountPath: (\S+)\}", job))
-    assert mounts.keys() == set(re.findall(r"- name: (\w+)$", job.partition("volumes:\n")[2], re.MULTILINE))
-    environment = dict(re.findall(r"- name: (\w+)\n +value: (\S+)", job))
-    assert environment["XDG_STATE_HOME"] in mounts.values()
-    (report,) = re.findall(r"--report, ([^\]]+)\]", job)
-    assert str(Path(report).parent) in mounts.values()
-    assert not Path(environment["TILESYNC_DEST"]).is_relative_to(Path(report).parent)
+def test_no_line_of_a_crontab_has_a_percent_sign() -> None:
+    """Cron reads an unescaped percent sign as a line break, so no job has one."""
+    for path in DEPLOY.glob("*.cron"):
+        (job,) = [line for line in read_deploy_file(path.name).splitlines() if line[:1].isdigit()]
+        assert "%" not in job

@@ -463,10 +463,3 @@ def test_cdn_link(service: Simulator) -> None:
     wanted = latest(service).export
     fresh(service, wanted, cdn=True)
     assert [r.query.get("cdn") for r in service.api_requests] == [None, "1"]
-
-
-@pytest.fixture
-def service() -> Any:
-    """Simulator in which a fault that is not hit fails the test."""
-    with Simulator() as sim:
-        yield sim

@@ -1,9 +1,9 @@
-"""iModel ids in the URLs that people copy from portals and viewers."""
+"""Ids of iModels and iTwins in the URLs that people copy from portals and viewers."""
 
 import pytest
 
 from tilesync.errors import UsageError
-from tilesync.itwin.portal_urls import find_imodel_id, parse_guid
+from tilesync.itwin.portal_urls import find_imodel_id, find_itwin_id, parse_guid
 
 TWIN, MODEL = "0a1b2c3d-0000-4111-8222-333344445555", "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
 
@@ -61,3 +61,20 @@ def test_other_urls(url: str) -> None:
 def test_parse_guid(text: str, result: str | None) -> None:
     """An id is a GUID, with or without braces."""
     assert parse_guid(text) == result
+
+
+@pytest.mark.parametrize(
+    ("url", "result"),
+    [
+        (f"https://connect.bentley.com/itwins/{TWIN}/imodels/{MODEL}?tab=exports", TWIN),
+        (f"https://developer.bentley.com/my-itwins/{TWIN.upper()}", TWIN),
+        (f"https://x.bentley.com/app#/view?contextId={TWIN}&iModelId={MODEL}", TWIN),
+        (f"https://api.bentley.com/imodels/{MODEL}", None),
+        (f"https://api.bentley.com/itwins/{TWIN}/compare/itwins/{MODEL}", None),
+        (f"https://account.blob.core.windows.net/itwins/{TWIN}?sv=1&sig=x", None),
+        ("https://[bad", None),
+    ],
+)
+def test_itwin_id_in_a_url(url: str, result: str | None) -> None:
+    """The id after a key for iTwins; none if there are several, and none in a signed URL."""
+    assert find_itwin_id(url) == result

@@ -75,11 +75,14 @@ class CommandResult:
 
 
 def make_environment(sim: FakeBackend | None = None, **more: str) -> dict[str, str]:
-    """Return a minimal environment, as cron has it, with the address of a simulator and a token for it."""
+    """Return a minimal environment, as cron has it, with the address of a simulator and a token for it.
+
+    The config file of the person who runs the tests is not read.
+    """
     names = ("PATH", "HOME", "PYTHONPATH", "VIRTUAL_ENV")
     inherited = {name: os.environ[name] for name in names if name in os.environ}
     service = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
-    return {**inherited, "LC_ALL": "C.UTF-8", **service, **more}
+    return {**inherited, "LC_ALL": "C.UTF-8", "XDG_CONFIG_HOME": "/nonexistent", **service, **more}
 
 
 def run_tilesync(

@@ -131,8 +131,9 @@ class Simulator(FakeBackend):
     # --- what was asked ---
 
     def clear_requests(self) -> None:
-        """Forget the requests so far."""
+        """Forget the requests so far, and the calls of the API."""
         self.requests.clear()
+        self.api_calls.clear()
 
     @property
     def api_requests(self) -> list[FakeRequest]:

@@ -64,7 +64,8 @@ async def mirror(
         request = create_mirror_request(source, dest, options)
         call.monitor.source = display_source(request, call.monitor.source)
         hook = make_hook(call.monitor, on_publish) if on_publish is not None else None
-        await commands.mirror(request, call.observe, call.monitor.stats, hook=hook)
+        recording = call.monitor.make_recording()
+        await commands.mirror(request, call.observe, call.monitor.stats, hook=hook, recording=recording)
     return call.monitor.result(MirrorResult, **call.monitor.mirror_fields())
 
 

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from tilesync.app.service import ISSUER_URL, Identity
 from tilesync.errors import UsageError
 from tilesync.model import Secret
+from tilesync.runtime.secret_files import read_secret
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ class Environment:
     """The identity from environment variables, as on the command line.
 
     Reads TILESYNC_TOKEN_FILE, TILESYNC_TOKEN_COMMAND, TILESYNC_TOKEN, TILESYNC_SHARE_KEY, ITP_SERVICE_CLIENT_ID with
-    ITP_SERVICE_CLIENT_SECRET, and ITP_ISSUER_URL; the first that is set is used. `token_file` and `token_command`
-    override the variables of the same name.
+    ITP_SERVICE_CLIENT_SECRET or ITP_SERVICE_CLIENT_SECRET_FILE, and ITP_ISSUER_URL; the first that is set is used.
+    `token_file` and `token_command` override the variables of the same name. ITP_SERVICE_CLIENT_SECRET_FILE counts only
+    where ITP_SERVICE_CLIENT_ID is set, so that a service manager may always set it.
     """
 
     token_file: str | Path | None = None
@@ -98,14 +100,17 @@ def _from_environment(auth: Environment, variables: Mapping[str, str]) -> Identi
     def secret(name: str) -> Secret | None:
         return Secret(variables[name]) if variables.get(name) else None
 
+    client_id, client_secret = variables.get("ITP_SERVICE_CLIENT_ID"), variables.get("ITP_SERVICE_CLIENT_SECRET")
+    if client_id:
+        client_secret = read_secret("ITP_SERVICE_CLIENT_SECRET", variables)
     token_file = auth.token_file or variables.get("TILESYNC_TOKEN_FILE")
     identity = Identity(
         token=secret("TILESYNC_TOKEN"),
         token_file=Path(token_file) if token_file else None,
         token_command=auth.token_command or variables.get("TILESYNC_TOKEN_COMMAND") or None,
         share_key=secret("TILESYNC_SHARE_KEY"),
-        client_id=variables.get("ITP_SERVICE_CLIENT_ID"),
-        client_secret=secret("ITP_SERVICE_CLIENT_SECRET"),
+        client_id=client_id,
+        client_secret=Secret(client_secret) if client_secret else None,
     )
     _check_credentials_complete(identity.client_id, identity.client_secret)
     return replace(identity, issuer=variables.get("ITP_ISSUER_URL") or ISSUER_URL)
@@ -116,7 +121,8 @@ def _check_credentials_complete(client_id: str | None, client_secret: str | Secr
         missing = "ITP_SERVICE_CLIENT_SECRET" if client_id else "ITP_SERVICE_CLIENT_ID"
         raise UsageError(
             f"half of the client credentials is missing: {missing}",
-            hint="set both ITP_SERVICE_CLIENT_ID and ITP_SERVICE_CLIENT_SECRET, or neither",
+            hint="set both ITP_SERVICE_CLIENT_ID and ITP_SERVICE_CLIENT_SECRET (or ITP_SERVICE_CLIENT_SECRET_FILE), or"
+            " neither",
         )
 
 

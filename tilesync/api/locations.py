@@ -9,7 +9,7 @@ from time import monotonic
 from tilesync.app.locations import Location, find_link, is_azure, is_folder, parse_location
 from tilesync.azure.sas import parse_sas_link
 from tilesync.errors import UsageError
-from tilesync.itwin.portal_urls import IMODEL_ID_HINT, find_imodel_id, parse_guid
+from tilesync.itwin.portal_urls import IMODEL_ID_HINT, ITWIN_ID_HINT, find_imodel_id, find_itwin_id, parse_guid
 from tilesync.model import SasUrl, Secret
 from tilesync.model.storage import AzureLocation, S3Location
 
@@ -23,6 +23,7 @@ __all__ = [
     "is_folder",
     "parse_dest",
     "parse_imodel_id",
+    "parse_itwin_id",
     "parse_mirror_source",
     "parse_source_link",
 ]
@@ -60,7 +61,7 @@ def find_viewer_location(what: Source, azure_endpoint: str | None = None) -> Loc
     return Path(text) if is_plain and ("/" in text or text in {".", ".."} or Path(text).is_dir()) else None
 
 
-_EXAMPLE_IMODEL_ID = "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
+_EXAMPLE_ID = "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
 
 
 def parse_imodel_id(text: str) -> str:
@@ -70,12 +71,25 @@ def parse_imodel_id(text: str) -> str:
     """
     found = find_imodel_id(text) if "://" in text else parse_guid(text)
     if found is None:
-        shown = "this" if any(sign in text for sign in "?&=") or not text.strip() else repr(text)
-        raise UsageError(
-            f"{shown} is not an iModel id" + (", but a link" if "?" in text else ""),
-            hint=f"an iModel id looks like {_EXAMPLE_IMODEL_ID}: {IMODEL_ID_HINT}",
-        )
+        raise _not_an_id(text, "an iModel id", IMODEL_ID_HINT)
     return found
+
+
+def parse_itwin_id(text: str) -> str:
+    """Parse an iTwin id, or find it in the URL of a portal. Raises UsageError, as `parse_imodel_id` does."""
+    found = find_itwin_id(text) if "://" in text else parse_guid(text)
+    if found is None:
+        raise _not_an_id(text, "an iTwin id", ITWIN_ID_HINT)
+    return found
+
+
+def _not_an_id(text: str, wanted: str, hint: str) -> UsageError:
+    """Build the error for a text that is no id; a text that may be a link is not shown."""
+    shown = "this" if any(sign in text for sign in "?&=") or not text.strip() else repr(text)
+    return UsageError(
+        f"{shown} is not {wanted}" + (", but a link" if "?" in text else ""),
+        hint=f"{wanted} looks like {_EXAMPLE_ID}: {hint}",
+    )
 
 
 _SOURCE_HINT = "give an iModel id, a container link, or a folder that `tilesync mirror` has filled"

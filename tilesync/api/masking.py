@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tilesync.core.masking import mask_secrets, split_secret
+from tilesync.errors import UsageError
 from tilesync.events import Event
+from tilesync.runtime.secret_files import SECRETS_WITH_FILE, read_secret
 
 SECRET_VARIABLES = (
     "TILESYNC_TOKEN",
@@ -33,6 +35,7 @@ class SecretMasker:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         secrets = [part for name in SECRET_VARIABLES for part in split_secret(environment.get(name, ""))]
+        secrets += [part for name in SECRETS_WITH_FILE for part in split_secret(_read_secret_file(name, environment))]
         secrets += [part for name in LINK_VARIABLES for part in split_secret(environment.get(name, ""))[1:]]
         self._secrets = tuple(secrets)
 
@@ -45,3 +48,11 @@ class SecretMasker:
         sentences = {name: text for name in MASKED_FIELDS if (text := getattr(event, name, ""))}
         changed = {name: safe for name, text in sentences.items() if (safe := self.mask_text(text)) != text}
         return replace(event, **changed) if changed else event
+
+
+def _read_secret_file(name: str, environment: Mapping[str, str]) -> str:
+    """Return the secret in the file of NAME_FILE; "" if it cannot be read: then nobody can quote it."""
+    try:
+        return read_secret(name, {f"{name}_FILE": environment.get(f"{name}_FILE", "")})
+    except UsageError:
+        return ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from tilesync import __version__
 from tilesync.api.masking import SecretMasker
 from tilesync.api.results import RunCounts, RunResult
 from tilesync.core.manifest import format_timestamp
-from tilesync.errors import TilesyncError
+from tilesync.errors import Interrupted, TilesyncError
 from tilesync.events import (
     DiagnosticReported,
     Event,
@@ -33,9 +34,13 @@ from tilesync.events import (
     Warned,
 )
 from tilesync.jobs.run.stats import RunStats as RunStats
+from tilesync.jobs.versions.run_history import RunRecording
 from tilesync.model.history import MirrorHistory, RunRecord
 
 R = TypeVar("R", bound=RunResult)
+
+MAX_RECORDED_CHARS = 500
+"""Maximum characters of the message and of the hint of a run in the history, which must stay small."""
 
 
 class RunMonitor:
@@ -189,6 +194,25 @@ class RunMonitor:
         failure = {"exit": exit_code, "error": name, "message": self.mask_text(message), "hint": self.mask_text(hint)}
         return {"kind": "failed", **failure, **self._facts()}
 
+    def make_recording(self) -> RunRecording:
+        """Make the record of this run for the history of its destination."""
+
+        def describe_end(error: BaseException | None) -> RunRecord:
+            record = self.record_of_line(self.finished_line() if error is None else self._failed_line_of(error))
+            return replace(record, message=record.message[:MAX_RECORDED_CHARS], hint=record.hint[:MAX_RECORDED_CHARS])
+
+        return RunRecording(_format_precisely(self._started), describe_end, self._keep_history)
+
+    def _keep_history(self, history: MirrorHistory) -> None:
+        self.history = history
+
+    def _failed_line_of(self, error: BaseException) -> dict[str, Any]:
+        if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+            error = Interrupted("interrupted")
+        if isinstance(error, TilesyncError):
+            return self.failed_line(error)
+        return self.failed_line(name=type(error).__name__, message="this is a bug in tilesync")
+
     def _facts(self) -> dict[str, Any]:
         counts = asdict(self.counts())
         return {
@@ -215,9 +239,10 @@ class RunMonitor:
         return self.record_of_line(self.finished_line() if error is None else self.failed_line(error))
 
     def record_of_line(self, line: Mapping[str, Any]) -> RunRecord:
-        """Return the record of the run for the history, from its last line."""
+        """Return the record of the run for the history, from its last line. It always has the same `started`."""
         names = {each.name for each in fields(RunRecord)}
         known = {name: value for name, value in line.items() if name in names}
+        known |= {"started": _format_precisely(self._started), "finished": _format_precisely(datetime.now(UTC))}
         return RunRecord(**known, newest_modified=self.newest_modified)
 
     def report(self, line: dict[str, Any]) -> dict[str, Any]:
@@ -228,3 +253,8 @@ class RunMonitor:
             "remarks": [asdict(each) for each in self.diagnostics],
             "warnings": list(self.warnings),
         }
+
+
+def _format_precisely(moment: datetime) -> str:
+    """Format a time in milliseconds, since two runs may begin within one second."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

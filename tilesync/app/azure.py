@@ -18,6 +18,7 @@ from tilesync.errors import NotAuthorised, UsageError
 from tilesync.model import SasUrl
 from tilesync.model.storage import AzureLocation
 from tilesync.protocols import Observer
+from tilesync.runtime.secret_files import read_secret
 
 if TYPE_CHECKING:
     from tilesync.stores.azure.client import AzureObjects
@@ -133,7 +134,8 @@ def open_storage_account(
     from tilesync.stores.azure.credentials import open_account
 
     endpoint = account_endpoint(location, store_options)
-    return open_account(location.account, location.container, endpoint, os.environ, allow_http=store_options.allow_http)
+    environ = {**os.environ, "AZURE_STORAGE_KEY": read_secret("AZURE_STORAGE_KEY", os.environ)}
+    return open_account(location.account, location.container, endpoint, environ, allow_http=store_options.allow_http)
 
 
 _LINK_HINT = "the command must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else"

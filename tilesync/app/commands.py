@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tilesync.jobs.run.stats import RunStats
     from tilesync.jobs.versions.listing import ListedVersion
     from tilesync.jobs.versions.ownership import OwnershipStatus
+    from tilesync.jobs.versions.run_history import RunRecording
     from tilesync.protocols import Workers
     from tilesync.runtime.process_pool import ProcessPool
     from tilesync.sources.resolvers import SourceClients
@@ -71,11 +72,20 @@ def _make_upload_limit(request: MirrorRequest, clients: SourceClients) -> WaitFo
 
 
 async def mirror(
-    request: MirrorRequest, observe: Observer, stats: RunStats, *, hook: PublishHook | None = None
+    request: MirrorRequest,
+    observe: Observer,
+    stats: RunStats,
+    *,
+    hook: PublishHook | None = None,
+    recording: RunRecording | None = None,
 ) -> None:
-    """Mirror SOURCE to DEST; run `hook` if the pointer has moved, also after an error. Raises the RunErrors."""
+    """Mirror SOURCE to DEST; run `hook` if the pointer has moved, also after an error. Raises the RunErrors.
+
+    `recording`: the record of the run for the history of DEST; None to record nothing.
+    """
     from tilesync.jobs.mirror.job import MirrorJob
     from tilesync.jobs.mirror.publish_hook import run_publish_hook
+    from tilesync.jobs.versions.run_history import recorded_run
 
     _refuse_overlap(request)
     _refuse_plain_http_copy(request)
@@ -90,6 +100,7 @@ async def mirror(
             open_client=clients.open_upload_client,
             wait_for_bandwidth=_make_upload_limit(request, clients),
         ) as destination,
+        recorded_run(destination, recording, observe),
     ):
         run = _make_run_context(request, clients, stats, _make_workers(request, clients, destination))
         options = _make_mirror_options(request, observe)

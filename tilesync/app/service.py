@@ -18,8 +18,11 @@ from tilesync.runtime.clock import WallClock
 
 if TYPE_CHECKING:
     from tilesync.itwin.auth import BearerTokenProvider, ShareKeyProvider
+    from tilesync.itwin.imodels import IModels
     from tilesync.itwin.mesh_export import MeshExports
+    from tilesync.itwin.responses import IModelRow, ITwinRow
     from tilesync.sources.resolvers import SourceClients
+    from tilesync.transport.api_pace import ApiPace
     from tilesync.transport.blob_client import BlobClient
     from tilesync.transport.rate_limit import RateLimiter
 
@@ -56,9 +59,9 @@ class Service:
 
 @asynccontextmanager
 async def open_clients(
-    service: Service, observe: Observer, *, bwlimit: float | None = None
+    service: Service, observe: Observer, *, bwlimit: float | None = None, pace: ApiPace | None = None
 ) -> AsyncIterator[SourceClients]:
-    """Open the HTTP clients of a run; `bwlimit`: bytes per second.
+    """Open the HTTP clients of a run; `bwlimit`: bytes per second; `pace`: rate of API calls, shared with other runs.
 
     The blob clients start when first needed, after the first response of the API.
     """
@@ -80,6 +83,7 @@ async def open_clients(
             observe,
             closing,
             bandwidth,
+            pace,
         )
 
 
@@ -107,11 +111,31 @@ def make_mesh_exports(service: Service, clients: SourceClients) -> MeshExports:
     check_scheme(service.api_url)
     return MeshExports(
         service.api_url,
-        make_token_provider(service.identity, clients),
+        clients.token or make_token_provider(service.identity, clients),
         clients.api_client,
         clients.clock,
         clients.observe,
+        pace=clients.pace,
     )
+
+
+def make_imodels(service: Service, clients: SourceClients) -> IModels:
+    """Create the client of the iModels and iTwins APIs with the identity of `service`."""
+    from tilesync.itwin.imodels import IModels
+
+    check_scheme(service.api_url)
+    token = clients.token or make_token_provider(service.identity, clients)
+    return IModels(service.api_url, token, clients.api_client, pace=clients.pace)
+
+
+async def list_imodels(service: Service, itwin: str, clients: SourceClients) -> list[IModelRow]:
+    """Return the iModels of an iTwin that the identity can see, in the service's order. Raises the RunErrors."""
+    return [row async for row in make_imodels(service, clients).list(itwin)]
+
+
+async def list_itwins(service: Service, clients: SourceClients) -> list[ITwinRow]:
+    """Return the iTwins whose member the identity is. Raises the RunErrors."""
+    return [row async for row in make_imodels(service, clients).list_itwins()]
 
 
 def make_token_provider(identity: Identity, clients: SourceClients) -> BearerTokenProvider | ShareKeyProvider:
@@ -147,6 +171,6 @@ def make_token_provider(identity: Identity, clients: SourceClients) -> BearerTok
         return auth.BearerTokenProvider(client.fetch, clock, remedy=_ISSUER_HINT)
     raise NotAuthorised(
         "no credentials are set for the service",
-        hint="set TILESYNC_TOKEN, TILESYNC_SHARE_KEY, or ITP_SERVICE_CLIENT_ID with ITP_SERVICE_CLIENT_SECRET; or use"
-        " --token-file or --token-command",
+        hint="set TILESYNC_TOKEN, TILESYNC_SHARE_KEY, or ITP_SERVICE_CLIENT_ID with ITP_SERVICE_CLIENT_SECRET (or"
+        " ITP_SERVICE_CLIENT_SECRET_FILE); or use --token-file or --token-command",
     )

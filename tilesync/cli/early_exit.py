@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tilesync.api.monitor import RunMonitor
 from tilesync.api.target_names import redact_dest, redact_source
+from tilesync.cli.config_file import read_command_values
 from tilesync.cli.output.path_checks import OutputFiles, find_local_folders
 from tilesync.cli.output.report import report_write_error, write_report
 from tilesync.cli.output.reporters import JsonLinesWriter, print_error
@@ -33,14 +35,15 @@ def report_early_error(command: click.Group, arguments: list[str], error: Tilesy
     if arguments[:1] == ["verify"]:
         source, dest = None, _argument_or_variable(positionals, 0, "TILESYNC_DEST")
     monitor = RunMonitor(source=redact_source(source), dest=redact_dest(dest))
-    monitor.dry_run = arguments[:1] == ["mirror"] and _is_dry_run(arguments)
+    config = _read_config_values(command, arguments)
+    monitor.dry_run = arguments[:1] == ["mirror"] and _is_dry_run(arguments, config)
     line = monitor.failed_line(error)
     line["error"] = kind or line["error"]
-    if "--json" in arguments or _is_set("TILESYNC_JSON"):
+    if "--json" in arguments or _is_set("TILESYNC_JSON", config.get("as_json")):
         JsonLinesWriter(StdoutWriter(), verbose=False).write(line)
-    if (path := _find_report_path(command, arguments)) is not None:
+    if (path := _find_report_path(command, arguments, config)) is not None:
         places = (*positionals, *(os.environ.get(name) for name in ("TILESYNC_SOURCE", "TILESYNC_DEST")))
-        log_file, state_dir = (_find_option_path(arguments, option) for option in ("--log-file", "--state-dir"))
+        log_file, state_dir = (_find_option_path(arguments, option, config) for option in ("--log-file", "--state-dir"))
         try:
             OutputFiles(path, log_file, find_local_folders(places), state_dir).check()
             write_report(path, line, monitor)
@@ -52,24 +55,35 @@ def report_early_error(command: click.Group, arguments: list[str], error: Tilesy
     return error.exit_code
 
 
-def _is_dry_run(arguments: list[str]) -> bool:
-    return not {"-n", "--dry-run"}.isdisjoint(arguments) or _is_set("TILESYNC_DRY_RUN")
+def _read_config_values(group: click.Group, arguments: list[str]) -> dict[str, Any]:
+    """Return the values of the config file for the command; none if the file has a mistake, maybe the error itself."""
+    name = arguments[0] if arguments and arguments[0] in group.commands else ""
+    try:
+        return {key: each.value for key, each in read_command_values(group, name, os.environ).items()}
+    except UsageError:
+        return {}
 
 
-def _is_set(variable: str) -> bool:
-    return os.environ.get(variable, "").lower() in _TRUE_WORDS
+def _is_dry_run(arguments: list[str], config: dict[str, Any]) -> bool:
+    return not {"-n", "--dry-run"}.isdisjoint(arguments) or _is_set("TILESYNC_DRY_RUN", config.get("dry_run"))
 
 
-def _find_report_path(group: click.Group, arguments: list[str]) -> Path | None:
+def _is_set(variable: str, configured: object) -> bool:
+    text = os.environ.get(variable, "")
+    return text.lower() in _TRUE_WORDS if text else bool(configured)
+
+
+def _find_report_path(group: click.Group, arguments: list[str], config: dict[str, Any]) -> Path | None:
     """Return the path of --report for commands that write one, and for an unknown (maybe misspelled) command."""
     if arguments[:1] not in (["mirror"], ["verify"]) and set(arguments[:1]) <= set(group.commands):
         return None
-    return _find_option_path(arguments, "--report")
+    return _find_option_path(arguments, "--report", config)
 
 
-def _find_option_path(arguments: list[str], option: str) -> Path | None:
-    """Return the path from an option or its variable; None if it is a URL, a dash, or not given."""
-    path = os.environ.get("TILESYNC_" + option.lstrip("-").replace("-", "_").upper(), "")
+def _find_option_path(arguments: list[str], option: str, config: dict[str, Any]) -> Path | None:
+    """Return the path from an option, its variable or the config file; None if it is a URL, a dash, or not given."""
+    name = option.lstrip("-").replace("-", "_")
+    path = os.environ.get(f"TILESYNC_{name.upper()}") or str(config.get(name, ""))
     for index, word in enumerate(arguments):
         if word == "--":
             break

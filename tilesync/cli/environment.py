@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import click
 
+from tilesync.cli.config_file import CONFIG_VARIABLE
+
 TEST_VARIABLES = {"TILESYNC_SAMPLES", "TILESYNC_REQUIRE"}
 """Variables of tilesync's own tests."""
 
@@ -32,7 +34,7 @@ def _collect_variables(group: click.Group) -> tuple[set[str], dict[str, str]]:
     """
     from tilesync.api.masking import SECRET_VARIABLES
 
-    read, unread = set(SECRET_VARIABLES), dict[str, str]()
+    read, unread = {*SECRET_VARIABLES, CONFIG_VARIABLE}, dict[str, str]()
     for command in group.commands.values():
         for param in command.params:
             variables = [param.envvar] if isinstance(param.envvar, str) else list(param.envvar or ())

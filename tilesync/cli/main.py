@@ -14,6 +14,8 @@ from typing import NoReturn
 import click
 
 from tilesync import __version__
+from tilesync.cli.commands.completion import completion
+from tilesync.cli.commands.config import config
 from tilesync.cli.commands.demo import demo
 from tilesync.cli.commands.doctor import doctor
 from tilesync.cli.commands.exports import exports
@@ -22,22 +24,25 @@ from tilesync.cli.commands.mirror import mirror
 from tilesync.cli.commands.rollback import rollback
 from tilesync.cli.commands.verify import verify
 from tilesync.cli.commands.versions import versions
+from tilesync.cli.help_groups import SectionedGroup
 from tilesync.cli.signals import install_signal_handlers
 from tilesync.errors import Interrupted, TilesyncError, UsageError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SectionedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tilesync")
 def cli() -> None:
     """Mirror 3D Tiles exports of the iTwin Mesh Export service, whole and verified.
 
     Start with `tilesync demo`: it needs no account. Each option can also be set by the variable TILESYNC_<OPTION>,
-    except options that delete or override a guard.
+    except options that delete or override a guard, and each can have a default in a file: `tilesync config` names it.
     """
 
 
-for command in (mirror, exports, link, verify, versions, rollback, doctor, demo):
-    cli.add_command(command)
+cli.add_section("Mirror", mirror, demo)
+cli.add_section("Look", exports, versions, link)
+cli.add_section("Maintain", verify, rollback, doctor)
+cli.add_section("Set up", config, completion)
 
 
 def _open_closed_streams() -> None:

@@ -40,7 +40,10 @@ def collect_mirror_facts(name: str, monitor: RunMonitor, dest: Location, report:
     from tilesync.monitoring.metrics import measure_free_bytes
     from tilesync.monitoring.status import make_status
 
-    history = (monitor.history or MirrorHistory()).with_run(monitor.record_of_line(report))
+    history, record = monitor.history or MirrorHistory(), monitor.record_of_line(report)
+    last = history.last_run
+    if last is None or (last.started, last.exit) != (record.started, record.exit):  # not recorded, or not as it ended
+        history = history.with_run(record)
     status = make_status(name, monitor.dest or "", history, now=datetime.now(UTC), imodel=monitor.imodel)
     free = measure_free_bytes(Path(str(dest))) if is_folder(dest) else None
     return RunFacts(format_mirror_outcome(name, report), (status,), {} if free is None else {name: free})

@@ -14,6 +14,8 @@ from tilesync.core.option_values import parse_count_or_word, parse_duration, par
 from tilesync.errors import TilesyncError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from tilesync.api.locations import Location
     from tilesync.core.guards import DeleteLimit
 
@@ -47,6 +49,13 @@ def refuse_unexpanded_tilde(text: str, param: click.Parameter | None, ctx: click
     )
 
 
+def complete_path(incomplete: str, *, only_folders: bool) -> list[CompletionItem]:
+    """Return the completion of a path: the shell itself completes local files or folders."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir" if only_folders else "file")]
+
+
 class SourceType(click.ParamType[str]):
     """Parameter type of SOURCE: an iModel id, a link or an existing mirror; refuses an empty text."""
 
@@ -58,6 +67,10 @@ class SourceType(click.ParamType[str]):
         if not text.strip():
             self.fail("it is empty; check whether a variable of your script is not set", param, ctx)
         return text
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete local folders."""
+        return complete_path(incomplete, only_folders=True)
 
 
 class FolderType(click.ParamType[Path]):
@@ -71,6 +84,10 @@ class FolderType(click.ParamType[Path]):
         assert path is not None
         return path
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete local folders."""
+        return complete_path(incomplete, only_folders=True)
+
 
 class DestinationType(click.ParamType["Location"]):
     """Parameter type of DEST: a folder, a container or a bucket."""
@@ -79,6 +96,8 @@ class DestinationType(click.ParamType["Location"]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
         """Return the location. An invalid one is a usage error, whose message never shows a possible signature."""
+        if ctx is not None and ctx.resilient_parsing:
+            return value  # type: ignore[no-any-return]  # completion only needs to know that it is there
         from tilesync.api.locations import is_folder, parse_dest
 
         endpoint = ctx.params.get("azure_endpoint") if ctx is not None else None
@@ -86,6 +105,10 @@ class DestinationType(click.ParamType["Location"]):
         if is_folder(location):
             refuse_unexpanded_tilde(str(value), param, ctx)
         return location
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete local folders."""
+        return complete_path(incomplete, only_folders=True)
 
 
 def format_destination_path(location: Location, name: str) -> str:
@@ -96,9 +119,12 @@ def format_destination_path(location: Location, name: str) -> str:
 
 
 class FilePathType(click.ParamType[Path | None]):
-    """Parameter type of a local path; an empty text is None."""
+    """Parameter type of a local path; an empty text is None. `is_folder`: shells complete only folders."""
 
     name = "path"
+
+    def __init__(self, *, is_folder: bool = False) -> None:
+        self._is_folder = is_folder
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path | None:
         """Return the path; None for an empty text, as from an unset variable of a script.
@@ -117,6 +143,10 @@ class FilePathType(click.ParamType[Path | None]):
             )
         refuse_unexpanded_tilde(text, param, ctx)
         return Path(text) if text.strip() else None
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete local files, or folders."""
+        return complete_path(incomplete, only_folders=self._is_folder)
 
 
 class DurationType(click.ParamType[timedelta]):

@@ -1,4 +1,4 @@
-"""Fake service on loopback: a Mesh Export API and Azure containers with SAS links, over real sockets.
+"""Fake service on loopback: the APIs for iTwins, iModels and exports, and Azure containers with SAS links.
 
 It responds like the real service and Azure Blob Storage in everything that tilesync depends on. Tests add faults.
 Sources: Mesh Export API, get-exports; Azure Blob Storage REST, "List Blobs", "Get Blob", "Create a service SAS".
@@ -18,7 +18,9 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode
 from xml.sax.saxutils import escape
 
+from tilesync.demo.api_rate import ApiCallLog, RateLimit
 from tilesync.demo.faults import Effect, Fault, RequestMatcher
+from tilesync.demo.itwin_directory import FakeIModel, FakeITwin, ITwinDirectory, api_error, refuse
 from tilesync.demo.loopback_server import FakeRequest, FakeResponse, LoopbackServer, http_date
 
 
@@ -43,18 +45,28 @@ class FakeBackend:
     If the block ends without an error, every declared fault must have been hit.
 
     `link_lifetime` starts when a link is created; a link becomes valid `link_start_delay` after that. `delay_s`
-    delays each response of the storage. `clock_offset`: how far the clock of this server is ahead of the machine's.
+    delays each response of the storage, `api_delay_s` each of the API; the responses do not wait for each other.
+    `clock_offset`: how far the clock of this server is ahead of the machine's.
     """
 
     def __init__(
-        self, *, link_lifetime: timedelta = timedelta(hours=1), delay_s: float = 0.0, page_size: int = 5000
+        self,
+        *,
+        link_lifetime: timedelta = timedelta(hours=1),
+        delay_s: float = 0.0,
+        api_delay_s: float = 0.0,
+        page_size: int = 5000,
     ) -> None:
         self.link_lifetime = link_lifetime
         self.delay_s = delay_s
+        self.api_delay_s = api_delay_s
         self.page_size = page_size
         self.clock_offset = timedelta()
         self.link_start_delay = timedelta()
         self.token = "demo"
+        self.directory = ITwinDirectory()
+        self.api_calls = ApiCallLog()
+        """Calls of the API as this server counts them; requests to the storage and for tokens do not count."""
         self.exports: list[dict[str, Any]] = []
         self.containers: dict[str, dict[str, StoredBlob]] = {}
         self.revoked_before = 0
@@ -64,6 +76,44 @@ class FakeBackend:
         self._lock = threading.Lock()
         self._links_issued = 0
         self._server: LoopbackServer | None = None
+
+    # --- iTwins and iModels ---
+
+    def add_itwin(self, itwin_id: str, display_name: str, *, token: str | None = None) -> FakeITwin:
+        """Add an iTwin; with `token`, only this token sees it, otherwise every accepted token does."""
+        itwin = self.directory.itwins[itwin_id.lower()] = FakeITwin(itwin_id.lower(), display_name, token)
+        return itwin
+
+    def add_imodel(self, imodel_id: str, itwin: str, display_name: str) -> FakeIModel:
+        """Add an iModel to an iTwin."""
+        imodel = FakeIModel(imodel_id.lower(), itwin.lower(), display_name)
+        self.directory.imodels[imodel.id] = imodel
+        return imodel
+
+    def rename_imodel(self, imodel_id: str, display_name: str) -> None:
+        """Change the display name of an iModel."""
+        self.directory.imodels[imodel_id.lower()].name = display_name
+
+    def remove_imodel(self, imodel_id: str) -> None:
+        """Remove an iModel with its exports and their containers."""
+        del self.directory.imodels[imodel_id.lower()]
+        for row in _rows_of_imodel(self.exports, imodel_id):
+            self.exports.remove(row)
+            self.containers.pop(row["id"], None)
+
+    def forbid(self, itwin: str, status: int | None = 403) -> None:
+        """Refuse each call for an iTwin and its iModels with 401 or 403; None permits them again."""
+        self.directory.itwins[itwin.lower()].refusal = status
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """Rate limit of the API, enforced by 429 with Retry-After; None for none."""
+        return self.api_calls.limit
+
+    @rate_limit.setter
+    def rate_limit(self, limit: RateLimit | None) -> None:
+        """Set the rate limit; calls so far count."""
+        self.api_calls.limit = limit
 
     # --- exports and links ---
 
@@ -137,8 +187,11 @@ class FakeBackend:
         """Respond to one request, with faults."""
         with self._lock:
             self.requests.append(request)
-        if self.delay_s and not request.is_api:
-            time.sleep(self.delay_s)
+        wait_s = self.api_calls.record() if request.is_api else None
+        if delay_s := self.api_delay_s if request.is_api else self.delay_s:
+            time.sleep(delay_s)
+        if wait_s is not None:
+            return throttle(wait_s)
         for fault in self.faults:
             if fault.should_apply(request):
                 return fault.effect(request, lambda: self.respond_without_faults(request))
@@ -149,10 +202,27 @@ class FakeBackend:
         return self.respond_api(request) if request.is_api else self.respond_storage(request)
 
     def respond_api(self, request: FakeRequest) -> FakeResponse:
-        """Respond as the Mesh Export API does."""
-        if request.headers.get("authorization") != f"Bearer {self.token}":
-            return api_error(401, "HeaderNotFound", "Header Authorization was not found in the request. Access denied.")
-        rows = [row for row in self.visible_exports() if _matches_query(row, request.query)]
+        """Respond as the API of the path does."""
+        token = (request.headers.get("authorization") or "").removeprefix("Bearer ")
+        if token != self.token and not self.directory.accepts(token):
+            return refuse(401)
+        match request.path.strip("/"):
+            case "mesh-export":
+                return self._list_exports(request, token)
+            case "imodels":
+                return self.directory.list_imodels(request, token, self.url)
+            case "itwins":
+                return self.directory.list_itwins(request, token, self.url)
+        return api_error(404, "NotFound", "There is no such operation.")
+
+    def _list_exports(self, request: FakeRequest, token: str) -> FakeResponse:
+        if status := self.directory.find_refusal(request.query.get("iModelId", ""), token):
+            return refuse(status)
+        rows = [
+            row
+            for row in _rows_of_imodel(self.visible_exports(), request.query.get("iModelId", ""))
+            if _matches_query(row, request.query) and not self.directory.find_refusal(_imodel_of(row), token)
+        ]
         top, skip = int(request.query.get("$top", "100")), int(request.query.get("$skip", "0"))
         page = [self._build_export_row(row, request) for row in rows[skip : skip + top]]
         links = {"self": {"href": f"{self.url}/mesh-export/?$top={top}&$skip={skip}"}}
@@ -215,11 +285,21 @@ class FakeBackend:
         return FakeResponse(200, page.encode(), {"Content-Type": "application/xml"})
 
 
+def _imodel_of(row: dict[str, Any]) -> str:
+    return str(row["request"].get("iModelId", ""))
+
+
+def _rows_of_imodel(rows: list[dict[str, Any]], imodel: str) -> list[dict[str, Any]]:
+    """Return the rows of one iModel, or all rows if it is empty; a fleet asks a thousand times among a thousand."""
+    wanted = imodel.lower()
+    return [row for row in rows if not wanted or _imodel_of(row).lower() == wanted]
+
+
 def _matches_query(row: dict[str, Any], query: dict[str, str]) -> bool:
     request = row["request"]
     return all(
         not query.get(key) or str(request.get(field, "")).lower() == query[key].lower()
-        for key, field in (("iModelId", "iModelId"), ("changesetId", "changesetId"), ("exportType", "exportType"))
+        for key, field in (("changesetId", "changesetId"), ("exportType", "exportType"))
     )
 
 
@@ -270,7 +350,9 @@ def storage_error(status: int, code: str, message: str) -> FakeResponse:
     return FakeResponse(status, body.encode(), {"Content-Type": "application/xml", "x-ms-error-code": code})
 
 
-def api_error(status: int, code: str, message: str) -> FakeResponse:
-    """Build an error response in the format of the Mesh Export API."""
-    body = json.dumps({"error": {"code": code, "message": message}}).encode()
-    return FakeResponse(status, body, {"Content-Type": "application/json"})
+def throttle(seconds: int) -> FakeResponse:
+    """Build the response to a call beyond the rate limit."""
+    response = api_error(
+        429, "RateLimitExceeded", "The client sent more requests than allowed by this API for the current tier."
+    )
+    return FakeResponse(429, response.body, {**response.headers, "Retry-After": str(seconds)})

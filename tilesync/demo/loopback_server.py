@@ -18,6 +18,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 Headers = dict[str, str]
 
+API_ROOTS = frozenset({"mesh-export", "imodels", "itwins"})
+"""First parts of the paths of the APIs; any other path is that of a container or of the token endpoint."""
+
 STOP_TIMEOUT_S = 2.0
 """How long `stop` waits for threads that still make a response."""
 
@@ -38,8 +41,8 @@ class FakeRequest:
 
     @property
     def is_api(self) -> bool:
-        """Return whether the request goes to the Mesh Export API."""
-        return self.path.startswith("/mesh-export")
+        """Return whether the request goes to an API of the service, not to its storage or token endpoint."""
+        return self.path.strip("/").partition("/")[0] in API_ROOTS
 
     @property
     def container_and_name(self) -> tuple[str, str]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from tilesync.core.http_status import Verdict, raise_for_status
-from tilesync.core.masking import split_secret
-from tilesync.errors import ExportReplaced, InvalidRequest, NoExport, NotAuthorised, Transient, Unavailable
+from tilesync.errors import ExportReplaced, NoExport, Unavailable
 from tilesync.events import Waiting
-from tilesync.itwin.responses import api_message, classify_api_status, parse_exports
+from tilesync.itwin.api_pages import MEMBERSHIP_HINT, ApiPages, ListEndpoint, ListPage, ListQuery, endpoint_url
+from tilesync.itwin.responses import parse_exports
 from tilesync.model import Export, Resolution, SasUrl, Selector, Status
 from tilesync.protocols import Clock, Observer, TokenProvider
-from tilesync.transport.api_client import ApiClient, ApiRequest, ApiResponse
-from tilesync.transport.retry import retry_after_seconds
+from tilesync.transport.api_client import ApiClient
+from tilesync.transport.api_pace import ApiPace
 
 API_MEDIA_TYPE = "application/vnd.bentley.itwin-platform.v1+json"
 
@@ -24,21 +22,8 @@ LATEST_PAGE_ROWS = 10
 
 FULL_PAGE_ROWS = 100
 
-MAX_IDLE_PAGES = 20
-"""Maximum number of consecutive pages without a new row."""
-
-MEMBERSHIP_HINT = (
-    "a service application sees an iModel only when CLIENT_ID@apps.imsoidc.bentley.com is a member of its iTwin"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ExportPage:
-    """One page of exports in the order of the service, with the server's time."""
-
-    rows: list[Export]
-    next_query: dict[str, str] | None
-    server_time: datetime | None
+ExportPage = ListPage[Export]
+"""One page of exports."""
 
 
 def matches(export: Export, selector: Selector) -> bool:
@@ -70,72 +55,40 @@ class MeshExports:
     """Client for the exports that an identity can see."""
 
     def __init__(
-        self, api_url: str, token: TokenProvider, api_client: ApiClient, clock: Clock, observe: Observer
+        self,
+        api_url: str,
+        token: TokenProvider,
+        api_client: ApiClient,
+        clock: Clock,
+        observe: Observer,
+        *,
+        pace: ApiPace | None = None,
     ) -> None:
-        parts = urlsplit(api_url)
-        path = parts.path.rstrip("/").removesuffix("/mesh-export")
-        self._url = urlunsplit((parts.scheme, parts.netloc, f"{path}/mesh-export/", "", ""))
-        self._token = token
-        self._api_client = api_client
+        self._endpoint = ListEndpoint(
+            endpoint_url(api_url, "mesh-export"),
+            api="the Mesh Export API",
+            rows="exports",
+            headers={"Accept": API_MEDIA_TYPE, "Prefer": "return=representation"},
+            parse=lambda body, secrets: parse_exports(body, fetched=clock.monotonic(), secrets=secrets),
+            row_id=lambda export: export.id,
+            forbidden="this identity may not see these exports",
+            missing="the service finds no such iModel or export",
+            missing_hint="check the iModel id and --api-url",
+        )
+        self._pages = ApiPages(token, api_client, pace=pace)
         self._clock = clock
         self._observe = observe
 
     async def pages(
-        self, selector: Selector, *, top: int = FULL_PAGE_ROWS, cdn: bool = False
+        self, selector: Selector, *, top: int = FULL_PAGE_ROWS, cdn: bool = False, urgent: bool = False
     ) -> AsyncIterator[ExportPage]:
         """Yield the pages of the list, newest changeset first, without the rows that do not match the selector.
 
-        Of the service's `next` link only the query is used: the next page is requested from the configured address and
-        with the filters of the selector, since the link may name another host or lose a filter. Raises the RunErrors of
-        the service.
+        `urgent`: before all other calls that wait for their turn. Raises the RunErrors of the service.
         """
-        filters, next_query, queries = _query_filters(selector, cdn=cdn), dict[str, str](), set[str]()
-        known_ids, idle_pages = set[str](), 0
-        while True:
-            query = urlencode({"$top": str(top), **next_query, **filters}, safe="$:")
-            if query in queries:
-                raise Unavailable("the pages of the service's list of exports repeat in a loop")
-            queries.add(query)
-            page = await self._fetch_page(query)
+        query = ListQuery(top, _query_filters(selector, cdn=cdn), urgent=urgent)
+        async for page in self._pages.pages(self._endpoint, query):
             yield replace(page, rows=[row for row in page.rows if matches(row, selector)])
-            if page.next_query is None:
-                return
-            new_ids = {row.id for row in page.rows} - known_ids
-            known_ids, idle_pages = known_ids | new_ids, 0 if new_ids else idle_pages + 1
-            if idle_pages > MAX_IDLE_PAGES:
-                raise Unavailable(
-                    f"{idle_pages} consecutive pages of the service's list of exports contained nothing new"
-                )
-            next_query = page.next_query
-
-    async def _fetch_page(self, query: str) -> ExportPage:
-        sent_header, refusals = "", 0
-
-        async def build_request() -> ApiRequest:
-            nonlocal sent_header
-            sent_header = await self._token.header()
-            headers = {"Authorization": sent_header, "Accept": API_MEDIA_TYPE, "Prefer": "return=representation"}
-            return ApiRequest(f"{self._url}?{query}", headers)
-
-        async def read_response(response: ApiResponse) -> ExportPage:
-            nonlocal refusals
-            body = await response.read()
-            verdict = classify_api_status(response.status)
-            if verdict is Verdict.DENIED and refusals < 2:
-                refusals += 1
-                if await self._token.renew_refused(sent_header):
-                    raise Transient("the service refused the token; a fresh one is used", retry_after=0)
-            message = api_message(body, split_secret(sent_header))
-            _raise_for_verdict(verdict, response.status, message, remedy=self._token.remedy)
-            wait = retry_after_seconds(response.header)
-            raise_for_status(
-                verdict, response.status, wait, "the service", "is --api-url (TILESYNC_API_URL) the service's address?"
-            )
-            rows, next_query = parse_exports(body, fetched=self._clock.monotonic(), secrets=split_secret(sent_header))
-            return ExportPage(rows, next_query, response.server_time())
-
-        server = f"the Mesh Export API ({urlsplit(self._url).netloc})"
-        return await self._api_client.request(server, build_request, read_response)
 
     async def find_latest(self, selector: Selector, *, wait: timedelta, poll: timedelta) -> Resolution:
         """Find the first Complete export in the service's order.
@@ -202,9 +155,12 @@ class MeshExports:
                 yield row
 
     async def fetch_link(self, export: Export, *, cdn: bool = False) -> tuple[SasUrl, datetime | None]:
-        """Get a new link to one export, with the service's time. Raises ExportReplaced when it is no longer listed."""
+        """Get a new link to one export, with the service's time. Raises ExportReplaced when it is no longer listed.
+
+        Transfers wait for a link, so that it goes before all other calls.
+        """
         selector = Selector(imodel=export.imodel, export_type=export.type)
-        async for page in self.pages(selector, top=LATEST_PAGE_ROWS, cdn=cdn):
+        async for page in self.pages(selector, top=LATEST_PAGE_ROWS, cdn=cdn, urgent=True):
             for row in page.rows:
                 if row.id == export.id:
                     return _require_link(row), page.server_time
@@ -247,17 +203,3 @@ def _no_export_message(result: ExportSearchResult, selector: Selector) -> str:
     if selector.export_id:
         return f"the service lists no export {selector.export_id}"
     return "there is no export yet, or this identity cannot see the iModel"
-
-
-def _raise_for_verdict(verdict: Verdict, status: int, message: str, *, remedy: str) -> None:
-    detail = f": {message}" if message else ""
-    if verdict is Verdict.DENIED:
-        raise NotAuthorised(f"the service refuses the token ({status}{detail})", hint=remedy)
-    if verdict is Verdict.FORBIDDEN:
-        raise NotAuthorised(f"this identity may not see these exports ({status}{detail})", hint=MEMBERSHIP_HINT)
-    if verdict is Verdict.INVALID:
-        raise InvalidRequest(f"the service rejects the request as invalid ({status}{detail})")
-    if verdict is Verdict.MISSING:
-        raise NoExport(
-            f"the service finds no such iModel or export ({status}{detail})", hint="check the iModel id and --api-url"
-        )

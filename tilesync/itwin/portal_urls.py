@@ -1,4 +1,4 @@
-"""iModel id in a URL of a portal or a viewer."""
+"""Ids of iModels and iTwins in a URL of a portal or a viewer."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ IMODEL_ID_HINT: Final = (
     " iTwin, the iModel"
 )
 
+ITWIN_ID_HINT: Final = (
+    "the portal shows the id: My iTwins, the iTwin, Settings; and it comes after /my-itwins/ in the URL"
+)
+
 
 def parse_guid(text: str) -> str | None:
     """Parse a GUID, with or without braces; None for any other text."""
@@ -42,25 +46,39 @@ def find_imodel_id(url: str) -> str | None:
     Returns None for a signed URL (the link of a container), and for one without an id. Raises UsageError for a URL of
     Bentley with ids of which none is clearly the iModel's.
     """
-    if _SIGNATURE_PATTERN.search(url):
-        return None
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    ids = list(_find_ids(parts.path, parts.query)) + list(_find_ids(*_split_fragment(parts.fragment)))
+    ids = _collect_ids(url)
     imodel_ids = {guid.lower() for key, guid in ids if key in _IMODEL_KEYS}
     other_ids = {guid.lower() for key, guid in ids if key not in _IMODEL_KEYS | _ITWIN_KEYS}
     if not imodel_ids and any(key in _ITWIN_KEYS for key, _ in ids):
         imodel_ids = other_ids
     if len(imodel_ids) == 1:
         return imodel_ids.pop()
-    if ids and (parts.hostname or "").endswith("bentley.com"):
+    if ids and (urlsplit(url).hostname or "").endswith("bentley.com"):
         raise UsageError(
             "cannot tell which iModel id the URL names",
             hint="give only the id: in such URLs it comes after /imodels/, or in iModelId=",
         )
     return None
+
+
+def find_itwin_id(url: str) -> str | None:
+    """Find the iTwin id in a URL: after /itwins/, /my-itwins/ or the like, or in iTwinId=.
+
+    Returns None for a signed URL (the link of a container), and for one without exactly one such id.
+    """
+    itwin_ids = {guid.lower() for key, guid in _collect_ids(url) if key in _ITWIN_KEYS}
+    return itwin_ids.pop() if len(itwin_ids) == 1 else None
+
+
+def _collect_ids(url: str) -> list[tuple[str, str]]:
+    """Return the ids of a URL with what precedes each; none for a signed URL, and for a text that is no URL."""
+    if _SIGNATURE_PATTERN.search(url):
+        return []
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return []
+    return [*_find_ids(parts.path, parts.query), *_find_ids(*_split_fragment(parts.fragment))]
 
 
 def _split_fragment(fragment: str) -> tuple[str, str]:

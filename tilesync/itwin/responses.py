@@ -1,18 +1,22 @@
-"""Parser for responses of the Mesh Export API and the token endpoint: the only module that knows their JSON."""
+"""Parser for responses of the service's APIs and the token endpoint: the only module that knows their JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from tilesync.azure.sas import parse_sas_link
-from tilesync.core.export_record import sanitize_record
+from tilesync.core.export_record import MAX_TEXT_CHARS, sanitize_record
 from tilesync.core.foreign_json import parse_json, read_count, read_mapping, read_number, read_or_default, read_text
 from tilesync.core.http_status import Verdict
 from tilesync.core.masking import mask_secrets
 from tilesync.errors import Transient, UsageError
+from tilesync.itwin.portal_urls import parse_guid
 from tilesync.model import Export, SasUrl
+
+R = TypeVar("R")
 
 API_STATUS_VERDICTS: Mapping[int, Verdict] = {
     200: Verdict.DONE,
@@ -24,7 +28,7 @@ API_STATUS_VERDICTS: Mapping[int, Verdict] = {
     422: Verdict.INVALID,
     429: Verdict.THROTTLED,
 }
-"""Verdicts by HTTP status of the Mesh Export API (get-exports, "Response …"); 5xx is RETRY, any other REFUSED."""
+"""Verdicts by HTTP status of the service's APIs (get-exports, "Response …"); 5xx is RETRY, any other REFUSED."""
 
 
 def classify_api_status(status: int) -> Verdict:
@@ -37,6 +41,22 @@ _WEB_PAGE_HINT = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class IModelRow:
+    """An iModel: its id, in lower case, and its display name: free text, not unique, and it may change."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ITwinRow:
+    """An iTwin: its id, in lower case, and its display name."""
+
+    id: str
+    name: str
+
+
 def parse_exports(
     body: bytes, *, fetched: float = 0.0, secrets: Iterable[str] = ()
 ) -> tuple[list[Export], dict[str, str] | None]:
@@ -45,19 +65,56 @@ def parse_exports(
     The parser is lenient: unknown fields are ignored, and a field of another type counts as missing. `secrets` are
     removed from all texts. Raises Transient when the body is not an export list.
     """
+    known = tuple(secrets)
+    return _parse_page(body, "exports", "an export list", lambda row: _parse_export(row, fetched, known))
+
+
+def parse_imodels(body: bytes, secrets: Iterable[str] = ()) -> tuple[list[IModelRow], dict[str, str] | None]:
+    """Parse one page of iModels, as `parse_exports` does. A row needs an id, which is returned in lower case."""
+    known = tuple(secrets)
+    return _parse_page(
+        body, "iModels", "a list of iModels", lambda row: IModelRow(_parse_id(row), _parse_name(row, known))
+    )
+
+
+def parse_itwins(body: bytes, secrets: Iterable[str] = ()) -> tuple[list[ITwinRow], dict[str, str] | None]:
+    """Parse one page of iTwins, as `parse_exports` does. A row needs an id, which is returned in lower case."""
+    known = tuple(secrets)
+    return _parse_page(
+        body, "iTwins", "a list of iTwins", lambda row: ITwinRow(_parse_id(row), _parse_name(row, known))
+    )
+
+
+def _parse_page(
+    body: bytes, member: str, name: str, parse_row: Callable[[Mapping[str, Any]], R]
+) -> tuple[list[R], dict[str, str] | None]:
+    """Parse one page of a list. Raises Transient when the body is not one, or a row lacks its id."""
     try:
         document = read_mapping(parse_json(body))
-        if not isinstance(document["exports"], list):
-            raise ValueError("its `exports` are not a list")
-        rows = [_parse_export(read_mapping(row), fetched, tuple(secrets)) for row in document["exports"]]
+        if not isinstance(document[member], list):
+            raise ValueError(f"its `{member}` are not a list")
+        rows = [parse_row(read_mapping(row)) for row in document[member]]
         next_url = read_or_default(
             _mapping_or_empty(_mapping_or_empty(document.get("_links")).get("next")).get("href"), read_text, ""
         )
         return rows, dict(parse_qsl(urlsplit(next_url).query)) if next_url else None
     except (ValueError, KeyError) as error:
         if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-            raise Transient("the service's response is a web page, not an export list", hint=_WEB_PAGE_HINT) from error
-        raise Transient(f"the service's response is not an export list ({error or type(error).__name__})") from error
+            raise Transient(f"the service's response is a web page, not {name}", hint=_WEB_PAGE_HINT) from error
+        raise Transient(f"the service's response is not {name} ({error or type(error).__name__})") from error
+
+
+def _parse_id(row: Mapping[str, Any]) -> str:
+    """Parse the id of a row. Raises ValueError for one that is no GUID: ids become parts of paths and queries."""
+    guid = parse_guid(read_text(row["id"]))
+    if guid is None:
+        raise ValueError("an id is not a GUID")
+    return guid.lower()
+
+
+def _parse_name(row: Mapping[str, Any], secrets: tuple[str, ...]) -> str:
+    """Parse a display name, free text; empty if it is missing."""
+    return mask_secrets(read_or_default(row.get("displayName"), read_text, ""), secrets)[:MAX_TEXT_CHARS]
 
 
 def _parse_export(row: Mapping[str, Any], fetched: float, secrets: tuple[str, ...]) -> Export:

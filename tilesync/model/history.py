@@ -30,8 +30,9 @@ class RunRecord:
     """One run of `mirror`, without secrets. Times are ISO 8601 in UTC.
 
     `exit` is the exit code; None while the run goes on, or if it was killed. `error`, `message`, `hint` are those of a
-    failed run. Counts are files, `bytes` those that were transferred. `behind`: the newest export is not the mirrored
-    one. `newest`, `newest_modified`: the newest export of the service, if the run came to know it.
+    failed run. Counts are files, `bytes` those that were transferred. `held_bytes`: size of the published version.
+    `behind`: the newest export is not the mirrored one. `newest`, `newest_modified`: the newest export of the service,
+    if the run came to know it.
     """
 
     started: str
@@ -54,6 +55,7 @@ class RunRecord:
     deleted: int = 0
     failed: int = 0
     bytes: int = 0
+    held_bytes: int = 0
     renewals: int = 0
     retries: int = 0
 

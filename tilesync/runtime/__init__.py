@@ -7,6 +7,7 @@ gzip           streaming gzip decompression
 os_errors      OSError translated to errors of tilesync
 process_pool   pool of worker processes that run picklable tasks
 safe_open      open regular files and read small files without blocking forever
+secret_files   secrets in variables, or in files that variables name
 subprocess     commands of the user: run, limit, cancel
 task_groups    gather with cancellation; the relevant error of a group
 threads        blocking work in threads, with a stop event

@@ -12,12 +12,13 @@ from tilesync.azure.link_state import LinkTexts
 from tilesync.errors import ExportReplaced, NoExport
 from tilesync.itwin.mesh_export import MeshExports
 from tilesync.model import Export, Resolution, SasUrl, Selector, Status
-from tilesync.protocols import Clock, Observer
+from tilesync.protocols import Clock, Observer, TokenProvider
 from tilesync.transport.api_client import ApiClient
 from tilesync.transport.renewing_link import LinkFetcher, RenewingLink
 
 if TYPE_CHECKING:
     from tilesync.sources.container import Container
+    from tilesync.transport.api_pace import ApiPace
     from tilesync.transport.blob_client import BlobClient
     from tilesync.transport.rate_limit import RateLimiter
 
@@ -30,7 +31,11 @@ SOURCE_LINK_TEXTS = LinkTexts(
 
 @dataclass(frozen=True, slots=True)
 class SourceClients:
-    """HTTP clients for the sources of one run, and the exit stack that closes them."""
+    """HTTP clients for the sources of one run, and the exit stack that closes them.
+
+    `pace`: rate of API calls that several runs share; None for no limit. `token`: token provider that several runs
+    share; None: each API client gets one of its own, for the identity of its service.
+    """
 
     api_client: ApiClient
     open_blob_client: Callable[[], Awaitable[BlobClient]]
@@ -39,6 +44,8 @@ class SourceClients:
     observe: Observer
     exit_stack: AsyncExitStack
     bandwidth: RateLimiter | None = None
+    pace: ApiPace | None = None
+    token: TokenProvider | None = None
 
     def make_link(self, fetch: LinkFetcher | None) -> RenewingLink:
         """Create a link that renews itself by `fetch` until the run ends."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -45,6 +45,9 @@ percent-encoded. Source: "List Blobs" (REST); "Naming and Referencing Containers
 
 CONNECT_TIMEOUT = timedelta(seconds=20)
 """Time limit to open a connection."""
+
+MAX_CONNECTIONS = 24
+"""Maximum connections of a client: API calls of several runs at once, and pages of their listings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +140,33 @@ class ApiClient:
         return timedelta(seconds=self._budget)
 
     async def request(
-        self, server: str, build_request: Callable[[], Awaitable[ApiRequest]], read_response: ResponseReader[T]
+        self,
+        server: str,
+        build_request: Callable[[], Awaitable[ApiRequest]],
+        read_response: ResponseReader[T],
+        *,
+        take_turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> T:
         """Send a request until `read_response` accepts a response, or the retry budget is spent.
 
-        `server` names the server in messages: "the Mesh Export API". Raises Unavailable when the budget is spent, and
-        every error of `build_request` and `read_response` except Transient.
+        `server` names the server in messages: "the Mesh Export API". `take_turn`: each attempt is made in
+        such a context; waiting to enter it does not count towards the budget, since a queue is no failure. Raises
+        Unavailable when the budget is spent, and every error of `build_request` and `read_response` except Transient.
         """
+        queued_s = 0.0
 
         async def attempt() -> T:
-            return await self._attempt(await build_request(), read_response)
+            nonlocal queued_s
+            queued_at = self._clock.monotonic()
+            async with take_turn():
+                queued_s += self._clock.monotonic() - queued_at
+                return await self._attempt(await build_request(), read_response)
+
+        def now() -> float:
+            return self._clock.monotonic() - queued_s
 
         policy = RetryPolicy(server, self._budget, self._observe)
-        return await retry_async(policy, attempt, now=self._clock.monotonic, sleep=self._clock.sleep)
+        return await retry_async(policy, attempt, now=now, sleep=self._clock.sleep)
 
     async def _attempt(self, api_request: ApiRequest, read_response: ResponseReader[T]) -> T:
         check_scheme(api_request.url)
@@ -225,7 +242,7 @@ def _build_transport(proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
 
     A filter on its logger was rejected: it would change the logging of the host program.
     """
-    limits = httpx.Limits(max_connections=8)
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS)
     try:
         tls_context = create_tls_context()
         proxy_tls_context = tls_context if proxy is not None and proxy.url.startswith("https:") else None

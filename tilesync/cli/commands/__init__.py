@@ -1,11 +1,13 @@
 """The commands, one per file: each parses its arguments, calls the Python API and prints.
 
-demo      `tilesync demo`
-doctor    `tilesync doctor`
-exports   `tilesync exports`
-link      `tilesync link`
-mirror    `tilesync mirror`
-rollback  `tilesync rollback`
-verify    `tilesync verify`
-versions  `tilesync versions`
+completion  `tilesync completion`
+config      `tilesync config`
+demo        `tilesync demo`
+doctor      `tilesync doctor`
+exports     `tilesync exports`
+link        `tilesync link`
+mirror      `tilesync mirror`
+rollback    `tilesync rollback`
+verify      `tilesync verify`
+versions    `tilesync versions`
 """

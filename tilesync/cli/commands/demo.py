@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesync.cli.help_groups import command
 from tilesync.cli.options import NO_PROGRESS_OPTION, OUTPUT_OPTIONS
 from tilesync.cli.params import FolderType, format_size
 from tilesync.cli.parse import create_session
@@ -76,7 +77,7 @@ def run_demo(session: Session, dest: Path) -> int:
         return session.run(work, closing_message=format_closing_message)
 
 
-@click.command(short_help="Try a mirror; no account needed.")
+@command(short_help="Try a mirror; no account needed.")
 @click.argument("folder", required=False, type=FolderType())
 @NO_PROGRESS_OPTION
 @OUTPUT_OPTIONS

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesync.cli.help_groups import OptionGroup, command
 from tilesync.cli.options import IDENTITY_OPTIONS, OUTPUT_OPTIONS, STATE_DIR_OPTION, STORE_OPTIONS, option
 from tilesync.cli.output.table import wrap_text
 from tilesync.cli.params import DestinationType, DurationType, SourceType
@@ -21,7 +22,7 @@ RESULT_MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL", "skipped": "-"}
 NAME_COLUMN_CHARS = 16
 
 
-@click.command(short_help="Check identity and service, or whether viewers can load DEST.")
+@command(short_help="Check identity and service, or whether viewers can load DEST.")
 @click.argument("dest", required=False, type=DestinationType())
 @option(
     "--source",
@@ -35,6 +36,7 @@ NAME_COLUMN_CHARS = 16
 @IDENTITY_OPTIONS
 @option(
     "--retry-for",
+    group=OptionGroup.SPEED,
     type=DurationType(),
     envvar=None,  # a long retry time for nightly jobs would be too long for a person who waits
     default="10s",

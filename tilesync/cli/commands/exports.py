@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesync.cli.help_groups import OptionGroup, command
 from tilesync.cli.options import (
     OUTPUT_OPTIONS,
     SERVICE_OPTIONS,
@@ -29,10 +30,15 @@ if TYPE_CHECKING:
     from tilesync.api.locations import Location
 
 
-@click.command(short_help="List the exports.")
+@command(short_help="List the exports.")
 @click.argument("imodel_id", required=False, envvar="TILESYNC_SOURCE", type=SourceType())
 @option("--held", metavar="DEST", type=DestinationType(), help="Show which of the exports this destination has.")
-@option("--state-dir", type=FilePathType(), help="Folder for the state of DEST, if not the default.")
+@option(
+    "--state-dir",
+    group=OptionGroup.DESTINATION,
+    type=FilePathType(is_folder=True),
+    help="Folder for the state of DEST, if not the default.",
+)
 @STORE_OPTIONS
 @SERVICE_OPTIONS
 @OUTPUT_OPTIONS

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tilesync.cli.help_groups import command
 from tilesync.cli.options import (
     ALLOW_HTTP_OPTION,
     AZURE_ENDPOINT_OPTION,
@@ -27,7 +28,7 @@ from tilesync.cli.parse import (
 )
 
 
-@click.command(short_help="Print the URL that a viewer loads (a secret).")
+@command(short_help="Print the URL that a viewer loads (a secret).")
 @click.argument("what", metavar="IMODEL_ID|DEST", envvar="TILESYNC_SOURCE", type=SourceType())
 @SELECTION_OPTIONS
 @wait_option("0s")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesync.cli.help_groups import OptionGroup, command
 from tilesync.cli.options import (
     ADOPT_OPTION,
     CACHE_OPTIONS,
@@ -42,33 +43,60 @@ if TYPE_CHECKING:
     from tilesync.api.locations import Location
 
 
-@click.command(short_help="Mirror an export.")
+@command(short_help="Mirror an export.")
 @click.argument("source", envvar="TILESYNC_SOURCE", type=SourceType())
 @click.argument("dest", envvar="TILESYNC_DEST", type=DestinationType())
 @SELECTION_OPTIONS
 @wait_option("10m")
-@option("--link-command", help="Command that prints a fresh container link when SOURCE is a link.")
+@option(
+    "--link-command", group=OptionGroup.SOURCE, help="Command that prints a fresh container link when SOURCE is a link."
+)
 @HISTORY_OPTIONS
 @INVENTORY_OPTIONS
 @ADOPT_OPTION
 @RETENTION_OPTIONS
-@option("--bwlimit", type=RateType(), metavar="RATE", help="Maximum bytes per second: 500k, 10M, 1.5Mi.")
+@option(
+    "--bwlimit",
+    group=OptionGroup.SPEED,
+    type=RateType(),
+    metavar="RATE",
+    help="Maximum bytes per second: 500k, 10M, 1.5Mi.",
+)
 @option(
     "--transfers",
+    group=OptionGroup.SPEED,
     type=CountOrWordType("auto", max_count=1000),
     default="auto",
     show_default=True,
     help="Number of parallel transfers.",
 )
-@option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons; write nothing.")
+@option(
+    "-n", "--dry-run", group=OptionGroup.OUTPUT, is_flag=True, help="Print the plan with its reasons; write nothing."
+)
 @NO_PROGRESS_OPTION
-@option("--report", type=FilePathType(), help="Write the last JSON line, with every failure, to this file.")
+@option(
+    "--report",
+    group=OptionGroup.OUTPUT,
+    type=FilePathType(),
+    help="Write the last JSON line, with every failure, to this file.",
+)
 @STATE_DIR_OPTION
 @STORE_OPTIONS
 @CACHE_OPTIONS
-@option("--server-copy", is_flag=True, help="Azure to Azure: copy inside the storage service, checked by MD5.")
+@option(
+    "--server-copy",
+    group=OptionGroup.SPEED,
+    is_flag=True,
+    help="Azure to Azure: copy inside the storage service, checked by MD5.",
+)
 @ON_PUBLISH_OPTION
-@option("--create-container", is_flag=True, envvar=None, help="Create the container of an az:// DEST if it is missing.")
+@option(
+    "--create-container",
+    group=OptionGroup.DESTINATION,
+    is_flag=True,
+    envvar=None,
+    help="Create the container of an az:// DEST if it is missing.",
+)
 @SERVICE_OPTIONS
 @OUTPUT_OPTIONS
 @MONITORING_OPTIONS

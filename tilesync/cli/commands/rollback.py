@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesync.cli.help_groups import command
 from tilesync.cli.options import (
     CACHE_OPTIONS,
     ON_PUBLISH_OPTION,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tilesync.api.options import StoreAccessOptions
 
 
-@click.command(short_help="Move the pointer back to an older version.")
+@command(short_help="Move the pointer back to an older version.")
 @click.argument("dest", envvar="TILESYNC_DEST", type=DestinationType())
 @click.argument("version", required=False)
 @option("--latest", is_flag=True, help="Move the pointer to the newest version, and let it follow new exports again.")

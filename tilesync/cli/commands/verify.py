@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesync.cli.help_groups import OptionGroup, command
 from tilesync.cli.options import (
     NO_PROGRESS_OPTION,
     OUTPUT_OPTIONS,
@@ -20,12 +21,17 @@ if TYPE_CHECKING:
     from tilesync.api.locations import Location
 
 
-@click.command(short_help="Check the files of a destination.")
+@command(short_help="Check the files of a destination.")
 @click.argument("dest", envvar="TILESYNC_DEST", type=DestinationType())
 @option("--quick", is_flag=True, help="Compare names and sizes only.")
 @option("--all", "every", is_flag=True, help="Check every version, not only the current one.")
 @NO_PROGRESS_OPTION
-@option("--report", type=FilePathType(), help="Write the last JSON line, with every finding, to this file.")
+@option(
+    "--report",
+    group=OptionGroup.OUTPUT,
+    type=FilePathType(),
+    help="Write the last JSON line, with every finding, to this file.",
+)
 @STATE_DIR_OPTION
 @STORE_OPTIONS
 @OUTPUT_OPTIONS

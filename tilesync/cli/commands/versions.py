@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesync.cli.help_groups import command
 from tilesync.cli.options import (
     OUTPUT_OPTIONS,
     STATE_DIR_OPTION,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tilesync.api.options import StoreAccessOptions
 
 
-@click.command(short_help="List the versions of a destination.")
+@command(short_help="List the versions of a destination.")
 @click.argument("dest", envvar="TILESYNC_DEST", type=DestinationType())
 @option(
     "--sha256sums", metavar="VERSION", help="Print the checksums of this version, for `sha256sum -c` in its folder."

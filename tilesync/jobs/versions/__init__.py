@@ -13,6 +13,7 @@ presence          check for a bounded time that published files are still there
 publish           publish a version: check it, then write its manifest
 rebuild_catalog   rebuild a lost catalog from manifests and files
 rollback          point at an older version, or at the newest again
+run_history       the record of each run in the history of its destination
 startup           bring catalog and manifests in line before a run
 subtree_walk      follow the subtrees of implicit tilesets
 """
