@@ -21,6 +21,7 @@ SECRET_VARIABLES = (
     "AZURE_CLIENT_SECRET",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    "TILESYNC_PING",
 )
 LINK_VARIABLES = ("TILESYNC_SOURCE", "TILESYNC_DEST", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING")
 """Environment variables with a secret as one field of their value; in SECRET_VARIABLES the whole value is secret."""

@@ -39,7 +39,8 @@ def create_session(
     from tilesync.events import Warned
 
     folders = find_local_folders((source, dest))
-    OutputFiles(options.get("report"), options["log_file"], folders, options.get("state_dir")).check()
+    state_dir, metrics_file = options.get("state_dir"), options.get("metrics_file")
+    OutputFiles(options.get("report"), options["log_file"], folders, state_dir, metrics_file).check()
     session = Session(
         OutputOptions(
             json=options["as_json"],

@@ -12,7 +12,7 @@ from tilesync.api.auth import Auth
 from tilesync.api.inputs import create_service
 from tilesync.events import Event
 from tilesync.fleets.file.reader import read_fleet_file
-from tilesync.fleets.file.settings import FleetSettings
+from tilesync.fleets.file.settings import FleetSettings, SecretReference
 from tilesync.fleets.monitor import FleetMonitor, OnFleetEvent, OnOutcome
 from tilesync.fleets.outcome import MirrorOutcome
 
@@ -39,6 +39,14 @@ class FleetResult:
 def check_fleet(file: str | Path) -> FleetSettings:
     """Read and check a fleet file; nothing is run. Raises UsageError, and InvalidFleetFile with all mistakes."""
     return read_fleet_file(Path(file))
+
+
+def read_ping_url(settings: FleetSettings) -> str | None:
+    """Return the URL to ping, a secret; None if there is none. Raises UsageError, NotAuthorised."""
+    from tilesync.fleets.file.secrets import read_secret_blocking
+
+    ping = settings.ping
+    return read_secret_blocking(ping, "ping").text if isinstance(ping, SecretReference) else ping
 
 
 async def write_fleet_file(

@@ -51,7 +51,7 @@ class MirrorOutcome:
 
     `line`: the last JSON line of its run, with every count. `warnings`: sentences that a person should read though the
     run was good. `stale`: why the mirror is too old. `endangered`: exports that the service deletes next and that no
-    destination of the mirror holds. `command`: the command that continues it.
+    destination of the mirror holds. `command`: the command that continues it. `folder`: the destination, if it is one.
     """
 
     name: str
@@ -67,6 +67,7 @@ class MirrorOutcome:
     imodel: str | None = None
     history: MirrorHistory = field(default_factory=MirrorHistory)
     max_age: timedelta | None = None
+    folder: str | None = None
 
     @property
     def exit_code(self) -> int:

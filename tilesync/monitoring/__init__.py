@@ -1,4 +1,8 @@
 """Monitoring of mirrors: their status, computed from their history, for people and for monitors.
 
-status  status of a mirror: fresh, stale or failing, with the reasons
+metrics          metrics for Prometheus
+outcome_command  commands that run after a run
+ping             pings to a service in the manner of healthchecks
+service_manager  notifications to systemd
+status           status of a mirror: fresh, stale or failing, with the reasons
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilesync.cli.help_groups import OptionGroup, command
-from tilesync.cli.options import IDENTITY_OPTIONS, NO_PROGRESS_OPTION, OUTPUT_OPTIONS, option
+from tilesync.cli.options import IDENTITY_OPTIONS, MONITORING_OPTIONS, NO_PROGRESS_OPTION, OUTPUT_OPTIONS, option
 from tilesync.cli.params import CountOrWordType, DurationType, FilePathType, TimeOfDayType
 from tilesync.cli.parse import create_auth, create_session
 
@@ -81,14 +81,17 @@ INIT_WORD = "init"
 )
 @IDENTITY_OPTIONS
 @OUTPUT_OPTIONS
-def fleet(file: Path | None, /, *, check: bool, dry_run: bool, itwins: tuple[str, ...], **options: Any) -> int:
+@MONITORING_OPTIONS
+def fleet(file: Path | None, *, check: bool, dry_run: bool, itwins: tuple[str, ...], **options: Any) -> int:
     """Run every mirror of FILE (TOML) under one budget of API calls, connections and bandwidth.
 
     `tilesync fleet init --itwin ID > fleet.toml` writes a first file. Run the command again to continue.
     """
+    from tilesync.cli.fleet_reporters import create_fleet_reporters
     from tilesync.cli.output.fleet_progress import FleetProgressDisplay
+    from tilesync.cli.run_reporters import ReporterOptions
     from tilesync.errors import UsageError
-    from tilesync.fleets.aio import check_fleet
+    from tilesync.fleets.aio import check_fleet, read_ping_url
     from tilesync.fleets.monitor import FleetMonitor
 
     if file is None:
@@ -101,6 +104,7 @@ def fleet(file: Path | None, /, *, check: bool, dry_run: bool, itwins: tuple[str
     if check:
         return _report_checked(file, len(settings.mirrors), options)
     options["report"] = options["report"] or settings.report
+    options["metrics_file"] = options["metrics_file"] or settings.metrics_file
     monitor = FleetMonitor(str(file))
     session = create_session(
         options,
@@ -108,6 +112,14 @@ def fleet(file: Path | None, /, *, check: bool, dry_run: bool, itwins: tuple[str
         monitor=monitor,
         display_class=lambda *, bar, lines: FleetProgressDisplay(monitor, bar=bar, lines=lines),
     )
+    if not dry_run:
+        reporter_options = ReporterOptions(
+            options["metrics_file"],
+            options["ping"] or read_ping_url(settings),
+            options["on_success"] or settings.on_success,
+            options["on_failure"] or settings.on_failure,
+        )
+        session.attach_reporters(create_fleet_reporters(session, monitor, reporter_options))
     return _run(session, monitor, file, options, dry_run=dry_run)
 
 

@@ -15,13 +15,17 @@ from tilesync.runtime.threads import STOP_EVENT, run_in_thread
 
 
 async def read_secret(reference: SecretReference, key: str) -> Secret:
+    """Read a secret as `read_secret_blocking` does, in a thread."""
+    return await run_in_thread(read_secret_blocking, reference, key)
+
+
+def read_secret_blocking(reference: SecretReference, key: str) -> Secret:
     """Read a secret; `key`: its key in the file, for messages. Raises UsageError, and NotAuthorised for a command."""
     if reference.command:
-        text = await run_in_thread(run_secret_command, reference.command, key)
+        text = run_secret_command(reference.command, key)
     elif reference.file is not None:
         try:
-            data = await run_in_thread(_read_file, reference.file)
-            text = decode_secret_text(data)
+            text = decode_secret_text(read_small_file(reference.file, stop=STOP_EVENT.get()))
         except (OSError, ValueError) as error:
             raise UsageError(f"{reference} of {key} cannot be read ({error})") from error
     else:
@@ -29,10 +33,6 @@ async def read_secret(reference: SecretReference, key: str) -> Secret:
     if not text.strip():
         raise UsageError(f"{reference} of {key} is empty or not set")
     return Secret(text.strip())
-
-
-def _read_file(path: os.PathLike[str]) -> bytes:
-    return read_small_file(path, stop=STOP_EVENT.get())
 
 
 async def create_auth(credentials: Credentials) -> Auth | None:

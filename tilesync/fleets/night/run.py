@@ -259,6 +259,7 @@ class Night:
             imodel=mirror.imodel,
             history=history,
             max_age=max_age,
+            folder=str(folder) if (folder := _find_folder(mirror)) is not None else None,
         )
         journal.add(mirror.key, history)
         self.monitor.add_outcome(outcome, tracebacks=[each.traceback for each in run.attempts if each.traceback])
@@ -322,8 +323,8 @@ def _first_attempt(mirror: FleetMirror) -> Attempt:
 
 
 def _find_folder(mirror: FleetMirror) -> Path | None:
-    """Return the folder of the first destination; None for a store."""
-    place = mirror.dests[0]
+    """Return the folder of the first destination; None for a store, or if it has no place."""
+    place = mirror.dests[0] if mirror.dests else None
     if not isinstance(place, str):
         return None
     return Path(place) if is_folder(parse_dest(place, mirror.entry.options.get("azure-endpoint"))) else None
