@@ -182,11 +182,11 @@ def _refuse_shared_places(mirrors: Sequence[FleetMirror], known: Mapping[str, Kn
     def is_settled(mirror: FleetMirror) -> bool:
         return mirror.key in known and known[mirror.key].places == mirror.known.places
 
-    for name, other, place in find_shared_places(places):
+    for name, other, _ in find_shared_places(places):
         for mirror, rival in ((by_name[name], other), (by_name[other], name)):
             if mirror.name != rival and not (is_settled(mirror) and not is_settled(by_name[rival])):
                 refused[mirror.name] = UsageError(
-                    f"it would share {place} with {rival}",
+                    f"it would share {mirror.known.places[0]} with {rival}",
                     hint="write {imodel} into dest, or give one of them another display name",
                 )
     return [

@@ -119,9 +119,10 @@ class MirrorRun:
             raise self.mirror.problem
         arguments = await self._make_arguments()
         resolved, resolved_at = await self._resolve(arguments)
-        held = self.mirror.known.history.held
-        estimate = estimate_transfer(resolved, held) if isinstance(resolved, Resolution) else Estimate(0)
-        self.tools.on_estimate(self.mirror, estimate)
+        estimate = Estimate(0)
+        if isinstance(resolved, Resolution):
+            estimate = estimate_transfer(resolved, self.mirror.known.history.held)
+            self.tools.on_estimate(self.mirror, estimate)
         async with self.tools.places.take(estimate.bytes):
             self.is_running = True
             if self.tools.clock.monotonic() - resolved_at > MAX_RESOLUTION_AGE.total_seconds():

@@ -136,7 +136,7 @@ class Night:
                     hint=f"`tilesync status {self.request.settings.path}` lists the mirrors",
                 )
         if self.request.failed_only:
-            selected = [mirror for mirror in selected if _has_failed(known.get(mirror.key))]
+            selected = [m for m in selected if m.problem is not None or _has_failed(known.get(m.key))]
         return selected
 
     def _report_failed_entry(self, entry: MirrorEntry, error: TilesyncError, known: Mapping[str, KnownMirror]) -> None:
