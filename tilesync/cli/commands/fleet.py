@@ -152,7 +152,8 @@ def _run(session: Session, monitor: FleetMonitor, file: Path, options: dict[str,
                 monitor=monitor,
             )
         finally:
-            session.print_message(summarize())
+            if monitor.total is not None:
+                session.print_message(summarize())
 
     def show_outcome(outcome: MirrorOutcome, tracebacks: Sequence[str]) -> None:
         for text in tracebacks:
