@@ -6,8 +6,11 @@ import asyncio
 from types import TracebackType
 from typing import Final, Self
 
+from tilesync.errors import TilesyncError
+from tilesync.events import Warned
 from tilesync.fleets.state import FleetState
 from tilesync.model.history import MirrorHistory
+from tilesync.protocols import Observer
 from tilesync.runtime.threads import run_in_thread
 
 FLUSH_INTERVAL_S: Final = 0.25
@@ -15,11 +18,16 @@ FLUSH_INTERVAL_S: Final = 0.25
 
 
 class HistoryJournal:
-    """Stores histories in the background; on leaving its block, what is left."""
+    """Stores histories in the background; on leaving its block, what is left.
 
-    def __init__(self, state: FleetState, *, is_enabled: bool) -> None:
+    A history that cannot be stored is only a warning, once: the mirrors themselves are not affected.
+    """
+
+    def __init__(self, state: FleetState, observe: Observer, *, is_enabled: bool) -> None:
         self._state = state
+        self._observe = observe
         self._is_enabled = is_enabled
+        self._has_warned = False
         self._pending: dict[str, MirrorHistory] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -47,5 +55,12 @@ class HistoryJournal:
 
     async def _flush(self) -> None:
         pending, self._pending = self._pending, {}
-        if pending:
+        if not pending:
+            return
+        try:
             await run_in_thread(self._state.save_histories, list(pending.items()))
+        except TilesyncError as error:
+            self._pending = {**pending, **self._pending}
+            if not self._has_warned:
+                self._has_warned = True
+                self._observe(Warned(f"what this run did cannot be stored for `tilesync status`: {error}"))
