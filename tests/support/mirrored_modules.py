@@ -20,7 +20,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "fleets/file/mistakes.py": "tests/fleets/file/test_reader.py asserts them one by one",
     "fleets/file/entry_checks.py": "tests/fleets/file/test_reader.py asserts the mistakes that it finds",
     "fleets/night/forecast_report.py": "tests/fleets/test_window_of_night.py asserts what it reports",
-    "fleets/night/results.py": "tests/fleets/test_fleet.py and tests/fleets/test_window_of_night.py assert the outcomes",
+    "fleets/night/results.py": "tests/fleets/test_{fleet,window_of_night}.py assert the outcomes",
     "fleets/night/run.py": "tests/fleets/test_fleet.py runs fleets by it",
     "fleets/night/mirror_run.py": "tests/fleets/test_fleet.py runs mirrors by it",
     "__main__.py": "tests/cli/test_signals.py asserts what it loads, and that it ends quietly",
