@@ -111,7 +111,10 @@ def _find_shared(entries: Sequence[MirrorEntry], folder: Path, *, key: str) -> I
         templates = list(entry.dests) if key == "dest" else [entry.options.get(key)]
         if len(set(templates)) < len(templates):
             yield number, key, "the same destination is listed twice"
-        for template in dict.fromkeys(each for each in templates if isinstance(each, str)):
+        for template in dict.fromkeys(each for each in templates if each is not None):
+            if isinstance(template, SecretReference):
+                places.append((str(number), repr(template)))
+                continue
             try:
                 place = _sample_place(number, entry, template, folder)
                 places.append((str(number), normalized(place, entry)))
