@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import TracebackType
 from typing import Final, Self
 
+from tilesync.errors import DestinationError
 from tilesync.fleets.state import FleetState
 from tilesync.model.history import MirrorHistory
 from tilesync.runtime.threads import run_in_thread
@@ -43,9 +45,15 @@ class HistoryJournal:
     async def _flush_regularly(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_INTERVAL_S)
-            await self._flush()
+            with contextlib.suppress(DestinationError):  # tried again with the next ones, and raised in the end
+                await self._flush()
 
     async def _flush(self) -> None:
-        pending, self._pending = self._pending, {}
-        if pending:
-            await run_in_thread(self._state.save_histories, list(pending.items()))
+        """Store what is pending; it stays pending until it is stored."""
+        pending = dict(self._pending)
+        if not pending:
+            return
+        await run_in_thread(self._state.save_histories, list(pending.items()))
+        for key, history in pending.items():
+            if self._pending.get(key) is history:
+                del self._pending[key]
