@@ -21,6 +21,8 @@ MODULES_WITHOUT_TEST_FILE = {
     "fleets/file/entry_checks.py": "tests/fleets/file/test_reader.py asserts the mistakes that it finds",
     "fleets/night/forecast_report.py": "tests/fleets/test_window_of_night.py asserts what it reports",
     "fleets/night/results.py": "tests/fleets/test_{fleet,window_of_night}.py assert the outcomes",
+    "fleets/file/table_reader.py": "tests/fleets/file/test_reader.py asserts the mistakes of each table",
+    "fleets/file/value_readers.py": "tests/fleets/file/test_{reader,entry_reader}.py assert which values they refuse",
     "fleets/night/run.py": "tests/fleets/test_fleet.py runs fleets by it",
     "fleets/night/mirror_run.py": "tests/fleets/test_fleet.py runs mirrors by it",
     "__main__.py": "tests/cli/test_signals.py asserts what it loads, and that it ends quietly",

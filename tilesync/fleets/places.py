@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from tilesync.core.safe_names import find_problem
@@ -69,7 +68,7 @@ def _with_parents(place: str) -> Iterator[str]:
         place = place.rpartition("/")[0]
 
 
-def normalize_place(place: str, *, is_folder: bool, resolve: Callable[[Path], Path] = Path.absolute) -> str:
-    """Normalize a place for comparisons: an absolute path or a URL, without case, since some file systems have none."""
-    text = str(resolve(Path(place))).replace(os.sep, "/") if is_folder else place.rstrip("/")
+def normalize_place(place: str, *, is_folder: bool) -> str:
+    """Normalize a place for comparisons: the real path or a URL, without case, since some file systems have none."""
+    text = os.path.realpath(place).replace(os.sep, "/") if is_folder else place.rstrip("/")
     return unicodedata.normalize("NFC", text).casefold()

@@ -85,19 +85,17 @@ def make_roster(
             mirrors.append(_make_mirror(entry, entry.name, entry.imodel, known, folder))
             continue
         listing = listings[entry.name]
+        before = [each for each in _known_models(entry, known) if each.imodel not in explicit]
         if isinstance(listing, TilesyncError):
             failed.append((entry, listing))
-            names: ModelNames = {each.imodel: each.name for each in _known_models(entry, known) if each.imodel}
+            names: ModelNames = {each.imodel: each.name for each in before if each.imodel and not each.vanished}
+            gone = [each for each in before if each.vanished]
         else:
             names = listing
+            gone = [each for each in before if each.imodel not in names]
         selected = {i: _clean(name) for i, name in names.items() if entry.selects(name, i) and i not in explicit}
         mirrors += [_make_mirror(entry, name, imodel, known, folder) for imodel, name in selected.items()]
-        if not isinstance(listing, TilesyncError):
-            present = {*names, *explicit}
-            gone = [each for each in _known_models(entry, known) if each.imodel not in present]
-            mirrors += [
-                _make_vanished(entry, each, now) for each in gone if entry.selects(each.name, each.imodel or "")
-            ]
+        mirrors += [_make_vanished(entry, each, now) for each in gone if entry.selects(each.name, each.imodel or "")]
     labelled = _with_labels(mirrors)
     checked = _refuse_shared_places(labelled, known)
     changed = [mirror.known for mirror in checked if known.get(mirror.key) != mirror.known and _may_store(mirror)]
@@ -114,8 +112,8 @@ def _known_models(entry: MirrorEntry, known: Mapping[str, KnownMirror]) -> Itera
 
 
 def _clean(name: str) -> str:
-    """Return a display name in one line."""
-    return _CONTROL_CHARS.sub(" ", name).strip() or "unnamed"
+    """Return a display name in one line; half of a surrogate pair, which no database holds, becomes a question mark."""
+    return _CONTROL_CHARS.sub(" ", name).strip().encode(errors="replace").decode() or "unnamed"
 
 
 def _make_mirror(
@@ -168,13 +166,23 @@ def _make_vanished(entry: MirrorEntry, known: KnownMirror, now: str) -> FleetMir
 
 
 def _with_labels(mirrors: Sequence[FleetMirror]) -> list[FleetMirror]:
-    """Give each mirror a label: the name of its entry, for an iTwin with the display name; the id if two are equal."""
+    """Give each mirror a label: the name of its entry, and for an iTwin the display name; with the id if two are equal.
+
+    Labels differ without case too: people type them, and metrics have them. Entries of one mirror keep their names.
+    """
     labels = [m.name if m.entry.itwin is None else f"{m.entry.name}/{m.known.name}" for m in mirrors]
-    counts = Counter(label.casefold() for label in labels)
-    return [
-        replace(mirror, name=label if counts[label.casefold()] == 1 else f"{label} ({(mirror.imodel or '')[:8]})")
-        for mirror, label in zip(mirrors, labels, strict=True)
-    ]
+    counts = Counter(map(str.casefold, labels))
+    taken = {m.name.casefold() for m in mirrors if m.entry.itwin is None}
+    labelled = []
+    for mirror, label in zip(mirrors, labels, strict=True):
+        if mirror.entry.itwin is not None:
+            unique = label if counts[label.casefold()] == 1 else f"{label} ({mirror.imodel})"
+            while unique.casefold() in taken:  # a display name may look like a label with an id
+                unique += f" ({mirror.imodel})"
+            taken.add(unique.casefold())
+            mirror = replace(mirror, name=unique)
+        labelled.append(mirror)
+    return labelled
 
 
 def _refuse_shared_places(mirrors: Sequence[FleetMirror], known: Mapping[str, KnownMirror]) -> list[FleetMirror]:

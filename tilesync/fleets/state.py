@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +15,7 @@ from typing import Any, Final, Self
 from tilesync.api.inputs import default_state_root
 from tilesync.catalog.history import decode_history, encode_history
 from tilesync.catalog.sqlite import Database
-from tilesync.errors import DestinationError, UsageError
+from tilesync.errors import DestinationError, DiskFull, UsageError
 from tilesync.model.history import MirrorHistory
 
 SCHEMA: Final = """
@@ -71,6 +73,7 @@ class FleetState:
     """Database of a fleet. Several processes may use it at the same time. Blocks; use it in a `with` block."""
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+        self._path = folder / FILE_NAME
         self._database = self._open(folder, read_only=read_only)
 
     @staticmethod
@@ -86,7 +89,8 @@ class FleetState:
                     f"the folder for the state of the fleet cannot be made ({error})",
                     hint="write another state-dir into [fleet], or correct the permissions",
                 ) from error
-        return Database(path, SCHEMA, schema_version=SCHEMA_VERSION, read_only=read_only)
+        with _as_fleet_state(path):
+            return Database(path, SCHEMA, schema_version=SCHEMA_VERSION, read_only=read_only)
 
     def __enter__(self) -> Self:
         return self
@@ -101,14 +105,15 @@ class FleetState:
         """Return all mirrors that were ever seen, by their key."""
         if self._database is None:
             return {}
-        rows = self._database.query(f"SELECT {', '.join(_COLUMNS)} FROM mirror ORDER BY key")
-        return {row[0]: _read_row(row) for row in rows}
+        with _as_fleet_state(self._path):
+            rows = self._database.query(f"SELECT {', '.join(_COLUMNS)} FROM mirror ORDER BY key")
+            return {row[0]: _read_row(row) for row in rows}
 
     def save(self, mirrors: Iterable[KnownMirror]) -> None:
         """Store mirrors in one transaction; the history is stored only for new ones (`save_history`)."""
         rows = [_make_row(mirror) for mirror in mirrors]
         updates = ", ".join(f"{name}=excluded.{name}" for name in _COLUMNS if name not in {"key", "history"})
-        with self._writable().transaction() as db:
+        with _as_fleet_state(self._path), self._writable().transaction() as db:
             db.executemany(
                 f"INSERT INTO mirror ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
                 f" ON CONFLICT (key) DO UPDATE SET {updates}",
@@ -117,7 +122,7 @@ class FleetState:
 
     def save_histories(self, histories: Sequence[tuple[str, MirrorHistory]]) -> None:
         """Store the histories of mirrors by their keys, in one transaction."""
-        with self._writable().transaction() as db:
+        with _as_fleet_state(self._path), self._writable().transaction() as db:
             db.executemany(
                 "UPDATE mirror SET history=? WHERE key=?",
                 [(encode_history(history), key) for key, history in histories],
@@ -127,9 +132,10 @@ class FleetState:
         """Return the bytes per second of an earlier night; None if no night has moved enough."""
         value = self._database.get_value(RATE_KEY) if self._database is not None else None
         try:
-            return float(value) if value else None
+            rate = float(value or 0)
         except ValueError:
             return None
+        return rate if 0 < rate < math.inf else None
 
     def store_rate(self, bytes_per_s: float) -> None:
         """Store the bytes per second of this night."""
@@ -139,6 +145,26 @@ class FleetState:
         assert self._database is not None, "the state is opened for reading"
         return self._database
 
+
+@contextmanager
+def _as_fleet_state(path: Path) -> Iterator[None]:
+    """Translate errors of the database to those of the state of a fleet, which cannot be rebuilt as a catalog can."""
+    try:
+        yield
+    except (DestinationError, ValueError, TypeError) as error:
+        reason = str(error).replace("the catalog", "the state of the fleet")
+        if not isinstance(error, DestinationError):
+            reason = f"the state of the fleet is damaged ({error})"
+        if isinstance(error, DiskFull):
+            raise DiskFull(reason) from error
+        hint = error.hint if isinstance(error, DestinationError) and "damaged" not in reason else _DAMAGE_HINT
+        raise DestinationError(reason, hint=hint.format(path=path) if hint else None) from error
+
+
+_DAMAGE_HINT: Final = (
+    "move {path} away: places are then made from the templates again, so that mirrors whose iModel was renamed get new"
+    " ones; nothing that is mirrored is lost"
+)
 
 _COLUMNS: Final = (
     "key",
@@ -163,6 +189,14 @@ def _make_row(mirror: KnownMirror) -> tuple[Any, ...]:
 
 def _read_row(row: Sequence[Any]) -> KnownMirror:
     values = dict(zip(_COLUMNS, row, strict=True))
-    values |= {name: tuple(json.loads(values[name])) for name in ("templates", "places")}
+    values |= {name: _read_texts(values[name]) for name in ("templates", "places")}
     values["history"] = decode_history(values["history"])
     return KnownMirror(**values)
+
+
+def _read_texts(stored: str) -> tuple[str, ...]:
+    """Read a list of texts. Raises ValueError, TypeError."""
+    texts = json.loads(stored)
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("a list of texts is something else")
+    return tuple(texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,9 @@ from tilesync.protocols import Observer
 
 MAX_MODELS_SHOWN: Final = 50
 """iModels of an iTwin that the file names in comments."""
+
+MAX_SHARED_NAME_CHARS: Final = 40
+"""Characters of a name that several iTwins have, before the id."""
 
 _CONTROL_CHARS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -33,7 +37,7 @@ class ITwinModels:
 async def list_models(itwins: Sequence[str], service: Service, observe: Observer) -> list[ITwinModels]:
     """List the iModels of iTwins; without any, of all iTwins that the identity can see. Raises the RunErrors."""
     names = {} if itwins else {row.id: row.name for row in await list_itwins(service, observe)}
-    ids = [parse_itwin_id(itwin) for itwin in itwins] or list(names)
+    ids = [parse_itwin_id(itwin).lower() for itwin in itwins] or list(names)
     if not ids:
         raise UsageError("this identity is a member of no iTwin", hint="give the id of one: --itwin ID")
     return [
@@ -46,8 +50,21 @@ async def list_models(itwins: Sequence[str], service: Service, observe: Observer
 
 def format_first_file(itwins: Sequence[ITwinModels]) -> str:
     """Format the file. Display names stand in comments and quoted texts, without control characters."""
-    tables = "\n".join(_format_itwin(itwin, number) for number, itwin in enumerate(itwins, start=1))
-    return _HEAD + tables
+    names = _make_entry_names(itwins)
+    return _HEAD + "\n".join(_format_itwin(itwin, name) for itwin, name in zip(itwins, names, strict=True))
+
+
+def _make_entry_names(itwins: Sequence[ITwinModels]) -> list[str]:
+    """Make the names of the entries, each once, also without case; iTwins of one name get their ids too."""
+    names = [
+        make_safe_name(itwin.name, itwin.id) if itwin.name else f"itwin-{number}"
+        for number, itwin in enumerate(itwins, start=1)
+    ]
+    counts = Counter(map(str.casefold, names))
+    return [
+        name if counts[name.casefold()] == 1 else f"{name[:MAX_SHARED_NAME_CHARS]}-{itwin.id}"
+        for name, itwin in zip(names, itwins, strict=True)
+    ]
 
 
 _HEAD: Final = """\
@@ -71,10 +88,9 @@ max-age = "7d"                  # report mirrors that are older while there is a
 """
 
 
-def _format_itwin(itwin: ITwinModels, number: int) -> str:
+def _format_itwin(itwin: ITwinModels, entry_name: str) -> str:
     name = _clean(itwin.name)
     title = f"{name}: " if name else ""
-    entry_name = make_safe_name(itwin.name) if itwin.name else f"itwin-{number}"
     lines = [
         "",
         f"# {title}{format_count(len(itwin.models), 'iModel')}; new ones are mirrored from the next night on",
@@ -93,7 +109,8 @@ def _format_itwin(itwin: ITwinModels, number: int) -> str:
 
 
 def _clean(text: str) -> str:
-    return _CONTROL_CHARS.sub(" ", text).strip()
+    """Return a text in one line; half of a surrogate pair, which no file can hold, becomes a question mark."""
+    return _CONTROL_CHARS.sub(" ", text).strip().encode(errors="replace").decode()
 
 
 def _quote(text: str) -> str:
