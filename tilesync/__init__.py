@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from tilesync.core.guards import DeleteLimit
     from tilesync.core.retention import RetentionPolicy as Retention
     from tilesync.errors import TilesyncError
+    from tilesync.fleets.aio import FleetResult, check_fleet
+    from tilesync.fleets.outcome import MirrorOutcome
+    from tilesync.fleets.sync import fleet
     from tilesync.model.sas import Secret
 
 __version__ = "0.1.0"
@@ -54,6 +57,8 @@ __all__ = [
     "Environment",
     "ExportInfo",
     "ExportsResult",
+    "FleetResult",
+    "MirrorOutcome",
     "MirrorResult",
     "PlanResult",
     "Retention",
@@ -72,10 +77,12 @@ __all__ = [
     "ViewerLinkResult",
     "__version__",
     "aio",
+    "check_fleet",
     "doctor",
     "errors",
     "events",
     "exports",
+    "fleet",
     "iter_sha256sums",
     "mirror",
     "plan",
@@ -94,6 +101,9 @@ _HOMES = {
     " RunCounts RunResult VersionInfo VersionsResult ViewerLinkResult",
     "tilesync.core.guards": "DeleteLimit",
     "tilesync.errors": "TilesyncError",
+    "tilesync.fleets.aio": "FleetResult check_fleet",
+    "tilesync.fleets.outcome": "MirrorOutcome",
+    "tilesync.fleets.sync": "fleet",
     "tilesync.model.sas": "Secret",
 }
 """Modules of the public names: loaded late, so that the command line starts at once."""
