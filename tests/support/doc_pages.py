@@ -27,6 +27,7 @@ NORMALISATIONS = {
     r"in \d+\.\d s \([\d.]+ \w+/s\)": "in SECONDS",
     r"in \d+\.\d s\b": "in SECONDS",
     r'"seconds": ?\d+(\.\d+)?': '"seconds":SECONDS',
+    r"(\d [kMGT]?B) +\d+\.\d\b *": r"\1  SECONDS  ",
     r"; (\d+ link renewals?)?(, )?(\d+ retr(y|ies))?(?=;)": "",
     r"^(ok    authorities ).*": r"\1AUTHORITIES",
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:00)?": "TIME",
