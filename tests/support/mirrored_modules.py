@@ -106,6 +106,11 @@ MODULES_WITHOUT_TEST_FILE = {
 """Each module of tilesync without a test file of its name, and where its behaviour is asserted."""
 
 TEST_FILES_WITHOUT_MODULE = {
+    "fleets/test_budget.py": "what all mirrors of a fleet share",
+    "fleets/test_fleet.py": "whole nights of a fleet",
+    "fleets/test_fleet_of_fifty.py": "a fleet with faults",
+    "fleets/test_killed_fleet.py": "a fleet whose process is killed",
+    "fleets/test_window_of_night.py": "the end of the window, and ages, on a clock that the test moves",
     "api/test_typing.py": "checks the public types as a program outside sees them",
     "catalog/test_catalog_versions.py": "versions in catalog.py; with its listings they are over 600 lines",
     "catalog/test_catalog_walk.py": "walks in catalog.py; with its listings they are over 600 lines",
