@@ -56,6 +56,7 @@ class PageService(Simulator):
     def __init__(self) -> None:
         super().__init__()
         self.token = TOKEN
+        self._editions = 0
         granted = {"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"}
         self.token_answer = lambda request: FakeResponse(200, json.dumps(granted).encode())
 
@@ -82,7 +83,8 @@ class PageService(Simulator):
 
     def add_city(self) -> None:
         """Add the next edition of the city as the newest export."""
-        edition = len(self.exports) + 1
+        self._editions += 1
+        edition = self._editions
         blobs = make_blobs(build_city(edition=edition))
         self.add_export(make_export_id(edition), IMODEL, blobs, lastModified=f"2026-03-{edition:02d}T08:30:00Z")
 
