@@ -27,6 +27,8 @@ NORMALISATIONS = {
     r"in \d+\.\d s \([\d.]+ \w+/s\)": "in SECONDS",
     r"in \d+\.\d s\b": "in SECONDS",
     r'"seconds": ?\d+(\.\d+)?': '"seconds":SECONDS',
+    r"(\d[\d,]* (d|h|min|s) )+ago": "AGE ago",
+    r"(?<=\S) {2,}": "  ",
     r"; (\d+ link renewals?)?(, )?(\d+ retr(y|ies))?(?=;)": "",
     r"^(ok    authorities ).*": r"\1AUTHORITIES",
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:00)?": "TIME",

@@ -36,7 +36,9 @@ def create_session(
     from tilesync.events import Warned
 
     folders = find_local_folders((source, dest))
-    OutputFiles(options.get("report"), options["log_file"], folders, options.get("state_dir")).check()
+    OutputFiles(
+        options.get("report"), options["log_file"], folders, options.get("state_dir"), options.get("page")
+    ).check()
     session = Session(
         OutputOptions(
             json=options["as_json"],

@@ -12,13 +12,15 @@ from pathlib import Path
 
 from tilesync.api.inputs import default_state_root
 from tilesync.cli.output.atomic_file import check_replaceable, find_standard_stream
-from tilesync.cli.output.report import report_write_error
+from tilesync.cli.output.report import page_write_error, report_write_error
 from tilesync.core.ownership import RESERVED_NAMES
 from tilesync.errors import UsageError
 from tilesync.runtime.safe_open import open_regular
 
-_OUTPUT_FILE_START = re.compile(rb'\{\n  "kind": "(?:finished|failed)"|\{"time": "[^"]{1,40}", "kind": "')
-"""First bytes of a report, or of a log."""
+_OUTPUT_FILE_START = re.compile(
+    rb'\{\n  "kind": "(?:finished|failed)"|\{"time": "[^"]{1,40}", "kind": "|<!doctype html>\n<!-- tilesync status -->'
+)
+"""First bytes of a report, of a log, or of a status page."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,15 @@ class OutputFiles:
     log_file: Path | None
     folders: tuple[Path, ...] = ()
     state_dir: Path | None = None
+    page: Path | None = None
 
     def check(self) -> None:
         """Raise UsageError if a file must not be written, or the report cannot be written. Change nothing."""
-        for option, path in (("--report", self.report), ("--log-file", self.log_file)):
+        for option, path in (("--report", self.report), ("--log-file", self.log_file), ("--page", self.page)):
             if path is not None:
                 self._refuse_protected_path(option, path)
+        if self.page is not None:
+            self._check_page(self.page)
         if self.report is None:
             return
         if self.log_file is not None and _share_one_file(self.report, self.log_file):
@@ -49,6 +54,16 @@ class OutputFiles:
             check_replaceable(self.report)
         except OSError as error:
             raise report_write_error(self.report, error) from None
+
+    def _check_page(self, page: Path) -> None:
+        if self.log_file is not None and _share_one_file(page, self.log_file):
+            raise UsageError(f"--page and --log-file name the same file: {page}", hint="give each its own file")
+        if not page.absolute().parent.is_dir():
+            raise UsageError(f"there is no folder for the page {page}", hint="check --page")
+        try:
+            check_replaceable(page)
+        except OSError as error:
+            raise page_write_error(page, error) from None
 
     def _refuse_protected_path(self, option: str, path: Path) -> None:
         for state in filter(None, (self.state_dir, default_state_root())):
@@ -65,7 +80,7 @@ class OutputFiles:
                 )
             if parts and not (folder / "manifests").is_dir() and _is_foreign_file(path):
                 raise UsageError(
-                    f"{option} {path} would overwrite a file in {folder} that is no report or log",
+                    f"{option} {path} would overwrite a file in {folder} that is no report, log or page",
                     hint="choose another folder, or a name that no file there has",
                 )
 
