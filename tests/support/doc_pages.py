@@ -29,6 +29,7 @@ NORMALISATIONS = {
     r'"seconds": ?\d+(\.\d+)?': '"seconds":SECONDS',
     r"(\d[\d,]* (d|h|min|s) )+ago": "AGE ago",
     r"(?<=\S) {2,}": "  ",
+    r"  \d+\.\d(?=$|  )": "  SECONDS",
     r"; (\d+ link renewals?)?(, )?(\d+ retr(y|ies))?(?=;)": "",
     r"^(ok    authorities ).*": r"\1AUTHORITIES",
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:00)?": "TIME",
