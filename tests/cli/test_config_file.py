@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.builders import IMODEL
-from tests.support.commandline import CommandResult, run_tilesync
+from tests.support.commandline import CommandResult, make_environment, run_tilesync
 from tests.support.sample_secrets import LINK, SIG
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest
 from tilesync.cli.config_file import check_config, default_config_path, read_command_values, read_config
@@ -79,8 +81,16 @@ def test_all_mistakes_are_listed_at_once() -> None:
     ]
 
 
-@pytest.mark.parametrize("key", ["source", "dest", "help", "version", "q"])
-def test_arguments_and_short_names_are_no_keys(key: str) -> None:
+def test_arguments_have_variables() -> None:
+    """An argument is no key of a command that has it: the message names its variable."""
+    assert values_of("source = 'x'\n", "doctor") == {"source": "x"}  # an option there
+    with pytest.raises(UsageError, match="source is an argument") as caught:
+        values_of("[mirror]\nsource = 'x'\n", "mirror")
+    assert "TILESYNC_SOURCE" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["help", "version", "q", "as_json"])
+def test_other_names_are_no_keys(key: str) -> None:
     """A key that is no long option of the command is unknown."""
     with pytest.raises(UsageError, match=f"c.toml:2: .mirror. {key}: mirror has no option --{key}"):
         values_of(f"[mirror]\n{key} = true\n", "mirror")
@@ -192,6 +202,18 @@ def test_help_needs_no_config(config: Path, words: list[str]) -> None:
     for text in ("not toml", 'retry-for = "15m"\n'):
         assert run_with(config, text, *words) == plain
     assert plain.exit_code == 0
+
+
+def test_the_file_may_be_a_pipe() -> None:
+    """The file is read once, so that it may be the output of another program."""
+    reader, writer = os.pipe()
+    os.write(writer, b'retry-for = "15m"\n')
+    os.close(writer)
+    command = [sys.executable, "-m", "tilesync", "config", "mirror"]
+    environ = {**make_environment(), "TILESYNC_CONFIG": f"/dev/fd/{reader}"}
+    done = subprocess.run(command, env=environ, pass_fds=[reader], capture_output=True, text=True, check=False)
+    os.close(reader)
+    assert ["--retry-for", "15m"] in [line.split()[:2] for line in done.stdout.splitlines()], done.stderr
 
 
 def test_usage_errors_follow_the_config(config: Path, tmp_path: Path) -> None:

@@ -47,10 +47,11 @@ def require_shell(name: str) -> str:
 
 
 class CompletionShell:
-    """A shell with the completion of tilesync, in a folder."""
+    """A shell with the completion of tilesync, in a folder. `setup`: other commands for it; HOME is another folder."""
 
-    def __init__(self, name: str, folder: Path, **variables: str) -> None:
+    def __init__(self, name: str, folder: Path, *, setup: str | None = None, **variables: str) -> None:
         self._name = name
+        self._setup = SETUP[name] if setup is None else setup
         self._path = require_shell(name)
         self._folder = folder
         programs = folder.parent / f"{folder.name}-programs"
@@ -71,7 +72,7 @@ class CompletionShell:
     def complete(self, line: str, expected: str) -> str:
         """Complete a line by the Tab key; return what the shell shows, up to `expected` if it comes in time."""
         if self._name == "fish":
-            code = f"{SETUP['fish']}; complete -C {shlex.quote(line)}"
+            code = f"{self._setup}; complete -C {shlex.quote(line)}"
             done = subprocess.run(
                 [self._path, *ARGUMENTS["fish"], "-c", code],
                 cwd=self._folder, env=self._environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=True,
@@ -79,7 +80,7 @@ class CompletionShell:
             return done.stdout
         with self._start() as terminal:
             start, end = READY[:5], READY[5:]
-            os.write(terminal, f"{SETUP[self._name]}; echo {start}''{end}\n".encode())
+            os.write(terminal, f"{self._setup}; echo {start}''{end}\n".encode())
             _read_until(terminal, READY)
             os.write(terminal, f"{line}\t".encode())
             return _read_until(terminal, expected)

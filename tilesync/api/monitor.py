@@ -196,19 +196,12 @@ class RunMonitor:
 
     def make_recording(self) -> RunRecording:
         """Make the record of this run for the history of its destination."""
-        started = _format_precisely(self._started)
 
         def describe_end(error: BaseException | None) -> RunRecord:
             record = self.record_of_line(self.finished_line() if error is None else self._failed_line_of(error))
-            return replace(
-                record,
-                started=started,
-                finished=_format_precisely(datetime.now(UTC)),
-                message=record.message[:MAX_RECORDED_CHARS],
-                hint=record.hint[:MAX_RECORDED_CHARS],
-            )
+            return replace(record, message=record.message[:MAX_RECORDED_CHARS], hint=record.hint[:MAX_RECORDED_CHARS])
 
-        return RunRecording(started, describe_end, self._keep_history)
+        return RunRecording(_format_precisely(self._started), describe_end, self._keep_history)
 
     def _keep_history(self, history: MirrorHistory) -> None:
         self.history = history
@@ -246,9 +239,10 @@ class RunMonitor:
         return self.record_of_line(self.finished_line() if error is None else self.failed_line(error))
 
     def record_of_line(self, line: Mapping[str, Any]) -> RunRecord:
-        """Return the record of the run for the history, from its last line."""
+        """Return the record of the run for the history, from its last line. It always has the same `started`."""
         names = {each.name for each in fields(RunRecord)}
         known = {name: value for name, value in line.items() if name in names}
+        known |= {"started": _format_precisely(self._started), "finished": _format_precisely(datetime.now(UTC))}
         return RunRecord(**known, newest_modified=self.newest_modified)
 
     def report(self, line: dict[str, Any]) -> dict[str, Any]:

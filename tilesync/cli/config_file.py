@@ -133,12 +133,22 @@ def _explain_unknown(path: TomlPath, value: Any, group: click.Group) -> str:
     if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(each, dict) for each in value)):
         return f"there is no command {key}{suggest(key, group.commands)}"
     commands = [str(path[0])] if len(path) == 2 else list(group.commands)
+    if variable := _find_argument_variable(key, [group.commands[name] for name in commands]):
+        return f"{key} is an argument, which the file cannot set: use the variable {variable}"
     known = {name for each in commands for name in options_by_key(group.commands[each])}
     holders = [name for name, each in group.commands.items() if key in options_by_key(each)]
     if holders:
         return f"{path[0]} has no option --{key}; {' and '.join(holders)} {'has' if len(holders) == 1 else 'have'} it"
     owner = f"{path[0]} has" if len(path) == 2 else "there is"
     return f"{owner} no option --{key}{suggest(key, known)}"
+
+
+def _find_argument_variable(key: str, commands: list[click.Command]) -> str | None:
+    """Return the variable of an argument (SOURCE, DEST) that has this name; None if there is none."""
+    for param in (param for command in commands for param in command.params if isinstance(param, click.Argument)):
+        if param.name == key and isinstance(param.envvar, str):
+            return param.envvar
+    return None
 
 
 class LazyDefaults(UserDict[str, Any]):
@@ -150,11 +160,24 @@ class LazyDefaults(UserDict[str, Any]):
     @cached_property
     def data(self) -> dict[str, Any]:  # type: ignore[override]
         """Return the values by the names of parameters. Raises UsageError for a mistake in the file."""
-        group = self._context.find_root().command
-        if not isinstance(group, click.Group):
-            return {}
-        values = read_command_values(group, self._context.info_name or "", os.environ)
-        return {name: each.value for name, each in values.items()}
+        _, values = load_config(self._context)
+        return {name: each.value for name, each in values.get(self._context.info_name or "", {}).items()}
+
+
+def load_config(context: click.Context) -> tuple[ConfigFile, dict[str, dict[str, ConfigValue]]]:
+    """Return the config file and its values for each command; it is read once in a run. Raises UsageError."""
+    root = context.find_root()
+    if _LOADED not in root.meta:
+        file = read_config(os.environ)
+        document, group = file.document, root.command
+        assert isinstance(group, click.Group), "the program is a group of commands"
+        root.meta[_LOADED] = (file, {} if document is None else check_config(document, group))
+    loaded: tuple[ConfigFile, dict[str, dict[str, ConfigValue]]] = root.meta[_LOADED]
+    return loaded
+
+
+_LOADED = "tilesync.config"
+"""Key of the loaded file in the context of the program."""
 
 
 def read_command_values(group: click.Group, name: str, environ: Mapping[str, str]) -> dict[str, ConfigValue]:

@@ -24,6 +24,7 @@ class OptionGroup(StrEnum):
     RETENTION = "Retention"
     SPEED = "Speed"
     OUTPUT = "Output"
+    MONITORING = "Monitoring"
     IDENTITY = "Identity"
 
 

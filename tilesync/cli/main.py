@@ -74,11 +74,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _exit_process(code: int) -> NoReturn:
-    """End the process, without interpreter shutdown if pyreqwest is loaded.
+    """End the process, without interpreter shutdown if pyreqwest or the pings are loaded.
 
     A thread of pyreqwest 0.15.1 that needs the interpreter during shutdown aborts the process and loses the exit code.
+    The shutdown also waits for a ping whose resolver hangs.
     """
-    if "pyreqwest" in sys.modules:
+    if not {"pyreqwest", "tilesync.monitoring.ping"}.isdisjoint(sys.modules):
         for stream in filter(None, (sys.stdout, sys.stderr)):
             with contextlib.suppress(OSError):  # the reader of the pipe has closed it
                 stream.flush()

@@ -80,6 +80,40 @@ OUTPUT_OPTIONS = combine_decorators(
     ),
 )
 
+MONITORING_OPTIONS = combine_decorators(
+    option(
+        "--metrics-file",
+        group=OptionGroup.MONITORING,
+        type=FilePathType(),
+        metavar="FILE.prom",
+        help="Write metrics to this file at the end, for the textfile collector of Prometheus' node_exporter.",
+    ),
+    option(
+        "--ping",
+        group=OptionGroup.MONITORING,
+        metavar="URL",
+        help="Ping this URL as healthchecks services expect: URL/start, then URL, or URL/fail.",
+    ),
+    option(
+        "--on-success",
+        group=OptionGroup.MONITORING,
+        metavar="COMMAND",
+        help="Run this command, without a shell, after a run that ended well; it gets the report on stdin.",
+    ),
+    option(
+        "--on-failure",
+        group=OptionGroup.MONITORING,
+        metavar="COMMAND",
+        help="Run this command, without a shell, after a run that failed; it gets the report on stdin.",
+    ),
+)
+NAME_OPTION = option(
+    "--name",
+    group=OptionGroup.MONITORING,
+    metavar="NAME",
+    help="Name of this mirror in metrics and pings.  [default: DEST]",
+)
+
 SELECTION_OPTIONS = combine_decorators(
     option("--changeset-id", group=OptionGroup.SOURCE, help="Select the export of this changeset."),
     option("--export-id", group=OptionGroup.SOURCE, help="Select the export with this id."),

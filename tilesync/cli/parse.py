@@ -36,8 +36,9 @@ def create_session(
     from tilesync.events import Warned
 
     folders = find_local_folders((source, dest))
+    state_dir, metrics_file = options.get("state_dir"), options.get("metrics_file")
     OutputFiles(
-        options.get("report"), options["log_file"], folders, options.get("state_dir"), options.get("page")
+        options.get("report"), options["log_file"], folders, state_dir, metrics_file, options.get("page")
     ).check()
     session = Session(
         OutputOptions(

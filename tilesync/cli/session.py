@@ -23,6 +23,7 @@ from tilesync.cli.output.reporters import JsonLinesWriter, MessagePrinter
 from tilesync.cli.output.streams import StdoutWriter, terminal_columns, write_stream
 from tilesync.cli.params import format_error
 from tilesync.cli.publish_hook import run_publish_command
+from tilesync.cli.run_reporters import RunReporters
 from tilesync.cli.signals import HANGUP, error_for_signal, list_stop_signals
 from tilesync.errors import Interrupted, TilesyncError
 from tilesync.events import Event, Warned
@@ -73,6 +74,7 @@ class Session:
         self._log = (
             LogFile(options.log_file, lambda message: self.observe(Warned(message))) if options.log_file else None
         )
+        self._reporters: RunReporters | None = None
         self._observers: list[Observer] = [self._messages]
         self._observers += [observer for observer in (self._json, self._log) if observer is not None]
 
@@ -117,8 +119,14 @@ class Session:
 
         return run
 
+    def attach_reporters(self, reporters: RunReporters) -> None:
+        """Report the start and the end of the run to monitors."""
+        self._reporters = reporters
+
     def run(self, work: Callable[[], Awaitable[None]], *, closing_message: Callable[[], str] | None = None) -> int:
         """Run to the end and return the exit code. `closing_message` returns the last sentence of a successful run."""
+        if self._reporters is not None:
+            self._reporters.start()
         try:
             tune_garbage_collector()
             _silence_libraries()
@@ -146,12 +154,14 @@ class Session:
         """Return the hint of an interruption; None for the default, which asks to run the same command again."""
         return _COMPLETED_HINT if self._options.is_stepwise and self.monitor.published else None
 
-    def _end_run(self, line: dict[str, Any]) -> int:
-        """Write the last line to stdout, report and log; return the exit code.
+    def _end_run(self, line: dict[str, Any], *, is_urgent: bool = False) -> int:
+        """Write the last line to stdout, report and log, and report to monitors; return the exit code.
 
         If one cannot be written, a successful run becomes a failed one, and the other outputs say so.
         """
         line = self._write_report(line)
+        if self._reporters is not None:
+            line = self._report_to_monitors(line, self._reporters, is_urgent=is_urgent)
         self.write_json_line(line)
         if (output_error := self._stdout.output_error()) is not None:
             self._progress.print_line(format_error(output_error))
@@ -161,6 +171,14 @@ class Session:
             self._log.write(line)
             self._log.close()
         return int(line["exit"])
+
+    def _report_to_monitors(self, line: dict[str, Any], reporters: RunReporters, *, is_urgent: bool) -> dict[str, Any]:
+        """Report the end of the run to monitors; return the last line. The report gets the warnings about them."""
+        if not line["exit"] and (lost := self._stdout.output_error()) is not None:
+            line = self._write_report(self.monitor.failed_line(lost))
+        warning_count = len(self.monitor.warnings)
+        reporters.finish(self.monitor.report(line), is_urgent=is_urgent)
+        return line if len(self.monitor.warnings) == warning_count else self._write_report(line)
 
     def _write_report(self, line: dict[str, Any]) -> dict[str, Any]:
         """Write the report; return the last line, which is a failed one if the report could not be written."""
@@ -190,7 +208,8 @@ class Session:
                     signal.signal(
                         each, signal.SIG_DFL
                     )  # writing the last line may hang: a third signal kills the process
-                self._end_run(self.monitor.failed_line(error_for_signal(number, hint=self._interrupted_hint())))
+                line = self.monitor.failed_line(error_for_signal(number, hint=self._interrupted_hint()))
+                self._end_run(line, is_urgent=True)
                 os._exit(128 + number)
             received.append(number)
             self._progress.print_line("stopping; send the signal once more to stop at once")

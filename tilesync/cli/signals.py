@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Iterator
 from typing import NoReturn
 
 from tilesync.errors import HungUp, Interrupted, Terminated
@@ -21,6 +22,19 @@ def install_signal_handlers() -> None:
         for number in list_stop_signals():
             if number != signal.SIGINT:  # SIGINT raises KeyboardInterrupt already
                 signal.signal(number, _raise_for_signal)
+
+
+@contextlib.contextmanager
+def signals_as_errors() -> Iterator[None]:
+    """Raise an error for each signal that stops a run, inside the `with` block."""
+    before = {number: signal.getsignal(number) for number in list_stop_signals()}
+    install_signal_handlers()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # outside the main thread no handler was changed
+            for number, handler in before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def list_stop_signals() -> list[int]:

@@ -51,6 +51,25 @@ def test_words_are_completed(shell: str, line: str, folder: Path) -> None:
     assert "tick.txt" not in shown
 
 
+FOLDERS = {
+    "zsh": (
+        "mkdir ~/.zfunc; tilesync completion zsh > ~/.zfunc/_tilesync;"
+        " fpath+=(~/.zfunc); autoload -Uz compinit; compinit -D -u"
+    ),
+    "fish": (
+        "set -g fish_complete_path ~/.config/fish/completions $fish_complete_path; mkdir -p ~/.config/fish/completions;"
+        " tilesync completion fish > ~/.config/fish/completions/tilesync.fish"
+    ),
+}
+"""Commands of --help for shells that load a script from a folder when it is needed."""
+
+
+@pytest.mark.parametrize("shell", FOLDERS)
+def test_the_script_works_in_the_folder_of_the_shell(shell: str, folder: Path) -> None:
+    """A script that stands where --help says is loaded by the shell itself."""
+    assert "--keep-versions" in CompletionShell(shell, folder, setup=FOLDERS[shell]).complete(*LINES["option"])
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_does_not_read_the_config(shell: str, folder: Path) -> None:
     """A config file with a mistake, and variables with wrong values, do not disturb completion."""

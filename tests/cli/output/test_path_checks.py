@@ -138,7 +138,7 @@ def test_a_flat_destination_loses_no_file_to_a_report(here: Path, service: Simul
     before = read_tree(here)
     for words in (["mirror", IMODEL, here / "f", "--layout", "flat"], ["verify", here / "f"]):
         done = run_tilesync(*words, option, here / "f/tiles/003.glb", sim=service)
-        assert_usage_error(done, "that is no report, log or page")
+        assert_usage_error(done, "that is no report, log, metrics file or status page")
     assert read_tree(here) == before
 
 

@@ -6,7 +6,6 @@ import click
 
 SHELLS = ("bash", "zsh", "fish")
 
-
 HELP = """\
 Print the script that completes commands, options and paths in SHELL: bash, zsh or fish.
 
@@ -34,7 +33,7 @@ Then open a new shell. The script asks tilesync itself for completions, so it do
 """Text of --help. Lines after a backspace are not wrapped."""
 
 
-@click.command(help=HELP, short_help="Print the completion script for bash, zsh or fish.")
+@click.command(help=HELP, short_help="Print the completion script of a shell.")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, /, shell: str) -> int:

@@ -43,7 +43,7 @@ def config(context: click.Context, /, of: str | None, *, every: bool, **options:
     A command line wins over a variable, a variable over the config file, and the config file over the default. Secrets
     are shown as `set`.
     """
-    from tilesync.cli.config_file import check_config, read_config
+    from tilesync.cli.config_file import load_config
     from tilesync.cli.config_values import suggest
     from tilesync.cli.option_origins import list_origins, list_secret_variables, merge_commands
 
@@ -53,8 +53,7 @@ def config(context: click.Context, /, of: str | None, *, every: bool, **options:
     session = create_session(options)
 
     async def work() -> None:
-        file = read_config(os.environ)
-        values = {} if file.document is None else check_config(file.document, group)
+        file, values = load_config(context)
         names = [of] if of is not None else [name for name in group.commands if name != context.info_name]
         found = {
             name: list(list_origins(group.commands[name], values.get(name, {}), os.environ, with_defaults=every))

@@ -12,6 +12,8 @@ from tilesync.cli.options import (
     CACHE_OPTIONS,
     HISTORY_OPTIONS,
     INVENTORY_OPTIONS,
+    MONITORING_OPTIONS,
+    NAME_OPTION,
     NO_PROGRESS_OPTION,
     ON_PUBLISH_OPTION,
     OUTPUT_OPTIONS,
@@ -97,6 +99,8 @@ if TYPE_CHECKING:
 )
 @SERVICE_OPTIONS
 @OUTPUT_OPTIONS
+@MONITORING_OPTIONS
+@NAME_OPTION
 @click.pass_context
 def mirror(context: click.Context, /, source: str, dest: Location, *, dry_run: bool, **options: Any) -> int:
     """Mirror the latest finished export of SOURCE into DEST.
@@ -108,10 +112,14 @@ def mirror(context: click.Context, /, source: str, dest: Location, *, dry_run: b
     DEST is a folder, az://ACCOUNT/CONTAINER[/PREFIX], a container link with write permission (pass it in
     TILESYNC_DEST), or s3://BUCKET[/PREFIX].
     """
+    from tilesync.cli.mirror_reporters import create_mirror_reporters
     from tilesync.cli.output.summary import format_mirror_summary
 
     session = create_session(options, source=source, dest=dest, changes_dest=not dry_run)
     session.monitor.dry_run = dry_run
+    reporters = create_mirror_reporters(session, options, dest)
+    if not dry_run:
+        session.attach_reporters(reporters)
     arguments = mirror_options(options)
 
     async def work() -> None:

@@ -13,11 +13,11 @@ from tilesync.runtime.safe_open import BINARY, NO_FOLLOW, NO_WAIT, WrongFileType
 _STDOUT_AND_STDERR = (1, 2)
 
 
-def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
+def replace_file(path: str | os.PathLike[str], data: bytes, *, mode: int | None = None) -> None:
     """Replace the content of a file in one step: write a temporary file beside it, then rename it. A symlink stays, and
     its target is replaced. A device, a FIFO or the file behind standard output is written to directly.
 
-    Raises OSError.
+    `mode`: the permissions of the new file; None for those of the process. Raises OSError.
     """
     try:
         found = os.stat(path)
@@ -34,6 +34,8 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
     try:
         with open(descriptor, "wb") as file:
             file.write(data)
+        if mode is not None:
+            os.chmod(temporary, mode)
         os.replace(temporary, target)
     except BaseException:
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Refuse a report or log file that cannot be written, or would overwrite a file that tilesync keeps or reads."""
+"""Refuse an output file that cannot be written, or would overwrite a file that tilesync keeps or reads."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from tilesync.api.inputs import default_state_root
 from tilesync.cli.output.atomic_file import check_replaceable, find_standard_stream
-from tilesync.cli.output.report import page_write_error, report_write_error
 from tilesync.core.ownership import RESERVED_NAMES
 from tilesync.errors import UsageError
+from tilesync.monitoring.metrics import check_metrics_file
 from tilesync.runtime.safe_open import open_regular
 
 _OUTPUT_FILE_START = re.compile(
-    rb'\{\n  "kind": "(?:finished|failed)"|\{"time": "[^"]{1,40}", "kind": "|<!doctype html>\n<!-- tilesync status -->'
+    rb'\{\n  "kind": "(?:finished|failed)"|\{"time": "[^"]{1,40}", "kind": "|# HELP tilesync_'
+    rb"|<!doctype html>\n<!-- tilesync status -->"
 )
-"""First bytes of a report, of a log, or of a status page."""
+"""First bytes of a report, of a log, of metrics, or of a status page."""
 
 
 @dataclass(frozen=True)
@@ -33,37 +35,35 @@ class OutputFiles:
     log_file: Path | None
     folders: tuple[Path, ...] = ()
     state_dir: Path | None = None
+    metrics_file: Path | None = None
     page: Path | None = None
 
     def check(self) -> None:
-        """Raise UsageError if a file must not be written, or the report cannot be written. Change nothing."""
-        for option, path in (("--report", self.report), ("--log-file", self.log_file), ("--page", self.page)):
-            if path is not None:
-                self._refuse_protected_path(option, path)
-        if self.page is not None:
-            self._check_page(self.page)
-        if self.report is None:
-            return
-        if self.log_file is not None and _share_one_file(self.report, self.log_file):
-            raise UsageError(
-                f"--report and --log-file name the same file: {self.report}", hint="give each its own file"
-            )
-        if not self.report.absolute().parent.is_dir():
-            raise UsageError(f"there is no folder for the report {self.report}", hint="check --report")
-        try:
-            check_replaceable(self.report)
-        except OSError as error:
-            raise report_write_error(self.report, error) from None
+        """Raise UsageError if a file must not be written, or the report, the metrics or the page cannot be written.
 
-    def _check_page(self, page: Path) -> None:
-        if self.log_file is not None and _share_one_file(page, self.log_file):
-            raise UsageError(f"--page and --log-file name the same file: {page}", hint="give each its own file")
-        if not page.absolute().parent.is_dir():
-            raise UsageError(f"there is no folder for the page {page}", hint="check --page")
-        try:
-            check_replaceable(page)
-        except OSError as error:
-            raise page_write_error(page, error) from None
+        Changes nothing.
+        """
+        paths = {
+            "--report": self.report,
+            "--log-file": self.log_file,
+            "--metrics-file": self.metrics_file,
+            "--page": self.page,
+        }
+        named = {option: path for option, path in paths.items() if path is not None}
+        for option, path in named.items():
+            self._refuse_protected_path(option, path)
+        for (option, path), (other_option, other) in combinations(named.items(), 2):
+            if _share_one_file(path, other):
+                raise UsageError(
+                    f"{option} and {other_option} name the same file: {path}", hint="give each its own file"
+                )
+        if self.report is not None:
+            _check_writable(self.report, "report", "--report")
+        if self.metrics_file is not None:
+            check_metrics_file(self.metrics_file)
+            _check_writable(self.metrics_file, "metrics file", "--metrics-file")
+        if self.page is not None:
+            _check_writable(self.page, "page", "--page")
 
     def _refuse_protected_path(self, option: str, path: Path) -> None:
         for state in filter(None, (self.state_dir, default_state_root())):
@@ -80,9 +80,18 @@ class OutputFiles:
                 )
             if parts and not (folder / "manifests").is_dir() and _is_foreign_file(path):
                 raise UsageError(
-                    f"{option} {path} would overwrite a file in {folder} that is no report, log or page",
+                    f"{option} {path} would overwrite a file in {folder} that is no report, log, metrics file or status page",
                     hint="choose another folder, or a name that no file there has",
                 )
+
+
+def _check_writable(path: Path, what: str, option: str) -> None:
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder for the {what} {path}", hint=f"check {option}")
+    try:
+        check_replaceable(path)
+    except OSError as error:
+        raise UsageError(f"the {what} {path} cannot be written ({error.strerror})", hint=f"check {option}") from None
 
 
 def find_local_folders(texts: Iterable[object]) -> tuple[Path, ...]:
@@ -121,17 +130,17 @@ def _is_same_file(path: Path, other: Path) -> bool:
     return False
 
 
-def _share_one_file(report: Path, log_file: Path) -> bool:
-    """Return whether report and log would share one file. Devices, FIFOs and standard output may take both."""
+def _share_one_file(path: Path, other: Path) -> bool:
+    """Return whether two outputs would share one file. Devices, FIFOs and standard output may take both."""
     with suppress(OSError):
-        found = os.stat(report)
+        found = os.stat(path)
         if not stat.S_ISREG(found.st_mode) or find_standard_stream(found) is not None:
             return False
-    return _is_same_file(report, log_file) or os.path.realpath(report) == os.path.realpath(log_file)
+    return _is_same_file(path, other) or os.path.realpath(path) == os.path.realpath(other)
 
 
 def _is_foreign_file(path: Path) -> bool:
-    """Return whether a path holds a file that is neither a report nor a log."""
+    """Return whether a path holds a file that is no report, log or metrics file."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
