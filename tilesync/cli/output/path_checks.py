@@ -80,7 +80,8 @@ class OutputFiles:
                 )
             if parts and not (folder / "manifests").is_dir() and _is_foreign_file(path):
                 raise UsageError(
-                    f"{option} {path} would overwrite a file in {folder} that is no report, log, metrics file or status page",
+                    f"{option} {path} would overwrite a file in {folder} that is no report, log, metrics file or status"
+                    " page",
                     hint="choose another folder, or a name that no file there has",
                 )
 
