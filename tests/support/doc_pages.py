@@ -27,6 +27,7 @@ NORMALISATIONS = {
     r"in \d+\.\d s \([\d.]+ \w+/s\)": "in SECONDS",
     r"in \d+\.\d s\b": "in SECONDS",
     r'"seconds": ?\d+(\.\d+)?': '"seconds":SECONDS',
+    r"(\d[\d,]* (d|h|min|s) )+ago": "AGE ago",
     r"(?<=\S) {2,}": "  ",
     r"  \d+\.\d(?=$|  )": "  SECONDS",
     r"; (\d+ link renewals?)?(, )?(\d+ retr(y|ies))?(?=;)": "",
