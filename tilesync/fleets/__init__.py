@@ -8,4 +8,5 @@ outcome  outcomes of mirrors, the exit code, sums
 places   safe names, and places from templates
 roster   the mirrors of a night
 state    places and histories, in a database
+sync     the Python API of fleets, for blocking code
 """

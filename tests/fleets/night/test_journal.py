@@ -39,7 +39,7 @@ def history(newest: str) -> MirrorHistory:
 async def test_what_is_left_is_stored_in_the_end(folder: Path) -> None:
     """On leaving the block all histories are stored, the last of each mirror; also if the block is cancelled."""
     with FleetState(folder) as state:
-        async with HistoryJournal(state, is_enabled=True) as journal:
+        async with HistoryJournal(state, warnings.append, is_enabled=True) as journal:
             journal.add("a", history("old"))
             journal.add("a", history("new"))
             journal.add("b", history("new"))
@@ -54,7 +54,7 @@ async def test_what_is_left_is_stored_in_the_end(folder: Path) -> None:
 
 
 async def _add_and_wait(state: FleetState) -> None:
-    async with HistoryJournal(state, is_enabled=True) as journal:
+    async with HistoryJournal(state, warnings.append, is_enabled=True) as journal:
         journal.add("c", history("late"))
         await asyncio.Event().wait()
 
@@ -72,7 +72,7 @@ async def test_histories_are_stored_while_the_night_goes_on(folder: Path, monkey
             stored.append(len(rows))
 
         monkeypatch.setattr(state, "save_histories", save_and_count)
-        async with HistoryJournal(state, is_enabled=True) as journal:
+        async with HistoryJournal(state, warnings.append, is_enabled=True) as journal:
             for key in KEYS:
                 journal.add(key, history("x"))
             while not stored:
@@ -85,7 +85,7 @@ async def test_histories_are_stored_while_the_night_goes_on(folder: Path, monkey
 async def test_a_dry_run_stores_nothing(folder: Path) -> None:
     """A journal that is not enabled forgets what it gets."""
     with FleetState(folder, read_only=True) as state:
-        async with HistoryJournal(state, is_enabled=False) as journal:
+        async with HistoryJournal(state, warnings.append, is_enabled=False) as journal:
             journal.add("a", history("x"))
     assert read_newest(folder) == [None, None, None]
 
@@ -104,7 +104,7 @@ async def test_a_store_that_fails_for_a_while(folder: Path, monkeypatch: pytest.
             save(rows)
 
         monkeypatch.setattr(state, "save_histories", save_sometimes)
-        async with HistoryJournal(state, is_enabled=True) as journal:
+        async with HistoryJournal(state, warnings.append, is_enabled=True) as journal:
             journal.add("a", history("first"))
             while failures:
                 await asyncio.sleep(0.005)
@@ -121,7 +121,7 @@ async def test_a_store_that_fails_in_the_end(folder: Path, monkeypatch: pytest.M
 
     with FleetState(folder) as state:
         monkeypatch.setattr(state, "save_histories", fail)
-        journal = await HistoryJournal(state, is_enabled=True).__aenter__()
+        journal = await HistoryJournal(state, warnings.append, is_enabled=True).__aenter__()
         journal.add("a", history("x"))
         with pytest.raises(DestinationError, match="cannot be written"):
             await journal.__aexit__(None, None, None)
