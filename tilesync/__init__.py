@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         RollbackResult,
         RunCounts,
         RunResult,
+        StatusResult,
         VersionInfo,
         VersionsResult,
         ViewerLinkResult,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         mirror,
         plan,
         rollback,
+        status,
         verify,
         versions,
         viewer_link,
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
     from tilesync.core.guards import DeleteLimit
     from tilesync.core.retention import RetentionPolicy as Retention
     from tilesync.errors import TilesyncError
+    from tilesync.model.history import HeldVersion, MirrorHistory, RunRecord
     from tilesync.model.sas import Secret
+    from tilesync.monitoring.status import Health, MirrorStatus
 
 __version__ = "0.1.0"
 
@@ -54,15 +58,21 @@ __all__ = [
     "Environment",
     "ExportInfo",
     "ExportsResult",
+    "Health",
+    "HeldVersion",
+    "MirrorHistory",
     "MirrorResult",
+    "MirrorStatus",
     "PlanResult",
     "Retention",
     "RollbackResult",
     "RunCounts",
     "RunMonitor",
+    "RunRecord",
     "RunResult",
     "Secret",
     "ShareKey",
+    "StatusResult",
     "TilesyncError",
     "Token",
     "TokenCommand",
@@ -80,6 +90,7 @@ __all__ = [
     "mirror",
     "plan",
     "rollback",
+    "status",
     "testing",
     "verify",
     "versions",
@@ -87,14 +98,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "tilesync.api.sync": "doctor exports iter_sha256sums mirror plan rollback verify versions viewer_link",
+    "tilesync.api.sync": "doctor exports iter_sha256sums mirror plan rollback status verify versions viewer_link",
     "tilesync.api.auth": "ClientCredentials Environment ShareKey Token TokenCommand TokenFile",
     "tilesync.api.monitor": "RunMonitor",
     "tilesync.api.results": "AuditResult DoctorResult ExportInfo ExportsResult MirrorResult PlanResult RollbackResult"
-    " RunCounts RunResult VersionInfo VersionsResult ViewerLinkResult",
+    " RunCounts RunResult StatusResult VersionInfo VersionsResult ViewerLinkResult",
     "tilesync.core.guards": "DeleteLimit",
     "tilesync.errors": "TilesyncError",
+    "tilesync.model.history": "HeldVersion MirrorHistory RunRecord",
     "tilesync.model.sas": "Secret",
+    "tilesync.monitoring.status": "Health MirrorStatus",
 }
 """Modules of the public names: loaded late, so that the command line starts at once."""
 

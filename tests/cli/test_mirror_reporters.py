@@ -238,7 +238,7 @@ def test_a_resolver_that_hangs_does_not_keep_the_process(service: Simulator, tmp
         (("--metrics-file", "missing/m.prom"), "there is no folder for the metrics file missing/m.prom"),
         (
             ("--metrics-file", "d/tileset.json.prom"),
-            "would overwrite a file in d that is no report or log",
+            "would overwrite a file in d that is no report, log, metrics file or status page",
         ),
         (("--metrics-file", "d/.tilesync/m.prom"), "would overwrite a file that tilesync keeps in d"),
         (("--metrics-file", "m.prom", "--report", "m.prom"), "--report and --metrics-file name the same file: m.prom"),

@@ -8,6 +8,7 @@ locations      parse az://, https:// and s3:// locations; dispatch on the kind o
 requests       `MirrorRequest`, `Target` and `StoreOptions`: what a command is asked for, fully resolved
 service        Mesh Export service: identity, HTTP clients, API client
 sources        the resolver that SOURCE needs
+status         the status of one destination
 worker_tasks   tasks of worker processes: fetch a batch, verify a batch, warm up
 workers        `ProcessWorkers`: batches sent to the process pool
 """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tilesync.core.option_values import parse_count_or_word, parse_duration, parse_rate
+from tilesync.core.wording import format_size as format_size
 from tilesync.errors import TilesyncError
 
 if TYPE_CHECKING:
@@ -18,15 +19,6 @@ if TYPE_CHECKING:
 
     from tilesync.api.locations import Location
     from tilesync.core.guards import DeleteLimit
-
-
-def format_size(count: float) -> str:
-    """Format a number of bytes in decimal units: `12.3 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def refuse_unexpanded_tilde(text: str, param: click.Parameter | None, ctx: click.Context | None) -> None:

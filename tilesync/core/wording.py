@@ -1,4 +1,4 @@
-"""Counted nouns and time spans for messages."""
+"""Counted nouns, sizes and time spans for messages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ def format_count(count: int, noun: str, plural: str = "") -> str:
 def format_file_count(count: int) -> str:
     """Format a number of files."""
     return format_count(count, "file")
+
+
+def format_size(count: float) -> str:
+    """Format a number of bytes in decimal units: `12.3 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
 
 
 def format_age(age: timedelta) -> str:
