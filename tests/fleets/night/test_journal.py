@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.event_loop import in_event_loop
+from tests.support.simulator import JobOutcome
 from tilesync.errors import DestinationError
 from tilesync.fleets.night import journal as journals
 from tilesync.fleets.night.journal import HistoryJournal
@@ -39,7 +40,7 @@ def history(newest: str) -> MirrorHistory:
 async def test_what_is_left_is_stored_in_the_end(folder: Path) -> None:
     """On leaving the block all histories are stored, the last of each mirror; also if the block is cancelled."""
     with FleetState(folder) as state:
-        async with HistoryJournal(state, warnings.append, is_enabled=True) as journal:
+        async with HistoryJournal(state, JobOutcome(), is_enabled=True) as journal:
             journal.add("a", history("old"))
             journal.add("a", history("new"))
             journal.add("b", history("new"))
@@ -54,7 +55,7 @@ async def test_what_is_left_is_stored_in_the_end(folder: Path) -> None:
 
 
 async def _add_and_wait(state: FleetState) -> None:
-    async with HistoryJournal(state, warnings.append, is_enabled=True) as journal:
+    async with HistoryJournal(state, JobOutcome(), is_enabled=True) as journal:
         journal.add("c", history("late"))
         await asyncio.Event().wait()
 
@@ -72,7 +73,7 @@ async def test_histories_are_stored_while_the_night_goes_on(folder: Path, monkey
             stored.append(len(rows))
 
         monkeypatch.setattr(state, "save_histories", save_and_count)
-        async with HistoryJournal(state, warnings.append, is_enabled=True) as journal:
+        async with HistoryJournal(state, JobOutcome(), is_enabled=True) as journal:
             for key in KEYS:
                 journal.add(key, history("x"))
             while not stored:
@@ -85,7 +86,7 @@ async def test_histories_are_stored_while_the_night_goes_on(folder: Path, monkey
 async def test_a_dry_run_stores_nothing(folder: Path) -> None:
     """A journal that is not enabled forgets what it gets."""
     with FleetState(folder, read_only=True) as state:
-        async with HistoryJournal(state, warnings.append, is_enabled=False) as journal:
+        async with HistoryJournal(state, JobOutcome(), is_enabled=False) as journal:
             journal.add("a", history("x"))
     assert read_newest(folder) == [None, None, None]
 
@@ -104,24 +105,28 @@ async def test_a_store_that_fails_for_a_while(folder: Path, monkeypatch: pytest.
             save(rows)
 
         monkeypatch.setattr(state, "save_histories", save_sometimes)
-        async with HistoryJournal(state, warnings.append, is_enabled=True) as journal:
+        run = JobOutcome()
+        async with HistoryJournal(state, run, is_enabled=True) as journal:
             journal.add("a", history("first"))
             while failures:
                 await asyncio.sleep(0.005)
             journal.add("b", history("second"))
     assert read_newest(folder) == ["first", "second", None]
+    assert len(run.warnings) == 1
 
 
 @in_event_loop
 async def test_a_store_that_fails_in_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the last transaction fails, its error is raised: what the night did is not on record."""
+    """If the last transaction fails, that is a warning: the mirrors themselves are not affected."""
 
     def fail(rows: object) -> None:
         raise DestinationError("the state of the fleet cannot be written")
 
+    run = JobOutcome()
     with FleetState(folder) as state:
         monkeypatch.setattr(state, "save_histories", fail)
-        journal = await HistoryJournal(state, warnings.append, is_enabled=True).__aenter__()
-        journal.add("a", history("x"))
-        with pytest.raises(DestinationError, match="cannot be written"):
-            await journal.__aexit__(None, None, None)
+        async with HistoryJournal(state, run, is_enabled=True) as journal:
+            journal.add("a", history("x"))
+    assert run.warnings == [
+        "what this run did cannot be stored for `tilesync status`: the state of the fleet cannot be written"
+    ]
