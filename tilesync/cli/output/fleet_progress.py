@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from tilesync.cli.output.progress import LINE_INTERVAL_S
-from tilesync.cli.output.progress_bar import format_duration
+from tilesync.cli.output.progress_bar import create_bar, format_duration
 from tilesync.cli.output.streams import DEFAULT_COLUMNS, terminal_columns, write_stream
 from tilesync.cli.output.table import truncate_start
 from tilesync.cli.params import format_size, replace_control_characters
@@ -90,14 +90,9 @@ class FleetProgressDisplay:
             bar.refresh()
 
     def _open_bars(self, columns: int) -> None:
-        from tqdm import tqdm
-
         rows = shutil.get_terminal_size((columns, _DEFAULT_ROWS)).lines
         count = 1 + max(0, min(_MAX_BARS, rows - 3))
-        self._bars = [
-            tqdm(total=1, file=sys.stderr, leave=False, bar_format=" ", ncols=columns - 1, nrows=rows, position=place)
-            for place in range(count)
-        ]
+        self._bars = [create_bar(1, columns=columns, rows=rows, position=place) for place in range(count)]
 
 
 def _format_run(run: MirrorRun) -> str:
