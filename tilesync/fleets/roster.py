@@ -98,13 +98,16 @@ def make_roster(
         mirrors += [_make_vanished(entry, each, now) for each in gone if entry.selects(each.name, each.imodel or "")]
     labelled = _with_labels(mirrors)
     checked = _refuse_shared_places(labelled, known)
-    changed = [mirror.known for mirror in checked if known.get(mirror.key) != mirror.known and _may_store(mirror)]
-    return Roster(checked, failed, changed)
+    stored = [_make_stored(mirror, known.get(mirror.key)) for mirror in checked]
+    return Roster(checked, failed, [each for each in stored if known.get(each.key) != each])
 
 
-def _may_store(mirror: FleetMirror) -> bool:
-    """Return whether the place of a mirror may be stored: one that is refused would keep it forever."""
-    return mirror.problem is None or mirror.known.vanished is not None
+def _make_stored(mirror: FleetMirror, before: KnownMirror | None) -> KnownMirror:
+    """Return what the state keeps of a mirror. One that is refused gets no place, or it would keep that for ever."""
+    if mirror.problem is None or mirror.known.vanished is not None:
+        return mirror.known
+    old = (before.places, before.templates) if before is not None else ((), ())
+    return replace(mirror.known, places=old[0], templates=old[1])
 
 
 def _known_models(entry: MirrorEntry, known: Mapping[str, KnownMirror]) -> Iterator[KnownMirror]:
