@@ -8,12 +8,12 @@ from urllib.parse import quote
 import pytest
 
 from tests.support.sample_secrets import LINK, SIG
-from tilesync.api.masking import LINK_VARIABLES, SECRET_VARIABLES, SecretMasker
+from tilesync.api.masking import LINK_VARIABLES, SECRET_OPTION_VARIABLES, SECRET_VARIABLES, SecretMasker
 from tilesync.events import FileFailed, Warned
 from tilesync.runtime.secret_files import SECRETS_WITH_FILE
 
 
-@pytest.mark.parametrize("name", SECRET_VARIABLES)
+@pytest.mark.parametrize("name", [*SECRET_VARIABLES, *SECRET_OPTION_VARIABLES])
 def test_the_value_of_a_secret_variable_is_masked(name: str) -> None:
     """The value is masked wherever a text quotes it, and the rest of the text stays."""
     masker = SecretMasker({name: "plain-words-as-a-secret"})

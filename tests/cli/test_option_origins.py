@@ -66,6 +66,15 @@ def test_secrets_are_not_shown(command: str, variable: str, name: str) -> None:
     assert origins_of(command, {}, {variable: "print /srv"})[name] == ("print /srv", "environment", variable)
 
 
+def test_the_url_of_a_ping_is_not_shown() -> None:
+    """Who knows the URL of a ping can send it: it is never shown, whoever sets it."""
+    environ = {"TILESYNC_PING": "https://hc.example/uuid"}
+    assert origins_of("mirror", {}, environ)["--ping"] == ("set", "environment", "TILESYNC_PING")
+    config = {"ping": ConfigValue("https://hc.example/uuid", "c.toml:1")}
+    assert origins_of("mirror", config, {})["--ping"] == ("set", "config", "c.toml:1")
+    assert [*list_secret_variables(environ)] == []
+
+
 def test_variables_with_secrets() -> None:
     """A variable that is a secret as a whole is listed without its value; the file of one, with its path."""
     environ = {"TILESYNC_TOKEN": "opaque", "TILESYNC_SHARE_KEY": "", "AZURE_STORAGE_KEY_FILE": "/run/secrets/key"}

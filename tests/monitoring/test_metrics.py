@@ -185,3 +185,12 @@ def test_free_bytes_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
     assert found is not None
     assert found > 0
     assert measure_free_bytes(Path("/dev/null/x")) is None
+
+
+def test_the_table_of_metrics_is_complete() -> None:
+    """The page of formats has each metric with its help text, in the order of the file."""
+    page = Path(__file__).parents[2] / "docs/formats.md"
+    lines = [line.strip("| ").split(" | ") for line in page.read_text(encoding="utf-8").splitlines()]
+    rows = {cells[0].strip("`"): cells for cells in lines if cells[0].startswith("`tilesync_")}
+    assert [(name, cells[-1]) for name, cells in rows.items()] == [*list_metrics().items()]
+    assert all(len(cells) == 3 and cells[1] for cells in rows.values())

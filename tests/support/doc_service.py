@@ -22,7 +22,7 @@ from tilesync.demo.scenario import IMODEL, make_blobs, make_export_id
 TOKEN = "eyJhbGci..."
 """The token that the pages show."""
 
-FOLDERS = ("srv/tiles", "srv/www", "mnt/disk", "run/secrets", "var/log")
+FOLDERS = ("srv/tiles", "srv/www", "mnt/disk", "run/secrets", "var/log", "var/lib/node_exporter")
 """Folders that the pages name, below the root."""
 
 EXPORTS_AT_START = 2

@@ -20,6 +20,8 @@ MODULES_WITHOUT_TEST_FILE = {
     "fleets/file/mistakes.py": "tests/fleets/file/test_reader.py asserts them one by one",
     "fleets/file/table_reader.py": "tests/fleets/file/test_reader.py asserts the mistakes of each table",
     "fleets/file/value_readers.py": "tests/fleets/file/test_{reader,entry_reader}.py assert which values they refuse",
+    "fleets/night/forecast_report.py": "tests/fleets/test_window_of_night.py asserts what it reports",
+    "fleets/night/results.py": "tests/fleets/test_{fleet,window_of_night}.py assert the outcomes",
     "fleets/night/run.py": "tests/fleets/test_fleet.py runs fleets by it",
     "fleets/night/mirror_run.py": "tests/fleets/test_fleet.py runs mirrors by it",
     "__main__.py": "tests/cli/test_signals.py asserts what it loads, and that it ends quietly",
@@ -108,6 +110,11 @@ MODULES_WITHOUT_TEST_FILE = {
 """Each module of tilesync without a test file of its name, and where its behaviour is asserted."""
 
 TEST_FILES_WITHOUT_MODULE = {
+    "fleets/test_budget.py": "what all mirrors of a fleet share",
+    "fleets/test_fleet.py": "whole nights of a fleet",
+    "fleets/test_fleet_of_fifty.py": "a fleet with faults",
+    "fleets/test_killed_fleet.py": "a fleet whose process is killed",
+    "fleets/test_window_of_night.py": "the end of the window, and ages, on a clock that the test moves",
     "api/test_typing.py": "checks the public types as a program outside sees them",
     "catalog/test_catalog_versions.py": "versions in catalog.py; with its listings they are over 600 lines",
     "catalog/test_catalog_walk.py": "walks in catalog.py; with its listings they are over 600 lines",

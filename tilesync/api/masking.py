@@ -21,8 +21,10 @@ SECRET_VARIABLES = (
     "AZURE_CLIENT_SECRET",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
-    "TILESYNC_PING",
 )
+SECRET_OPTION_VARIABLES = ("TILESYNC_PING",)
+"""Variables of options whose whole value is a secret: who knows the URL of a ping can send it."""
+
 LINK_VARIABLES = ("TILESYNC_SOURCE", "TILESYNC_DEST", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING")
 """Environment variables with a secret as one field of their value; in SECRET_VARIABLES the whole value is secret."""
 
@@ -34,7 +36,11 @@ class SecretMasker:
     """Masks the secrets of this process in texts and events."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        secrets = [part for name in SECRET_VARIABLES for part in split_secret(environment.get(name, ""))]
+        secrets = [
+            part
+            for name in (*SECRET_VARIABLES, *SECRET_OPTION_VARIABLES)
+            for part in split_secret(environment.get(name, ""))
+        ]
         secrets += [part for name in SECRETS_WITH_FILE for part in split_secret(_read_secret_file(name, environment))]
         secrets += [part for name in LINK_VARIABLES for part in split_secret(environment.get(name, ""))[1:]]
         self._secrets = tuple(secrets)

@@ -35,16 +35,19 @@ def list_origins(
     command: click.Command, config: Mapping[str, ConfigValue], environ: Mapping[str, str], *, with_defaults: bool
 ) -> Iterator[OptionOrigin]:
     """Yield the options and arguments of a command that a variable or the config file sets, or all options."""
+    from tilesync.api.masking import SECRET_OPTION_VARIABLES
+
     context = click.Context(command, info_name=command.name)
     for param in command.params:
         name = param.opts[-1] if isinstance(param, click.Option) else param.make_metavar(context).strip("[].")
         if isinstance(param, click.Option):
             name = next((each for each in param.opts if each.startswith("--")), name)
         variable = next((each for each in _variables_of(param) if environ.get(each)), None)
+        hide = (lambda _: SET) if set(_variables_of(param)) & set(SECRET_OPTION_VARIABLES) else _hide_secret
         if variable is not None:
-            yield OptionOrigin(name, _hide_secret(environ[variable]), "environment", variable)
+            yield OptionOrigin(name, hide(environ[variable]), "environment", variable)
         elif (found := config.get(param.name or "")) is not None:
-            yield OptionOrigin(name, _hide_secret(_format_value(found.value)), "config", found.place)
+            yield OptionOrigin(name, hide(_format_value(found.value)), "config", found.place)
         elif with_defaults and isinstance(param, click.Option):
             yield OptionOrigin(name, _format_default(param, context), "default", "")
 

@@ -82,6 +82,7 @@ async def fleet(
     state_dir: str | Path | None = None,
     auth: Auth | None = None,
     api_url: str | None = None,
+    every_file: bool = False,
     on_event: OnFleetEvent | None = None,
     on_outcome: OnOutcome | None = None,
     monitor: FleetMonitor | None = None,
@@ -89,8 +90,9 @@ async def fleet(
     """Run every mirror of a fleet file. Raises UsageError and errors of its state; those of mirrors are outcomes.
 
     `only`: globs of names. `failed`: only mirrors that failed the last time. `until`, `max_duration`: stop then; the
-    next run continues. `auth`, `api_url`: for mirrors to which the file gives none. The other arguments override the
-    settings of the file. `on_event` gets the name of a mirror and each of its events, `on_outcome` the outcome of each.
+    next run continues. `every_file`: send an event for each file. `auth`, `api_url`: for mirrors to which the file
+    gives none. The other arguments override the settings of the file. `on_event` gets the name of a mirror and each of
+    its events, `on_outcome` the outcome of each.
     """
     from tilesync.fleets.night.run import Night, NightRequest
 
@@ -106,6 +108,7 @@ async def fleet(
         state_dir=Path(state_dir) if state_dir is not None else None,
         auth=auth,
         api_url=api_url,
+        every_file=every_file,
     )
     await Night(request, monitor).run()
     line = monitor.finished_line()

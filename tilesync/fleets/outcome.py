@@ -76,24 +76,24 @@ class MirrorOutcome:
         return find_gravest([*codes, STALE_EXIT if self.stale else 0])
 
     @property
+    def gravest_line(self) -> Mapping[str, Any]:
+        """Last JSON line of the gravest of its runs: the download or a copy."""
+        return find_gravest_line([self.line, *(copy.line for copy in self.copies)])
+
+    @property
     def reason(self) -> str:
-        """Return why it is not good: the message of the gravest run, else of its age; empty if all is good."""
-        failed = [line for line in (self.line, *(copy.line for copy in self.copies)) if line["exit"]]
-        if failed:
-            return str(min(failed, key=lambda line: gravity_of(int(line["exit"])))["message"])
-        return "; ".join(self.stale)
+        """Reason why it is not good: the message of the gravest run, else of its age; empty if all is good."""
+        return str(self.gravest_line.get("message", "")) or "; ".join(self.stale)
 
     @property
     def hint(self) -> str:
         """Hint of the gravest run; empty if there is none."""
-        failed = [line for line in (self.line, *(copy.line for copy in self.copies)) if line["exit"]]
-        return str(min(failed, key=lambda line: gravity_of(int(line["exit"])))["hint"]) if failed else ""
+        return str(self.gravest_line.get("hint", ""))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON line `mirror-finished` or `mirror-failed`."""
-        is_good = not any(line["exit"] for line in (self.line, *(copy.line for copy in self.copies)))
         return {
-            "kind": "mirror-finished" if is_good else "mirror-failed",
+            "kind": "mirror-failed" if self.gravest_line["exit"] else "mirror-finished",
             "mirror": self.name,
             "result": str(self.result),
             **{name: value for name, value in self.line.items() if name != "kind"},
@@ -113,6 +113,11 @@ def gravity_of(exit_code: int) -> int:
 def find_gravest(exit_codes: Iterable[int]) -> int:
     """Return the gravest exit code; 0 if there is none."""
     return min(exit_codes, key=gravity_of, default=0)
+
+
+def find_gravest_line(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the last JSON line with the gravest exit code; the first of equal ones."""
+    return min(lines, key=lambda line: gravity_of(int(line["exit"])))
 
 
 def sort_problems_first(outcomes: Sequence[MirrorOutcome]) -> list[MirrorOutcome]:

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from tilesync.api.locations import is_folder, parse_dest
 from tilesync.core.manifest import format_timestamp
 from tilesync.errors import NoExport, TilesyncError, UsageError
 from tilesync.fleets.file.entry_checks import locate, normalized
@@ -43,6 +44,14 @@ class FleetMirror:
     def imodel(self) -> str | None:
         """Id of its iModel; None for a container link or a mirror as source."""
         return self.known.imodel
+
+    @property
+    def folder(self) -> str | None:
+        """Folder of its first destination; None for a store, or without a place."""
+        place = self.dests[0] if self.dests else None
+        if not isinstance(place, str):
+            return None
+        return place if is_folder(parse_dest(place, self.entry.options.get("azure-endpoint"))) else None
 
     def matches(self, globs: Iterable[str]) -> bool:
         """Return whether one of the globs matches its label, its entry, its display name or its iModel."""
@@ -167,7 +176,7 @@ def _with_labels(mirrors: Sequence[FleetMirror]) -> list[FleetMirror]:
     labelled = []
     for mirror, label in zip(mirrors, labels, strict=True):
         if mirror.entry.itwin is not None:
-            unique = label if counts[label.casefold()] == 1 else f"{label} ({mirror.imodel})"
+            unique = label if counts[label.casefold()] == 1 else f"{label} ({(mirror.imodel or '')[:8]})"
             while unique.casefold() in taken:  # a display name may look like a label with an id
                 unique += f" ({mirror.imodel})"
             taken.add(unique.casefold())

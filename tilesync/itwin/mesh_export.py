@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -38,6 +38,11 @@ def matches(export: Export, selector: Selector) -> bool:
         and (not selector.export_type or not export.type or export.type.lower() == selector.export_type.lower())
         and (not selector.export_id or export.id.lower() == selector.export_id.lower())
     )
+
+
+def find_endangered(rows: Sequence[Export]) -> tuple[Export, ...]:
+    """Return the finished exports that the service deletes when it makes the next one; `rows` are all, newest first."""
+    return tuple(row for row in find_next_deleted(rows) if row.is_complete)
 
 
 @dataclass
@@ -128,7 +133,7 @@ class MeshExports:
         top = FULL_PAGE_ROWS if selector.export_id else LATEST_PAGE_ROWS
         async for page in self.pages(replace(selector, export_id=None), top=top):
             if page.next_query is None and selector.imodel and result.newest is None:  # the page has all exports
-                result.next_deleted = tuple(row for row in find_next_deleted(page.rows) if row.is_complete)
+                result.next_deleted = find_endangered(page.rows)
             for row in page.rows:
                 result.newest = result.newest or row
                 if not matches(row, selector):

@@ -10,6 +10,9 @@ from enum import StrEnum
 from tilesync.core.wording import format_age
 from tilesync.model.history import MirrorHistory
 
+PLANNED_STOP_EXIT = 14
+"""Exit code of a run that the end of a window of time stopped: the next one continues."""
+
 
 class Health(StrEnum):
     """Health of a mirror, the worst first."""
@@ -64,9 +67,9 @@ def make_status(
 
 
 def find_failure(history: MirrorHistory) -> str:
-    """Return why the latest run counts as failed; empty if it ended well, or if there was none."""
+    """Return why the latest run counts as failed; empty if it ended well or at the end of a window, or if none was."""
     run = history.last_run
-    if run is None or run.is_success:
+    if run is None or run.is_success or run.exit == PLANNED_STOP_EXIT:
         return ""
     if run.exit is None:
         return f"the run that started at {run.started} is going on, or was killed"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tilesync.azure.link_state import LinkTexts
 from tilesync.errors import ExportReplaced, NoExport, TilesyncError
-from tilesync.itwin.mesh_export import MeshExports
+from tilesync.itwin.mesh_export import MeshExports, find_endangered
 from tilesync.model import Export, Resolution, SasUrl, Selector, Status
 from tilesync.protocols import Clock, Observer
 from tilesync.transport.api_client import ApiClient
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tilesync.transport.api_pace import ApiPace
     from tilesync.transport.blob_client import BlobClient
     from tilesync.transport.rate_limit import RateLimiter
+
+MAX_LIST_AGE_S = 60.0
+"""Age in seconds up to which a list of exports need not be requested again."""
 
 SOURCE_LINK_TEXTS = LinkTexts(
     bad_signature_hint="new links are refused: a proxy on the way may rewrite their URLs, or they are signed with a"
@@ -90,6 +93,9 @@ class ServiceResolver:
         self._poll = poll
         self._cdn = cdn
         self._resolved = resolved
+        self._listed: tuple[Export, ...] = ()
+        self._listed_at_s = -MAX_LIST_AGE_S
+        self._listed_server_time: datetime | None = None
 
     async def resolve(self, *, is_replacement: bool = False) -> Resolution:
         """Resolve the export to mirror. Raises NoExport; with `is_replacement` ExportReplaced if none is left."""
@@ -111,9 +117,15 @@ class ServiceResolver:
         export = resolution.export
         direct = self._clients.make_link(lambda: self._exports.fetch_link(export))
         if export.link is not None:
-            direct.set_current(export.link, resolution.server_time)
+            direct.set_current(export.link, self._server_time_now(export.link, resolution.server_time))
         content = self._clients.make_link(lambda: self._exports.fetch_link(export, cdn=True)) if self._cdn else direct
         return await self._clients.open_container(direct, content)
+
+    def _server_time_now(self, link: SasUrl, server_time: datetime | None) -> datetime | None:
+        """Return the time of the server now; `server_time` is that of the response with the link."""
+        if server_time is None:
+            return None
+        return server_time + timedelta(seconds=self._clients.clock.monotonic() - link.fetched_at_s)
 
     async def list_finished(self) -> list[Export]:
         """List the Complete exports, oldest first; wait while there is none. Raises NoExport."""
@@ -123,12 +135,34 @@ class ServiceResolver:
         return rows[::-1]
 
     async def _list_complete(self) -> list[Export]:
-        return [row async for page in self._exports.pages(self._selector) for row in page.rows if row.is_complete]
+        pages = [page async for page in self._exports.pages(self._selector)]
+        self._listed = tuple(row for page in pages for row in page.rows)
+        self._listed_at_s = self._clients.clock.monotonic()
+        self._listed_server_time = pages[-1].server_time if pages else None
+        return [row for row in self._listed if row.is_complete]
 
     def resolver_for(self, export: Export) -> ServiceResolver:
-        """Return a resolver for one export."""
-        selector = replace(self._selector, export_id=export.id)
-        return ServiceResolver(self._exports, selector, self._clients, wait=timedelta(), poll=self._poll, cdn=self._cdn)
+        """Return a resolver for one export. If the list is fresh, the export need not be searched again."""
+        resolved: Resolution | None = None
+        if self._clients.clock.monotonic() - self._listed_at_s < MAX_LIST_AGE_S:
+            newest = self._listed[0]
+            resolved = Resolution(
+                export,
+                newest.id,
+                newest.status,
+                self._listed_server_time,
+                newest_modified=newest.modified,
+                next_deleted=find_endangered(self._listed),
+            )
+        return ServiceResolver(
+            self._exports,
+            replace(self._selector, export_id=export.id),
+            self._clients,
+            wait=timedelta(),
+            poll=self._poll,
+            cdn=self._cdn,
+            resolved=resolved,
+        )
 
 
 class LinkResolver:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.local_destination import open_destination, snapshot_tree
+from tests.support.small_disk import fill_disk, mounted_small_disk
 from tests.support.store_contract import (
     BIG_BYTES,
     SAMPLE_VERSION,
@@ -340,22 +340,8 @@ def test_destination_is_intact_after_mark_intact(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a file system of 2 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if (
-        mount is None
-        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True).returncode
-    ):
-        pytest.skip("mounting a small tmpfs is not allowed here")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-def fill_disk(disk: Path, *, free_bytes: int) -> Path:
-    usage = os.statvfs(disk)
-    (disk / "filler").write_bytes(b"\0" * (usage.f_bavail * usage.f_frsize - free_bytes))
-    return disk / "filler"
+    with mounted_small_disk(tmp_path / "disk") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("size", [900_000, len(BIG_BYTES)], ids=["in memory", "in a part"])

@@ -149,6 +149,7 @@ def _run(session: Session, monitor: FleetMonitor, file: Path, options: dict[str,
                 state_dir=options["state_dir"],
                 auth=create_auth(options),
                 api_url=options["api_url"] or None,
+                every_file=options["verbose"] or options["log_file"] is not None,
                 monitor=monitor,
             )
         finally:

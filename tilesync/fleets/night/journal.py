@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from types import TracebackType
 from typing import Final, Self
 
-from tilesync.errors import DestinationError
+from tilesync.errors import TilesyncError
+from tilesync.events import Warned
 from tilesync.fleets.state import FleetState
 from tilesync.model.history import MirrorHistory
+from tilesync.protocols import Observer
 from tilesync.runtime.threads import run_in_thread
 
 FLUSH_INTERVAL_S: Final = 0.25
@@ -17,11 +18,16 @@ FLUSH_INTERVAL_S: Final = 0.25
 
 
 class HistoryJournal:
-    """Stores histories in the background; on leaving its block, what is left."""
+    """Stores histories in the background; on leaving its block, what is left.
 
-    def __init__(self, state: FleetState, *, is_enabled: bool) -> None:
+    A history that cannot be stored is only a warning, once: the mirrors themselves are not affected.
+    """
+
+    def __init__(self, state: FleetState, observe: Observer, *, is_enabled: bool) -> None:
         self._state = state
+        self._observe = observe
         self._is_enabled = is_enabled
+        self._has_warned = False
         self._pending: dict[str, MirrorHistory] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -45,15 +51,16 @@ class HistoryJournal:
     async def _flush_regularly(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_INTERVAL_S)
-            with contextlib.suppress(DestinationError):  # tried again with the next ones, and raised in the end
-                await self._flush()
+            await self._flush()
 
     async def _flush(self) -> None:
-        """Store what is pending; it stays pending until it is stored."""
-        pending = dict(self._pending)
+        pending, self._pending = self._pending, {}
         if not pending:
             return
-        await run_in_thread(self._state.save_histories, list(pending.items()))
-        for key, history in pending.items():
-            if self._pending.get(key) is history:
-                del self._pending[key]
+        try:
+            await run_in_thread(self._state.save_histories, list(pending.items()))
+        except TilesyncError as error:
+            self._pending = {**pending, **self._pending}
+            if not self._has_warned:
+                self._has_warned = True
+                self._observe(Warned(f"what this run did cannot be stored for `tilesync status`: {error}"))

@@ -24,7 +24,7 @@ from tilesync.fleets.file.option_table import make_mirror_arguments
 from tilesync.fleets.file.secrets import create_auth, read_secret
 from tilesync.fleets.file.settings import SecretReference
 from tilesync.fleets.night.forecast import Estimate, estimate_transfer
-from tilesync.fleets.night.job_places import JobPlaces
+from tilesync.fleets.night.job_places import LARGE_BYTES, JobPlaces
 from tilesync.fleets.places import expand_template
 from tilesync.fleets.roster import FleetMirror
 from tilesync.model import Resolution
@@ -55,6 +55,7 @@ class NightTools:
     auth: Auth | None = None
     api_url: str | None = None
     dry_run: bool = False
+    every_file: bool = False
 
 
 @dataclass
@@ -99,6 +100,11 @@ class MirrorRun:
         """Return all attempts, the download first."""
         return [self.download, *self.others]
 
+    @property
+    def has_transferred(self) -> bool:
+        """True if files were transferred."""
+        return any(attempt.monitor.stats.fetched for attempt in self.attempts)
+
     def observe(self, event: Event) -> None:
         """Pass an event on with the name of the mirror."""
         if isinstance(event, ExportEndangered):
@@ -119,11 +125,11 @@ class MirrorRun:
             raise self.mirror.problem
         arguments = await self._make_arguments()
         resolved, resolved_at = await self._resolve(arguments)
-        estimate = Estimate(0)
+        estimate = Estimate(0, is_known=isinstance(resolved, TilesyncError))  # an error moves nothing
         if isinstance(resolved, Resolution):
             estimate = estimate_transfer(resolved, self.mirror.known.history.held)
             self.tools.on_estimate(self.mirror, estimate)
-        async with self.tools.places.take(estimate.bytes):
+        async with self.tools.places.take(estimate.bytes if estimate.is_known else LARGE_BYTES):
             self.is_running = True
             if self.tools.clock.monotonic() - resolved_at > MAX_RESOLUTION_AGE.total_seconds():
                 resolved = None
@@ -144,7 +150,7 @@ class MirrorRun:
                 options.setdefault("link-command", entry.source.command)
         elif entry.source is not None:
             source = entry.source
-        arguments: MirrorArguments = {**make_mirror_arguments(options), "every_file": False}
+        arguments: MirrorArguments = {**make_mirror_arguments(options), "every_file": self.tools.every_file}
         arguments["auth"] = await create_auth(entry.credentials) or self.tools.auth
         if self.tools.api_url is not None:
             arguments.setdefault("api_url", self.tools.api_url)

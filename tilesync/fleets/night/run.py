@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,26 +14,24 @@ from typing import Any, Final
 
 from tilesync.api.auth import Auth
 from tilesync.api.inputs import create_service
-from tilesync.api.locations import is_folder, parse_dest
 from tilesync.api.monitor import RunMonitor
 from tilesync.app.service import list_imodels
 from tilesync.app.shared import SharedResources, count_cores, open_shared_resources
 from tilesync.errors import TilesyncError, UsageError
-from tilesync.events import ForecastMade, Notice, Warned
+from tilesync.events import Notice
 from tilesync.fleets.file.option_table import make_mirror_arguments
 from tilesync.fleets.file.secrets import create_auth
 from tilesync.fleets.file.settings import FleetSettings, MirrorEntry
 from tilesync.fleets.monitor import FleetMonitor
-from tilesync.fleets.night.forecast import Estimate, make_forecast
+from tilesync.fleets.night.forecast_report import ForecastReporter
 from tilesync.fleets.night.job_places import JobPlaces
 from tilesync.fleets.night.journal import HistoryJournal
 from tilesync.fleets.night.mirror_run import Attempt, MirrorRun, NightTools
+from tilesync.fleets.night.results import ResultRecorder, format_command
 from tilesync.fleets.night.window import compute_end
-from tilesync.fleets.outcome import STOPPED_EXIT, CopyOutcome, MirrorOutcome, Result, find_gravest
+from tilesync.fleets.outcome import MirrorOutcome, Result
 from tilesync.fleets.roster import FleetMirror, ModelNames, Roster, make_roster
 from tilesync.fleets.state import FleetState, KnownMirror, default_state_dir
-from tilesync.model.history import MirrorHistory
-from tilesync.monitoring.status import find_stale_reasons
 from tilesync.protocols import Clock
 from tilesync.runtime.clock import WallClock
 from tilesync.runtime.threads import own_thread_pool, run_in_thread
@@ -53,8 +52,8 @@ MIN_BYTES_FOR_RATE: Final = 100_000_000
 class NightRequest:
     """Request for one run of a fleet. `only`: globs of names. `failed_only`: mirrors that failed the last time.
 
-    `auth`, `api_url`: for mirrors to which the file gives none. The other fields override the settings of the file, if
-    they are not None.
+    `every_file`: send an event for each file. `auth`, `api_url`: for mirrors to which the file gives none. The other
+    fields override the settings of the file, if they are not None.
     """
 
     settings: FleetSettings
@@ -67,6 +66,7 @@ class NightRequest:
     state_dir: Path | None = None
     auth: Auth | None = None
     api_url: str | None = None
+    every_file: bool = False
 
 
 @dataclass
@@ -141,14 +141,14 @@ class Night:
 
     def _report_failed_entry(self, entry: MirrorEntry, error: TilesyncError, known: Mapping[str, KnownMirror]) -> None:
         """Report an iTwin that could not be listed, as an outcome of its own."""
-        count = sum(each.entry == entry.name for each in known.values())
+        path, count = self.request.settings.path, sum(each.entry == entry.name for each in known.values())
         monitor = RunMonitor(source=entry.itwin)
         line = monitor.failed_line(monitor.mask(error))
         line["message"] = f"the iModels of the iTwin could not be listed: {line['message']}"
         if count:
             line["message"] += f"; {count} known from earlier nights are tried"
         self.monitor.add_outcome(
-            MirrorOutcome(entry.name, "", "", Result.FAILED, line, command=self._command(entry.name), imodel=None)
+            MirrorOutcome(entry.name, "", "", Result.FAILED, line, command=format_command(str(path), entry.name))
         )
 
     # --- run them ---
@@ -163,7 +163,7 @@ class Night:
             self.monitor.observe_fleet(Notice(f"this run stops at {end:%Y-%m-%d %H:%M}, and the next one continues"))
         self.monitor.total = len(mirrors)
         rate = await run_in_thread(state.read_rate)
-        forecast = _ForecastCollector(self, mirrors, end, rate)
+        forecast = ForecastReporter(mirrors, self.monitor.observe_fleet, self.clock, end=end, bytes_per_s=rate)
         tools = NightTools(
             shared,
             JobPlaces(self._count_jobs()),
@@ -174,20 +174,27 @@ class Night:
             auth=self.request.auth,
             api_url=self.request.api_url,
             dry_run=self.request.dry_run,
+            every_file=self.request.every_file,
         )
         runs = [MirrorRun(mirror, tools, _first_attempt(mirror)) for mirror in mirrors]
-        async with HistoryJournal(state, is_enabled=not self.request.dry_run) as journal:
-            tasks = {asyncio.create_task(self._run_mirror(run, forecast, journal)): run for run in runs}
+        async with HistoryJournal(state, self.monitor.observe_fleet, is_enabled=not self.request.dry_run) as journal:
+            recorder = ResultRecorder(
+                str(self.request.settings.path), self.monitor, journal, self.clock, self.request.dry_run
+            )
+            tasks = {asyncio.create_task(self._run_mirror(run, forecast, recorder)): run for run in runs}
             try:
                 await self._wait(set(tasks), end)
             finally:
                 has_ended_window = end is not None and self.clock.now() >= end
-                unfinished = [task for task in tasks if not task.done()]
-                for task in unfinished:
-                    task.cancel()
+                for task in tasks:
+                    task.cancel()  # does nothing to those that are done
                 await asyncio.gather(*tasks, return_exceptions=True)
-                for task in unfinished:
-                    self._stop(tasks[task], journal, is_planned=has_ended_window)
+                for task, run in tasks.items():
+                    if task.cancelled():
+                        recorder.stop(run, is_planned=has_ended_window)
+            for task in tasks:
+                if not task.cancelled():
+                    task.result()  # raises what is no error of the mirror: a bug of the fleet itself
         await self._store_rate(state)
 
     async def _wait(self, tasks: set[asyncio.Task[None]], end: datetime | None) -> None:
@@ -209,71 +216,16 @@ class Night:
         jobs = self.request.jobs or self.request.settings.jobs
         return jobs or min(MAX_AUTO_JOBS, JOBS_PER_CORE * count_cores())
 
-    async def _run_mirror(self, run: MirrorRun, forecast: _ForecastCollector, journal: HistoryJournal) -> None:
+    async def _run_mirror(self, run: MirrorRun, forecast: ForecastReporter, recorder: ResultRecorder) -> None:
         self.monitor.runs[run.mirror.name] = run
         try:
             await run.run()
         finally:
             forecast.skip(run.mirror)
             self.monitor.runs.pop(run.mirror.name, None)
-        self._finish(run, journal)
-
-    def _finish(self, run: MirrorRun, journal: HistoryJournal) -> None:
-        """Report the outcome of a mirror that ended by itself."""
-        line = run.download.line()
-        result = Result.FAILED if line["exit"] else _name_success(line, dry_run=self.request.dry_run)
-        self._add_outcome(run, line, result, journal)
-
-    def _stop(self, run: MirrorRun, journal: HistoryJournal, *, is_planned: bool) -> None:
-        """Report the outcome of a mirror that was stopped, by the end of the window or by a signal."""
-        if is_planned:
-            when = "while it ran" if run.is_running else "before its turn"
-            code, name, message = (
-                STOPPED_EXIT,
-                "WindowEnded",
-                f"the window of time ended {when}; the next run continues",
-            )
-        else:
-            code, name, message = 130, "Interrupted", "interrupted; what has arrived is kept"
-        line = run.download.monitor.failed_line(
-            exit_code=code, name=name, message=message, hint=f"run it again: {self._command(run.mirror.name)}"
-        )
-        self._add_outcome(run, line, Result.STOPPED, journal)
-
-    def _add_outcome(self, run: MirrorRun, line: Mapping[str, Any], result: Result, journal: HistoryJournal) -> None:
-        mirror = run.mirror
-        history = self._add_to_history(run, line)
-        max_age = mirror.entry.max_age
-        stale = () if max_age is None else tuple(find_stale_reasons(history, now=self.clock.now(), max_age=max_age))
-        outcome = MirrorOutcome(
-            mirror.name,
-            mirror.key,
-            run.download.dest,
-            result,
-            line,
-            copies=tuple(CopyOutcome(each.dest, each.line()) for each in run.others),
-            warnings=tuple(run.download.monitor.warnings),
-            stale=stale,
-            endangered=tuple(run.endangered),
-            command=self._command(mirror.name),
-            imodel=mirror.imodel,
-            history=history,
-            max_age=max_age,
-            folder=str(folder) if (folder := _find_folder(mirror)) is not None else None,
-        )
-        journal.add(mirror.key, history)
-        self.monitor.add_outcome(outcome, tracebacks=[each.traceback for each in run.attempts if each.traceback])
-
-    def _add_to_history(self, run: MirrorRun, line: Mapping[str, Any]) -> MirrorHistory:
-        """Return the history of the mirror with this run. Its exit code is the gravest of all its destinations."""
-        monitor = run.download.monitor
-        record = monitor.record_of_line({**line, "exit": find_gravest([line["exit"], *_exit_codes(run.others)])})
-        held = monitor.history.held if monitor.history is not None else None
-        return run.mirror.known.history.with_run(record, held)
-
-    def _command(self, name: str) -> str:
-        """Return the command that runs one mirror again."""
-        return f"tilesync fleet {shlex.quote(str(self.request.settings.path))} --only {shlex.quote(name)}"
+            if run.has_transferred:
+                gc.collect(1)  # the collector runs rarely (event_loop.py), and each run leaves cycles behind
+        recorder.finish(run)
 
     async def _store_rate(self, state: FleetState) -> None:
         if self.request.dry_run or self.monitor.transferred_bytes < MIN_BYTES_FOR_RATE:
@@ -281,66 +233,12 @@ class Night:
         await run_in_thread(state.store_rate, self.monitor.transferred_bytes / max(1.0, self.monitor.elapsed_seconds()))
 
 
-class _ForecastCollector:
-    """Collects the estimates of the mirrors, and reports the forecast once all are known."""
-
-    def __init__(
-        self, night: Night, mirrors: Sequence[FleetMirror], end: datetime | None, bytes_per_s: float | None
-    ) -> None:
-        self._night = night
-        self._end = end
-        self._bytes_per_s = bytes_per_s
-        self._waiting = {mirror.key for mirror in mirrors}
-        self._estimates: list[tuple[Estimate, Path | None]] = []
-
-    def add(self, mirror: FleetMirror, estimate: Estimate) -> None:
-        """Add the estimate of a mirror."""
-        self._estimates.append((estimate, _find_folder(mirror)))
-        self.skip(mirror)
-
-    def skip(self, mirror: FleetMirror) -> None:
-        """Wait for this mirror no longer; it may have failed."""
-        if mirror.key not in self._waiting:
-            return
-        self._waiting.discard(mirror.key)
-        if not self._waiting and self._estimates:
-            self._report()
-
-    def _report(self) -> None:
-        monitor, clock = self._night.monitor, self._night.clock
-        left = None if self._end is None else self._end - clock.now()
-        forecast = make_forecast(self._estimates, left=left, bytes_per_s=self._bytes_per_s)
-        monitor.observe_fleet(
-            ForecastMade(forecast.mirrors, forecast.changed, forecast.unsized, forecast.bytes, forecast.message)
-        )
-        for warning in forecast.warnings:
-            monitor.observe_fleet(Warned(warning))
-
-
 def _first_attempt(mirror: FleetMirror) -> Attempt:
     place = mirror.known.places[0] if mirror.known.places else ""
     return Attempt(place, RunMonitor(source=mirror.imodel, dest=place))
-
-
-def _find_folder(mirror: FleetMirror) -> Path | None:
-    """Return the folder of the first destination; None for a store, or if it has no place."""
-    place = mirror.dests[0] if mirror.dests else None
-    if not isinstance(place, str):
-        return None
-    return Path(place) if is_folder(parse_dest(place, mirror.entry.options.get("azure-endpoint"))) else None
-
-
-def _exit_codes(attempts: Sequence[Attempt]) -> list[int]:
-    return [int(attempt.line()["exit"]) for attempt in attempts]
 
 
 def _has_failed(known: KnownMirror | None) -> bool:
     """Return whether the last run of a mirror ended badly, or never ended."""
     last = known.history.last_run if known is not None else None
     return last is not None and not last.is_success
-
-
-def _name_success(line: Mapping[str, Any], *, dry_run: bool) -> Result:
-    if dry_run:
-        return Result.PLANNED
-    return Result.UPDATED if line["fetched"] or line["reused"] or line["published"] else Result.UNCHANGED
