@@ -200,9 +200,9 @@ def test_new_imodels_of_one_name_are_both_refused() -> None:
     nights = Nights(every())
     for _ in range(2):
         roster = nights.run({A: "Bridge", B: "Bridge", C: "Tunnel"})
-        assert problems(roster) == {f"site/Bridge ({A})": UsageError, f"site/Bridge ({B})": UsageError}
+        assert problems(roster) == {"site/Bridge (aaaaaaaa)": UsageError, "site/Bridge (bbbbbbbb)": UsageError}
         problem = roster.mirrors[0].problem
-        assert str(problem) == f"it would share /srv/fleet/tiles/Bridge with site/Bridge ({B})"
+        assert str(problem) == "it would share /srv/fleet/tiles/Bridge with site/Bridge (bbbbbbbb)"
         assert "{imodel}" in (problem.hint if problem else "")
     assert nights.with_places() == {f"site/{C}"}
     nights.entries = (every(dest="tiles/{name}-{imodel}"),)
@@ -249,7 +249,8 @@ def test_labels_are_unique() -> None:
     for names in (
         {A: "Bridge", B: "bridge"},
         {A: "b/x", B: "x"},
-        {A: f"Bridge ({B})", B: "Bridge"},
+        {A: f"Bridge ({B[:8]})", B: "Bridge"},
+        {A: "Bridge (cccccccc)", B: "Bridge", f"{B[:8]}-1": "Bridge"},
         {A: "\n", B: "\x00"},
     ):
         labels = [mirror.name.casefold() for mirror in nights.run(names).mirrors]

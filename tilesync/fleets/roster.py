@@ -182,7 +182,7 @@ def _with_labels(mirrors: Sequence[FleetMirror]) -> list[FleetMirror]:
     labelled = []
     for mirror, label in zip(mirrors, labels, strict=True):
         if mirror.entry.itwin is not None:
-            unique = label if counts[label.casefold()] == 1 else f"{label} ({mirror.imodel})"
+            unique = label if counts[label.casefold()] == 1 else f"{label} ({(mirror.imodel or '')[:8]})"
             while unique.casefold() in taken:  # a display name may look like a label with an id
                 unique += f" ({mirror.imodel})"
             taken.add(unique.casefold())
