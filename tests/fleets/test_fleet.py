@@ -97,9 +97,9 @@ def test_of_two_imodels_with_one_name_the_older_keeps_its_place(folder: FleetFol
     second = fleet.add()
     sim.rename_imodel(second.id, fleet.models[0].name)
     night = folder.run()
-    refused = f"p0/Bridge 0000 ({second.id})"
+    refused = f"p0/Bridge 0000 ({second.id[:8]})"
     assert night.exits() == {refused: 2}
-    assert f"with p0/Bridge 0000 ({fleet.models[0].id})" in night.outcomes[refused].reason
+    assert f"with p0/Bridge 0000 ({fleet.models[0].id[:8]})" in night.outcomes[refused].reason
 
 
 def test_several_destinations_are_filled_by_one_download(folder: FleetFolder, sim: Simulator) -> None:

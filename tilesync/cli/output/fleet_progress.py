@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tilesync.cli.output.progress import LINE_INTERVAL_S
 from tilesync.cli.output.progress_bar import create_bar, format_duration
@@ -16,8 +16,7 @@ from tilesync.cli.params import format_size, replace_control_characters
 from tilesync.core.wording import format_count
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
+    from tilesync.cli.output.progress_bar import Bar
     from tilesync.fleets.monitor import FleetMonitor
     from tilesync.fleets.night.mirror_run import MirrorRun
 
@@ -39,7 +38,7 @@ class FleetProgressDisplay:
         self._shows_bars = bar
         self._shows_lines = lines
         self._started_s = time.monotonic()
-        self._bars: list[tqdm[Any]] = []
+        self._bars: list[Bar] = []
 
     def print_line(self, line: str) -> None:
         """Print a line on stderr, above the bars."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tilesync.api.monitor import RunStats
 from tilesync.cli.output.progress_bar import (
@@ -21,7 +21,7 @@ from tilesync.cli.params import format_size, replace_control_characters
 from tilesync.core.wording import format_count, format_file_count
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from tilesync.cli.output.progress_bar import Bar
 
 _BAR_TOTAL = 1000
 """Units of a full bar: thousandths of the planned bytes."""
@@ -43,7 +43,7 @@ class ProgressDisplay:
         self._start_monotonic_s = time.monotonic()
         self._rate = RecentRate()
         self._was_listing = True
-        self._bar: tqdm[Any] | None = None
+        self._bar: Bar | None = None
 
     def print_line(self, line: str) -> None:
         """Print a line on stderr, above the bar."""

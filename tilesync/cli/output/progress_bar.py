@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from tilesync.cli.params import format_size
 from tilesync.core.wording import format_file_count
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    Bar: TypeAlias = tqdm[Any]
+    """A bar of tqdm."""
 
 RATE_WINDOW_S: Final = 45.0
 """Seconds over which the rate is measured: long enough for a run of large files, short enough to follow a change."""
@@ -76,7 +79,7 @@ class RecentRate:
         return max((count / rate for count, rate in left), default=0.0)
 
 
-def create_bar(total: int, *, columns: int, rows: int, position: int = 0) -> tqdm[Any]:
+def create_bar(total: int, *, columns: int, rows: int, position: int = 0) -> Bar:
     """Create a bar on stderr, whose text its owner sets. `position`: its line, below other bars."""
     from tqdm import tqdm
 
