@@ -48,11 +48,13 @@ def test_the_status_of_a_bucket(place: BucketFixture, sim: Simulator) -> None:
     """Runs are in the local state, what is held in the bucket; with another state it is known what is held."""
     sim.offer_export()
     assert place.mirror(sim).exit_code == 0
-    done = run_tilesync("status", place.url, "--json", **place.env)
+    done = run_tilesync("status", place.url, "--json", sim=None, **place.env)
     (line,) = done.lines_of_kind("status")
     assert (done.exit_code, line["health"], line["dest"], line["export"]) == (0, "fresh", place.url, EXPORT)
     assert [run["published"] for run in done.lines_of_kind("run")] == [True]
-    done = run_tilesync("status", place.url, "--json", "--state-dir", place.state.with_name("other"), **place.env)
+    done = run_tilesync(
+        "status", place.url, "--json", "--state-dir", place.state.with_name("other"), sim=None, **place.env
+    )
     (line,) = done.lines_of_kind("status")
     assert (done.exit_code, line["health"], line["export"], line["last_run"]) == (0, "fresh", EXPORT, None)
     assert "its last runs are unknown" in done.lines_of_kind("warning")[0]["message"]
