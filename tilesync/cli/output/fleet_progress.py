@@ -29,6 +29,8 @@ _DEFAULT_ROWS: Final = 24
 
 _NAME_CHARS: Final = 28
 
+_BAR_CHARS: Final = 20
+
 
 class FleetProgressDisplay:
     """Progress of a fleet on stderr: bars (`bar`), one line per minute (`lines`), or nothing."""
@@ -81,12 +83,18 @@ class FleetProgressDisplay:
         if not self._bars:
             self._open_bars(columns)
         running = [run for run in self._monitor.runs.values() if run.is_running]
-        lines = [self.format_line(), *(_format_run(run) for run in running[: len(self._bars) - 1])]
+        lines = [self._format_bar_line(), *(_format_run(run) for run in running[: len(self._bars) - 1])]
         lines += [""] * (len(self._bars) - len(lines))
         for bar, line in zip(self._bars, lines, strict=True):
             text = truncate_start(replace_control_characters(line), columns - 1)
             bar.bar_format, bar.ncols = text.replace("{", "{{").replace("}", "}}") or " ", columns - 1
             bar.refresh()
+
+    def _format_bar_line(self) -> str:
+        """Return the line of the fleet with its bar: the share of the mirrors that are done."""
+        total = self._monitor.total
+        share = len(self._monitor.outcomes) / total if total else 0.0
+        return f"{'fleet'.ljust(_NAME_CHARS + 2)} {_format_bar(share)} {self.format_line()}"
 
     def _open_bars(self, columns: int) -> None:
         rows = shutil.get_terminal_size((columns, _DEFAULT_ROWS)).lines
@@ -102,9 +110,13 @@ def _format_run(run: MirrorRun) -> str:
     done = stats.fetched + stats.reused + stats.kept + stats.failed
     planned = max(stats.planned_bytes, stats.transferred_bytes)
     fraction = min(1.0, stats.transferred_bytes / planned) if planned else (1.0 if done else 0.0)
-    drawn = round(20 * fraction)
     listing = "" if stats.inventory_complete else " (listing)"
     return (
-        f"  {name} |{'#' * drawn}{' ' * (20 - drawn)}| {100 * fraction:3.0f}% {done:,}/{stats.listed:,} files{listing}"
+        f"  {name} {_format_bar(fraction)} {done:,}/{stats.listed:,} files{listing}"
         f" {format_size(stats.transferred_bytes)}"
     )
+
+
+def _format_bar(fraction: float) -> str:
+    drawn = round(_BAR_CHARS * min(fraction, 1.0))
+    return f"|{'#' * drawn}{' ' * (_BAR_CHARS - drawn)}| {100 * min(fraction, 1.0):3.0f}%"
