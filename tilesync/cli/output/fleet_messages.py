@@ -9,7 +9,7 @@ from tilesync.cli.output.reporters import MessagePrinter
 from tilesync.cli.output.table import format_table
 from tilesync.cli.params import format_size
 from tilesync.core.wording import format_count, format_file_count
-from tilesync.events import Event, ExportFailed, ForecastMade, Notice, Warned
+from tilesync.events import Event, ExportFailed, ForecastMade, Notice, Planned, Warned
 from tilesync.fleets.monitor import FleetMonitor
 from tilesync.fleets.outcome import MirrorOutcome, Result, sort_problems_first
 
@@ -26,19 +26,29 @@ class FleetMessagePrinter:
         self._print = print_line
         self._verbose = verbose
         self._quiet = quiet
+        self._printers: dict[str, MessagePrinter] = {}
 
     def __call__(self, name: str, event: Event) -> None:
         """Print an event of a mirror, or of the fleet as a whole; of mirrors only warnings, without `-v`."""
         if isinstance(event, ForecastMade):
             if not self._quiet:
                 self._print(event.message)
+        elif isinstance(event, Planned):
+            if self._verbose:
+                self._print(f"{name}: {event.action} {event.name} ({format_size(event.bytes)}): {event.reason}")
         elif self._verbose or isinstance(event, Warned | ExportFailed) or (not name and isinstance(event, Notice)):
-            MessagePrinter(
+            self._find_printer(name)(event)
+
+    def _find_printer(self, name: str) -> MessagePrinter:
+        """Return the printer of a mirror, which knows what it has printed already."""
+        if name not in self._printers:
+            self._printers[name] = MessagePrinter(
                 lambda line: self._print(f"{name}: {line}" if name else line),
                 verbose=self._verbose,
                 quiet=self._quiet,
                 plan_out=None,
-            )(event)
+            )
+        return self._printers[name]
 
     def print_outcome(self, outcome: MirrorOutcome) -> None:
         """Print the outcome of a mirror; without `-v` not that nothing changed."""
