@@ -106,7 +106,7 @@ def _ignore(event: Event) -> None:
 
 
 async def fleet(
-    file: str | Path,
+    file: str | Path | FleetSettings,
     *,
     only: Sequence[str] = (),
     failed: bool = False,
@@ -124,6 +124,7 @@ async def fleet(
 ) -> FleetResult:
     """Run every mirror of a fleet file. Raises UsageError and errors of its state; those of mirrors are outcomes.
 
+    `file`: its path, or what `check_fleet` returned for it.
     `only`: globs of names. `failed`: only mirrors that failed the last time. `until`, `max_duration`: stop then; the
     next run continues. `every_file`: send an event for each file. `auth`, `api_url`: for mirrors to which the file
     gives none. The other arguments override the settings of the file. `on_event` gets the name of a mirror and each of
@@ -131,9 +132,10 @@ async def fleet(
     """
     from tilesync.fleets.night.run import Night, NightRequest
 
-    monitor = monitor or FleetMonitor(str(file), on_event=on_event, on_outcome=on_outcome)
+    settings = file if isinstance(file, FleetSettings) else check_fleet(file)
+    monitor = monitor or FleetMonitor(str(settings.path), on_event=on_event, on_outcome=on_outcome)
     request = NightRequest(
-        check_fleet(file),
+        settings,
         only=only,
         failed_only=failed,
         dry_run=dry_run,

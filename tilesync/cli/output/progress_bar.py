@@ -134,6 +134,8 @@ def completed_fraction(state: BarState) -> float:
 
 def format_duration(seconds: float | None) -> str:
     """Format seconds as `04:57` or `1:02:03`; `--:--` if unknown."""
-    from tqdm import tqdm
-
-    return "--:--" if seconds is None or seconds >= 1e8 else tqdm.format_interval(round(seconds))
+    if seconds is None or seconds >= 1e8:
+        return "--:--"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
