@@ -86,7 +86,7 @@ class FleetProgressDisplay:
         lines = [self._format_bar_line(), *(_format_run(run) for run in running[: len(self._bars) - 1])]
         lines += [""] * (len(self._bars) - len(lines))
         for bar, line in zip(self._bars, lines, strict=True):
-            text = truncate_start(replace_control_characters(line), columns - 1)
+            text = replace_control_characters(line)[: columns - 1]
             bar.bar_format, bar.ncols = text.replace("{", "{{").replace("}", "}}") or " ", columns - 1
             bar.refresh()
 
