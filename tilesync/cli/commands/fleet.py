@@ -106,6 +106,7 @@ def fleet(file: Path | None, *, check: bool, dry_run: bool, itwins: tuple[str, .
         return _report_checked(file, len(settings.mirrors), options)
     options["report"] = options["report"] or settings.report
     options["metrics_file"] = options["metrics_file"] or settings.metrics_file
+    options["state_dir"] = options["state_dir"] or settings.state_dir
     monitor = FleetMonitor(str(file))
     session = create_session(
         options,

@@ -80,13 +80,14 @@ class FleetProgressDisplay:
 
     def _draw(self) -> None:
         columns = terminal_columns(sys.stderr) or DEFAULT_COLUMNS
-        if not self._bars:
-            self._open_bars(columns)
         running = [run for run in self._monitor.runs.values() if run.is_running]
+        self._open_bars(1 + len(running), columns)
         lines = [self._format_bar_line(), *(_format_run(run) for run in running[: len(self._bars) - 1])]
         lines += [""] * (len(self._bars) - len(lines))
         for bar, line in zip(self._bars, lines, strict=True):
             text = replace_control_characters(line)[: columns - 1]
+            if columns - 1 < (bar.ncols or 0):  # tqdm would overwrite the old line with too many blanks
+                bar.sp = bar.status_printer(bar.fp)
             bar.bar_format, bar.ncols = text.replace("{", "{{").replace("}", "}}") or " ", columns - 1
             bar.refresh()
 
@@ -96,10 +97,12 @@ class FleetProgressDisplay:
         share = len(self._monitor.outcomes) / total if total else 0.0
         return f"{'fleet'.ljust(_NAME_CHARS + 2)} {_format_bar(share)} {self.format_line()}"
 
-    def _open_bars(self, columns: int) -> None:
+    def _open_bars(self, count: int, columns: int) -> None:
+        """Open as many bars as there is something to show, and room for; each one moves the terminal by a row."""
         rows = shutil.get_terminal_size((columns, _DEFAULT_ROWS)).lines
-        count = 1 + max(0, min(_MAX_BARS, rows - 3))
-        self._bars = [create_bar(1, columns=columns, rows=rows, position=place) for place in range(count)]
+        room = 1 + max(0, min(_MAX_BARS, rows - 3))
+        while len(self._bars) < min(count, room):
+            self._bars.append(create_bar(1, columns=columns, rows=_DEFAULT_ROWS, position=len(self._bars)))
 
 
 def _format_run(run: MirrorRun) -> str:
