@@ -32,6 +32,9 @@ from tests.support.doc_pages import (
 from tests.support.doc_service import PageRun
 from tests.support.viewers import Browser, pixels
 from tilesync import errors, events
+from tilesync.fleets.file.reader import FLEET_KEYS
+from tilesync.fleets.file.settings import Credentials, MirrorEntry
+from tilesync.fleets.outcome import GRAVITY
 
 UPDATES_PAGES = bool(os.environ.get("UPDATE_DOCS"))
 """True if outputs that changed are written into the pages, to be looked at with `git diff`."""
@@ -47,6 +50,9 @@ TESTED_ELSEWHERE = {
 
 INCLUDED = {"scripts/deploy/": "tests/e2e/test_deploy.py", "examples/": "tests/test_examples.py"}
 """Folders of the files that pages include, and their tests."""
+
+FAILURE = re.compile(r"error: | failed \(\d+\)")
+"""Text in the output of a command that fails: an error, or a failed mirror of a fleet."""
 
 README_MAX_LINES = 150
 PICTURE_MAX_BYTES = 200_000
@@ -68,7 +74,7 @@ def check_console_block(run: PageRun, block: Block) -> Iterator[tuple[Command, s
     """Run the commands of a shell block; return each as it is now, and the difference to the page ("": none)."""
     for command in split_commands(block.text):
         code, printed = run.shell.run(command.text)
-        may_fail = "error: " in command.output
+        may_fail = FAILURE.search(command.output) is not None
         if matches(command.output, printed) and bool(code) == may_fail:
             yield command, ""
         else:
@@ -144,15 +150,15 @@ def test_blocks_that_are_not_run_have_a_reason() -> None:
     assert {block.not_run for page in PAGES for block in read_blocks(page)} - {""} == NOT_RUN
 
 
-def read_table_rows(name: str) -> list[list[str]]:
-    """Return the cells of all table rows of a page, without heading rows."""
-    lines = (ROOT / "docs" / name).read_text(encoding="utf-8").splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+def read_table_rows(name: str, heading: str) -> list[list[str]]:
+    """Return the cells of the rows of a table: the one whose heading row begins like this."""
+    table = (ROOT / "docs" / name).read_text(encoding="utf-8").partition(f"\n| {heading} ")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
 def test_the_table_of_exit_codes_is_complete() -> None:
     """The page of formats has each error that ends a run, at its exit code."""
-    shown = {name: row[0] for row in read_table_rows("formats.md") for name in re.findall(r"`(\w+)`", row[-1])}
+    shown = {name: row[0] for row in read_table_rows("formats.md", "exit") for name in re.findall(r"`(\w+)`", row[-1])}
     hidden = {errors.RunError, errors.ListingDenied}  # the base class; a refusal that the walk goes on from
     classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.RunError)]
     assert {each.__name__: shown.get(each.__name__) for each in classes if each not in hidden} == {
@@ -162,11 +168,28 @@ def test_the_table_of_exit_codes_is_complete() -> None:
 
 def test_the_table_of_events_is_complete() -> None:
     """The page of formats has each kind of event, with its fields."""
-    rows = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in read_table_rows("formats.md")}
+    rows = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in read_table_rows("formats.md", "kind")}
     classes = [each for each in vars(events).values() if isinstance(each, type) and issubclass(each, events.Event)]
     for event in classes:
         if event is not events.Event:
             assert rows[event.kind] == [field.name for field in fields(event)]
+
+
+def test_the_order_of_exit_codes_of_a_fleet_is_that_of_the_program() -> None:
+    """The page of fleets has all exit codes from the gravest to the best, as GRAVITY has."""
+    assert tuple(int(row[0]) for row in read_table_rows("fleet.md", "exit")) == GRAVITY
+
+
+def test_the_tables_of_a_fleet_file_are_complete() -> None:
+    """The page of fleets has each key of [fleet], and each key of [defaults] and [[mirror]] that `mirror` has not."""
+    shown = {key for row in read_table_rows("fleet.md", "key | meaning") for key in re.findall(r"`([\w-]+)`", row[0])}
+    assert shown == FLEET_KEYS
+    shown = {key for row in read_table_rows("fleet.md", "key | in") for key in re.findall(r"`([\w-]+)`", row[0])}
+    assert shown - {"mirror", "include-files", "exclude-files", "token-file", "token-command"} == {
+        {"dests": "dest"}.get(field.name, field.name.replace("_", "-"))
+        for field in (*fields(MirrorEntry), *fields(Credentials))
+        if field.name not in {"options", "credentials", "line"}
+    }
 
 
 OUTSIDE = re.compile(r"\.\./shared|\b(HOUSE|HABITS|DESIGN)\.md\b")

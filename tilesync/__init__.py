@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         RollbackResult,
         RunCounts,
         RunResult,
+        StatusResult,
         VersionInfo,
         VersionsResult,
         ViewerLinkResult,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         mirror,
         plan,
         rollback,
+        status,
         verify,
         versions,
         viewer_link,
@@ -42,7 +44,12 @@ if TYPE_CHECKING:
     from tilesync.core.guards import DeleteLimit
     from tilesync.core.retention import RetentionPolicy as Retention
     from tilesync.errors import TilesyncError
+    from tilesync.fleets.aio import FleetResult, check_fleet
+    from tilesync.fleets.outcome import MirrorOutcome
+    from tilesync.fleets.sync import fleet, fleet_status
+    from tilesync.model.history import HeldVersion, MirrorHistory, RunRecord
     from tilesync.model.sas import Secret
+    from tilesync.monitoring.status import Health, MirrorStatus
 
 __version__ = "0.1.0"
 
@@ -54,15 +61,23 @@ __all__ = [
     "Environment",
     "ExportInfo",
     "ExportsResult",
+    "FleetResult",
+    "Health",
+    "HeldVersion",
+    "MirrorHistory",
+    "MirrorOutcome",
     "MirrorResult",
+    "MirrorStatus",
     "PlanResult",
     "Retention",
     "RollbackResult",
     "RunCounts",
     "RunMonitor",
+    "RunRecord",
     "RunResult",
     "Secret",
     "ShareKey",
+    "StatusResult",
     "TilesyncError",
     "Token",
     "TokenCommand",
@@ -72,14 +87,18 @@ __all__ = [
     "ViewerLinkResult",
     "__version__",
     "aio",
+    "check_fleet",
     "doctor",
     "errors",
     "events",
     "exports",
+    "fleet",
+    "fleet_status",
     "iter_sha256sums",
     "mirror",
     "plan",
     "rollback",
+    "status",
     "testing",
     "verify",
     "versions",
@@ -87,14 +106,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "tilesync.api.sync": "doctor exports iter_sha256sums mirror plan rollback verify versions viewer_link",
+    "tilesync.api.sync": "doctor exports iter_sha256sums mirror plan rollback status verify versions viewer_link",
     "tilesync.api.auth": "ClientCredentials Environment ShareKey Token TokenCommand TokenFile",
     "tilesync.api.monitor": "RunMonitor",
     "tilesync.api.results": "AuditResult DoctorResult ExportInfo ExportsResult MirrorResult PlanResult RollbackResult"
-    " RunCounts RunResult VersionInfo VersionsResult ViewerLinkResult",
+    " RunCounts RunResult StatusResult VersionInfo VersionsResult ViewerLinkResult",
     "tilesync.core.guards": "DeleteLimit",
     "tilesync.errors": "TilesyncError",
+    "tilesync.fleets.aio": "FleetResult check_fleet",
+    "tilesync.fleets.outcome": "MirrorOutcome",
+    "tilesync.fleets.sync": "fleet fleet_status",
+    "tilesync.model.history": "HeldVersion MirrorHistory RunRecord",
     "tilesync.model.sas": "Secret",
+    "tilesync.monitoring.status": "Health MirrorStatus",
 }
 """Modules of the public names: loaded late, so that the command line starts at once."""
 

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
-from tilesync.api.aio import doctor, exports, mirror, plan, rollback, verify, versions, viewer_link
+from tilesync.api.aio import doctor, exports, mirror, plan, rollback, status, verify, versions, viewer_link
+from tilesync.fleets.aio import fleet, fleet_status
 
-__all__ = ["doctor", "exports", "mirror", "plan", "rollback", "verify", "versions", "viewer_link"]
+__all__ = [
+    "doctor",
+    "exports",
+    "fleet",
+    "fleet_status",
+    "mirror",
+    "plan",
+    "rollback",
+    "status",
+    "verify",
+    "versions",
+    "viewer_link",
+]

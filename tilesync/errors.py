@@ -243,7 +243,7 @@ class NotFresh(RunError):
     """A mirror is stale or failing, or no run of it has ended well yet."""
 
     exit_code = 12
-    default_hint = "run the shown command: it continues the mirror"
+    default_hint = "run the command that continues each of them: --page and --json show it"
 
 
 class Interrupted(RunError):

@@ -32,7 +32,12 @@ with ts.testing.FakeService() as service:
     ids: list[str] = [each.id for each in ts.exports(export.imodel, **service.options())]
     kinds: set[str] = {request.kind for request in service.requests}
 
+    night: ts.FleetResult = ts.fleet("fleet.toml", only=["campus/*"], max_duration=timedelta(hours=5))
+    bad: list[ts.MirrorOutcome] = [each for each in night.outcomes if each.exit_code]
+    sources: list[str | None] = [each.imodel for each in ts.check_fleet("fleet.toml").mirrors]
+
 async def work() -> bool:
+    good: bool = (await ts.aio.fleet("fleet.toml", failed=True)).ok
     return (await ts.aio.mirror("x", "y")).published
 
 try:
@@ -59,8 +64,14 @@ def test_a_program_outside_is_type_checked(tmp_path: Path) -> None:
     """A correct program passes in strict mode; a misspelt option and a wrong type are found."""
     good = run_mypy(tmp_path, PROGRAM)
     assert good.returncode == 0, good.stdout
-    wrong = ('ts.mirror("x", "y", retain=1)', 'ts.mirror("x", "y", wait=5)', 'service.fail_next(on="apis")', "")
+    wrong = (
+        'ts.mirror("x", "y", retain=1)',
+        'ts.mirror("x", "y", wait=5)',
+        'service.fail_next(on="apis")',
+        'ts.fleet("x", only=5)',
+    )
     bad = run_mypy(tmp_path, PROGRAM + "\n".join(wrong))
     assert "retain" in bad.stdout
     assert 'Argument "wait"' in bad.stdout
     assert 'Argument "on"' in bad.stdout
+    assert 'Argument "only"' in bad.stdout

@@ -111,6 +111,27 @@ def test_facts_of_earlier_runs_stay(service: Simulator, monitors: Monitors, tmp_
         assert monitors.metrics[name] == good[name]
 
 
+def test_facts_of_earlier_runs_stay_if_dest_is_in_use(service: Simulator, monitors: Monitors, tmp_path: Path) -> None:
+    """A run that is refused, since another one holds DEST, knows the last success and what is held."""
+    assert run_tilesync("mirror", IMODEL, tmp_path / "d", *monitors.options(), sim=service).exit_code == 0
+    good = monitors.metrics
+    service.offer_changed_export(OTHER_EXPORT, 2)
+    release, inside = threading.Event(), threading.Event()
+    service.add_fault(is_blob_named("tiles/003.glb"), call_before(inside.set, lambda: release.wait(30)))
+    first = start_tilesync("mirror", IMODEL, tmp_path / "d", *monitors.options(), sim=service)
+    try:
+        assert inside.wait(20)
+        assert run_tilesync("mirror", IMODEL, tmp_path / "d", *monitors.options(), sim=service).exit_code == 9
+        refused = monitors.metrics
+    finally:
+        release.set()
+    first.communicate(timeout=30)
+    assert (refused["last_run_exit_code"], refused["consecutive_failures"]) == (9, 1)
+    for name in ("last_success_timestamp_seconds", "held_files"):
+        assert refused[name] == good[name]
+    assert (monitors.metrics["last_run_exit_code"], monitors.metrics["consecutive_failures"]) == (0, 0)
+
+
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run(
     service: Simulator, monitors: Monitors, tmp_path: Path, number: signal.Signals, exit_code: int
@@ -238,7 +259,7 @@ def test_a_resolver_that_hangs_does_not_keep_the_process(service: Simulator, tmp
         (("--metrics-file", "missing/m.prom"), "there is no folder for the metrics file missing/m.prom"),
         (
             ("--metrics-file", "d/tileset.json.prom"),
-            "would overwrite a file in d that is no report or log",
+            "would overwrite a file in d that is no report, log, metrics file or status page",
         ),
         (("--metrics-file", "d/.tilesync/m.prom"), "would overwrite a file that tilesync keeps in d"),
         (("--metrics-file", "m.prom", "--report", "m.prom"), "--report and --metrics-file name the same file: m.prom"),

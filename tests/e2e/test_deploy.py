@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deploy import DEPLOY, make_machine, read_deploy_file, run_cron_line, write_settings
+from tests.support.commandline import run_tilesync
+from tests.support.deploy import DEPLOY, make_machine, read_deploy_file, run_cron_line, write_fleet, write_settings
+from tests.support.fleet_service import fill_fleet
 from tests.support.s3 import ENVIRONMENT, BucketServer
 from tests.support.simulator import Simulator
 
@@ -52,6 +54,41 @@ def test_the_line_of_cron_for_a_fleet_prints_what_needs_a_person(machine: Path, 
     log = (machine / "var/log/tilesync/fleet.log").read_text()
     assert log.startswith(f"fleet {machine}/etc/tilesync/fleet.toml --json --report {machine}/var/log/tilesync/")
     assert log.endswith("https://account/container?a=1&b=2\n")
+
+
+def test_the_example_of_a_fleet_has_no_mistakes() -> None:
+    """`--check` accepts the file as it is, without a service, an identity or the folders that it names."""
+    checked = run_tilesync("fleet", DEPLOY / "fleet.toml", "--check")
+    assert (checked.exit_code, checked.stdout) == (0, "")
+    assert "2 [[mirror]] tables, no mistakes" in checked.stderr
+
+
+def test_the_line_of_cron_for_a_fleet_fills_its_folders(machine: Path, sim: Simulator) -> None:
+    """The line prints nothing, writes its report and JSON lines, and keeps the state of the fleet in its folder."""
+    fleet = fill_fleet(sim, 3)
+    write_fleet(machine, fleet)
+    ended = run_cron_line(machine, "tilesync-fleet.cron")
+    assert (ended.stdout, ended.stderr) == ("", ""), (machine / "var/log/tilesync/fleet.log").read_text()
+    assert (machine / "srv/tiles/office/tileset.json").exists()
+    assert {path.name for path in (machine / "srv/tiles/campus").iterdir()} == {each.id for each in fleet.models[1:]}
+    report = json.loads((machine / "var/log/tilesync/fleet.json").read_text())
+    assert (report["exit"], report["updated"]) == (0, 3)
+    assert json.loads((machine / "var/log/tilesync/fleet.log").read_text().splitlines()[-1]).items() <= report.items()
+    assert len(list((machine / "var/lib/tilesync/fleets").iterdir())) == 1
+
+
+def test_the_line_of_cron_for_a_fleet_is_silent_when_the_window_ends(machine: Path, sim: Simulator) -> None:
+    """A mirror that hangs until the end of the window makes exit 14, which is not printed; the next night continues."""
+    fleet = fill_fleet(sim, 3)
+    fleet.hang_container(1)
+    write_fleet(machine, fleet, head='max-duration = "4s"')
+    ended = run_cron_line(machine, "tilesync-fleet.cron")
+    report = json.loads((machine / "var/log/tilesync/fleet.json").read_text())
+    assert (ended.stdout, report["exit"], report["stopped"], report["updated"]) == ("", 14, 1, 2)
+    fleet.release_hanging()
+    assert run_cron_line(machine, "tilesync-fleet.cron").stdout == ""
+    report = json.loads((machine / "var/log/tilesync/fleet.json").read_text())
+    assert (report["exit"], report["updated"], report["unchanged"]) == (0, 1, 2)
 
 
 def test_no_line_of_a_crontab_has_a_percent_sign() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import export
-from tests.support.deploy import DEPLOY, Unit, make_machine, read_deploy_file, relocate_paths, write_settings
+from tests.support.deploy import (
+    DEPLOY,
+    Unit,
+    make_machine,
+    read_deploy_file,
+    relocate_paths,
+    write_fleet,
+    write_settings,
+)
 from tests.support.faults import is_blob
+from tests.support.fleet_service import fill_fleet
 from tests.support.s3 import ENVIRONMENT, BucketServer
 from tests.support.sandbox import sandbox_of
 from tests.support.simulator import Simulator
@@ -54,6 +64,33 @@ def test_the_service_of_a_mirror_reads_its_secret_from_a_credential(machine: Pat
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert (machine / "srv/tiles/office/tileset.json").exists()
     assert json.loads((machine / "var/log/tilesync/office.json").read_text())["exit"] == 0
+
+
+def test_the_service_of_a_fleet_tells_systemd_how_it_goes(machine: Path, sim: Simulator) -> None:
+    """The command of the unit signs in with the credential, runs all mirrors, and sends READY and its last status."""
+    write_fleet(machine, fill_fleet(sim, 3), **sign_in_by_application(machine, sim))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(machine / "notify"))
+        manager.settimeout(5)
+        ended = Unit("tilesync-fleet.service", machine).run(NOTIFY_SOCKET=str(machine / "notify"))
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        file = machine / "etc/tilesync/fleet.toml"
+        assert manager.recv(4096).decode() == f"READY=1\nSTATUS=running the fleet {file}"
+        assert manager.recv(4096).decode() == f"STOPPING=1\nSTATUS=fleet {file}: ended well"
+    assert (machine / "srv/tiles/office/tileset.json").exists()
+    assert json.loads((machine / "var/log/tilesync/fleet.json").read_text())["updated"] == 3
+
+
+def test_the_end_of_the_window_is_a_success_of_the_service_of_a_fleet(machine: Path, sim: Simulator) -> None:
+    """A night that ends with its window has the exit code that the unit counts as a success."""
+    fleet = fill_fleet(sim, 2)
+    fleet.hang_container(1)
+    write_fleet(machine, fleet, head='max-duration = "3s"', **sign_in_by_application(machine, sim))
+    unit = Unit("tilesync-fleet.service", machine)
+    ended = unit.run()
+    fleet.release_hanging()
+    assert ended.returncode == 14, ended.stdout + ended.stderr
+    assert "14" in unit.settings("SuccessExitStatus")[0].split()
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -195,3 +232,16 @@ def test_a_mirror_into_a_bucket_runs_in_the_sandbox(machine: Path, sim: Simulato
     ended = unit.run(*wrapper)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr
     assert len(list((machine / "var/lib/tilesync/destinations").iterdir())) == 1
+
+
+def test_a_fleet_runs_in_the_sandbox(machine: Path, sim: Simulator) -> None:
+    """A fleet writes tiles, report and state with what the unit leaves; the second night changes nothing."""
+    unit = Unit("tilesync-fleet.service", machine)
+    wrapper = sandbox_of(unit, machine)
+    write_fleet(machine, fill_fleet(sim, 3), **sign_in_by_application(machine, sim))
+    (machine / "var/lib/tilesync").mkdir(exist_ok=True)
+    for result in ("updated", "unchanged"):
+        ended = unit.run(*wrapper)
+        assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr
+        assert json.loads((machine / "var/log/tilesync/fleet.json").read_text())[result] == 3
+    assert len(list((machine / "var/lib/tilesync/fleets").iterdir())) == 1

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from tests.support.builders import glb, make_stored_blobs, tileset
-from tests.support.faults import delay, is_blob
+from tests.support.faults import delay, is_blob, wait_for
 from tests.support.fleet_service import Fleet, FleetModel, fill_fleet, is_for_container
 from tests.support.fleets import FleetFolder
 from tests.support.simulator import Simulator
 from tilesync.demo.api_rate import RateLimit
 from tilesync.demo.loopback_server import FakeRequest, FakeResponse
 from tilesync.events import Retried
+from tilesync.fleets.outcome import MirrorOutcome
 
 
 @pytest.fixture
@@ -103,13 +104,23 @@ def test_a_429_makes_all_mirrors_wait(folder: FleetFolder, sim: Simulator) -> No
 
 
 def test_a_giant_export_does_not_starve_the_small_ones(folder: FleetFolder, sim: Simulator) -> None:
-    """Small mirrors end while a giant one, which came first, still runs."""
+    """Small mirrors are done while a giant one, which came first and takes all its connections, still runs."""
     fleet = fill_fleet(sim, 12)
-    enlarge(sim, fleet.models[0], tiles=400)
-    sim.add_fault(is_for_container(fleet.models[0].export_id), delay(0.01), times=None)
+    enlarge(sim, fleet.models[0], tiles=60)
+    others_are_done = threading.Event()
+    in_giant = is_for_container(fleet.models[0].export_id)
+    sim.add_fault(
+        lambda request: in_giant(request) and is_blob(request), wait_for(others_are_done, at_most=60), times=None
+    )
     ended: list[str] = []
+
+    def release_at_last(outcome: MirrorOutcome, _: object) -> None:
+        ended.append(outcome.name)
+        if len(ended) == 11:
+            others_are_done.set()
+
     folder.write_models(fleet, settings="jobs = 2\nconnections = 4")
-    assert folder.run(on_outcome=lambda outcome, _: ended.append(outcome.name)).exit_code == 0
+    assert folder.run(on_outcome=release_at_last).exit_code == 0
     assert ended[-1] == "m0"
 
 

@@ -126,6 +126,15 @@ def test_failures_since_the_last_good_run_are_counted() -> None:
     assert found["tilesync_last_run_exit_code"] == {"office": 3}
 
 
+def test_a_run_that_goes_on_is_no_failure() -> None:
+    """While a run goes on, the failures are those before it, and its counts are not known."""
+    history = MirrorHistory().with_run(replace(RUN, exit=6)).with_run(RunRecord("2026-11-30T05:00:00Z"))
+    status = make_status("office", "/d", history, now=NOW, is_running=True)
+    found = read_back(format_metrics([status], now=NOW, disk_free={}))
+    assert found["tilesync_consecutive_failures"] == {"office": 1}
+    assert "tilesync_last_run_exit_code" not in found
+
+
 def test_the_newest_export_is_as_old_as_the_held_one_if_they_are_the_same() -> None:
     """If the run does not tell the time of the newest export, that of the same held export counts."""
     history = MirrorHistory().with_run(replace(RUN, newest="e1", newest_modified="", behind=False), HELD)

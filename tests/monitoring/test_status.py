@@ -6,8 +6,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.support.fleet_statuses import make_fleet
 from tilesync.model.history import HeldVersion, MirrorHistory, RunRecord
-from tilesync.monitoring.status import Health, make_status, parse_time
+from tilesync.monitoring.status import (
+    Health,
+    find_error,
+    make_status,
+    parse_time,
+    sort_problems_first,
+    with_later_success,
+)
 
 NOW = datetime(2026, 11, 30, 6, 0, tzinfo=UTC)
 WEEK = timedelta(days=7)
@@ -79,6 +87,68 @@ def test_a_mirror_that_stays_behind_is_stale() -> None:
         Health.STALE,
         ("the newest export could not be mirrored for 10 d 4 h; the limit is 7 d",),
     )
+
+
+def test_a_killed_run_is_told_apart_from_one_that_goes_on() -> None:
+    """While a run goes on, health and reasons are those from before it; if none goes on, it was killed."""
+    history = MirrorHistory().with_run(night(29), HELD).with_run(RunRecord("2026-11-30T02:00:00.123Z"))
+    running = make_status("office", "/d", history, now=NOW, is_running=True)
+    assert (running.health, running.reasons, running.is_running, running.hint) == (Health.FRESH, (), True, "")
+    killed = make_status("office", "/d", history, now=NOW, is_running=False)
+    assert killed.reasons == ("the run that started at 2026-11-30T02:00:00Z was killed",)
+    assert (killed.health, killed.is_running) == (Health.FAILING, False)
+    ended = make_status("office", "/d", MirrorHistory().with_run(night(29), HELD), now=NOW, is_running=True)
+    assert not ended.is_running, "the lock is held by a command that records no run, such as rollback"
+
+
+def test_a_first_run_that_goes_on_is_never() -> None:
+    """Before the first run has ended, a mirror is not fresh."""
+    history = MirrorHistory().with_run(RunRecord("2026-11-30T02:00:00Z"))
+    assert make_status("office", "/d", history, now=NOW, is_running=True).health is Health.NEVER
+
+
+def test_a_later_success_of_another_machine_counts() -> None:
+    """A failure in this state is outdated if `checked.json` has a later success; an earlier one changes nothing."""
+    failed = MirrorHistory().with_run(night(28), HELD).with_run(night(29, 6, message="no answer"))
+    later = with_later_success(failed, "2026-11-30T01:00:00Z")
+    assert status_of(later) == (Health.FRESH, ())
+    assert later.last_success == "2026-11-30T01:00:00Z"
+    for checked in ("2026-11-01T01:00:00Z", None, "yesterday"):
+        assert with_later_success(failed, checked) == failed
+
+
+def test_a_problem_of_the_published_version_is_failing() -> None:
+    """A mirror whose runs are good, but whose published version is damaged, is failing."""
+    history = MirrorHistory().with_run(night(30), HELD)
+    status = make_status("office", "/d", history, now=NOW, problems=["bad files"])
+    assert (status.health, status.reasons) == (Health.FAILING, ("bad files",))
+
+
+def test_the_error_counts_the_mirrors_that_are_not_fresh() -> None:
+    """The error of a fleet has a number for each health, the worst first; that of one mirror has reason and command."""
+    fresh = make_status("a", "/a", MirrorHistory().with_run(night(30), HELD), now=NOW)
+    failing = make_status(
+        "b",
+        "/b",
+        MirrorHistory().with_run(night(30, 8, message="the disk is full", hint="free some")),
+        now=NOW,
+        command="tilesync mirror b",
+    )
+    never = make_status("c", "/c", MirrorHistory(), now=NOW)
+    assert find_error([fresh]) is None
+    assert str(find_error([fresh, never, failing])) == "2 of 3 mirrors are not fresh: 1 failing, 1 not mirrored yet"
+    error = find_error([failing])
+    assert error is not None
+    assert (str(error), error.exit_code) == ("b is failing: the disk is full", 12)
+    assert error.hint == "free some; to continue: tilesync mirror b"
+
+
+def test_problems_are_sorted_first() -> None:
+    """The order is failing, never, stale, fresh, and by name among equals."""
+    names = [status.name for status in sort_problems_first(make_fleet())]
+    assert names[:4] == ["mirror-03", "mirror-11", "mirror-23", "mirror-29"]
+    assert names[4:7] == ["mirror-41", "mirror-17", "mirror-31"]
+    assert names[8:] == sorted(names[8:], key=str.casefold)
 
 
 @pytest.mark.parametrize(

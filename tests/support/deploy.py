@@ -8,12 +8,17 @@ import shlex
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from tests.support.builders import IMODEL
+from tests.support.fleet_service import Fleet
 from tests.support.simulator import Simulator
 
 DEPLOY = Path(__file__).resolve().parents[2] / "scripts" / "deploy"
+
+ITWIN = "22222222-3333-4444-5555-666666666666"
+"""The iTwin of the examples of a fleet; their iModel is IMODEL."""
 
 FOLDERS = ("/etc/tilesync", "/var/log", "/var/lib", "/srv/tiles", "/opt/tilesync", "/run/credentials")
 """Folders of the machine that the files name."""
@@ -55,6 +60,24 @@ def write_settings(machine: Path, dest: str, sim: Simulator, **more: str) -> Non
     }
     lines = "".join(f"{name}='{value}'\n" for name, value in named.items())
     (machine / "etc/tilesync/office.env").write_text(lines)
+
+
+def write_fleet(machine: Path, fleet: Fleet, *, head: str = "", **more: str) -> None:
+    """Write the example of a fleet file with ids of a simulator, and its environment.
+
+    The night ends 12 hours from now, so that the time of day does not matter. `head`: further lines for [fleet].
+    """
+    text = relocate_paths(read_deploy_file("fleet.toml"), machine)
+    for old, new in (
+        (IMODEL, fleet.models[0].id),
+        (ITWIN, fleet.itwins[0]),
+        ('until = "06:00"', f'until = "{datetime.now() + timedelta(hours=12):%H:%M}"\n{head}'),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (machine / "etc/tilesync/fleet.toml").write_text(text)
+    named = {"TILESYNC_API_URL": fleet.sim.url, "TILESYNC_TOKEN": fleet.sim.token, **more}
+    (machine / "etc/tilesync/fleet.env").write_text("".join(f"{name}='{value}'\n" for name, value in named.items()))
 
 
 def run_cron_line(machine: Path, name: str) -> subprocess.CompletedProcess[str]:

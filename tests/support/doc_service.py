@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.azurite import ACCOUNT, KEY
+from tests.support.builders import glb, make_stored_blobs, tileset
 from tests.support.doc_pages import ShellSession
+from tests.support.fleet_service import make_id
 from tests.support.s3 import ENVIRONMENT
 from tests.support.simulator import Simulator
 from tests.support.web_servers import nginx, require_program
@@ -27,6 +30,25 @@ FOLDERS = ("srv/tiles", "srv/www", "mnt/disk", "run/secrets", "var/log", "var/li
 
 EXPORTS_AT_START = 2
 
+ITWIN = "2f9c1d3e-7a40-4b5a-8c51-0d3e5c6b3f0e"
+"""The iTwin of the fleet that the pages show."""
+
+MODELS_AT_START = ("Bridge / north", "Bridge / south", "Office", "Tunnel")
+
+FLEET_FILE = f"""\
+[defaults]
+wait = "0s"
+max-age = "7d"
+
+[[mirror]]
+name = "harbour"
+itwin = "{ITWIN}"
+dest = "/srv/tiles/harbour/{{name}}"
+"""
+"""The fleet file of pages that do not write one."""
+
+WRITES_FLEET_FILE = "fleet.md"
+
 
 class PageService(Simulator):
     """Service of the pages: an iModel with exports of the demo city, and an issuer of tokens."""
@@ -34,12 +56,35 @@ class PageService(Simulator):
     def __init__(self) -> None:
         super().__init__()
         self.token = TOKEN
+        self._editions = 0
         granted = {"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"}
         self.token_answer = lambda request: FakeResponse(200, json.dumps(granted).encode())
 
+    def add_fleet(self) -> None:
+        """Add the iTwin of the fleet with its first iModels."""
+        self.add_itwin(ITWIN, "Harbour")
+        for name in MODELS_AT_START:
+            self.add_model(name)
+
+    def add_model(self, name: str) -> None:
+        """Add an iModel of the fleet with a finished export."""
+        number = len(self.directory.imodels)
+        self.add_imodel(make_id("imodel", number), ITWIN, name)
+        payloads = random.Random(number)
+        tiles = {f"tiles/{tile}.glb": glb(payloads.randbytes(20_000)) for tile in range(20 + 10 * number)}
+        blobs = make_stored_blobs({"tileset.json": tileset(*tiles), **tiles})
+        self.add_export(make_id("export", number), make_id("imodel", number), blobs, displayName=name)
+
+    def change_fleet(self) -> None:
+        """Rename an iModel, remove one, and add one."""
+        self.rename_imodel(make_id("imodel", MODELS_AT_START.index("Office")), "Head office")
+        self.add_model("Quay 7")
+        self.remove_imodel(make_id("imodel", MODELS_AT_START.index("Bridge / south")))
+
     def add_city(self) -> None:
         """Add the next edition of the city as the newest export."""
-        edition = len(self.exports) + 1
+        self._editions += 1
+        edition = self._editions
         blobs = make_blobs(build_city(edition=edition))
         self.add_export(make_export_id(edition), IMODEL, blobs, lastModified=f"2026-03-{edition:02d}T08:30:00Z")
 
@@ -52,6 +97,7 @@ class PageRun:
         self.service = stack.enter_context(PageService())
         for _ in range(EXPORTS_AT_START):
             self.service.add_city()
+        self.service.add_fleet()
         for name in FOLDERS:
             (folder / name).mkdir(parents=True)
         self._places = {f"/{name}": f"{folder}/{name}" for name in FOLDERS}
@@ -75,6 +121,9 @@ class PageRun:
         self._places["https://api.bentley.com"] = self.service.url
         self._places["api.bentley.com"] = self.service.url.removeprefix("http://")
         (folder / "page").mkdir()
+        if page.name != WRITES_FLEET_FILE:
+            text = FLEET_FILE.replace("/srv/tiles", f"{folder}/srv/tiles")
+            (folder / "page/fleet.toml").write_text(text, encoding="utf-8")
         self.shell = stack.enter_context(ShellSession(folder / "page", self._environment, self._places, self._shown))
 
     def _add_stores(self, request: pytest.FixtureRequest) -> None:
@@ -95,7 +144,11 @@ class PageRun:
 
     def step(self, name: str) -> None:
         """Do what a step of the page says."""
-        {"new export": self.service.add_city, "damage a file": self._damage_file}[name]()
+        {
+            "new export": self.service.add_city,
+            "damage a file": self._damage_file,
+            "changes of the iTwin": self.service.change_fleet,
+        }[name]()
 
     def _damage_file(self) -> None:
         """Change a byte of a tile of the first version, but neither its size nor its time."""

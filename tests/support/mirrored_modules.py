@@ -15,7 +15,6 @@ _JOB = "a part of the mirror job: tests/jobs/mirror/test_job.py asserts it"
 MODULES_WITHOUT_TEST_FILE = {
     "api/mirroring.py": _API,
     "fleets/aio.py": "tests/fleets/test_fleet.py calls it",
-    "fleets/monitor.py": "tests/fleets/test_fleet.py asserts its lines and reports",
     "fleets/file/settings.py": _VALUES,
     "fleets/file/mistakes.py": "tests/fleets/file/test_reader.py asserts them one by one",
     "fleets/file/table_reader.py": "tests/fleets/file/test_reader.py asserts the mistakes of each table",
@@ -40,6 +39,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "app/requests.py": _VALUES,
     "app/shared.py": "tests/fleets/test_fleet.py runs many mirrors by it",
     "app/sources.py": "assembly: tests/sources/test_resolvers.py and tests/e2e/test_mirror_as_source.py run it",
+    "app/status.py": "tests/cli/commands/test_status.py asserts it for each state of a destination",
     "app/workers.py": _WORKERS,
     "checks/browser_client.py": _HOSTING,
     "checks/commands.py": _DOCTOR,
@@ -50,6 +50,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "checks/service_probe.py": _DOCTOR,
     "checks/web_servers.py": _HOSTING,
     "cli/output/log_file.py": "tests/cli/output/test_report.py asserts the log file beside the report",
+    "cli/output/status_table.py": "tests/cli/commands/test_status.py asserts its tables",
     "cli/output/summary.py": "tests/cli/commands/test_{mirror,rollback}.py assert its sentences",
     "demo/buildings.py": _CITY,
     "demo/city_plan.py": _CITY,

@@ -8,7 +8,8 @@ command line.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Unpack
 
 from tilesync.api.call import Call, OnEvent, OnPublish, make_hook
@@ -33,6 +34,7 @@ from tilesync.api.results import (
     MirrorResult,
     PlanResult,
     RollbackResult,
+    StatusResult,
     VersionsResult,
     ViewerLinkResult,
 )
@@ -40,6 +42,7 @@ from tilesync.api.rows import make_export_info, make_version_info
 from tilesync.errors import TilesyncError, VerifyFailed
 from tilesync.events import CheckCompleted, Finding
 from tilesync.model import Export
+from tilesync.monitoring.status import find_error
 
 
 async def mirror(
@@ -160,6 +163,34 @@ async def versions(
     call.monitor.owner = status.owner
     found = tuple(make_version_info(row, status) for row in rows)
     return call.monitor.result(VersionsResult, versions=found, checked=status.last_success)
+
+
+async def status(
+    dest: Dest,
+    *,
+    max_age: timedelta | None = None,
+    retry_for: timedelta = DEFAULT_RETRY_FOR,
+    on_event: OnEvent | None = None,
+    monitor: RunMonitor | None = None,
+    **options: Unpack[StoreAccessOptions],
+) -> StatusResult:
+    """Read the status of a destination: what it holds, from when, and its last runs. Raises TilesyncError.
+
+    It is stale if its last success, or its published export while there is a newer one, is older than `max_age`. A
+    destination that is stale or failing is no exception: see `ok`, `error` and the reasons in `mirrors`.
+    """
+    from tilesync.app.status import read_status
+    from tilesync.runtime.threads import run_in_thread
+
+    call = Call(monitor, on_event, None, dest)
+    with call.run(StatusResult):
+        target = create_target(dest, options, retry_for=retry_for)
+        found = await run_in_thread(
+            partial(read_status, dest=call.monitor.dest or "", now=datetime.now(UTC), max_age=max_age),
+            target,
+            call.observe,
+        )
+    return call.monitor.result(StatusResult, find_error([found]), mirrors=(found,))
 
 
 async def exports(

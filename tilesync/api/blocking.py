@@ -7,11 +7,23 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextvars import copy_context
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from tilesync.runtime.event_loop import loop_factory
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def make_blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Make a blocking function of a coroutine function, with the same arguments, result and docstring."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return run_blocking(lambda: function(*args, **kwargs))
+
+    return call
 
 
 def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tilesync.errors import TilesyncError
 from tilesync.events import CheckCompleted, DiagnosticReported, Event, Finding, Planned
+from tilesync.monitoring.status import MirrorStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,3 +210,25 @@ class DoctorResult(RunResult):
     """Result of `doctor`: the checks, in order; `ok` if none failed."""
 
     checks: tuple[CheckCompleted, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusResult(RunResult):
+    """Status of one or more mirrors, problems first. `error` is a NotFresh unless all are fresh; `ok` is False then."""
+
+    mirrors: tuple[MirrorStatus, ...] = ()
+
+    def __iter__(self) -> Iterator[MirrorStatus]:
+        return iter(self.mirrors)
+
+    def __len__(self) -> int:
+        return len(self.mirrors)
+
+    def to_html(self, *, title: str = "") -> str:
+        """Return the page of `status --page`. Without a `title` it has the name of the destination."""
+        from tilesync import __version__
+        from tilesync.monitoring.status_page import render_status_page
+
+        assert self.finished is not None
+        title = title or self.dest or "Mirrors"
+        return render_status_page(self.mirrors, title=title, now=self.finished, tilesync_version=__version__)

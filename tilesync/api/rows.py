@@ -1,14 +1,17 @@
-"""Make the rows of the lists that the API returns: exports of the service, versions of a destination."""
+"""Make the rows of the lists that the API returns: exports of the service, versions of a destination, statuses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from tilesync.api.results import ExportInfo, VersionInfo
 from tilesync.jobs.versions.listing import ListedVersion, classify_export
 from tilesync.jobs.versions.ownership import OwnershipStatus
 from tilesync.model import Export
+from tilesync.model.history import HeldVersion, RunRecord
+from tilesync.monitoring.status import MirrorStatus
 
 
 def make_export_info(export: Export, versions: Sequence[ListedVersion] | None = None) -> ExportInfo:
@@ -48,3 +51,39 @@ def make_version_info(listed: ListedVersion, status: OwnershipStatus) -> Version
     }
     line = {"kind": "version", **values, "owner": status.owner, "checked": status.last_success}
     return VersionInfo(**values, line=line)
+
+
+def make_status_line(status: MirrorStatus) -> dict[str, Any]:
+    """Make the line of a mirror, as `status --json` prints it: what it holds, and how its latest run ended."""
+    history, held = status.history, status.history.held or HeldVersion("", "")
+    run = history.last_run or RunRecord("")
+    return {
+        "kind": "status",
+        "mirror": status.name,
+        "dest": status.dest,
+        "health": status.health.value,
+        "reason": "; ".join(status.reasons),
+        "hint": status.hint,
+        "command": status.command,
+        "imodel": status.imodel,
+        "version": held.version or None,
+        "export": held.export or None,
+        "modified": held.modified or None,
+        "published": held.published or None,
+        "files": held.files,
+        "bytes": held.bytes,
+        "newest": history.newest,
+        "newest_modified": history.newest_modified or None,
+        "behind_since": history.behind_since,
+        "last_success": history.last_success,
+        "last_run": run.started or None,
+        "last_exit": run.exit,
+        "running": status.is_running,
+        "max_age_s": None if status.max_age is None else status.max_age.total_seconds(),
+    }
+
+
+def make_run_lines(status: MirrorStatus) -> Iterator[dict[str, Any]]:
+    """Make the line of each run of a mirror that its history has, the oldest first."""
+    for run in status.history.runs:
+        yield {"kind": "run", "mirror": status.name, **asdict(run)}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar, Unpack
+from typing import Unpack
 
 from tilesync.api import aio
-from tilesync.api.blocking import run_blocking
+from tilesync.api.blocking import make_blocking
 from tilesync.api.call import Call, OnEvent
 from tilesync.api.inputs import DEFAULT_RETRY_FOR, create_target
 from tilesync.api.locations import Dest
@@ -16,28 +15,15 @@ from tilesync.api.monitor import RunMonitor
 from tilesync.api.options import StoreAccessOptions
 from tilesync.api.results import RunResult
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _blocking(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
-    """Make a function of `aio` block, with the same arguments, result and docstring."""
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return run_blocking(lambda: function(*args, **kwargs))
-
-    return call
-
-
-mirror = _blocking(aio.mirror)
-plan = _blocking(aio.plan)
-verify = _blocking(aio.verify)
-rollback = _blocking(aio.rollback)
-versions = _blocking(aio.versions)
-exports = _blocking(aio.exports)
-viewer_link = _blocking(aio.viewer_link)
-doctor = _blocking(aio.doctor)
+mirror = make_blocking(aio.mirror)
+plan = make_blocking(aio.plan)
+verify = make_blocking(aio.verify)
+rollback = make_blocking(aio.rollback)
+versions = make_blocking(aio.versions)
+status = make_blocking(aio.status)
+exports = make_blocking(aio.exports)
+viewer_link = make_blocking(aio.viewer_link)
+doctor = make_blocking(aio.doctor)
 
 
 def iter_sha256sums(

@@ -9,6 +9,7 @@ requests       `MirrorRequest`, `Target` and `StoreOptions`: what a command is a
 service        Mesh Export service: identity, HTTP clients, API client
 shared         connections, tokens, limits and worker processes that several runs share
 sources        the resolver that SOURCE needs
+status         the status of one destination
 worker_tasks   tasks of worker processes: fetch a batch, verify a batch, warm up
 workers        `ProcessWorkers`: batches sent to the process pool
 """

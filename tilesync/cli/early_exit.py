@@ -32,7 +32,7 @@ def report_early_error(command: click.Group, arguments: list[str], error: Tilesy
         _argument_or_variable(positionals, 0, "TILESYNC_SOURCE"),
         _argument_or_variable(positionals, 1, "TILESYNC_DEST"),
     )
-    if arguments[:1] == ["verify"]:
+    if arguments[:1] in (["verify"], ["status"]):
         source, dest = None, _argument_or_variable(positionals, 0, "TILESYNC_DEST")
     elif arguments[:1] == ["fleet"]:
         source, dest = _argument_or_variable(positionals, 0, "TILESYNC_FLEET"), None

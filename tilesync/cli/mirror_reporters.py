@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from tilesync.cli.params import format_size
 from tilesync.cli.run_reporters import ReporterOptions, RunFacts, RunReporters
 from tilesync.core.wording import format_file_count
+from tilesync.errors import TilesyncError
 from tilesync.events import Warned
 
 if TYPE_CHECKING:
     from tilesync.api.locations import Location
     from tilesync.api.monitor import RunMonitor
     from tilesync.cli.session import Session
+    from tilesync.model.history import MirrorHistory
 
 _MAX_LISTED: Final = 50
 """Failures and warnings in a summary; the report has all of them."""
@@ -28,25 +31,45 @@ def create_mirror_reporters(session: Session, options: Mapping[str, Any], dest: 
     return RunReporters(
         ReporterOptions(options["metrics_file"], options["ping"], options["on_success"], options["on_failure"]),
         title=f"mirroring {name}",
-        collect_facts=lambda report: collect_mirror_facts(name, monitor, dest, report),
+        collect_facts=lambda report: collect_mirror_facts(name, monitor, dest, report, state_dir=options["state_dir"]),
         warn=lambda message: session.observe(Warned(message)),
     )
 
 
-def collect_mirror_facts(name: str, monitor: RunMonitor, dest: Location, report: Mapping[str, Any]) -> RunFacts:
+def collect_mirror_facts(
+    name: str, monitor: RunMonitor, dest: Location, report: Mapping[str, Any], *, state_dir: Path | None
+) -> RunFacts:
     """Collect the facts of a mirror from its monitor, its history and the report of its run."""
     from tilesync.api.locations import is_folder
-    from tilesync.model.history import MirrorHistory
     from tilesync.monitoring.metrics import measure_free_bytes
     from tilesync.monitoring.status import make_status
 
-    history, record = monitor.history or MirrorHistory(), monitor.record_of_line(report)
+    history, record = monitor.history or _read_history(dest, state_dir), monitor.record_of_line(report)
     last = history.last_run
     if last is None or (last.started, last.exit) != (record.started, record.exit):  # not recorded, or not as it ended
         history = history.with_run(record)
     status = make_status(name, monitor.dest or "", history, now=datetime.now(UTC), imodel=monitor.imodel)
     free = measure_free_bytes(Path(str(dest))) if is_folder(dest) else None
     return RunFacts(format_mirror_outcome(name, report), (status,), {} if free is None else {name: free})
+
+
+def _read_history(dest: Location, state_dir: Path | None) -> MirrorHistory:
+    """Read the history of a folder that the run could not open, such as one in use; an empty one if that fails too.
+
+    That of a store is not read: it may be the store that does not answer.
+    """
+    from tilesync.api import sync
+    from tilesync.api.locations import is_folder
+    from tilesync.model.history import MirrorHistory
+
+    if not is_folder(dest):
+        return MirrorHistory()
+    try:
+        (status,) = sync.status(dest, state_dir=state_dir).mirrors
+    except TilesyncError:
+        return MirrorHistory()
+    history = status.history
+    return replace(history, runs=history.runs[:-1]) if status.is_running else history
 
 
 def format_mirror_outcome(name: str, report: Mapping[str, Any]) -> str:

@@ -40,7 +40,9 @@ def create_session(
 
     folders = find_local_folders((source, dest))
     state_dir, metrics_file = options.get("state_dir"), options.get("metrics_file")
-    OutputFiles(options.get("report"), options["log_file"], folders, state_dir, metrics_file).check()
+    OutputFiles(
+        options.get("report"), options["log_file"], folders, state_dir, metrics_file, options.get("page")
+    ).check()
     session = Session(
         OutputOptions(
             json=options["as_json"],

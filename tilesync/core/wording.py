@@ -15,6 +15,15 @@ def format_file_count(count: int) -> str:
     return format_count(count, "file")
 
 
+def format_size(count: float) -> str:
+    """Format a number of bytes in decimal units: `12.3 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def format_age(age: timedelta) -> str:
     """Format a time span in its largest one or two units: `3 d 4 h`, `25 min`, `40 s`."""
     seconds = max(0, round(age.total_seconds()))
@@ -23,12 +32,3 @@ def format_age(age: timedelta) -> str:
             rest = seconds % size // smaller
             return f"{seconds // size:,} {unit}" + (f" {rest} {smaller_unit}" if rest else "")
     return f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s"
-
-
-def format_size(count: float) -> str:
-    """Format a number of bytes in decimal units: `12.3 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import time, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tilesync.api.auth import Auth
+from tilesync.api.call import Call, OnEvent
 from tilesync.api.inputs import create_service
+from tilesync.api.monitor import RunMonitor
+from tilesync.api.results import StatusResult
 from tilesync.events import Event
 from tilesync.fleets.file.reader import read_fleet_file
 from tilesync.fleets.file.settings import FleetSettings, SecretReference
 from tilesync.fleets.monitor import FleetMonitor, OnFleetEvent, OnOutcome
 from tilesync.fleets.outcome import MirrorOutcome
+from tilesync.monitoring.status import find_error, sort_problems_first
+from tilesync.runtime.clock import WallClock
+from tilesync.runtime.threads import run_in_thread
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,34 @@ class FleetResult:
 def check_fleet(file: str | Path) -> FleetSettings:
     """Read and check a fleet file; nothing is run. Raises UsageError, and InvalidFleetFile with all mistakes."""
     return read_fleet_file(Path(file))
+
+
+async def fleet_status(
+    file: str | Path,
+    *,
+    max_age: timedelta | None = None,
+    state_dir: str | Path | None = None,
+    on_event: OnEvent | None = None,
+    monitor: RunMonitor | None = None,
+) -> StatusResult:
+    """Read the status of each mirror of a fleet, problems first, from its state alone. Raises TilesyncError.
+
+    `max_age`: for mirrors to which the file gives none.
+    """
+    from tilesync.fleets.status import read_fleet_statuses
+
+    call = Call(monitor, on_event, None, None)
+    with call.run(StatusResult):
+        settings = check_fleet(file)
+        mirrors = tuple(replace(each, max_age=each.max_age or max_age) for each in settings.mirrors)
+        statuses = await run_in_thread(
+            partial(read_fleet_statuses, state_dir=Path(state_dir) if state_dir else None),
+            replace(settings, mirrors=mirrors),
+            WallClock(),
+        )
+    call.monitor.dest = call.monitor.dest or str(file)
+    found = sort_problems_first(statuses)
+    return call.monitor.result(StatusResult, find_error(found), mirrors=tuple(found))
 
 
 def read_ping_url(settings: FleetSettings) -> str | None:

@@ -31,8 +31,8 @@ class RunRecord:
 
     `exit` is the exit code; None while the run goes on, or if it was killed. `error`, `message`, `hint` are those of a
     failed run. Counts are files, `bytes` those that were transferred. `held_bytes`: size of the published version.
-    `behind`: the newest export is not the mirrored one. `newest`, `newest_modified`: the newest export of the service,
-    if the run came to know it.
+    `source`: SOURCE, a link without its signature. `behind`: the newest export is not the mirrored one. `newest`,
+    `newest_modified`: the newest export of the service, if the run came to know it.
     """
 
     started: str
@@ -55,9 +55,10 @@ class RunRecord:
     deleted: int = 0
     failed: int = 0
     bytes: int = 0
-    held_bytes: int = 0
     renewals: int = 0
     retries: int = 0
+    held_bytes: int = 0
+    source: str | None = None
 
     @property
     def is_success(self) -> bool:

@@ -129,7 +129,8 @@ def _last_success(status: MirrorStatus, now: datetime) -> float | None:
 
 
 def _consecutive_failures(status: MirrorStatus, now: datetime) -> float:
-    return sum(1 for _ in takewhile(lambda run: not run.is_success, reversed(status.history.runs)))
+    runs = status.history.runs[:-1] if status.is_running else status.history.runs
+    return sum(1 for _ in takewhile(lambda run: not run.is_success, reversed(runs)))
 
 
 def _behind(status: MirrorStatus, now: datetime) -> float | None:

@@ -35,13 +35,17 @@ class Mode(Enum):
 
 @dataclass(frozen=True)
 class ReadOnlyDestination:
-    """A destination that is only read. `catalog` is None without a usable one."""
+    """A destination that is only read. `catalog` is None without a usable one.
+
+    `is_busy`: a run of this machine holds its lock. Only mode AUDIT knows.
+    """
 
     files: StoredFiles
     publication: ReadOnlyPublication
     catalog: Catalog | None
     check_names: Callable[[Iterable[str]], None]
     layout: Layout = Layout.VERSIONED
+    is_busy: bool = False
 
 
 def open_audit_catalog(path: Path) -> Catalog | None:

@@ -134,11 +134,11 @@ def test_a_report_in_a_destination_may_be_written_again(here: Path, service: Sim
 
 @pytest.mark.parametrize("option", ["--report", "--log-file"])
 def test_a_flat_destination_loses_no_file_to_a_report(here: Path, service: Simulator, option: str) -> None:
-    """An existing file that is no report or log is refused: it may be a file of the export."""
+    """An existing file that is no report, log or page is refused: it may be a file of the export."""
     before = read_tree(here)
     for words in (["mirror", IMODEL, here / "f", "--layout", "flat"], ["verify", here / "f"]):
         done = run_tilesync(*words, option, here / "f/tiles/003.glb", sim=service)
-        assert_usage_error(done, "that is no report or log")
+        assert_usage_error(done, "that is no report, log, metrics file or status page")
     assert read_tree(here) == before
 
 

@@ -8,6 +8,7 @@ exports     `tilesync exports`
 link        `tilesync link`
 mirror      `tilesync mirror`
 rollback    `tilesync rollback`
+status      `tilesync status`
 verify      `tilesync verify`
 versions    `tilesync versions`
 """

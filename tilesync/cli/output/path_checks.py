@@ -20,8 +20,9 @@ from tilesync.runtime.safe_open import open_regular
 
 _OUTPUT_FILE_START = re.compile(
     rb'\{\n  "kind": "(?:finished|failed|fleet-finished)"|\{"time": "[^"]{1,40}", "kind": "|# HELP tilesync_'
+    rb"|<!doctype html>\n<!-- tilesync status -->"
 )
-"""First bytes of a report, of a log, or of metrics."""
+"""First bytes of a report, of a log, of metrics, or of a status page."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,19 @@ class OutputFiles:
     folders: tuple[Path, ...] = ()
     state_dir: Path | None = None
     metrics_file: Path | None = None
+    page: Path | None = None
 
     def check(self) -> None:
-        """Raise UsageError if a file must not be written, or the report or the metrics cannot be written.
+        """Raise UsageError if a file must not be written, or the report, the metrics or the page cannot be written.
 
         Changes nothing.
         """
-        paths = {"--report": self.report, "--log-file": self.log_file, "--metrics-file": self.metrics_file}
+        paths = {
+            "--report": self.report,
+            "--log-file": self.log_file,
+            "--metrics-file": self.metrics_file,
+            "--page": self.page,
+        }
         named = {option: path for option, path in paths.items() if path is not None}
         for option, path in named.items():
             self._refuse_protected_path(option, path)
@@ -55,6 +62,8 @@ class OutputFiles:
         if self.metrics_file is not None:
             check_metrics_file(self.metrics_file)
             _check_writable(self.metrics_file, "metrics file", "--metrics-file")
+        if self.page is not None:
+            _check_writable(self.page, "page", "--page")
 
     def _refuse_protected_path(self, option: str, path: Path) -> None:
         for state in filter(None, (self.state_dir, default_state_root())):
@@ -71,7 +80,8 @@ class OutputFiles:
                 )
             if parts and not (folder / "manifests").is_dir() and _is_foreign_file(path):
                 raise UsageError(
-                    f"{option} {path} would overwrite a file in {folder} that is no report or log, and no metrics file",
+                    f"{option} {path} would overwrite a file in {folder} that is no report, log, metrics file or status"
+                    " page",
                     hint="choose another folder, or a name that no file there has",
                 )
 

@@ -21,3 +21,8 @@ def write_report(path: Path, last_line: dict[str, Any], monitor: RunMonitor) -> 
 def report_write_error(path: Path, error: OSError) -> UsageError:
     """Build the error for a report that cannot be written."""
     return UsageError(f"the report {path} cannot be written ({error.strerror})", hint="check --report")
+
+
+def page_write_error(path: Path, error: OSError) -> UsageError:
+    """Build the error for a status page that cannot be written."""
+    return UsageError(f"the page {path} cannot be written ({error.strerror})", hint="check --page")

@@ -22,7 +22,7 @@ from tilesync.stores.local.destination_folder import (
 from tilesync.stores.local.directory_handles import DirectoryTree
 from tilesync.stores.local.file_names import is_case_insensitive
 from tilesync.stores.local.fs import ensure_real_folder, read_boot_id
-from tilesync.stores.local.lock_file import locked_folder, locked_temporary_folder
+from tilesync.stores.local.lock_file import is_held, locked_folder, locked_temporary_folder
 from tilesync.stores.local.publication import PARTS_DIR, LocalPublication
 from tilesync.stores.local.reader import LocalStoredFiles
 from tilesync.stores.local.writer import LocalFiles
@@ -156,7 +156,8 @@ def open_local_read_only(
         if mode is Mode.PLAN and catalog is not None:
             refuse_other_layout(folder, recorded_layout(catalog), layout)
         files = LocalStoredFiles(*folder.path_resolvers(layout))
-        yield ReadOnlyDestination(files, publication, catalog, folder.name_checker(layout), layout)
+        is_busy = mode is Mode.AUDIT and is_held(folder.state)
+        yield ReadOnlyDestination(files, publication, catalog, folder.name_checker(layout), layout, is_busy)
 
 
 def _open_catalog(folder: DestinationFolder, mode: Mode) -> Catalog | None:

@@ -208,6 +208,18 @@ def _try_lock_on_windows(lock: Entry) -> Callable[[], None] | None:
     return lock_file.release
 
 
+def is_held(path: Path) -> bool:
+    """Return whether a running process holds the lock of a state folder, by its record.
+
+    The lock itself is not touched: a probe could make a run fail that starts at this moment.
+    """
+    try:
+        holder = _read_holder(DirectoryHandle(str(path.parent)).enter(path.name))
+    except OSError:
+        return False
+    return holder is not None and (holder.host != socket.gethostname() or _is_running(holder.pid))
+
+
 def _write_holder(folder: DirectoryHandle) -> None:
     """Write the holder record atomically. An error is ignored: the record is only for messages."""
     temporary = folder.entry(f"{HOLDER_FILE}.{os.getpid()}")

@@ -14,7 +14,7 @@ from tilesync.errors import DestinationError
 from tilesync.model import Layout
 from tilesync.protocols import Admission, Objects, Observer
 from tilesync.runtime.os_errors import translate_os_errors
-from tilesync.stores.local.lock_file import locked_folder
+from tilesync.stores.local.lock_file import is_held, locked_folder
 from tilesync.stores.object_store.files import ObjectFiles, ObjectStoredFiles, WaitForBandwidth
 from tilesync.stores.object_store.lock import hold_lease
 from tilesync.stores.object_store.name_warnings import MisreadNameWarner
@@ -124,7 +124,8 @@ def open_objects_read_only(
         check_names = _name_checker(objects, known, observe)
         files = ObjectStoredFiles(objects)
         exits.callback(files.close)
-        yield ReadOnlyDestination(files, publication, catalog, check_names)
+        is_busy = mode is Mode.AUDIT and state is not None and is_held(state)
+        yield ReadOnlyDestination(files, publication, catalog, check_names, is_busy=is_busy)
 
 
 def _open_catalog(mode: Mode, state: Path) -> Catalog | None:
