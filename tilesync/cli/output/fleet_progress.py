@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from tilesync.cli.output.progress import LINE_INTERVAL_S
 from tilesync.cli.output.progress_bar import create_bar, format_duration
 from tilesync.cli.output.streams import DEFAULT_COLUMNS, terminal_columns, write_stream
-from tilesync.cli.output.table import truncate_start
+from tilesync.cli.output.table import truncate_end, truncate_start
 from tilesync.cli.params import format_size, replace_control_characters
 from tilesync.core.wording import format_count
 
@@ -85,7 +85,7 @@ class FleetProgressDisplay:
         lines = [self._format_bar_line(columns - 1), *(_format_run(run) for run in running[: len(self._bars) - 1])]
         lines += [""] * (len(self._bars) - len(lines))
         for bar, line in zip(self._bars, lines, strict=True):
-            text = replace_control_characters(line)[: columns - 1]
+            text = truncate_end(replace_control_characters(line), columns - 1)
             if columns - 1 < (bar.ncols or 0):  # tqdm would overwrite the old line with too many blanks
                 bar.sp = bar.status_printer(bar.fp)
             bar.bar_format, bar.ncols = text.replace("{", "{{").replace("}", "}}") or " ", columns - 1
