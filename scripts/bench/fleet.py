@@ -60,10 +60,8 @@ class Way:
     def format_row(self, fleet: RunCosts) -> str:
         """Format the row of the table."""
         ratio = "" if self.costs is fleet else f"{self.costs.seconds / fleet.seconds:.1f}"
-        return (
-            f"| {self.name} | {self.costs.seconds:.1f} | {ratio} | {self.costs.cpu_seconds:.1f} |"
-            f" {self.costs.memory_mb:.0f} | {self.counts['api_calls']:,} | {self.counts['storage_requests']:,} |"
-        )
+        memory = f"{self.costs.memory_mb:.0f}" if self.costs is fleet else ""  # that of the loop is its shell's
+        return f"| {self.name} | {self.costs.seconds:.1f} | {ratio} | {self.costs.cpu_seconds:.1f} | {memory} | {self.counts['api_calls']:,} | {self.counts['storage_requests']:,} |"
 
 
 def write_fleet(folder: Path, count: int, url: str) -> None:
