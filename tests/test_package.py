@@ -19,8 +19,10 @@ def test_the_package_is_marked_as_typed() -> None:
 
 
 def test_the_wheel_has_every_file_of_the_package() -> None:
-    """No rule excludes `py.typed` from the build: hatch takes the whole folder, except what git ignores."""
+    """No rule excludes `py.typed` or a template from the build: hatch takes the folder, except what git ignores."""
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel == {"packages": ["tilesync"]}
-    ignored = subprocess.run(["git", "check-ignore", "-q", "tilesync/py.typed"], cwd=ROOT, check=False)
-    assert ignored.returncode != 0
+    data = sorted(path for path in (ROOT / "tilesync").rglob("*") if path.suffix in {".typed", ".html", ".css"})
+    assert [path.name for path in data] == ["status_page.css", "status_page.html", "py.typed"]
+    ignored = subprocess.run(["git", "check-ignore", *map(str, data)], cwd=ROOT, check=False)
+    assert ignored.returncode == 1

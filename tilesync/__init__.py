@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from tilesync.errors import TilesyncError
     from tilesync.fleets.aio import FleetResult, check_fleet
     from tilesync.fleets.outcome import MirrorOutcome
-    from tilesync.fleets.sync import fleet
+    from tilesync.fleets.sync import fleet, fleet_status
     from tilesync.model.history import HeldVersion, MirrorHistory, RunRecord
     from tilesync.model.sas import Secret
     from tilesync.monitoring.status import Health, MirrorStatus
@@ -93,6 +93,7 @@ __all__ = [
     "events",
     "exports",
     "fleet",
+    "fleet_status",
     "iter_sha256sums",
     "mirror",
     "plan",
@@ -114,7 +115,7 @@ _HOMES = {
     "tilesync.errors": "TilesyncError",
     "tilesync.fleets.aio": "FleetResult check_fleet",
     "tilesync.fleets.outcome": "MirrorOutcome",
-    "tilesync.fleets.sync": "fleet",
+    "tilesync.fleets.sync": "fleet fleet_status",
     "tilesync.model.history": "HeldVersion MirrorHistory RunRecord",
     "tilesync.model.sas": "Secret",
     "tilesync.monitoring.status": "Health MirrorStatus",

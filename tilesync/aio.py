@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from tilesync.api.aio import doctor, exports, mirror, plan, rollback, status, verify, versions, viewer_link
-from tilesync.fleets.aio import fleet
+from tilesync.fleets.aio import fleet, fleet_status
 
-__all__ = ["doctor", "exports", "fleet", "mirror", "plan", "rollback", "status", "verify", "versions", "viewer_link"]
+__all__ = [
+    "doctor",
+    "exports",
+    "fleet",
+    "fleet_status",
+    "mirror",
+    "plan",
+    "rollback",
+    "status",
+    "verify",
+    "versions",
+    "viewer_link",
+]

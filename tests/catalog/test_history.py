@@ -66,3 +66,14 @@ def test_half_a_surrogate_pair_does_not_lose_the_history() -> None:
     history = MirrorHistory((RunRecord("t1", exit=3, message="bad\udc80.glb"),))
     (run,) = decode_history(encode_history(history)).runs
     assert run.message == "bad?.glb"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_is_none_is_left_out(number: str) -> None:
+    """A damaged number of seconds cannot reach charts and tables."""
+    assert decode_history(f'{{"runs":[{{"started":"a","seconds":{number}}}]}}') == MirrorHistory((RunRecord("a"),))
+
+
+def test_a_document_that_is_nested_too_deep_counts_as_missing() -> None:
+    """A damaged value costs the history, not the run."""
+    assert decode_history('{"runs":' + "[" * 200_000 + "]" * 200_000 + "}") == MirrorHistory()

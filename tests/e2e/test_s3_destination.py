@@ -12,6 +12,7 @@ import pytest
 from tests.support.azure_proxy import kill_at_random_times
 from tests.support.azurite import ACCOUNT, KEY, Azurite, new_container
 from tests.support.builders import export, glb, read_tree
+from tests.support.commandline import run_tilesync
 from tests.support.s3 import BucketFixture, BucketServer
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 
@@ -41,6 +42,22 @@ def test_an_export_is_published_in_a_bucket(place: BucketFixture, sim: Simulator
     assert place.run_command("verify", place.url).exit_code == 0
     assert place.run_command("versions", place.url).exit_code == 0
     assert place.server.unfinished_uploads(place.name) == []
+
+
+def test_the_status_of_a_bucket(place: BucketFixture, sim: Simulator) -> None:
+    """Runs are in the local state, what is held in the bucket; with another state it is known what is held."""
+    sim.offer_export()
+    assert place.mirror(sim).exit_code == 0
+    done = run_tilesync("status", place.url, "--json", sim=None, **place.env)
+    (line,) = done.lines_of_kind("status")
+    assert (done.exit_code, line["health"], line["dest"], line["export"]) == (0, "fresh", place.url, EXPORT)
+    assert [run["published"] for run in done.lines_of_kind("run")] == [True]
+    done = run_tilesync(
+        "status", place.url, "--json", "--state-dir", place.state.with_name("other"), sim=None, **place.env
+    )
+    (line,) = done.lines_of_kind("status")
+    assert (done.exit_code, line["health"], line["export"], line["last_run"]) == (0, "fresh", EXPORT, None)
+    assert "its last runs are unknown" in done.lines_of_kind("warning")[0]["message"]
 
 
 def test_a_second_export_shares_files_and_a_lost_state_is_rebuilt(place: BucketFixture, sim: Simulator) -> None:

@@ -37,6 +37,10 @@ class Nights:
         self.known |= {mirror.key: mirror for mirror in roster.changed}
         return roster
 
+    def with_places(self) -> set[str]:
+        """Return the keys of the mirrors that have a place."""
+        return {key for key, mirror in self.known.items() if mirror.places}
+
 
 def every(
     name: str = "site", dest: str = "tiles/{name}", include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
@@ -192,15 +196,15 @@ def test_a_failed_listing_of_the_first_night() -> None:
 
 
 def test_new_imodels_of_one_name_are_both_refused() -> None:
-    """Two new iModels with one display name would share a place: both are refused each night, and not stored."""
+    """Two new iModels with one display name would share a place: both are refused each night, and get none."""
     nights = Nights(every())
     for _ in range(2):
         roster = nights.run({A: "Bridge", B: "Bridge", C: "Tunnel"})
-        assert problems(roster) == {f"site/Bridge ({A})": UsageError, f"site/Bridge ({B})": UsageError}
+        assert problems(roster) == {"site/Bridge (aaaaaaaa)": UsageError, "site/Bridge (bbbbbbbb)": UsageError}
         problem = roster.mirrors[0].problem
-        assert str(problem) == f"it would share /srv/fleet/tiles/Bridge with site/Bridge ({B})"
+        assert str(problem) == "it would share /srv/fleet/tiles/Bridge with site/Bridge (bbbbbbbb)"
         assert "{imodel}" in (problem.hint if problem else "")
-    assert nights.known.keys() == {f"site/{C}"}
+    assert nights.with_places() == {f"site/{C}"}
     nights.entries = (every(dest="tiles/{name}-{imodel}"),)
     assert problems(nights.run({A: "Bridge", B: "Bridge", C: "Tunnel"})) == {}
 
@@ -212,8 +216,10 @@ def test_an_imodel_that_has_its_place_keeps_it(name: str) -> None:
     nights.run({A: "Bridge"})
     roster = nights.run({B: name, A: "Bridge"})
     assert [mirror.imodel for mirror in roster.mirrors if mirror.problem] == [B]
-    nights.run({A: "Bridge"})
-    assert f"site/{B}" not in nights.known
+    assert nights.with_places() == {f"site/{A}"}
+    roster = nights.run({A: "Bridge"})
+    assert [mirror.imodel for mirror in roster.mirrors] == [A], "one that never had a place is not missed"
+    assert nights.known[f"site/{B}"].vanished
 
 
 def test_a_new_imodel_never_gets_the_place_of_a_vanished_or_renamed_one() -> None:
@@ -243,7 +249,8 @@ def test_labels_are_unique() -> None:
     for names in (
         {A: "Bridge", B: "bridge"},
         {A: "b/x", B: "x"},
-        {A: f"Bridge ({B})", B: "Bridge"},
+        {A: f"Bridge ({B[:8]})", B: "Bridge"},
+        {A: "Bridge (cccccccc)", B: "Bridge", f"{B[:8]}-1": "Bridge"},
         {A: "\n", B: "\x00"},
     ):
         labels = [mirror.name.casefold() for mirror in nights.run(names).mirrors]
@@ -271,4 +278,4 @@ def test_a_destination_that_a_name_makes_invalid() -> None:
     nights = Nights(every(dest="az://account/{name}"))
     roster = nights.run({A: "bridge", B: "Br_idge"})
     assert problems(roster) == {"site/Br_idge": UsageError}
-    assert nights.known.keys() == {f"site/{A}"}
+    assert nights.with_places() == {f"site/{A}"}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Unpack
 
 from tilesync.api.call import Call, OnEvent, OnPublish, make_hook
@@ -40,7 +39,7 @@ from tilesync.api.results import (
     ViewerLinkResult,
 )
 from tilesync.api.rows import make_export_info, make_version_info
-from tilesync.errors import TilesyncError, UsageError, VerifyFailed
+from tilesync.errors import TilesyncError, VerifyFailed
 from tilesync.events import CheckCompleted, Finding
 from tilesync.model import Export
 from tilesync.monitoring.status import find_error
@@ -192,17 +191,6 @@ async def status(
             call.observe,
         )
     return call.monitor.result(StatusResult, find_error([found]), mirrors=(found,))
-
-
-async def fleet_status(
-    file: str | Path,
-    *,
-    max_age: timedelta | None = None,
-    on_event: OnEvent | None = None,
-    monitor: RunMonitor | None = None,
-) -> StatusResult:
-    """Read the status of each mirror of a fleet, problems first. Raises TilesyncError."""
-    raise UsageError(f"{file}: the status of a fleet is not built yet", hint="name one DEST")
 
 
 async def exports(

@@ -34,7 +34,9 @@ def report_early_error(command: click.Group, arguments: list[str], error: Tilesy
     )
     if arguments[:1] in (["verify"], ["status"]):
         source, dest = None, _argument_or_variable(positionals, 0, "TILESYNC_DEST")
-    monitor = RunMonitor(source=redact_source(source), dest=redact_dest(dest))
+    elif arguments[:1] == ["fleet"]:
+        source, dest = _argument_or_variable(positionals, 0, "TILESYNC_FLEET"), None
+    monitor = _create_monitor(arguments, source, dest)
     config = _read_config_values(command, arguments)
     monitor.dry_run = arguments[:1] == ["mirror"] and _is_dry_run(arguments, config)
     line = monitor.failed_line(error)
@@ -53,6 +55,15 @@ def report_early_error(command: click.Group, arguments: list[str], error: Tilesy
         except OSError as write_error:
             print_error(report_write_error(path, write_error))
     return error.exit_code
+
+
+def _create_monitor(arguments: list[str], source: str | None, dest: str | None) -> RunMonitor:
+    """Create the monitor that makes the last line and the report: for a fleet they are other ones."""
+    if arguments[:1] == ["fleet"]:
+        from tilesync.fleets.monitor import FleetMonitor
+
+        return FleetMonitor(redact_source(source) or "")
+    return RunMonitor(source=redact_source(source), dest=redact_dest(dest))
 
 
 def _read_config_values(group: click.Group, arguments: list[str]) -> dict[str, Any]:
@@ -75,7 +86,7 @@ def _is_set(variable: str, configured: object) -> bool:
 
 def _find_report_path(group: click.Group, arguments: list[str], config: dict[str, Any]) -> Path | None:
     """Return the path of --report for commands that write one, and for an unknown (maybe misspelled) command."""
-    if arguments[:1] not in (["mirror"], ["verify"]) and set(arguments[:1]) <= set(group.commands):
+    if arguments[:1] not in (["mirror"], ["verify"], ["fleet"]) and set(arguments[:1]) <= set(group.commands):
         return None
     return _find_option_path(arguments, "--report", config)
 

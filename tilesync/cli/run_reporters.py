@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilesync.cli.output.atomic_file import replace_file
 from tilesync.cli.signals import signals_as_errors
 from tilesync.errors import Interrupted
+from tilesync.monitoring.status import PLANNED_STOP_EXIT
 
 if TYPE_CHECKING:
     from tilesync.monitoring.ping import Pinger
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 METRICS_FILE_MODE: Final = 0o644
 """Permissions of a metrics file: node_exporter runs as another user."""
+
+GOOD_EXITS: Final = frozenset({0, PLANNED_STOP_EXIT})
+"""Exit codes that are no failure for monitors: a fleet that its window stopped did what it could."""
 
 URGENT_TIME_LIMIT: Final = timedelta(seconds=3)
 """Longest time for a command, and for the pings, if a second signal asked to stop at once."""
@@ -138,7 +142,7 @@ class RunReporters:
     def _run_command(self, report: Mapping[str, Any], facts: RunFacts, limit: timedelta | None) -> Iterator[str]:
         from tilesync.monitoring.outcome_command import COMMAND_TIME_LIMIT, run_outcome_command
 
-        option = "--on-failure" if report["exit"] else "--on-success"
+        option = "--on-success" if report["exit"] in GOOD_EXITS else "--on-failure"
         if option in self._commands:
             problem = run_outcome_command(
                 self._commands[option], option, report, output=sys.stderr, time_limit=limit or COMMAND_TIME_LIMIT
@@ -148,7 +152,7 @@ class RunReporters:
 
     def _ping(self, report: Mapping[str, Any], facts: RunFacts, limit: timedelta | None) -> Iterator[str]:
         if self._pinger is not None:
-            yield from self._pinger.finish(facts.summary, is_success=not report["exit"], time_limit=limit)
+            yield from self._pinger.finish(facts.summary, is_success=report["exit"] in GOOD_EXITS, time_limit=limit)
 
 
 def _create_pinger(url: str) -> Pinger | None:

@@ -8,5 +8,6 @@ outcome  outcomes of mirrors, the exit code, sums
 places   safe names, and places from templates
 roster   the mirrors of a night
 state    places and histories, in a database
+status   status of the mirrors, from file and state
 sync     the Python API of fleets, for blocking code
 """

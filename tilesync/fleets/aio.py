@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import time, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tilesync.api.auth import Auth
+from tilesync.api.call import Call, OnEvent
 from tilesync.api.inputs import create_service
+from tilesync.api.monitor import RunMonitor
+from tilesync.api.results import StatusResult
 from tilesync.events import Event
 from tilesync.fleets.file.reader import read_fleet_file
 from tilesync.fleets.file.settings import FleetSettings, SecretReference
 from tilesync.fleets.monitor import FleetMonitor, OnFleetEvent, OnOutcome
 from tilesync.fleets.outcome import MirrorOutcome
+from tilesync.monitoring.status import find_error, sort_problems_first
+from tilesync.runtime.clock import WallClock
+from tilesync.runtime.threads import run_in_thread
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,34 @@ class FleetResult:
 def check_fleet(file: str | Path) -> FleetSettings:
     """Read and check a fleet file; nothing is run. Raises UsageError, and InvalidFleetFile with all mistakes."""
     return read_fleet_file(Path(file))
+
+
+async def fleet_status(
+    file: str | Path,
+    *,
+    max_age: timedelta | None = None,
+    state_dir: str | Path | None = None,
+    on_event: OnEvent | None = None,
+    monitor: RunMonitor | None = None,
+) -> StatusResult:
+    """Read the status of each mirror of a fleet, problems first, from its state alone. Raises TilesyncError.
+
+    `max_age`: for mirrors to which the file gives none.
+    """
+    from tilesync.fleets.status import read_fleet_statuses
+
+    call = Call(monitor, on_event, None, None)
+    with call.run(StatusResult):
+        settings = check_fleet(file)
+        mirrors = tuple(replace(each, max_age=each.max_age or max_age) for each in settings.mirrors)
+        statuses = await run_in_thread(
+            partial(read_fleet_statuses, state_dir=Path(state_dir) if state_dir else None),
+            replace(settings, mirrors=mirrors),
+            WallClock(),
+        )
+    call.monitor.dest = call.monitor.dest or str(file)
+    found = sort_problems_first(statuses)
+    return call.monitor.result(StatusResult, find_error(found), mirrors=tuple(found))
 
 
 def read_ping_url(settings: FleetSettings) -> str | None:
@@ -71,7 +106,7 @@ def _ignore(event: Event) -> None:
 
 
 async def fleet(
-    file: str | Path,
+    file: str | Path | FleetSettings,
     *,
     only: Sequence[str] = (),
     failed: bool = False,
@@ -89,6 +124,7 @@ async def fleet(
 ) -> FleetResult:
     """Run every mirror of a fleet file. Raises UsageError and errors of its state; those of mirrors are outcomes.
 
+    `file`: its path, or what `check_fleet` returned for it.
     `only`: globs of names. `failed`: only mirrors that failed the last time. `until`, `max_duration`: stop then; the
     next run continues. `every_file`: send an event for each file. `auth`, `api_url`: for mirrors to which the file
     gives none. The other arguments override the settings of the file. `on_event` gets the name of a mirror and each of
@@ -96,9 +132,10 @@ async def fleet(
     """
     from tilesync.fleets.night.run import Night, NightRequest
 
-    monitor = monitor or FleetMonitor(str(file), on_event=on_event, on_outcome=on_outcome)
+    settings = file if isinstance(file, FleetSettings) else check_fleet(file)
+    monitor = monitor or FleetMonitor(str(settings.path), on_event=on_event, on_outcome=on_outcome)
     request = NightRequest(
-        check_fleet(file),
+        settings,
         only=only,
         failed_only=failed,
         dry_run=dry_run,

@@ -80,6 +80,7 @@ def make_roster(
     explicit = {entry.imodel for entry in settings.mirrors if entry.imodel is not None}
     mirrors = list[FleetMirror]()
     failed = list[tuple[MirrorEntry, TilesyncError]]()
+    dropped = list[KnownMirror]()  # never had a place, and are gone: nobody misses them
     for entry in settings.mirrors:
         if entry.itwin is None:
             mirrors.append(_make_mirror(entry, entry.name, entry.imodel, known, folder))
@@ -95,16 +96,21 @@ def make_roster(
             gone = [each for each in before if each.imodel not in names]
         selected = {i: _clean(name) for i, name in names.items() if entry.selects(name, i) and i not in explicit}
         mirrors += [_make_mirror(entry, name, imodel, known, folder) for imodel, name in selected.items()]
-        mirrors += [_make_vanished(entry, each, now) for each in gone if entry.selects(each.name, each.imodel or "")]
+        gone = [each for each in gone if entry.selects(each.name, each.imodel or "")]
+        mirrors += [_make_vanished(entry, each, now) for each in gone if each.places]
+        dropped += [replace(each, vanished=each.vanished or now) for each in gone if not each.places]
     labelled = _with_labels(mirrors)
     checked = _refuse_shared_places(labelled, known)
-    changed = [mirror.known for mirror in checked if known.get(mirror.key) != mirror.known and _may_store(mirror)]
-    return Roster(checked, failed, changed)
+    stored = [*(_make_stored(mirror, known.get(mirror.key)) for mirror in checked), *dropped]
+    return Roster(checked, failed, [each for each in stored if known.get(each.key) != each])
 
 
-def _may_store(mirror: FleetMirror) -> bool:
-    """Return whether the place of a mirror may be stored: one that is refused would keep it forever."""
-    return mirror.problem is None or mirror.known.vanished is not None
+def _make_stored(mirror: FleetMirror, before: KnownMirror | None) -> KnownMirror:
+    """Return what the state keeps of a mirror. One that is refused gets no place, or it would keep that for ever."""
+    if mirror.problem is None or mirror.known.vanished is not None:
+        return mirror.known
+    old = (before.places, before.templates) if before is not None else ((), ())
+    return replace(mirror.known, places=old[0], templates=old[1])
 
 
 def _known_models(entry: MirrorEntry, known: Mapping[str, KnownMirror]) -> Iterator[KnownMirror]:
@@ -176,7 +182,7 @@ def _with_labels(mirrors: Sequence[FleetMirror]) -> list[FleetMirror]:
     labelled = []
     for mirror, label in zip(mirrors, labels, strict=True):
         if mirror.entry.itwin is not None:
-            unique = label if counts[label.casefold()] == 1 else f"{label} ({mirror.imodel})"
+            unique = label if counts[label.casefold()] == 1 else f"{label} ({(mirror.imodel or '')[:8]})"
             while unique.casefold() in taken:  # a display name may look like a label with an id
                 unique += f" ({mirror.imodel})"
             taken.add(unique.casefold())

@@ -1,4 +1,4 @@
-"""The Python API of fleets for blocking code and notebooks: `tilesync.fleets.aio.fleet`, run to its end."""
+"""The Python API of fleets for blocking code and notebooks: see `tilesync.fleets.aio`."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ from tilesync.api.blocking import make_blocking
 from tilesync.fleets import aio
 
 fleet = make_blocking(aio.fleet)
+fleet_status = make_blocking(aio.fleet_status)

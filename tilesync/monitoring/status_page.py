@@ -142,7 +142,7 @@ def make_page(statuses: Sequence[MirrorStatus], *, title: str, now: datetime, ti
     held = [status.history.held for status in statuses if status.history.held is not None]
     worst = ordered[0].health if ordered else Health.FRESH
     ages = {format_age(status.max_age) for status in statuses if status.max_age is not None}
-    limit = f"stale after {', '.join(sorted(ages))} \N{MIDDLE DOT} " if ages else ""
+    limit = f"Stale after {', '.join(sorted(ages))} \N{MIDDLE DOT} " if ages else ""
     return StatusPage(
         title=title,
         headline=_make_headline(ordered),
@@ -156,7 +156,7 @@ def make_page(statuses: Sequence[MirrorStatus], *, title: str, now: datetime, ti
         rows=rows,
         runs=tuple(_make_run_rows(ordered[0])) if len(ordered) == 1 else (),
         mirrors_heading="All mirrors" if len(ordered) > 1 else "Trend",
-        footer=f"{limit}tilesync {tilesync_version}",
+        footer=f"{limit}Made by tilesync {tilesync_version}",
         tilesync_version=tilesync_version,
     )
 

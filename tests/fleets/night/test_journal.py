@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.event_loop import in_event_loop
 from tilesync.errors import DestinationError
+from tilesync.events import Event, Warned
 from tilesync.fleets.night import journal as journals
 from tilesync.fleets.night.journal import HistoryJournal
 from tilesync.fleets.state import FleetState, KnownMirror
@@ -31,6 +32,10 @@ def read_newest(folder: Path) -> list[str | None]:
         return [mirror.history.newest for mirror in state.mirrors().values()]
 
 
+def ignore(event: Event) -> None:
+    """Take an event that the test does not need."""
+
+
 def history(newest: str) -> MirrorHistory:
     return MirrorHistory(newest=newest)
 
@@ -39,7 +44,7 @@ def history(newest: str) -> MirrorHistory:
 async def test_what_is_left_is_stored_in_the_end(folder: Path) -> None:
     """On leaving the block all histories are stored, the last of each mirror; also if the block is cancelled."""
     with FleetState(folder) as state:
-        async with HistoryJournal(state, warnings.append, is_enabled=True) as journal:
+        async with HistoryJournal(state, ignore, is_enabled=True) as journal:
             journal.add("a", history("old"))
             journal.add("a", history("new"))
             journal.add("b", history("new"))
@@ -54,7 +59,7 @@ async def test_what_is_left_is_stored_in_the_end(folder: Path) -> None:
 
 
 async def _add_and_wait(state: FleetState) -> None:
-    async with HistoryJournal(state, warnings.append, is_enabled=True) as journal:
+    async with HistoryJournal(state, ignore, is_enabled=True) as journal:
         journal.add("c", history("late"))
         await asyncio.Event().wait()
 
@@ -72,7 +77,7 @@ async def test_histories_are_stored_while_the_night_goes_on(folder: Path, monkey
             stored.append(len(rows))
 
         monkeypatch.setattr(state, "save_histories", save_and_count)
-        async with HistoryJournal(state, warnings.append, is_enabled=True) as journal:
+        async with HistoryJournal(state, ignore, is_enabled=True) as journal:
             for key in KEYS:
                 journal.add(key, history("x"))
             while not stored:
@@ -85,16 +90,17 @@ async def test_histories_are_stored_while_the_night_goes_on(folder: Path, monkey
 async def test_a_dry_run_stores_nothing(folder: Path) -> None:
     """A journal that is not enabled forgets what it gets."""
     with FleetState(folder, read_only=True) as state:
-        async with HistoryJournal(state, warnings.append, is_enabled=False) as journal:
+        async with HistoryJournal(state, ignore, is_enabled=False) as journal:
             journal.add("a", history("x"))
     assert read_newest(folder) == [None, None, None]
 
 
 @in_event_loop
 async def test_a_store_that_fails_for_a_while(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A transaction that fails loses nothing: its histories are stored with the next one."""
+    """A transaction that fails is one warning, and loses nothing: its histories are stored with the next one."""
     monkeypatch.setattr(journals, "FLUSH_INTERVAL_S", 0.01)
-    failures = [DestinationError("the state of the fleet cannot be used (locked)")] * 2
+    failures = [DestinationError("the state of the fleet cannot be used (locked)")] * 3
+    events: list[Event] = []
     with FleetState(folder) as state:
         save = state.save_histories
 
@@ -104,24 +110,29 @@ async def test_a_store_that_fails_for_a_while(folder: Path, monkeypatch: pytest.
             save(rows)
 
         monkeypatch.setattr(state, "save_histories", save_sometimes)
-        async with HistoryJournal(state, warnings.append, is_enabled=True) as journal:
+        async with HistoryJournal(state, events.append, is_enabled=True) as journal:
             journal.add("a", history("first"))
+            journal.add("c", history("old"))
             while failures:
                 await asyncio.sleep(0.005)
+                journal.add("c", history("new"))
             journal.add("b", history("second"))
-    assert read_newest(folder) == ["first", "second", None]
+    assert read_newest(folder) == ["first", "second", "new"]
+    (warning,) = events
+    assert isinstance(warning, Warned)
+    assert "cannot be stored for `tilesync status`: the state of the fleet cannot be used" in warning.message
 
 
 @in_event_loop
 async def test_a_store_that_fails_in_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the last transaction fails, its error is raised: what the night did is not on record."""
+    """If the last transaction fails, that is a warning too: the mirrors are good."""
+    events: list[Event] = []
 
     def fail(rows: object) -> None:
         raise DestinationError("the state of the fleet cannot be written")
 
     with FleetState(folder) as state:
         monkeypatch.setattr(state, "save_histories", fail)
-        journal = await HistoryJournal(state, warnings.append, is_enabled=True).__aenter__()
-        journal.add("a", history("x"))
-        with pytest.raises(DestinationError, match="cannot be written"):
-            await journal.__aexit__(None, None, None)
+        async with HistoryJournal(state, events.append, is_enabled=True) as journal:
+            journal.add("a", history("x"))
+    assert [event.kind for event in events] == ["warning"]

@@ -19,7 +19,7 @@ import pytest
 from tilesync.core.manifest import format_timestamp
 from tilesync.errors import DestinationBusy, DestinationError
 from tilesync.events import Event, Warned
-from tilesync.stores.local.lock_file import busy_message, locked_folder, locked_temporary_folder
+from tilesync.stores.local.lock_file import busy_message, is_held, locked_folder, locked_temporary_folder
 from tilesync.stores.status_files import LockHolder, parse_holder
 
 HOLD_PROGRAM = """
@@ -221,3 +221,18 @@ def test_wrong_file_type_of_a_lock_is_named(tmp_path: Path, kind: str) -> None:
     with wrong, locked_folder(tmp_path / "f", "D"):
         pass
     assert list(lock.parent.iterdir()) == [lock]
+
+
+def test_a_held_lock_is_seen_without_touching_it(tmp_path: Path) -> None:
+    """A lock counts as held while its process runs, not after kill -9; a folder without a lock is not held."""
+    state = tmp_path / "state"
+    assert not is_held(state)
+    with process_holding(tmp_path / "dest", state) as holder:
+        before = sorted(os.listdir(state))
+        assert is_held(state)
+        assert sorted(os.listdir(state)) == before
+        holder.kill()
+        holder.wait()
+        assert not is_held(state)
+    (state / "holder.json").write_text("half")
+    assert not is_held(state)

@@ -15,6 +15,7 @@ from tilesync.cli.parse import create_auth, create_session
 
 if TYPE_CHECKING:
     from tilesync.cli.session import Session
+    from tilesync.fleets.file.settings import FleetSettings
     from tilesync.fleets.monitor import FleetMonitor
     from tilesync.fleets.outcome import MirrorOutcome
 
@@ -105,6 +106,7 @@ def fleet(file: Path | None, *, check: bool, dry_run: bool, itwins: tuple[str, .
         return _report_checked(file, len(settings.mirrors), options)
     options["report"] = options["report"] or settings.report
     options["metrics_file"] = options["metrics_file"] or settings.metrics_file
+    options["state_dir"] = options["state_dir"] or settings.state_dir
     monitor = FleetMonitor(str(file))
     session = create_session(
         options,
@@ -120,10 +122,12 @@ def fleet(file: Path | None, *, check: bool, dry_run: bool, itwins: tuple[str, .
             options["on_failure"] or settings.on_failure,
         )
         session.attach_reporters(create_fleet_reporters(session, monitor, reporter_options))
-    return _run(session, monitor, file, options, dry_run=dry_run)
+    return _run(session, monitor, settings, options, dry_run=dry_run)
 
 
-def _run(session: Session, monitor: FleetMonitor, file: Path, options: dict[str, Any], *, dry_run: bool) -> int:
+def _run(
+    session: Session, monitor: FleetMonitor, settings: FleetSettings, options: dict[str, Any], *, dry_run: bool
+) -> int:
     from tilesync.cli.output.fleet_messages import FleetMessagePrinter, format_fleet_summary, format_fleet_table
 
     def summarize() -> str:
@@ -139,7 +143,7 @@ def _run(session: Session, monitor: FleetMonitor, file: Path, options: dict[str,
         monitor.on_outcome = show_outcome
         try:
             await aio.fleet(
-                file,
+                settings,
                 only=options["only"],
                 failed=options["failed"],
                 dry_run=dry_run,
@@ -168,8 +172,9 @@ def _run(session: Session, monitor: FleetMonitor, file: Path, options: dict[str,
 def _report_checked(file: Path, count: int, options: dict[str, Any]) -> int:
     """Report that a file has no mistakes."""
     from tilesync.core.wording import format_count
+    from tilesync.fleets.monitor import FleetMonitor
 
-    session = create_session(options)
+    session = create_session({**options, "report": None}, monitor=FleetMonitor(str(file)))
 
     async def work() -> None:
         session.print_message(f"{file}: {format_count(count, '[[mirror]] table')}, no mistakes")
@@ -178,8 +183,10 @@ def _report_checked(file: Path, count: int, options: dict[str, Any]) -> int:
 
 
 def _print_first_file(itwins: tuple[str, ...], options: dict[str, Any]) -> int:
-    """Print a fleet file for the iModels that this identity can see."""
-    session = create_session(options)
+    """Print a fleet file for the iModels that this identity can see; with --json, as the text of a line."""
+    from tilesync.fleets.monitor import FleetMonitor
+
+    session = create_session({**options, "report": None}, monitor=FleetMonitor(INIT_WORD))
 
     async def work() -> None:
         from tilesync.fleets.aio import write_fleet_file
@@ -187,6 +194,9 @@ def _print_first_file(itwins: tuple[str, ...], options: dict[str, Any]) -> int:
         text = await write_fleet_file(
             itwins, auth=create_auth(options), api_url=options["api_url"] or None, on_event=session.show
         )
-        session.print_output(text.rstrip("\n"))
+        if options["as_json"]:
+            session.write_json_line({"kind": "fleet-file", "text": text})
+        else:
+            session.print_output(text.rstrip("\n"))
 
     return session.run(work)

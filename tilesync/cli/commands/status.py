@@ -48,10 +48,11 @@ def status(dest: Location, *, max_age: timedelta | None, page: Path | None, **op
 
     async def work() -> None:
         from tilesync.api import aio
+        from tilesync.fleets.aio import fleet_status
 
         shared: dict[str, Any] = {"max_age": max_age, "on_event": session.show, "monitor": session.monitor}
         if fleet is not None:
-            found = await aio.fleet_status(fleet, **shared)
+            found = await fleet_status(fleet, state_dir=options["state_dir"], **shared)
         else:
             found = await aio.status(dest, **shared, **store_options(options))
         _print_status(session, found, has_runs=fleet is None or options["verbose"], as_json=options["as_json"])

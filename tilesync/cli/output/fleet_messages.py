@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from tilesync.cli.output.reporters import MessagePrinter
-from tilesync.cli.output.streams import StdoutWriter
 from tilesync.cli.output.table import format_table
 from tilesync.cli.params import format_size
 from tilesync.core.wording import format_count, format_file_count
-from tilesync.events import Event, ExportFailed, ForecastMade, Notice, Warned
+from tilesync.events import Event, ExportFailed, ForecastMade, Notice, Planned, Warned
 from tilesync.fleets.monitor import FleetMonitor
 from tilesync.fleets.outcome import MirrorOutcome, Result, sort_problems_first
 
@@ -27,19 +26,29 @@ class FleetMessagePrinter:
         self._print = print_line
         self._verbose = verbose
         self._quiet = quiet
+        self._printers: dict[str, MessagePrinter] = {}
 
     def __call__(self, name: str, event: Event) -> None:
         """Print an event of a mirror, or of the fleet as a whole; of mirrors only warnings, without `-v`."""
         if isinstance(event, ForecastMade):
             if not self._quiet:
                 self._print(event.message)
+        elif isinstance(event, Planned):
+            if self._verbose:
+                self._print(f"{name}: {event.action} {event.name} ({format_size(event.bytes)}): {event.reason}")
         elif self._verbose or isinstance(event, Warned | ExportFailed) or (not name and isinstance(event, Notice)):
-            MessagePrinter(
+            self._find_printer(name)(event)
+
+    def _find_printer(self, name: str) -> MessagePrinter:
+        """Return the printer of a mirror, which knows what it has printed already."""
+        if name not in self._printers:
+            self._printers[name] = MessagePrinter(
                 lambda line: self._print(f"{name}: {line}" if name else line),
                 verbose=self._verbose,
                 quiet=self._quiet,
                 plan_out=None,
-            )(event)
+            )
+        return self._printers[name]
 
     def print_outcome(self, outcome: MirrorOutcome) -> None:
         """Print the outcome of a mirror; without `-v` not that nothing changed."""
@@ -47,20 +56,28 @@ class FleetMessagePrinter:
             hint = f"\n  {outcome.hint}" if outcome.hint else ""
             self._print(f"{outcome.name}: {_describe_result(outcome)}: {outcome.reason}{hint}")
         elif self._verbose or (outcome.result is not Result.UNCHANGED and not self._quiet):
-            line = outcome.line
+            is_plan = outcome.result is Result.PLANNED
             self._print(
-                f"{outcome.name}: {_describe_result(outcome)}, {format_file_count(line['fetched'])} fetched,"
-                f" {format_size(line['bytes'])} in {line['seconds']:.1f} s"
+                f"{outcome.name}: {_describe_result(outcome)}, {_describe_transfer(outcome.line, is_plan=is_plan)}"
             )
 
 
+def _describe_transfer(line: Mapping[str, Any], *, is_plan: bool) -> str:
+    """Describe how much was transferred, in what time, or for a plan how much is to be."""
+    if is_plan:
+        return f"{format_file_count(line['fetched'])} to fetch"
+    size = format_size(line["bytes"])
+    return f"{format_file_count(line['fetched'])} fetched, {size} in {line['seconds']:.1f} s"
+
+
 def _describe_result(outcome: MirrorOutcome) -> str:
-    """Return the outcome in two words; a failed copy counts too."""
-    if outcome.exit_code and outcome.result in {Result.UPDATED, Result.UNCHANGED}:
-        return (
-            f"{outcome.result}, but stale" if not outcome.reason or outcome.stale else f"{outcome.result}, copy failed"
-        )
-    return f"failed ({outcome.exit_code})" if outcome.result is Result.FAILED else str(outcome.result)
+    """Return the outcome in two words; a failed copy and the age count too."""
+    if outcome.result is Result.FAILED:
+        return f"failed ({outcome.exit_code})"
+    if outcome.result is Result.STOPPED or not outcome.exit_code:
+        return str(outcome.result)
+    has_failed_copy = any(copy.exit_code for copy in outcome.copies)
+    return f"{outcome.result}, copy failed" if has_failed_copy else f"{outcome.result}, but stale"
 
 
 def format_fleet_table(outcomes: Sequence[MirrorOutcome], *, width: int | None, verbose: bool = False) -> str:
@@ -97,8 +114,8 @@ def format_fleet_summary(monitor: FleetMonitor) -> str:
     calls = format_count(line["calls"], "API call")
     parts = ", ".join([*counts, *stale]) or "nothing to do"
     sentences = [
-        f"{format_count(line['mirrors'], 'mirror')}: {parts}; {format_file_count(line['fetched'])} fetched,"
-        f" {format_size(line['bytes'])} in {line['seconds']:.1f} s; {calls}"
+        f"{format_count(line['mirrors'], 'mirror')}: {parts};"
+        f" {_describe_transfer(line, is_plan=bool(line[str(Result.PLANNED)]))}; {calls}"
     ]
     endangered = [(outcome.name, export) for outcome in monitor.outcomes for export in outcome.endangered]
     if endangered:
@@ -108,8 +125,3 @@ def format_fleet_summary(monitor: FleetMonitor) -> str:
         )
         sentences += [f"  {name}: export {export}" for name, export in endangered]
     return "\n".join(sentences)
-
-
-def write_plan_sums(monitor: FleetMonitor, out: StdoutWriter) -> None:
-    """Write the sums of a dry run."""
-    out.write(format_fleet_summary(monitor) + "\n")

@@ -6,18 +6,17 @@ import asyncio
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tilesync.cli.output.progress import LINE_INTERVAL_S
-from tilesync.cli.output.progress_bar import format_duration
+from tilesync.cli.output.progress_bar import create_bar, format_duration
 from tilesync.cli.output.streams import DEFAULT_COLUMNS, terminal_columns, write_stream
 from tilesync.cli.output.table import truncate_start
 from tilesync.cli.params import format_size, replace_control_characters
 from tilesync.core.wording import format_count
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
+    from tilesync.cli.output.progress_bar import Bar
     from tilesync.fleets.monitor import FleetMonitor
     from tilesync.fleets.night.mirror_run import MirrorRun
 
@@ -30,6 +29,8 @@ _DEFAULT_ROWS: Final = 24
 
 _NAME_CHARS: Final = 28
 
+_BAR_CHARS: Final = 20
+
 
 class FleetProgressDisplay:
     """Progress of a fleet on stderr: bars (`bar`), one line per minute (`lines`), or nothing."""
@@ -39,7 +40,7 @@ class FleetProgressDisplay:
         self._shows_bars = bar
         self._shows_lines = lines
         self._started_s = time.monotonic()
-        self._bars: list[tqdm[Any]] = []
+        self._bars: list[Bar] = []
 
     def print_line(self, line: str) -> None:
         """Print a line on stderr, above the bars."""
@@ -79,25 +80,29 @@ class FleetProgressDisplay:
 
     def _draw(self) -> None:
         columns = terminal_columns(sys.stderr) or DEFAULT_COLUMNS
-        if not self._bars:
-            self._open_bars(columns)
         running = [run for run in self._monitor.runs.values() if run.is_running]
-        lines = [self.format_line(), *(_format_run(run) for run in running[: len(self._bars) - 1])]
+        self._open_bars(1 + len(running), columns)
+        lines = [self._format_bar_line(), *(_format_run(run) for run in running[: len(self._bars) - 1])]
         lines += [""] * (len(self._bars) - len(lines))
         for bar, line in zip(self._bars, lines, strict=True):
-            text = truncate_start(replace_control_characters(line), columns - 1)
+            text = replace_control_characters(line)[: columns - 1]
+            if columns - 1 < (bar.ncols or 0):  # tqdm would overwrite the old line with too many blanks
+                bar.sp = bar.status_printer(bar.fp)
             bar.bar_format, bar.ncols = text.replace("{", "{{").replace("}", "}}") or " ", columns - 1
             bar.refresh()
 
-    def _open_bars(self, columns: int) -> None:
-        from tqdm import tqdm
+    def _format_bar_line(self) -> str:
+        """Return the line of the fleet with its bar: the share of the mirrors that are done."""
+        total = self._monitor.total
+        share = len(self._monitor.outcomes) / total if total else 0.0
+        return f"{'fleet'.ljust(_NAME_CHARS + 2)} {_format_bar(share)} {self.format_line()}"
 
+    def _open_bars(self, count: int, columns: int) -> None:
+        """Open as many bars as there is something to show, and room for; each one moves the terminal by a row."""
         rows = shutil.get_terminal_size((columns, _DEFAULT_ROWS)).lines
-        count = 1 + max(0, min(_MAX_BARS, rows - 3))
-        self._bars = [
-            tqdm(total=1, file=sys.stderr, leave=False, bar_format=" ", ncols=columns - 1, nrows=rows, position=place)
-            for place in range(count)
-        ]
+        room = 1 + max(0, min(_MAX_BARS, rows - 3))
+        while len(self._bars) < min(count, room):
+            self._bars.append(create_bar(1, columns=columns, rows=_DEFAULT_ROWS, position=len(self._bars)))
 
 
 def _format_run(run: MirrorRun) -> str:
@@ -108,9 +113,13 @@ def _format_run(run: MirrorRun) -> str:
     done = stats.fetched + stats.reused + stats.kept + stats.failed
     planned = max(stats.planned_bytes, stats.transferred_bytes)
     fraction = min(1.0, stats.transferred_bytes / planned) if planned else (1.0 if done else 0.0)
-    drawn = round(20 * fraction)
     listing = "" if stats.inventory_complete else " (listing)"
     return (
-        f"  {name} |{'#' * drawn}{' ' * (20 - drawn)}| {100 * fraction:3.0f}% {done:,}/{stats.listed:,} files{listing}"
+        f"  {name} {_format_bar(fraction)} {done:,}/{stats.listed:,} files{listing}"
         f" {format_size(stats.transferred_bytes)}"
     )
+
+
+def _format_bar(fraction: float) -> str:
+    drawn = round(_BAR_CHARS * min(fraction, 1.0))
+    return f"|{'#' * drawn}{' ' * (_BAR_CHARS - drawn)}| {100 * min(fraction, 1.0):3.0f}%"

@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tilesync.api.monitor import RunStats
-from tilesync.cli.output.progress_bar import BarState, ProgressSample, RecentRate, completed_fraction, format_bar
+from tilesync.cli.output.progress_bar import (
+    BarState,
+    ProgressSample,
+    RecentRate,
+    completed_fraction,
+    create_bar,
+    format_bar,
+)
 from tilesync.cli.output.streams import DEFAULT_COLUMNS, terminal_columns, write_stream
 from tilesync.cli.params import format_size, replace_control_characters
 from tilesync.core.wording import format_count, format_file_count
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from tilesync.cli.output.progress_bar import Bar
 
 _BAR_TOTAL = 1000
 """Units of a full bar: thousandths of the planned bytes."""
@@ -36,7 +43,7 @@ class ProgressDisplay:
         self._start_monotonic_s = time.monotonic()
         self._rate = RecentRate()
         self._was_listing = True
-        self._bar: tqdm[Any] | None = None
+        self._bar: Bar | None = None
 
     def print_line(self, line: str) -> None:
         """Print a line on stderr, above the bar."""
@@ -75,11 +82,7 @@ class ProgressDisplay:
             return
         state, columns = self._measure_state(), terminal_columns(sys.stderr) or DEFAULT_COLUMNS
         if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=_BAR_TOTAL, file=sys.stderr, leave=False, bar_format=" ", ncols=columns - 1, nrows=_DEFAULT_ROWS
-            )
+            self._bar = create_bar(_BAR_TOTAL, columns=columns, rows=_DEFAULT_ROWS)
         if columns - 1 < (self._bar.ncols or 0):  # tqdm would overwrite the old line with too many blanks
             self._bar.sp = self._bar.status_printer(self._bar.fp)
         self._bar.bar_format, self._bar.ncols = format_bar(state, columns), columns - 1

@@ -6,11 +6,18 @@ few large ones.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from tilesync.cli.params import format_size
 from tilesync.core.wording import format_file_count
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    Bar: TypeAlias = tqdm[Any]
+    """A bar of tqdm."""
 
 RATE_WINDOW_S: Final = 45.0
 """Seconds over which the rate is measured: long enough for a run of large files, short enough to follow a change."""
@@ -72,6 +79,15 @@ class RecentRate:
         return max((count / rate for count, rate in left), default=0.0)
 
 
+def create_bar(total: int, *, columns: int, rows: int, position: int = 0) -> Bar:
+    """Create a bar on stderr, whose text its owner sets. `position`: its line, below other bars."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, file=sys.stderr, leave=False, bar_format=" ", ncols=columns - 1, nrows=rows, position=position
+    )
+
+
 class BarState(NamedTuple):
     """Values that a bar shows. `left`: remaining seconds, None if unknown; a minimum while `listing` continues."""
 
@@ -118,6 +134,8 @@ def completed_fraction(state: BarState) -> float:
 
 def format_duration(seconds: float | None) -> str:
     """Format seconds as `04:57` or `1:02:03`; `--:--` if unknown."""
-    from tqdm import tqdm
-
-    return "--:--" if seconds is None or seconds >= 1e8 else tqdm.format_interval(round(seconds))
+    if seconds is None or seconds >= 1e8:
+        return "--:--"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
