@@ -157,9 +157,11 @@ def test_a_run_for_another_owner_is_not_recorded(sim: Simulator, tmp_path: Path)
     sim.offer_export()
     ts.mirror(IMODEL, tmp_path, **service(sim))
     before = read_stored_history(tmp_path)
-    with pytest.raises(ts.errors.OtherOwner):
-        ts.mirror(OTHER_IMODEL, tmp_path, **service(sim))
-    assert read_stored_history(tmp_path) == before
+    sim.offer_export(export_id=OTHER_EXPORT)
+    for source in (OTHER_IMODEL, ts.Secret(sim.create_link(OTHER_EXPORT))):
+        with pytest.raises(ts.errors.OtherOwner):
+            ts.mirror(source, tmp_path, **service(sim))
+        assert read_stored_history(tmp_path) == before
 
 
 def test_a_history_that_cannot_be_written_is_a_warning(

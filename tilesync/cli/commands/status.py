@@ -26,7 +26,7 @@ FLEET_ENDING = ".toml"
 @option(
     "--max-age",
     type=DurationType(),
-    help="Stale: the last success, or the published export while there is a newer one, is older: 36h, 7d.",
+    help="Stale if the last success is older, or the published export while there is a newer one: 36h, 7d.",
 )
 @option(
     "--page",
