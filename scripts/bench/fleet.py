@@ -61,7 +61,17 @@ class Way:
         """Format the row of the table."""
         ratio = "" if self.costs is fleet else f"{self.costs.seconds / fleet.seconds:.1f}"
         memory = f"{self.costs.memory_mb:.0f}" if self.costs is fleet else ""  # that of the loop is its shell's
-        return f"| {self.name} | {self.costs.seconds:.1f} | {ratio} | {self.costs.cpu_seconds:.1f} | {memory} | {self.counts['api_calls']:,} | {self.counts['storage_requests']:,} |"
+        calls, requests = f"{self.counts['api_calls']:,}", f"{self.counts['storage_requests']:,}"
+        cells = (
+            self.name,
+            f"{self.costs.seconds:.1f}",
+            ratio,
+            f"{self.costs.cpu_seconds:.1f}",
+            memory,
+            calls,
+            requests,
+        )
+        return f"| {' | '.join(cells)} |"
 
 
 def write_fleet(folder: Path, count: int, url: str) -> None:
