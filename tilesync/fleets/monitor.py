@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from tilesync.fleets.night.mirror_run import MirrorRun
 
 OnFleetEvent = Callable[[str, Event], None]
-"""Called with the name of a mirror and each of its events; the name is empty for events of the fleet as a whole."""
+"""Called with the name of a mirror and each of its events; the name is empty for events of the fleet as a whole.
+
+Perhaps in another thread, but never twice at once.
+"""
 
 OnOutcome = Callable[[MirrorOutcome, Sequence[str]], None]
 """Called with the outcome of each mirror, and the tracebacks of bugs."""
@@ -37,6 +41,7 @@ class FleetMonitor(RunMonitor):
         self.on_event = on_event
         self.on_outcome = on_outcome
         self._shared: SharedResources | None = None
+        self._output_lock = threading.RLock()
 
     def start(self, shared: SharedResources) -> None:
         """Begin to count the calls of the API."""
@@ -44,8 +49,9 @@ class FleetMonitor(RunMonitor):
 
     def observe_mirror(self, name: str, event: Event) -> None:
         """Pass an event of a mirror on, which its own monitor has recorded."""
-        if self.on_event is not None:
-            self.on_event(name, event)
+        with self._output_lock:
+            if self.on_event is not None:
+                self.on_event(name, event)
 
     def observe_fleet(self, event: Event) -> None:
         """Record an event of the fleet as a whole, and pass it on."""
@@ -54,8 +60,9 @@ class FleetMonitor(RunMonitor):
     def add_outcome(self, outcome: MirrorOutcome, *, tracebacks: Sequence[str] = ()) -> None:
         """Add the outcome of a mirror. `tracebacks`: those of bugs."""
         self.outcomes.append(outcome)
-        if self.on_outcome is not None:
-            self.on_outcome(outcome, tracebacks)
+        with self._output_lock:
+            if self.on_outcome is not None:
+                self.on_outcome(outcome, tracebacks)
 
     @property
     def calls(self) -> int:
