@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tilesync import __version__
@@ -23,8 +23,8 @@ OnFleetEvent = Callable[[str, Event], None]
 Perhaps in another thread, but never twice at once.
 """
 
-OnOutcome = Callable[[MirrorOutcome, Sequence[str]], None]
-"""Called with the outcome of each mirror, and the tracebacks of bugs."""
+OnOutcome = Callable[[MirrorOutcome], None]
+"""Called with the outcome of each mirror."""
 
 
 class FleetMonitor(RunMonitor):
@@ -57,12 +57,12 @@ class FleetMonitor(RunMonitor):
         """Record an event of the fleet as a whole, and pass it on."""
         self.observe_mirror("", self.record(event))
 
-    def add_outcome(self, outcome: MirrorOutcome, *, tracebacks: Sequence[str] = ()) -> None:
-        """Add the outcome of a mirror. `tracebacks`: those of bugs."""
+    def add_outcome(self, outcome: MirrorOutcome) -> None:
+        """Add the outcome of a mirror."""
         self.outcomes.append(outcome)
         with self._output_lock:
             if self.on_outcome is not None:
-                self.on_outcome(outcome, tracebacks)
+                self.on_outcome(outcome)
 
     @property
     def calls(self) -> int:
@@ -108,6 +108,7 @@ class FleetMonitor(RunMonitor):
             "endangered": sum(len(each.endangered) for each in self.outcomes),
             "calls": self.calls,
             **{f"files_{name}" if name == "failed" else name: n for name, n in sum_counts(self.outcomes).items()},
+            **({"planned_bytes": planned} if (planned := sum(each.planned_bytes for each in self.outcomes)) else {}),
             **{name: times[name] for name in ("seconds", "started", "finished")},
             "file": self.source,
             "host": socket.gethostname(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,8 +159,8 @@ def _run(
             if monitor.total is not None:
                 session.print_message(summarize())
 
-    def show_outcome(outcome: MirrorOutcome, tracebacks: Sequence[str]) -> None:
-        for text in tracebacks:
+    def show_outcome(outcome: MirrorOutcome) -> None:
+        for text in outcome.tracebacks:
             session.print_always(text.rstrip())
         printer.print_outcome(outcome)
         session.write_line(outcome.to_dict())
