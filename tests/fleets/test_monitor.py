@@ -110,7 +110,7 @@ def test_the_page_of_formats_names_each_field(runs: dict[str, FleetRun]) -> None
     for run in runs.values():
         assert run.done.lines[-1].keys() == {"kind"} | read_fields("field of a fleet")
         for line in run.outcomes():
-            is_failed = line["result"] in {"failed", "stopped"}
+            is_failed = line["kind"] == "mirror-failed"
             expected = (FAILED_FIELDS if is_failed else FINISHED_FIELDS) | read_fields("field of a mirror")
             assert line.keys() - {"dry_run"} == expected
             assert "dry_run" not in line or line["dry_run"] is True

@@ -108,7 +108,7 @@ class FleetMonitor(RunMonitor):
             "endangered": sum(len(each.endangered) for each in self.outcomes),
             "calls": self.calls,
             **{f"files_{name}" if name == "failed" else name: n for name, n in sum_counts(self.outcomes).items()},
-            **({"planned_bytes": planned} if (planned := sum(each.planned_bytes for each in self.outcomes)) else {}),
+            "planned_bytes": sum(each.planned_bytes for each in self.outcomes),
             **{name: times[name] for name in ("seconds", "started", "finished")},
             "file": self.source,
             "host": socket.gethostname(),

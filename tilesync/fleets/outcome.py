@@ -101,7 +101,7 @@ class MirrorOutcome:
             "result": str(self.result),
             **{name: value for name, value in self.line.items() if name != "kind"},
             **{name: self.gravest_line[name] for name in ("error", "message", "hint") if name in self.gravest_line},
-            **({"planned_bytes": self.planned_bytes} if self.result is Result.PLANNED else {}),
+            "planned_bytes": self.planned_bytes,
             "exit": self.exit_code,
             "stale": list(self.stale),
             "endangered": list(self.endangered),

@@ -71,7 +71,12 @@ INIT_WORD = "init"
     group=OptionGroup.SPEED,
     help="Stop after this time; the next run continues.",
 )
-@option("--state-dir", type=FilePathType(is_folder=True), help="Folder for the state of the fleet, if not the default.")
+@option(
+    "--state-dir",
+    type=FilePathType(is_folder=True),
+    group=OptionGroup.DESTINATION,
+    help="Folder for the state of the fleet, if not the default.",
+)
 @NO_PROGRESS_OPTION
 @option(
     "--report",
