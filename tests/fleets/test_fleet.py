@@ -219,3 +219,13 @@ def test_a_failing_container_fails_alone(folder: FleetFolder, sim: Simulator) ->
     sim.add_fault(is_for_container(fleet.models[2].export_id), error_response(503), times=None)
     folder.write_models(fleet)
     assert folder.run().exits() == {"m2": 6}
+
+
+def test_a_renamed_imodel_keeps_its_state_folder(folder: FleetFolder, sim: Simulator) -> None:
+    """With `{name}` in `state-dir`, the state of a renamed iModel stays where it is, as its tiles do."""
+    fleet = fill_fleet(sim, 1)
+    folder.write_itwins(fleet, defaults='state-dir = "states/{name}"')
+    assert folder.run().exit_code == 0
+    fleet.rename(0, "Tower")
+    assert folder.run().exit_code == 0
+    assert [path.name for path in (folder.path / "states").iterdir()] == ["Bridge-0000"]

@@ -14,7 +14,9 @@ from tests.support.faults import call_before
 from tests.support.fleet_service import fill_fleet, is_for_container
 from tests.support.fleets import FleetFolder
 from tests.support.simulator import Simulator
+from tilesync.api import mirroring
 from tilesync.events import Notice, Warned
+from tilesync.fleets.night import mirror_run
 from tilesync.fleets.outcome import Result
 from tilesync.fleets.state import FleetState
 
@@ -133,3 +135,25 @@ def test_a_mirror_that_is_too_old_is_reported_after_a_good_night(folder: FleetFo
     assert later.outcomes["m0"].result is Result.UNCHANGED
     assert later.outcomes["m0"].line["exit"] == 0
     assert "the published export is 10 d 15 h old, and there is a newer one" in later.outcomes["m0"].reason
+
+
+def test_the_window_ends_while_a_copy_is_made(
+    folder: FleetFolder, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror whose download is done and whose copy was stopped says so: the copy is the one with exit 14."""
+    model = fill_fleet(sim, 1).models[0]
+    folder.write(f'[[mirror]]\nname = "a"\nimodel = "{model.id}"\ndest = ["tiles/one", "tiles/two"]\n')
+    clock = HandMovedClock(START)
+    real = mirroring.mirror_once
+
+    async def end_the_window_in_the_copy(source: object, *arguments: object, **options: object) -> object:
+        if source != model.id:
+            clock.move_to(START + timedelta(hours=5))
+            await asyncio.Event().wait()
+        return await real(source, *arguments, **options)  # type: ignore[arg-type]  # passed on as they are
+
+    monkeypatch.setattr(mirror_run, "mirror_once", end_the_window_in_the_copy)
+    night = folder.run(clock=clock, max_duration=timedelta(hours=1))
+    outcome = night.outcomes["a"]
+    assert (outcome.result, outcome.exit_code, outcome.line["exit"]) == (Result.STOPPED, 14, 0)
+    assert [copy.exit_code for copy in outcome.copies] == [14]

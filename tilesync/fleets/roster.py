@@ -109,8 +109,9 @@ def _make_stored(mirror: FleetMirror, before: KnownMirror | None) -> KnownMirror
     """Return what the state keeps of a mirror. One that is refused gets no place, or it would keep that for ever."""
     if mirror.problem is None or mirror.known.vanished is not None:
         return mirror.known
-    old = (before.places, before.templates) if before is not None else ((), ())
-    return replace(mirror.known, places=old[0], templates=old[1])
+    if before is None:
+        return replace(mirror.known, places=(), templates=(), place_name="")
+    return replace(mirror.known, places=before.places, templates=before.templates, place_name=before.place_name)
 
 
 def _known_models(entry: MirrorEntry, known: Mapping[str, KnownMirror]) -> Iterator[KnownMirror]:
@@ -131,8 +132,9 @@ def _make_mirror(
     before = known.get(key)
     problem: TilesyncError | None = None
     if before is not None and before.templates == templates and before.imodel == imodel:
-        places = before.places
+        places, place_name = before.places, before.place_name
     else:
+        place_name = name
         try:
             places = tuple(_expand(entry, dest, name, imodel, folder) for dest in entry.dests)
         except UsageError as error:
@@ -150,6 +152,7 @@ def _make_mirror(
         itwin=entry.itwin,
         max_age_s=entry.max_age.total_seconds() if entry.max_age is not None else None,
         vanished=None,
+        place_name=place_name,
     )
     dests = tuple(
         dest if isinstance(dest, SecretReference) else place for dest, place in zip(entry.dests, places, strict=False)

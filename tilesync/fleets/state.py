@@ -22,7 +22,7 @@ SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mirror (
   key TEXT PRIMARY KEY, entry TEXT NOT NULL, imodel TEXT, itwin TEXT, name TEXT NOT NULL, templates TEXT NOT NULL,
-  places TEXT NOT NULL, history TEXT NOT NULL, max_age_s REAL, vanished TEXT) WITHOUT ROWID;
+  places TEXT NOT NULL, history TEXT NOT NULL, max_age_s REAL, vanished TEXT, place_name TEXT NOT NULL) WITHOUT ROWID;
 """
 SCHEMA_VERSION: Final = 1
 
@@ -36,8 +36,8 @@ class KnownMirror:
     """A mirror that the fleet has seen.
 
     `key` identifies it: the name of its entry, and for the iModels of an iTwin the id. `name` is the display name now.
-    `places` are its destinations, given once for the `templates` that the file had then. `vanished`: since when its
-    iTwin does not list it any more, in ISO 8601.
+    `places` are its destinations, given once for the `templates` that the file had then, and for the display name of
+    that day, `place_name`. `vanished`: since when its iTwin does not list it any more, in ISO 8601.
     """
 
     key: str
@@ -50,6 +50,7 @@ class KnownMirror:
     history: MirrorHistory = field(default_factory=MirrorHistory)
     max_age_s: float | None = None
     vanished: str | None = None
+    place_name: str = ""
 
 
 def make_key(entry: str, imodel: str | None = None) -> str:
@@ -177,6 +178,7 @@ _COLUMNS: Final = (
     "history",
     "max_age_s",
     "vanished",
+    "place_name",
 )
 
 

@@ -71,9 +71,17 @@ class Attempt:
     bug: str = ""
     traceback: str = ""
     is_ended: bool = False
+    stopped_line: dict[str, Any] | None = None
+
+    def stop(self, *, exit_code: int, name: str, message: str, hint: str) -> None:
+        """Record that the run was stopped; one that has ended stays as it ended."""
+        if not self.is_ended:
+            self.stopped_line = self.monitor.failed_line(exit_code=exit_code, name=name, message=message, hint=hint)
 
     def line(self) -> dict[str, Any]:
         """Return the last JSON line."""
+        if self.stopped_line is not None:
+            return self.stopped_line
         if self.bug:
             return self.monitor.failed_line(
                 name=self.bug, message="this is a bug in tilesync", hint="please report it with the lines above"
@@ -141,7 +149,7 @@ class MirrorRun:
         options = dict(entry.options)
         if "state-dir" in options:
             options["state-dir"] = expand_template(
-                options["state-dir"], name=mirror.known.name, imodel=mirror.imodel, itwin=entry.itwin
+                options["state-dir"], name=mirror.known.place_name, imodel=mirror.imodel, itwin=entry.itwin
             )
         source: Source = mirror.imodel or ""
         if isinstance(entry.source, SecretReference):

@@ -51,8 +51,9 @@ class ResultRecorder:
         else:
             code, name, message = 130, "Interrupted", "interrupted; what has arrived is kept"
         hint = f"run it again: {format_command(self.file, run.mirror.name)}"
-        line = run.download.monitor.failed_line(exit_code=code, name=name, message=message, hint=hint)
-        self._record(run, line, Result.STOPPED)
+        for attempt in run.attempts:
+            attempt.stop(exit_code=code, name=name, message=message, hint=hint)
+        self._record(run, run.download.line(), Result.STOPPED)
 
     def _record(self, run: MirrorRun, line: Mapping[str, Any], result: Result) -> None:
         mirror, monitor, max_age = run.mirror, run.download.monitor, run.mirror.entry.max_age
