@@ -15,7 +15,6 @@ _JOB = "a part of the mirror job: tests/jobs/mirror/test_job.py asserts it"
 MODULES_WITHOUT_TEST_FILE = {
     "api/mirroring.py": _API,
     "fleets/aio.py": "tests/fleets/test_fleet.py calls it",
-    "fleets/monitor.py": "tests/fleets/test_fleet.py asserts its lines and reports",
     "fleets/file/settings.py": _VALUES,
     "fleets/file/mistakes.py": "tests/fleets/file/test_reader.py asserts them one by one",
     "fleets/file/table_reader.py": "tests/fleets/file/test_reader.py asserts the mistakes of each table",

@@ -27,7 +27,9 @@ def format_table(
         groups, widths = _lay_out_columns(widths, free, width)
     return "\n".join(
         _format_row(
-            [_truncate(line[column], widths[column]) for column in group], [widths[column] for column in group], indent
+            [truncate_end(line[column], widths[column]) for column in group],
+            [widths[column] for column in group],
+            indent,
         )
         for line in lines
         for indent, group in zip(("", *[CONTINUATION_INDENT] * (len(groups) - 1)), groups, strict=True)
@@ -61,7 +63,8 @@ def _format_row(cells: Sequence[str], widths: Sequence[int], indent: str) -> str
     return indent + COLUMN_GAP.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def _truncate(text: str, width: int) -> str:
+def truncate_end(text: str, width: int) -> str:
+    """Cut the end of a text that is too long."""
     return text if len(text) <= width else f"{text[: max(width - 1, 0)]}…"
 
 
