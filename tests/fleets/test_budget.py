@@ -114,7 +114,7 @@ def test_a_giant_export_does_not_starve_the_small_ones(folder: FleetFolder, sim:
     )
     ended: list[str] = []
 
-    def release_at_last(outcome: MirrorOutcome, _: object) -> None:
+    def release_at_last(outcome: MirrorOutcome) -> None:
         ended.append(outcome.name)
         if len(ended) == 11:
             others_are_done.set()
@@ -142,5 +142,5 @@ def test_large_mirrors_leave_a_place_for_small_ones(folder: FleetFolder, sim: Si
     sim.list_exports = finish_late
     ended: list[str] = []
     folder.write_models(fleet, settings="jobs = 2", defaults='wait = "60s"\npoll = 0.05')
-    assert folder.run(on_outcome=lambda outcome, _: ended.append(outcome.name)).exit_code == 0
+    assert folder.run(on_outcome=lambda outcome: ended.append(outcome.name)).exit_code == 0
     assert ended[0] == "m3"

@@ -141,7 +141,7 @@ def test_waiting_for_a_first_export_holds_no_place(folder: FleetFolder, sim: Sim
 
     sim.list_exports = finish_export_at_last
     folder.write_models(fleet, settings="jobs = 1", defaults='wait = "60s"\npoll = 0.05')
-    night = folder.run(on_outcome=lambda outcome, _: ended.append(outcome.name))
+    night = folder.run(on_outcome=lambda outcome: ended.append(outcome.name))
     assert night.exits() == {}
     assert ended[-1] == "m0"
     assert {name for name, _ in night.events_of(Waiting)} == {"m0"}

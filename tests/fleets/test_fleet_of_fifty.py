@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,7 @@ def test_fifty_mirrors_with_faults(tmp_path: Path) -> None:
         sim.rename_imodel(twin.id, fleet.models[5].name)
         ended: list[str] = []
 
-        def release_at_last(outcome: MirrorOutcome, _: Sequence[str]) -> None:
+        def release_at_last(outcome: MirrorOutcome) -> None:
             ended.append(outcome.name)
             if len(ended) == night_size:
                 fleet.release_hanging()

@@ -24,7 +24,7 @@ def test_a_killed_fleet_continues(tmp_path: Path, sim: Simulator, seed: int) -> 
     dice = random.Random(seed)
     fleet, folder = fill_fleet(sim, 12, itwins=2), FleetFolder(tmp_path, sim)
     folder.write_itwins(fleet)
-    sim.add_fault(is_blob, delay(0.05), times=None)
+    sim.add_fault(is_blob, delay(0.1), times=None)
     dests = [folder.dest(f"p{number % 2}", model.name.replace(" ", "-")) for number, model in enumerate(fleet.models)]
     kills = 0
     for edition in (1, 2):
@@ -33,7 +33,7 @@ def test_a_killed_fleet_continues(tmp_path: Path, sim: Simulator, seed: int) -> 
         for _ in range(MAX_KILLS):
             running = folder.start_program()
             try:
-                running.wait(dice.uniform(0.4, 2.0))
+                running.wait(dice.uniform(0.3, 1.2))
             except subprocess.TimeoutExpired:
                 running.send_signal(signal.SIGKILL)
             running.communicate()

@@ -110,7 +110,7 @@ def test_the_page_of_formats_names_each_field(runs: dict[str, FleetRun]) -> None
     for run in runs.values():
         assert run.done.lines[-1].keys() == {"kind"} | read_fields("field of a fleet")
         for line in run.outcomes():
-            is_failed = line["result"] in {"failed", "stopped"}
+            is_failed = line["kind"] == "mirror-failed"
             expected = (FAILED_FIELDS if is_failed else FINISHED_FIELDS) | read_fields("field of a mirror")
             assert line.keys() - {"dry_run"} == expected
             assert "dry_run" not in line or line["dry_run"] is True
@@ -182,3 +182,13 @@ def test_the_schema_refuses_other_outcomes(runs: dict[str, FleetRun], change: di
     report = runs["good"].report
     with pytest.raises(ValidationError):
         Draft202012Validator(SCHEMA).validate(report | {"outcomes": [report["outcomes"][0] | change]})
+
+
+def test_a_file_with_mistakes_has_a_report_that_fits_the_schema(tmp_path: Path) -> None:
+    """A run that ends before its first mirror has the same last line, with its error, and no outcomes."""
+    (tmp_path / "fleet.toml").write_text('[[mirror]]\nname = "campus"\n')
+    done = run_tilesync("fleet", tmp_path / "fleet.toml", "--json", "--report", tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text())
+    Draft202012Validator(SCHEMA).validate(report)
+    assert (done.exit_code, report["error"], report["outcomes"]) == (2, "InvalidFleetFile", [])
+    assert report["kind"] == done.lines[-1]["kind"] == "fleet-finished"

@@ -83,11 +83,13 @@ def test_the_json_line() -> None:
     assert good.to_dict() == {
         "kind": "mirror-finished", "mirror": "a", "result": "updated", "exit": 12, "fetched": 3, "stale": ["too old"],
         "endangered": ["e9"], "copies": [], "command": "tilesync fleet f --only a",
+        "planned_bytes": 0,
     }  # fmt: skip
     failed = outcome(exit_code=5).to_dict()
     assert (failed["kind"], failed["exit"], failed["message"]) == ("mirror-failed", 5, "failed 5")
     copied = outcome(copies=(CopyOutcome("/c", line(8)),)).to_dict()
     assert (copied["kind"], copied["exit"]) == ("mirror-failed", 8)
+    assert copied["message"] == line(8)["message"]
     assert copied["copies"] == [{"dest": "/c", **line(8)}]
 
 

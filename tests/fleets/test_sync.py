@@ -46,7 +46,7 @@ def test_a_fleet_returns_the_report_of_the_command(sim: Simulator, tmp_path: Pat
     first = ts.fleet(
         file,
         on_event=lambda name, event: events.append((name, event)),
-        on_outcome=lambda outcome, tracebacks: outcomes.append(outcome),
+        on_outcome=outcomes.append,
         **service,
     )
     assert (first.exit_code, first.ok, first.outcomes) == (4, False, tuple(outcomes))

@@ -72,7 +72,7 @@ def test_the_window_ends_while_mirrors_run(folder: FleetFolder, sim: Simulator, 
     sim.add_fault(is_for_container(held.export_id), call_before(end_the_window))
     folder.write_models(fleet, settings="jobs = 1")
     try:
-        night = folder.run(clock=clock, on_outcome=lambda outcome, _: ended.append(outcome.name), **limit)
+        night = folder.run(clock=clock, on_outcome=lambda outcome: ended.append(outcome.name), **limit)
     finally:
         released.set()
     assert "this run stops at 2026-11-30 06:00" in night.events_of(Notice)[0][1].message

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tilesync import __version__
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
     from tilesync.fleets.night.mirror_run import MirrorRun
 
 OnFleetEvent = Callable[[str, Event], None]
-"""Called with the name of a mirror and each of its events; the name is empty for events of the fleet as a whole."""
+"""Called with the name of a mirror and each of its events; the name is empty for events of the fleet as a whole.
 
-OnOutcome = Callable[[MirrorOutcome, Sequence[str]], None]
-"""Called with the outcome of each mirror, and the tracebacks of bugs."""
+Perhaps in another thread, but never twice at once.
+"""
+
+OnOutcome = Callable[[MirrorOutcome], None]
+"""Called with the outcome of each mirror."""
 
 
 class FleetMonitor(RunMonitor):
@@ -37,6 +41,7 @@ class FleetMonitor(RunMonitor):
         self.on_event = on_event
         self.on_outcome = on_outcome
         self._shared: SharedResources | None = None
+        self._output_lock = threading.RLock()
 
     def start(self, shared: SharedResources) -> None:
         """Begin to count the calls of the API."""
@@ -44,18 +49,20 @@ class FleetMonitor(RunMonitor):
 
     def observe_mirror(self, name: str, event: Event) -> None:
         """Pass an event of a mirror on, which its own monitor has recorded."""
-        if self.on_event is not None:
-            self.on_event(name, event)
+        with self._output_lock:
+            if self.on_event is not None:
+                self.on_event(name, event)
 
     def observe_fleet(self, event: Event) -> None:
         """Record an event of the fleet as a whole, and pass it on."""
         self.observe_mirror("", self.record(event))
 
-    def add_outcome(self, outcome: MirrorOutcome, *, tracebacks: Sequence[str] = ()) -> None:
-        """Add the outcome of a mirror. `tracebacks`: those of bugs."""
+    def add_outcome(self, outcome: MirrorOutcome) -> None:
+        """Add the outcome of a mirror."""
         self.outcomes.append(outcome)
-        if self.on_outcome is not None:
-            self.on_outcome(outcome, tracebacks)
+        with self._output_lock:
+            if self.on_outcome is not None:
+                self.on_outcome(outcome)
 
     @property
     def calls(self) -> int:
@@ -101,6 +108,7 @@ class FleetMonitor(RunMonitor):
             "endangered": sum(len(each.endangered) for each in self.outcomes),
             "calls": self.calls,
             **{f"files_{name}" if name == "failed" else name: n for name, n in sum_counts(self.outcomes).items()},
+            "planned_bytes": sum(each.planned_bytes for each in self.outcomes),
             **{name: times[name] for name in ("seconds", "started", "finished")},
             "file": self.source,
             "host": socket.gethostname(),

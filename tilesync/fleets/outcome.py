@@ -52,6 +52,7 @@ class MirrorOutcome:
     `line`: the last JSON line of its run, with every count. `warnings`: sentences that a person should read though the
     run was good. `stale`: why the mirror is too old. `endangered`: exports that the service deletes next and that no
     destination of the mirror holds. `command`: the command that continues it. `folder`: the destination, if it is one.
+    `tracebacks`: those of bugs. `planned_bytes`: bytes that a dry run found to be transferred.
     """
 
     name: str
@@ -68,6 +69,8 @@ class MirrorOutcome:
     history: MirrorHistory = field(default_factory=MirrorHistory)
     max_age: timedelta | None = None
     folder: str | None = None
+    tracebacks: tuple[str, ...] = ()
+    planned_bytes: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -97,6 +100,8 @@ class MirrorOutcome:
             "mirror": self.name,
             "result": str(self.result),
             **{name: value for name, value in self.line.items() if name != "kind"},
+            **{name: self.gravest_line[name] for name in ("error", "message", "hint") if name in self.gravest_line},
+            "planned_bytes": self.planned_bytes,
             "exit": self.exit_code,
             "stale": list(self.stale),
             "endangered": list(self.endangered),

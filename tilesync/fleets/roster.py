@@ -138,6 +138,8 @@ def _make_mirror(
         except UsageError as error:
             places, problem = (), error
     stored = before if before is not None else KnownMirror(key, entry.name, name, places)
+    if stored.places[:1] != places[:1]:  # what the old place holds is not in the new one
+        stored = replace(stored, history=replace(stored.history, held=None))
     new = replace(
         stored,
         entry=entry.name,

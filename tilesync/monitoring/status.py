@@ -81,7 +81,7 @@ def make_status(
         health = Health.NEVER
     else:
         health = Health.STALE if stale else Health.FRESH
-    reasons = (*((failure,) if failure else ()), *problems, *stale)
+    reasons = tuple(dict.fromkeys([*((failure,) if failure else ()), *problems, *stale]))
     if health is Health.NEVER:
         reasons = ("no run has ended well yet", *reasons)
     return MirrorStatus(name, dest, health, reasons, history, command, imodel, max_age, bool(is_running))

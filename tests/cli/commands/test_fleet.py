@@ -255,10 +255,10 @@ def test_a_dry_run_writes_nothing(program: Program) -> None:
     metrics = program.folder.path / "f.prom"
     done = program.run("-n", "--metrics-file", metrics)
     assert done.exit_code == 0, done.stderr
-    assert re.search(r"^m0: planned, 3 files to fetch$", done.stderr, re.MULTILINE)
+    assert re.search(r"^m0: planned, 3 files to fetch, 677 B$", done.stderr, re.MULTILINE)
     assert "0.glb" not in done.stderr
     assert "m0: fetch 0.glb (132 B): not stored yet\n" in program.run("-n", "-v").stderr
-    assert "3 mirrors: 3 planned; 9 files to fetch; 3 API calls" in done.stderr
+    assert "3 mirrors: 3 planned; 9 files to fetch, 2.0 kB; 3 API calls" in done.stderr
     lines = program.run_json("-n")
     assert outcomes_of(lines) == {"m0": "planned", "m1": "planned", "m2": "planned"}
     assert lines[-1]["planned"] == 3

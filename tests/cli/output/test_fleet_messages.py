@@ -88,7 +88,7 @@ def test_each_mirror_waits_by_itself() -> None:
     ("each", "line"),
     [
         (outcome(), "a: updated, 3 files fetched, 1.5 kB in 2.0 s"),
-        (outcome(result=Result.PLANNED), "a: planned, 3 files to fetch"),
+        (outcome(result=Result.PLANNED), "a: planned, 3 files to fetch, 0 B"),
         (outcome(result=Result.FAILED, exit_code=4), "a: failed (4): no export\n  wait for one"),
         (outcome(result=Result.STOPPED, exit_code=14), "a: stopped: no export\n  wait for one"),
         (outcome(stale=("published 9 d ago",)), "a: updated, but stale: published 9 d ago"),

@@ -57,13 +57,9 @@ def test_a_bar_for_the_fleet_and_one_for_each_running_mirror(fleet: TerminalFlee
     """The first line is about the fleet, the next ones about the mirrors that run; at the end the table stays."""
     shown = fleet.run("--jobs", "2", size=(24, 120))
     drawn = frames(shown)
-<<<<<<< HEAD
     lines = [
         frame for frame in drawn if re.match(r"fleet +\|[# ]{20}\| +\d+% \d of 4 mirrors done, \d running,", frame)
     ]
-=======
-    lines = [frame for frame in drawn if re.match(r"fleet \|[# ]{20}\| +\d+% \d of 4 mirrors done, \d", frame)]
->>>>>>> ftests
     assert len(lines) > 3
     assert any(" 2 running," in line for line in lines)
     assert not any(" 3 running," in line for line in lines)
@@ -80,11 +76,7 @@ def test_a_bar_for_the_fleet_and_one_for_each_running_mirror(fleet: TerminalFlee
 def test_the_bars_fit(fleet: TerminalFleet, columns: int) -> None:
     """No line of the bars reaches the last column, where the terminal would wrap."""
     drawn = frames(fleet.run("--jobs", "2", size=(24, columns)))
-<<<<<<< HEAD
     lines = [frame for frame in drawn if re.search(r"mirrors? done|of 4 mirr|\d+% \d", frame)]
-=======
-    lines = [frame for frame in drawn if frame.startswith(("fleet |", "  m", "  …"))]
->>>>>>> ftests
     assert len(lines) > 3
     assert max(len(line) for line in lines) < columns
 
@@ -94,11 +86,7 @@ def test_a_terminal_with_few_rows(fleet: TerminalFleet, rows: int) -> None:
     """With few rows or an unknown height, the fleet has its line, and mirrors have theirs where there is room."""
     drawn = frames(fleet.run("--jobs", "3", size=(rows, 100)))
     assert any("of 4 mirrors done" in frame for frame in drawn)
-<<<<<<< HEAD
     has_bars = any(re.match(r"  \S.*\|[# ]{20}\|", frame) for frame in drawn)
-=======
-    has_bars = any(re.search(r"\|[# ]{20}\| .* files", frame) for frame in drawn)
->>>>>>> ftests
     assert has_bars == (rows in {4, 0})
 
 
@@ -113,13 +101,8 @@ def test_a_terminal_that_shrinks(fleet: TerminalFleet) -> None:
 
     shown = fleet.run("--jobs", "2", size=(24, 120), on_output=shrink)
     later = frames(shown[at[0] :])
-<<<<<<< HEAD
     drawn = [frame for frame in later if re.match(r"\d of 4 mirrors done|  \S.* \|", frame)]
     drawn = drawn[next(n for n, frame in enumerate(drawn) if len(frame) < 40) :]
-=======
-    first = next(n for n, frame in enumerate(later) if frame.startswith("fleet |") and "…" in frame)
-    drawn = [frame for frame in later[first:] if frame.startswith(("fleet |", "  m"))]
->>>>>>> ftests
     assert len(drawn) > 3
     assert max(map(len, drawn)) < 40, "blanks count too"
 

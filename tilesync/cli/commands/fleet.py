@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,12 @@ INIT_WORD = "init"
     group=OptionGroup.SPEED,
     help="Stop after this time; the next run continues.",
 )
-@option("--state-dir", type=FilePathType(is_folder=True), help="Folder for the state of the fleet, if not the default.")
+@option(
+    "--state-dir",
+    type=FilePathType(is_folder=True),
+    group=OptionGroup.DESTINATION,
+    help="Folder for the state of the fleet, if not the default.",
+)
 @NO_PROGRESS_OPTION
 @option(
     "--report",
@@ -160,8 +164,8 @@ def _run(
             if monitor.total is not None:
                 session.print_message(summarize())
 
-    def show_outcome(outcome: MirrorOutcome, tracebacks: Sequence[str]) -> None:
-        for text in tracebacks:
+    def show_outcome(outcome: MirrorOutcome) -> None:
+        for text in outcome.tracebacks:
             session.print_always(text.rstrip())
         printer.print_outcome(outcome)
         session.write_line(outcome.to_dict())

@@ -22,7 +22,7 @@ FLEET_ENDING = ".toml"
 
 
 @command(short_help="Show what is held, and the last runs.")
-@click.argument("dest", envvar="TILESYNC_DEST", metavar="DEST|FILE.toml", type=DestinationType())
+@click.argument("dest", envvar=["TILESYNC_DEST", "TILESYNC_FLEET"], metavar="[DEST|FILE.toml]", type=DestinationType())
 @option(
     "--max-age",
     type=DurationType(),
@@ -40,6 +40,8 @@ FLEET_ENDING = ".toml"
 @OUTPUT_OPTIONS
 def status(dest: Location, *, max_age: timedelta | None, page: Path | None, **options: Any) -> int:
     """Show what DEST holds, from when it is, and how its last 30 runs ended; or the same for each mirror of a fleet.
+
+    Without an argument that of TILESYNC_DEST, else that of TILESYNC_FLEET.
 
     The exit code is 0 if all mirrors are fresh, and 12 if one is stale or failing, or was never mirrored.
     """

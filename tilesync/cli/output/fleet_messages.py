@@ -58,14 +58,14 @@ class FleetMessagePrinter:
         elif self._verbose or (outcome.result is not Result.UNCHANGED and not self._quiet):
             is_plan = outcome.result is Result.PLANNED
             self._print(
-                f"{outcome.name}: {_describe_result(outcome)}, {_describe_transfer(outcome.line, is_plan=is_plan)}"
+                f"{outcome.name}: {_describe_result(outcome)}, {_describe_transfer(outcome.to_dict(), is_plan=is_plan)}"
             )
 
 
 def _describe_transfer(line: Mapping[str, Any], *, is_plan: bool) -> str:
     """Describe how much was transferred, in what time, or for a plan how much is to be."""
     if is_plan:
-        return f"{format_file_count(line['fetched'])} to fetch"
+        return f"{format_file_count(line['fetched'])} to fetch, {format_size(line.get('planned_bytes', 0))}"
     size = format_size(line["bytes"])
     return f"{format_file_count(line['fetched'])} fetched, {size} in {line['seconds']:.1f} s"
 
@@ -94,7 +94,7 @@ def format_fleet_table(outcomes: Sequence[MirrorOutcome], *, width: int | None, 
             _describe_result(outcome),
             (outcome.line.get("export") or "")[:8],
             f"{outcome.line['fetched'] + outcome.line['reused']:,}",
-            format_size(outcome.line["bytes"]),
+            format_size(outcome.planned_bytes or outcome.line["bytes"]),
             f"{outcome.line['seconds']:.1f}",
             " ".join(part for part in (outcome.reason, outcome.hint and f"-> {outcome.hint}") if part),
         )

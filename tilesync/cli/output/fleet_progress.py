@@ -82,36 +82,21 @@ class FleetProgressDisplay:
         columns = terminal_columns(sys.stderr) or DEFAULT_COLUMNS
         running = [run for run in self._monitor.runs.values() if run.is_running]
         self._open_bars(1 + len(running), columns)
-<<<<<<< HEAD
         lines = [self._format_bar_line(columns - 1), *(_format_run(run) for run in running[: len(self._bars) - 1])]
         lines += [""] * (len(self._bars) - len(lines))
         for bar, line in zip(self._bars, lines, strict=True):
-            text = replace_control_characters(line)[: columns - 1]
-=======
-        lines = [self._format_bar_line(), *(_format_run(run) for run in running[: len(self._bars) - 1])]
-        lines += [""] * (len(self._bars) - len(lines))
-        for bar, line in zip(self._bars, lines, strict=True):
             text = truncate_end(replace_control_characters(line), columns - 1)
->>>>>>> ftests
             if columns - 1 < (bar.ncols or 0):  # tqdm would overwrite the old line with too many blanks
                 bar.sp = bar.status_printer(bar.fp)
             bar.bar_format, bar.ncols = text.replace("{", "{{").replace("}", "}}") or " ", columns - 1
             bar.refresh()
 
-<<<<<<< HEAD
     def _format_bar_line(self, room: int) -> str:
         """Return the line of the fleet, with a bar for the share of the mirrors that are done if it fits."""
         total, text = self._monitor.total, self.format_line()
         share = len(self._monitor.outcomes) / total if total else 0.0
         line = f"{'fleet'.ljust(_NAME_CHARS + 2)} {_format_bar(share)} {text}"
         return line if len(line) <= room else text
-=======
-    def _format_bar_line(self) -> str:
-        """Return the line of the fleet with its bar: the share of the mirrors that are done."""
-        total = self._monitor.total
-        share = len(self._monitor.outcomes) / total if total else 0.0
-        return f"fleet {_format_bar(share)} {self.format_line()}"
->>>>>>> ftests
 
     def _open_bars(self, count: int, columns: int) -> None:
         """Open as many bars as there is something to show, and room for; each one moves the terminal by a row."""

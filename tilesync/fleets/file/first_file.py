@@ -12,7 +12,7 @@ from typing import Final
 from tilesync.api.locations import parse_itwin_id
 from tilesync.app.service import Service, list_imodels, list_itwins
 from tilesync.core.wording import format_count
-from tilesync.errors import UsageError
+from tilesync.errors import TilesyncError, UsageError
 from tilesync.fleets.places import make_safe_name
 from tilesync.protocols import Observer
 
@@ -35,8 +35,16 @@ class ITwinModels:
 
 
 async def list_models(itwins: Sequence[str], service: Service, observe: Observer) -> list[ITwinModels]:
-    """List the iModels of iTwins; without any, of all iTwins that the identity can see. Raises the RunErrors."""
-    names = {} if itwins else {row.id: row.name for row in await list_itwins(service, observe)}
+    """List the iModels of iTwins; without any, of all iTwins that the identity can see. Raises the RunErrors.
+
+    Their names are those of the list of iTwins; the file does without them if the identity may not list these.
+    """
+    try:
+        names = {row.id: row.name for row in await list_itwins(service, observe)}
+    except TilesyncError:
+        if not itwins:
+            raise
+        names = {}
     ids = [parse_itwin_id(itwin).lower() for itwin in itwins] or list(names)
     if not ids:
         raise UsageError("this identity is a member of no iTwin", hint="give the id of one: --itwin ID")

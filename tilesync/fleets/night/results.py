@@ -76,6 +76,8 @@ class ResultRecorder:
             history=history,
             max_age=max_age,
             folder=mirror.folder,
+            tracebacks=tuple(each.traceback for each in run.attempts if each.traceback),
+            planned_bytes=monitor.stats.planned_bytes if self.dry_run else 0,
         )
         self.journal.add(mirror.key, history)
-        self.monitor.add_outcome(outcome, tracebacks=[each.traceback for each in run.attempts if each.traceback])
+        self.monitor.add_outcome(outcome)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from tilesync.api.auth import Auth
 from tilesync.api.inputs import create_service
@@ -35,6 +35,8 @@ from tilesync.fleets.state import FleetState, KnownMirror, default_state_dir
 from tilesync.protocols import Clock
 from tilesync.runtime.clock import WallClock
 from tilesync.runtime.threads import own_thread_pool, run_in_thread
+
+T = TypeVar("T")
 
 JOBS_PER_CORE: Final = 4
 """Mirrors at the same time for each core, unless the user chooses: most of them wait for answers."""
@@ -156,8 +158,8 @@ class Night:
     async def _run_mirrors(self, mirrors: Sequence[FleetMirror], shared: SharedResources, state: FleetState) -> None:
         end = compute_end(
             self.clock.now().astimezone(),
-            self.request.until or self.request.settings.until,
-            self.request.max_duration or self.request.settings.max_duration,
+            _first_given(self.request.until, self.request.settings.until),
+            _first_given(self.request.max_duration, self.request.settings.max_duration),
         )
         if end is not None:
             self.monitor.observe_fleet(Notice(f"this run stops at {end:%Y-%m-%d %H:%M}, and the next one continues"))
@@ -231,6 +233,11 @@ class Night:
         if self.request.dry_run or self.monitor.transferred_bytes < MIN_BYTES_FOR_RATE:
             return
         await run_in_thread(state.store_rate, self.monitor.transferred_bytes / max(1.0, self.monitor.elapsed_seconds()))
+
+
+def _first_given(*values: T | None) -> T | None:
+    """Return the first value that is not None; zero and midnight are values."""
+    return next((value for value in values if value is not None), None)
 
 
 def _first_attempt(mirror: FleetMirror) -> Attempt:
