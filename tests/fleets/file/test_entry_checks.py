@@ -82,6 +82,14 @@ def test_places_in_stores_must_differ(tmp_path: Path) -> None:
     assert len(read_fleet(tmp_path, f'{ONE}dest = "out/a"\n{second}dest = "out/a-b"\n').mirrors) == 2
 
 
+def test_one_reference_is_one_place(tmp_path: Path) -> None:
+    """Two mirrors whose destination is the same secret are refused; two secrets may be two places."""
+    second = f'[[mirror]]\nname = "b"\nimodel = "{OTHER}"\n'
+    text = f'{ONE}dest = {{ env = "DEST" }}\n{second}dest = {{ env = "DEST" }}\n'
+    assert_one(tmp_path, text, "8: [[mirror]] b dest: a and b would share a place")
+    assert len(read_fleet(tmp_path, text.replace("DEST", "OTHER", 1)).mirrors) == 2
+
+
 def test_places_of_an_itwin(tmp_path: Path) -> None:
     """A template inside the place of another mirror is refused; two templates of one folder may differ."""
     itwin = f'[[mirror]]\nname = "b"\nitwin = "{OTHER}"\n'
