@@ -35,7 +35,7 @@ def test_safe_names(name: str, imodel: str | None) -> None:
     assert 0 < len(safe) <= MAX_NAME_CHARS
     assert find_problem(safe, windows=True) is None
     assert "/" not in safe
-    assert all(char.isalnum() or char in "._-" for char in safe)
+    assert all(char.isalnum() or char in "._-" or unicodedata.category(char)[0] == "M" for char in safe)
     assert safe[0] not in ".-"
     assert safe[-1] not in ".-"
     assert unicodedata.is_normalized("NFC", safe)
@@ -52,6 +52,7 @@ def test_safe_names(name: str, imodel: str | None) -> None:
         ("Ä", "Ä"),
         ("A\u0308", "Ä"),
         ("東京駅", "東京駅"),
+        ("हिन्दी पुल", "हिन्दी-पुल"),
         ("v1.2_final-3", "v1.2_final-3"),
         ("..hidden..", "hidden"),
         (".", "imodel-5c6b3f0e"),

@@ -1,9 +1,9 @@
 """Places of mirrors: destinations from templates, with names that every store can hold.
 
 The rule for `{name}`, for display names are free text: Unicode is normalized (NFC). Each run of characters other than
-letters, digits, `.`, `_` and `-` becomes one `-`. Leading and trailing `.` and `-` go. The name is cut to 80
-characters. A name that is empty then, or that Windows reserves for a device, becomes `imodel-` with the first eight
-characters of the id.
+letters with their marks, digits, `.`, `_` and `-` becomes one `-`. Leading and trailing `.` and `-` go. The name is cut
+to 80 characters. A name that is empty then, or that Windows reserves for a device, becomes `imodel-` with the first
+eight characters of the id.
 """
 
 from __future__ import annotations
@@ -21,15 +21,26 @@ MAX_NAME_CHARS: Final = 80
 PLACEHOLDERS: Final = frozenset({"name", "imodel", "itwin"})
 
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}|[{}]")
-_UNSAFE_RUN: Final = re.compile(r"(?:[^\w.-]|-)+")
+_UNSAFE_RUN: Final = re.compile("-+")
 
 
 def make_safe_name(name: str, imodel: str | None = None) -> str:
     """Return a display name as one segment of a path, by the rule of this module."""
-    safe = _UNSAFE_RUN.sub("-", unicodedata.normalize("NFC", name)).strip(".-")[:MAX_NAME_CHARS].strip(".-")
+    safe = _UNSAFE_RUN.sub("-", _mark_unsafe(unicodedata.normalize("NFC", name)))
+    safe = safe.strip(".-")[:MAX_NAME_CHARS].strip(".-")
     if not safe or find_problem(safe, windows=True) is not None:
         return f"imodel-{imodel[:8]}" if imodel else "mirror"
     return safe
+
+
+def _mark_unsafe(name: str) -> str:
+    """Replace each unsafe character by `-`. A mark is safe behind a letter: Devanagari writes vowels as marks."""
+    chars = list[str]()
+    for char in name:
+        is_mark = unicodedata.category(char)[0] == "M"
+        is_behind_letter = bool(chars) and chars[-1] not in "._-"
+        chars.append(char if char in "._" or char.isalnum() or (is_mark and is_behind_letter) else "-")
+    return "".join(chars)
 
 
 def list_placeholders(template: str) -> list[str]:
