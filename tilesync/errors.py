@@ -246,6 +246,13 @@ class NotFresh(RunError):
     default_hint = "run the command that continues each of them: --page and --json show it"
 
 
+class WindowEnded(RunError):
+    """The window of time of a fleet ended before all its mirrors were done."""
+
+    exit_code = 14
+    default_hint = "the next run continues"
+
+
 class Interrupted(RunError):
     """SIGINT: the user pressed Ctrl-C."""
 

@@ -217,3 +217,18 @@ def test_facts_without_mirrors() -> None:
     assert facts.summary.splitlines()[0] == "fleet fleet.toml: ended with exit code 5"
     assert "refused -> ask" in facts.summary
     assert format_fleet_outcome(FleetMonitor("f"), {"exit": 0}).startswith("fleet f: ended well\n0 mirrors: nothing")
+
+
+def test_a_part_of_a_fleet_keeps_the_metrics_of_the_others(tmp_path: Path) -> None:
+    """With `--only`, the metrics file still has all mirrors of the fleet: those that did not run as they were."""
+    with Simulator() as sim:
+        folder = FleetFolder(tmp_path, sim)
+        folder.write_models(fill_fleet(sim, 3), settings='metrics-file = "fleet.prom"')
+        assert folder.run_program()[0] == 0
+        before = (tmp_path / "fleet.prom").read_text()
+        assert folder.run_program("--only", "m1")[0] == 0
+        after = (tmp_path / "fleet.prom").read_text()
+    for name in ("m0", "m1", "m2"):
+        assert f'tilesync_last_run_exit_code{{mirror="{name}"}} 0.0' in after
+        assert f'tilesync_disk_free_bytes{{mirror="{name}"}}' in after
+    assert len(after.splitlines()) == len(before.splitlines())

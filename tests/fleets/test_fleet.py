@@ -15,7 +15,7 @@ from tests.support.fleets import FleetFolder
 from tests.support.killed_runs import assert_pointer_complete
 from tests.support.simulator import Simulator
 from tilesync.api import mirroring
-from tilesync.events import ExportEndangered, ForecastMade, VersionPublished, Waiting
+from tilesync.events import ExportEndangered, ForecastMade, VersionPublished, Waiting, Warned
 from tilesync.fleets.night import mirror_run
 from tilesync.fleets.outcome import Result
 from tilesync.fleets.state import FleetState
@@ -210,7 +210,7 @@ def test_the_state_outlives_a_lost_file(folder: FleetFolder, sim: Simulator) -> 
     night = folder.run()
     assert {outcome.result for outcome in night.monitor.outcomes} == {Result.UNCHANGED}
     with FleetState(folder.path / "state", read_only=True) as state:
-        assert len(state.mirrors()) == 2
+        assert sum(bool(mirror.places) for mirror in state.mirrors().values()) == 2
 
 
 def test_a_failing_container_fails_alone(folder: FleetFolder, sim: Simulator) -> None:
@@ -229,3 +229,24 @@ def test_a_renamed_imodel_keeps_its_state_folder(folder: FleetFolder, sim: Simul
     fleet.rename(0, "Tower")
     assert folder.run().exit_code == 0
     assert [path.name for path in (folder.path / "states").iterdir()] == ["Bridge-0000"]
+
+
+def test_only_a_part_of_a_fleet_whose_lists_fail(folder: FleetFolder, sim: Simulator) -> None:
+    """With `--only`, a service that is down is told as such, not as a glob that matches nothing."""
+    folder.write_itwins(fill_fleet(sim, 1))
+    sim.add_fault(lambda request: request.path.startswith("/imodels"), error_response(503), times=None)
+    assert folder.run(only=["Bridge*"]).exits() == {"p0": 6}
+
+
+def test_two_fleets_with_one_state(folder: FleetFolder, sim: Simulator) -> None:
+    """A second fleet file that uses the state of a first one is warned of."""
+    fleet = fill_fleet(sim, 1)
+    folder.write_models(fleet)
+    assert folder.run().events_of(Warned) == []
+    (folder.path / "second").mkdir()
+    second = FleetFolder(folder.path / "second", sim)
+    second.write_models(fleet)
+    second.file.write_text(second.file.read_text().replace('"state"', '"../state"'))
+    warnings = [event.message for _, event in second.run().events_of(Warned)]
+    assert len(warnings) == 1
+    assert "give each fleet a state-dir of its own" in warnings[0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,9 +12,13 @@ import pytest
 
 import tilesync as ts
 from tests.support.commandline import run_tilesync
-from tests.support.fleet_service import fill_fleet
+from tests.support.faults import call_before, error_response
+from tests.support.fleet_service import fill_fleet, is_for_container, make_small_export
 from tests.support.fleets import FleetFolder
 from tests.support.simulator import Simulator
+from tilesync.events import ForecastMade
+from tilesync.fleets.state import FleetState
+from tilesync.model.history import RunRecord
 
 
 @pytest.fixture
@@ -64,3 +71,69 @@ def test_the_limit_of_the_file_wins(folder: FleetFolder, sim: Simulator) -> None
     found = {each.name: each for each in ts.fleet_status(folder.file, max_age=timedelta())}
     assert {name: str(each.health) for name, each in found.items()} == {"m0": "stale", "m1": "fresh"}
     assert "m1" in ts.fleet_status(folder.file).to_html()
+
+
+def test_an_itwin_that_was_never_listed_or_could_not_be(folder: FleetFolder, sim: Simulator) -> None:
+    """A fleet of iTwins is never silently fresh: before its first night, and after a list that failed."""
+    fleet = fill_fleet(sim, 2)
+    folder.write_itwins(fleet)
+    assert [(each.name, str(each.health)) for each in ts.fleet_status(folder.file)] == [("p0", "never")]
+    fault = sim.add_fault(lambda request: request.path.startswith("/imodels"), error_response(503), times=None)
+    assert folder.run().exit_code == 6
+    (status,) = ts.fleet_status(folder.file)
+    assert (status.name, str(status.health)) == ("p0", "failing")
+    sim.faults.remove(fault)
+    assert folder.run().exit_code == 0
+    assert {str(each.health) for each in ts.fleet_status(folder.file)} == {"fresh"}
+    sim.faults.append(fault)
+    assert folder.run().exits() == {"p0": 6}
+    assert next((each.name, str(each.health)) for each in ts.fleet_status(folder.file)) == ("p0", "failing")
+
+
+def test_a_killed_night_is_failing(folder: FleetFolder, sim: Simulator) -> None:
+    """Mirrors that ran when the fleet was killed are failing, and --failed runs them; while it runs they are not."""
+    fleet = fill_fleet(sim, 3)
+    folder.write_models(fleet)
+    assert folder.run().exit_code == 0
+    sim.regenerate(make_small_export(1, edition=2), export_id=fleet.models[1].export_id)
+    released = threading.Event()
+    reached = threading.Event()
+    in_container = is_for_container(fleet.models[1].export_id)
+    sim.add_fault(in_container, call_before(reached.set, lambda: released.wait(20)), times=None)
+    running = folder.start_program()
+    assert reached.wait(20)
+    wait_until(lambda: [run.exit for run in read_last_runs(folder)] == [0, None, 0])
+    assert {each.name: str(each.health) for each in ts.fleet_status(folder.file)}["m1"] == "fresh"
+    running.kill()
+    running.communicate()
+    released.set()
+    found = {each.name: each for each in ts.fleet_status(folder.file)}
+    assert {name: str(each.health) for name, each in found.items()} == {"m0": "fresh", "m1": "failing", "m2": "fresh"}
+    assert "killed" in found["m1"].reasons[0]
+    assert set(folder.run(failed_only=True).outcomes) == {"m1"}
+
+
+def read_last_runs(folder: FleetFolder) -> list[RunRecord]:
+    """Read the second run of each mirror from the state of a fleet that may be running."""
+    with FleetState(folder.path / "state", read_only=True) as state:
+        return [mirror.history.runs[1] for mirror in state.mirrors().values() if len(mirror.history.runs) > 1]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds, for at most 20 seconds."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_new_place_was_never_mirrored(folder: FleetFolder, sim: Simulator) -> None:
+    """After `dest` has changed in the file, the new place counts as never mirrored until a run fills it."""
+    fleet = fill_fleet(sim, 1)
+    folder.write_models(fleet)
+    assert folder.run().exit_code == 0
+    folder.file.write_text(folder.file.read_text().replace("tiles/{name}", "elsewhere/{name}"))
+    assert [str(each.health) for each in ts.fleet_status(folder.file)] == ["never"]
+    night = folder.run()
+    assert night.events_of(ForecastMade)[0][1].changed == 1
+    assert [str(each.health) for each in ts.fleet_status(folder.file)] == ["fresh"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.support.fleet_service import fill_fleet, is_for_container
 from tests.support.fleets import FleetFolder
 from tests.support.simulator import Simulator
 from tilesync.api import mirroring
-from tilesync.events import Notice, Warned
+from tilesync.events import ForecastMade, Notice, Warned
 from tilesync.fleets.night import mirror_run
 from tilesync.fleets.outcome import Result
 from tilesync.fleets.state import FleetState
@@ -157,3 +158,44 @@ def test_the_window_ends_while_a_copy_is_made(
     outcome = night.outcomes["a"]
     assert (outcome.result, outcome.exit_code, outcome.line["exit"]) == (Result.STOPPED, 14, 0)
     assert [copy.exit_code for copy in outcome.copies] == [14]
+
+
+def test_the_window_bounds_the_lists_of_itwins(folder: FleetFolder, sim: Simulator) -> None:
+    """A list of iModels that does not come ends with the window too; known mirrors and the iTwin are stopped."""
+    fleet = fill_fleet(sim, 2)
+    folder.write_itwins(fleet)
+    assert folder.run().exit_code == 0
+    clock = HandMovedClock(START)
+    released = threading.Event()
+
+    def end_the_window() -> None:
+        clock.move_to(START + timedelta(hours=5))
+        released.wait(20)
+
+    sim.add_fault(lambda request: request.path.startswith("/imodels"), call_before(end_the_window))
+    try:
+        night = folder.run(clock=clock, max_duration=timedelta(hours=1), time_limit_s=15)
+    finally:
+        released.set()
+    assert night.exits() == {"p0": 14, "p0/Bridge 0000": 14, "p0/Bridge 0001": 14}
+    assert {outcome.result for outcome in night.monitor.outcomes} == {Result.STOPPED}
+
+
+def test_a_forecast_looks_whether_the_tiles_are_there(folder: FleetFolder, sim: Simulator) -> None:
+    """A destination that somebody removed counts as one with everything to move."""
+    folder.write_models(fill_fleet(sim, 2))
+    assert folder.run().exit_code == 0
+    shutil.rmtree(folder.path / "tiles" / "m1")
+    night = folder.run()
+    assert night.events_of(ForecastMade)[0][1].changed == 1
+    assert night.outcomes["m1"].result is Result.UPDATED
+
+
+def test_a_destination_that_cannot_be_looked_at_fails_alone(folder: FleetFolder, sim: Simulator) -> None:
+    """A destination whose name no file system can have fails its own mirror, not the one that is forecast last."""
+    fleet = fill_fleet(sim, 4)
+    folder.write_models(fleet)
+    folder.file.write_text(
+        folder.file.read_text() + f'[[mirror]]\nname = "long"\nimodel = "{fleet.models[0].id}"\ndest = "{"x" * 300}"\n'
+    )
+    assert folder.run().exits() == {"long": 8}

@@ -20,6 +20,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "fleets/file/table_reader.py": "tests/fleets/file/test_reader.py asserts the mistakes of each table",
     "fleets/file/value_readers.py": "tests/fleets/file/test_{reader,entry_reader}.py assert which values they refuse",
     "fleets/night/forecast_report.py": "tests/fleets/test_window_of_night.py asserts what it reports",
+    "fleets/night/itwin_lists.py": "tests/fleets/test_{fleet,status,window_of_night}.py assert lists that fail",
     "fleets/night/results.py": "tests/fleets/test_{fleet,window_of_night}.py assert the outcomes",
     "fleets/night/run.py": "tests/fleets/test_fleet.py runs fleets by it",
     "fleets/night/mirror_run.py": "tests/fleets/test_fleet.py runs mirrors by it",

@@ -26,11 +26,22 @@ def create_fleet_reporters(session: Session, monitor: FleetMonitor, options: Rep
 
 
 def collect_fleet_facts(monitor: FleetMonitor, report: Mapping[str, Any]) -> RunFacts:
-    """Collect the facts of a fleet: the status of each mirror of this run, and the free bytes of its destination."""
+    """Collect the facts of a fleet: the status of each of its mirrors, and the free bytes of its destination.
+
+    Mirrors that are not part of this run have the status of their last one.
+    """
+    from tilesync.fleets.status import make_fleet_status
     from tilesync.monitoring.metrics import measure_free_bytes
     from tilesync.monitoring.status import make_status
+    from tilesync.runtime.clock import WallClock
 
     now, statuses, free = datetime.now(UTC), [], {}
+    places = [(mirror.name, mirror.folder) for mirror in monitor.unselected]
+    places += [(outcome.name, outcome.folder) for outcome in monitor.outcomes]
+    for name, folder in places:
+        if folder is not None and (count := measure_free_bytes(Path(folder))) is not None:
+            free[name] = count
+    statuses += [make_fleet_status(each, Path(monitor.source or ""), WallClock()) for each in monitor.unselected]
     for outcome in monitor.outcomes:
         if not outcome.key:
             continue
@@ -45,8 +56,6 @@ def collect_fleet_facts(monitor: FleetMonitor, report: Mapping[str, Any]) -> Run
                 imodel=outcome.imodel,
             )
         )
-        if outcome.folder is not None and (count := measure_free_bytes(Path(outcome.folder))) is not None:
-            free[outcome.name] = count
     return RunFacts(format_fleet_outcome(monitor, report), statuses, free)
 
 

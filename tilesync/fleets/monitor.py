@@ -16,6 +16,7 @@ from tilesync.fleets.outcome import MirrorOutcome, Result, find_gravest, sort_pr
 if TYPE_CHECKING:
     from tilesync.app.shared import SharedResources
     from tilesync.fleets.night.mirror_run import MirrorRun
+    from tilesync.fleets.roster import FleetMirror
 
 OnFleetEvent = Callable[[str, Event], None]
 """Called with the name of a mirror and each of its events; the name is empty for events of the fleet as a whole.
@@ -38,6 +39,8 @@ class FleetMonitor(RunMonitor):
         self.total: int | None = None
         self.runs: dict[str, MirrorRun] = {}
         self.outcomes: list[MirrorOutcome] = []
+        self.unselected: list[FleetMirror] = []
+        """Mirrors of the fleet that are not part of this run."""
         self.on_event = on_event
         self.on_outcome = on_outcome
         self._shared: SharedResources | None = None

@@ -141,7 +141,7 @@ def _make_mirror(
             places, problem = (), error
     stored = before if before is not None else KnownMirror(key, entry.name, name, places)
     if stored.places[:1] != places[:1]:  # what the old place holds is not in the new one
-        stored = replace(stored, history=replace(stored.history, held=None))
+        stored = replace(stored, history=replace(stored.history, held=None, last_success=None, behind_since=None))
     new = replace(
         stored,
         entry=entry.name,

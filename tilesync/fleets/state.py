@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +31,8 @@ SCHEMA_VERSION: Final = 1
 FILE_NAME: Final = "fleet.sqlite3"
 
 RATE_KEY: Final = "bytes per second"
+FILE_KEY: Final = "file"
+RUNNING_KEY: Final = "running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,32 @@ class FleetState:
         except ValueError:
             return None
         return rate if 0 < rate < math.inf else None
+
+    def begin_run(self, fleet_file: Path) -> str:
+        """Record that this process runs the fleet; return another fleet file whose state this is, or an empty text."""
+        other = self._writable().get_value(FILE_KEY) or ""
+        path = str(fleet_file.absolute())
+        self._writable().set_value(FILE_KEY, path)
+        self._writable().set_value(RUNNING_KEY, json.dumps([os.getpid(), socket.gethostname()]))
+        return other if other != path and os.path.exists(other) else ""
+
+    def end_run(self) -> None:
+        """Record that the fleet runs no longer."""
+        self._writable().set_value(RUNNING_KEY, "")
+
+    def is_running(self) -> bool:
+        """Return whether a process of this machine runs the fleet now."""
+        value = self._database.get_value(RUNNING_KEY) if self._database is not None else None
+        try:
+            pid, host = json.loads(value or "[0, null]")
+            if not pid or host != socket.gethostname():
+                return False
+            os.kill(int(pid), 0)
+        except PermissionError:  # the process of another user
+            return True
+        except (ValueError, TypeError, OSError):
+            return False
+        return True
 
     def store_rate(self, bytes_per_s: float) -> None:
         """Store the bytes per second of this night."""

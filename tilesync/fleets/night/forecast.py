@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from tilesync.core.wording import format_age, format_count, format_size
-from tilesync.model import Resolution
+from tilesync.model import ROOT, Resolution
 from tilesync.model.history import HeldVersion
 
 
@@ -26,10 +26,14 @@ class Estimate:
     is_known: bool = True
 
 
-def estimate_transfer(resolution: Resolution, held: HeldVersion | None) -> Estimate:
-    """Estimate the transfer of an export, with the size that the service states, else that of the held version."""
+def estimate_transfer(resolution: Resolution, held: HeldVersion | None, folder: str | None = None) -> Estimate:
+    """Estimate the transfer of an export, with the size that the service states, else that of the held version.
+
+    `folder`: the destination, if it is one; where nothing is there any more, nothing is held.
+    """
     export = resolution.export
-    if held is not None and (held.export, held.modified) == (export.id, export.modified):
+    is_there = folder is None or any(path_exists(Path(folder) / name) for name in ("manifests", ROOT))
+    if held is not None and is_there and (held.export, held.modified) == (export.id, export.modified):
         return Estimate(0, is_changed=False)
     size = export.size if export.size is not None else held.bytes if held is not None else None
     return Estimate(0, is_known=False) if size is None else Estimate(size)
@@ -89,7 +93,10 @@ def _find_full_disks(rows: Iterable[tuple[Estimate, Path | None]]) -> Iterator[s
     folders: dict[int, Path] = {}
     for estimate, dest in rows:
         if dest is not None and estimate.bytes and (folder := find_existing(dest)) is not None:
-            device = os.stat(folder).st_dev
+            try:
+                device = os.stat(folder).st_dev
+            except OSError:
+                continue
             needed[device] = needed.get(device, 0) + estimate.bytes
             folders.setdefault(device, folder)
     yield from _compare_with_free_space(needed, folders)
@@ -97,7 +104,10 @@ def _find_full_disks(rows: Iterable[tuple[Estimate, Path | None]]) -> Iterator[s
 
 def _compare_with_free_space(needed: Mapping[int, int], folders: Mapping[int, Path]) -> Iterator[str]:
     for device, size in needed.items():
-        free = shutil.disk_usage(folders[device]).free
+        try:
+            free = shutil.disk_usage(folders[device]).free
+        except OSError:
+            continue
         if size > free:
             yield (
                 f"up to {format_size(size)} are to be stored on the file system of {folders[device]}, which has"
@@ -106,5 +116,13 @@ def _compare_with_free_space(needed: Mapping[int, int], folders: Mapping[int, Pa
 
 
 def find_existing(path: Path) -> Path | None:
-    """Return the path or the nearest of its parents that exists; None if none does."""
-    return next((each for each in (path, *path.parents) if each.exists()), None)
+    """Return the path or the nearest of its parents that exists; None if none does, or none may be looked at."""
+    return next((each for each in (path, *path.parents) if path_exists(each)), None)
+
+
+def path_exists(path: Path) -> bool:
+    """Return whether a path exists; False if that cannot be found out: its own mirror will say why."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

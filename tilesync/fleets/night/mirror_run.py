@@ -42,8 +42,8 @@ class NightTools:
     """Tools that the mirrors of a night share.
 
     `presence_time`: time of each unchanged mirror to look for lost files. `observe` gets each event with the name of
-    its mirror, `on_estimate` the estimate of each mirror once its export is known. `auth`, `api_url`: for mirrors to
-    which the file gives none.
+    its mirror, `on_estimate` the estimate of each mirror once its export is known, `on_begin` each mirror that begins.
+    `auth`, `api_url`: for mirrors to which the file gives none.
     """
 
     shared: SharedResources
@@ -52,6 +52,7 @@ class NightTools:
     presence_time: timedelta
     observe: Callable[[str, Event], None]
     on_estimate: Callable[[FleetMirror, Estimate], None]
+    on_begin: Callable[[MirrorRun], None]
     auth: Auth | None = None
     api_url: str | None = None
     dry_run: bool = False
@@ -135,7 +136,7 @@ class MirrorRun:
         resolved, resolved_at = await self._resolve(arguments)
         estimate = Estimate(0, is_known=isinstance(resolved, TilesyncError))  # an error moves nothing
         if isinstance(resolved, Resolution):
-            estimate = estimate_transfer(resolved, self.mirror.known.history.held)
+            estimate = estimate_transfer(resolved, self.mirror.known.history.held, self.mirror.folder)
             self.tools.on_estimate(self.mirror, estimate)
         async with self.tools.places.take(estimate.bytes if estimate.is_known else LARGE_BYTES):
             self.is_running = True
@@ -221,6 +222,8 @@ class MirrorRun:
     ) -> None:
         attempt.monitor.restart_clock()
         tools = self.tools
+        if attempt is self.download:
+            tools.on_begin(self)
         try:
             if tools.dry_run:
                 await plan_once(

@@ -11,6 +11,7 @@ from tilesync.fleets.monitor import FleetMonitor
 from tilesync.fleets.night.journal import HistoryJournal
 from tilesync.fleets.night.mirror_run import MirrorRun
 from tilesync.fleets.outcome import STOPPED_EXIT, CopyOutcome, MirrorOutcome, Result, find_gravest_line
+from tilesync.model.history import RunRecord
 from tilesync.monitoring.status import find_stale_reasons
 from tilesync.protocols import Clock
 
@@ -29,6 +30,11 @@ class ResultRecorder:
     journal: HistoryJournal
     clock: Clock
     dry_run: bool
+
+    def begin(self, run: MirrorRun) -> None:
+        """Record that a mirror begins: if the fleet is killed, its status says so."""
+        started = run.download.monitor.make_recording().started
+        self.journal.add(run.mirror.key, run.mirror.known.history.with_run(RunRecord(started)))
 
     def finish(self, run: MirrorRun) -> None:
         """Record a mirror that ended by itself."""

@@ -6,31 +6,27 @@ import asyncio
 import contextlib
 import gc
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from tilesync.api.auth import Auth
-from tilesync.api.inputs import create_service
 from tilesync.api.monitor import RunMonitor
-from tilesync.app.service import list_imodels
 from tilesync.app.shared import SharedResources, count_cores, open_shared_resources
-from tilesync.errors import TilesyncError, UsageError
-from tilesync.events import Notice
-from tilesync.fleets.file.option_table import make_mirror_arguments
-from tilesync.fleets.file.secrets import create_auth
-from tilesync.fleets.file.settings import FleetSettings, MirrorEntry
+from tilesync.errors import UsageError
+from tilesync.events import Notice, Warned
+from tilesync.fleets.file.settings import FleetSettings
 from tilesync.fleets.monitor import FleetMonitor
 from tilesync.fleets.night.forecast_report import ForecastReporter
+from tilesync.fleets.night.itwin_lists import ITwinLister, make_failed_list_outcome, record_list
 from tilesync.fleets.night.job_places import JobPlaces
 from tilesync.fleets.night.journal import HistoryJournal
 from tilesync.fleets.night.mirror_run import Attempt, MirrorRun, NightTools
-from tilesync.fleets.night.results import ResultRecorder, format_command
+from tilesync.fleets.night.results import ResultRecorder
 from tilesync.fleets.night.window import compute_end
-from tilesync.fleets.outcome import MirrorOutcome, Result
-from tilesync.fleets.roster import FleetMirror, ModelNames, Roster, make_roster
+from tilesync.fleets.roster import FleetMirror, Roster, make_roster
 from tilesync.fleets.state import FleetState, KnownMirror, default_state_dir
 from tilesync.protocols import Clock
 from tilesync.runtime.clock import WallClock
@@ -71,6 +67,14 @@ class NightRequest:
     every_file: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Window of time of a run. `end`: None for no limit. `timer` is done when it has ended."""
+
+    end: datetime | None
+    timer: asyncio.Future[None]
+
+
 @dataclass
 class Night:
     """One run of a fleet. `monitor` has the counts and receives every event; run it once."""
@@ -85,54 +89,79 @@ class Night:
         state_dir = self.request.state_dir or settings.state_dir or default_state_dir(settings.path)
         with own_thread_pool(), contextlib.ExitStack() as closing:
             state = closing.enter_context(await run_in_thread(FleetState, state_dir, read_only=self.request.dry_run))
+            if not self.request.dry_run:
+                await self._begin(state, state_dir)
+                closing.callback(state.end_run)
             known = await run_in_thread(state.mirrors)
-            async with open_shared_resources(
-                self.monitor.observe_fleet,
-                max_transfers=settings.connections,
-                calls_per_minute=settings.calls_per_minute,
-                bwlimit=settings.bwlimit,
-            ) as shared:
+            async with (
+                open_shared_resources(
+                    self.monitor.observe_fleet,
+                    max_transfers=settings.connections,
+                    calls_per_minute=settings.calls_per_minute,
+                    bwlimit=settings.bwlimit,
+                ) as shared,
+                self._open_window() as window,
+            ):
                 self.monitor.start(shared)
-                roster = make_roster(settings, known, await self._list_imodels(shared), self.clock)
-                if not self.request.dry_run:
-                    await run_in_thread(state.save, roster.changed)
-                selected = self._select(roster, known)
-                for entry, error in roster.failed_entries:
-                    if not self.request.only or any(mirror.entry is entry for mirror in selected):
-                        self._report_failed_entry(entry, error, known)
-                await self._run_mirrors(selected, shared, state)
+                mirrors = await self._make_roster(shared, state, known, window)
+                await self._run_mirrors(mirrors, shared, state, window)
+
+    async def _begin(self, state: FleetState, state_dir: Path) -> None:
+        """Record that this run uses the state."""
+        other = await run_in_thread(state.begin_run, self.request.settings.path)
+        if other:
+            self.monitor.observe_fleet(
+                Warned(f"the state in {state_dir} is that of {other} too: give each fleet a state-dir of its own")
+            )
+
+    @contextlib.asynccontextmanager
+    async def _open_window(self) -> AsyncIterator[Window]:
+        """Open the window of time, whose future is done when it ends; it begins now."""
+        now = self.clock.now().astimezone()
+        end = compute_end(
+            now,
+            _first_given(self.request.until, self.request.settings.until),
+            _first_given(self.request.max_duration, self.request.settings.max_duration),
+        )
+        if end is None:
+            timer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        else:
+            self.monitor.observe_fleet(Notice(f"this run stops at {end:%Y-%m-%d %H:%M}, and the next one continues"))
+            timer = asyncio.create_task(self.clock.sleep((end - now).total_seconds()))
+        try:
+            yield Window(end, timer)
+        finally:
+            timer.cancel()
 
     # --- which mirrors ---
 
-    async def _list_imodels(self, shared: SharedResources) -> dict[str, ModelNames | TilesyncError]:
-        """List the iModels of each entry with an iTwin, by the name of the entry; or the error."""
+    async def _make_roster(
+        self, shared: SharedResources, state: FleetState, known: Mapping[str, KnownMirror], window: Window
+    ) -> list[FleetMirror]:
+        """List the iTwins, store what is new, and return the mirrors of this run."""
         entries = [entry for entry in self.request.settings.mirrors if entry.itwin is not None]
-        return dict(
-            zip(
-                [entry.name for entry in entries],
-                await asyncio.gather(*(self._list_entry(entry, shared) for entry in entries)),
-                strict=True,
-            )
-        )
-
-    async def _list_entry(self, entry: MirrorEntry, shared: SharedResources) -> ModelNames | TilesyncError:
-        assert entry.itwin is not None
-        try:
-            arguments = make_mirror_arguments({**self._service_options(), **entry.options})
-            arguments["auth"] = await create_auth(entry.credentials) or self.request.auth
-            rows = await list_imodels(create_service(arguments), entry.itwin, self.monitor.observe_fleet, shared)
-        except TilesyncError as error:
-            return error
-        return {row.id: row.name for row in rows}
-
-    def _service_options(self) -> dict[str, Any]:
-        return {"api-url": self.request.api_url} if self.request.api_url else {}
+        lister = ITwinLister(shared, self.monitor.observe_fleet, self.request.auth, self.request.api_url)
+        listings = await lister.list_all(entries, window.timer)
+        roster = make_roster(self.request.settings, known, listings, self.clock)
+        selected = self._select(roster, known)
+        errors = {entry.name: error for entry, error in roster.failed_entries}
+        records = {entry.name: record_list(entry, errors.get(entry.name), known) for entry in entries}
+        if not self.request.dry_run:
+            await run_in_thread(state.save, [*roster.changed, *records.values()])
+            await run_in_thread(state.save_histories, [(each.key, each.history) for each in records.values()])
+        for entry, error in roster.failed_entries:
+            if not self.request.only or not selected or any(mirror.entry is entry for mirror in selected):
+                file = str(self.request.settings.path)
+                self.monitor.add_outcome(make_failed_list_outcome(entry, error, records[entry.name], known, file))
+        keys = {mirror.key for mirror in selected}
+        self.monitor.unselected = [mirror for mirror in roster.mirrors if mirror.key not in keys]
+        return selected
 
     def _select(self, roster: Roster, known: Mapping[str, KnownMirror]) -> list[FleetMirror]:
         selected = list(roster.mirrors)
         if self.request.only:
             selected = [mirror for mirror in selected if mirror.matches(self.request.only)]
-            if not selected:
+            if not selected and not roster.failed_entries:
                 raise UsageError(
                     f"no mirror matches --only {' --only '.join(map(shlex.quote, self.request.only))}",
                     hint=f"`tilesync status {self.request.settings.path}` lists the mirrors",
@@ -141,78 +170,57 @@ class Night:
             selected = [m for m in selected if m.problem is not None or _has_failed(known.get(m.key))]
         return selected
 
-    def _report_failed_entry(self, entry: MirrorEntry, error: TilesyncError, known: Mapping[str, KnownMirror]) -> None:
-        """Report an iTwin that could not be listed, as an outcome of its own."""
-        path, count = self.request.settings.path, sum(each.entry == entry.name for each in known.values())
-        monitor = RunMonitor(source=entry.itwin)
-        line = monitor.failed_line(monitor.mask(error))
-        line["message"] = f"the iModels of the iTwin could not be listed: {line['message']}"
-        if count:
-            line["message"] += f"; {count} known from earlier nights are tried"
-        self.monitor.add_outcome(
-            MirrorOutcome(entry.name, "", "", Result.FAILED, line, command=format_command(str(path), entry.name))
-        )
-
     # --- run them ---
 
-    async def _run_mirrors(self, mirrors: Sequence[FleetMirror], shared: SharedResources, state: FleetState) -> None:
-        end = compute_end(
-            self.clock.now().astimezone(),
-            _first_given(self.request.until, self.request.settings.until),
-            _first_given(self.request.max_duration, self.request.settings.max_duration),
-        )
-        if end is not None:
-            self.monitor.observe_fleet(Notice(f"this run stops at {end:%Y-%m-%d %H:%M}, and the next one continues"))
+    async def _run_mirrors(
+        self, mirrors: Sequence[FleetMirror], shared: SharedResources, state: FleetState, window: Window
+    ) -> None:
         self.monitor.total = len(mirrors)
         rate = await run_in_thread(state.read_rate)
-        forecast = ForecastReporter(mirrors, self.monitor.observe_fleet, self.clock, end=end, bytes_per_s=rate)
-        tools = NightTools(
-            shared,
-            JobPlaces(self._count_jobs()),
-            self.clock,
-            min(timedelta(seconds=2), PRESENCE_TIME / max(1, len(mirrors))),
-            self.monitor.observe_mirror,
-            forecast.add,
-            auth=self.request.auth,
-            api_url=self.request.api_url,
-            dry_run=self.request.dry_run,
-            every_file=self.request.every_file,
-        )
-        runs = [MirrorRun(mirror, tools, _first_attempt(mirror)) for mirror in mirrors]
+        forecast = ForecastReporter(mirrors, self.monitor.observe_fleet, self.clock, end=window.end, bytes_per_s=rate)
         async with HistoryJournal(state, self.monitor.observe_fleet, is_enabled=not self.request.dry_run) as journal:
             recorder = ResultRecorder(
                 str(self.request.settings.path), self.monitor, journal, self.clock, self.request.dry_run
             )
+            tools = self._make_tools(shared, forecast, recorder, count=len(mirrors))
+            runs = [MirrorRun(mirror, tools, _first_attempt(mirror)) for mirror in mirrors]
             tasks = {asyncio.create_task(self._run_mirror(run, forecast, recorder)): run for run in runs}
             try:
-                await self._wait(set(tasks), end)
+                await self._wait(set(tasks), window.timer)
             finally:
-                has_ended_window = end is not None and self.clock.now() >= end
                 for task in tasks:
                     task.cancel()  # does nothing to those that are done
                 await asyncio.gather(*tasks, return_exceptions=True)
                 for task, run in tasks.items():
                     if task.cancelled():
-                        recorder.stop(run, is_planned=has_ended_window)
+                        recorder.stop(run, is_planned=window.timer.done())
             for task in tasks:
                 if not task.cancelled():
                     task.result()  # raises what is no error of the mirror: a bug of the fleet itself
         await self._store_rate(state)
 
-    async def _wait(self, tasks: set[asyncio.Task[None]], end: datetime | None) -> None:
+    def _make_tools(
+        self, shared: SharedResources, forecast: ForecastReporter, recorder: ResultRecorder, *, count: int
+    ) -> NightTools:
+        return NightTools(
+            shared,
+            JobPlaces(self._count_jobs()),
+            self.clock,
+            min(timedelta(seconds=2), PRESENCE_TIME / max(1, count)),
+            self.monitor.observe_mirror,
+            forecast.add,
+            recorder.begin,
+            auth=self.request.auth,
+            api_url=self.request.api_url,
+            dry_run=self.request.dry_run,
+            every_file=self.request.every_file,
+        )
+
+    async def _wait(self, tasks: set[asyncio.Task[None]], timer: asyncio.Future[None]) -> None:
         """Wait until all mirrors are done, or until the end of the window."""
-        if not tasks:
-            return
-        if end is None:
-            await asyncio.wait(tasks)
-            return
-        timer = asyncio.create_task(self.clock.sleep((end - self.clock.now()).total_seconds()))
-        try:
-            while tasks and not timer.done():
-                done, _ = await asyncio.wait({*tasks, timer}, return_when=asyncio.FIRST_COMPLETED)
-                tasks -= done
-        finally:
-            timer.cancel()
+        while tasks and not timer.done():
+            done, _ = await asyncio.wait({*tasks, timer}, return_when=asyncio.FIRST_COMPLETED)
+            tasks = {task for task in tasks if task not in done}
 
     def _count_jobs(self) -> int:
         jobs = self.request.jobs or self.request.settings.jobs
