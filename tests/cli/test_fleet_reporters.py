@@ -86,6 +86,28 @@ def fleet(tmp_path: Path) -> Iterator[MonitoredFleet]:
         yield MonitoredFleet(sim, tmp_path, server)
 
 
+@pytest.mark.parametrize("file", ["mistake", "missing"])
+def test_a_file_that_cannot_be_used(fleet: MonitoredFleet, file: str) -> None:
+    """The monitors of the command line are told of a file with a mistake, and of a missing one; metrics are kept."""
+    metrics = fleet.folder.path / "f.prom"
+    metrics.write_text("# HELP tilesync_x\n")
+    if file == "missing":
+        fleet.folder.file.unlink()
+    else:
+        fleet.write("jobs = 0")
+    options = ("--ping", fleet.server.url("/s3cret"), "--metrics-file", metrics)
+    for more in (("--check",), ("-n",)):
+        assert fleet.run(*options, *more, TILESYNC_ON_FAILURE=fleet.command("failure")).exit_code == 2
+    assert (fleet.reports, fleet.server.paths) == ([], [])
+    done = fleet.run(*options, "--json", TILESYNC_ON_FAILURE=fleet.command("failure"))
+    assert done.exit_code == 2
+    ((word, report),) = fleet.reports
+    assert (word, report["kind"], report["exit"]) == ("failure", "fleet-finished", 2)
+    assert report["message"] == done.lines[-1]["message"]
+    assert fleet.server.paths == ["/s3cret/start", "/s3cret/fail"]
+    assert metrics.read_text() == "# HELP tilesync_x\n"
+
+
 def test_a_good_run(fleet: MonitoredFleet) -> None:
     """A good run is told as success by each monitor, with the report of all mirrors."""
     done = fleet.run()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +166,53 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(DestinationError, match="the folder for the state of the fleet cannot be made") as caught:
         FleetState(tmp_path / "file" / "state")
     assert "state-dir" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize("place", ["file", "file/state"])
+def test_a_file_in_place_of_the_folder(tmp_path: Path, place: str, *, read_only: bool) -> None:
+    """A file in place of the state folder, or of one above it, is an error for readers too, which names the folder."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DestinationError, match=str(tmp_path / place)) as caught:
+        FleetState(tmp_path / place, read_only=read_only)
+    assert caught.value.hint == "run it as the user of the fleet, or write another state-dir into [fleet]"
+
+
+AS_ANOTHER_USER = """
+import os, sys
+from pathlib import Path
+from tilesync.errors import DestinationError
+from tilesync.fleets.state import FleetState
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    with FleetState(Path(sys.argv[1]), read_only=sys.argv[2] == "True") as state:
+        state.store_rate(5)
+except DestinationError as error:
+    print(error, error.hint, sep="\\n")
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder_mode", "file_mode", "read_only"),
+    [(0, 0o600, True), (0, 0o600, False), (0o555, 0, True), (0o555, 0, False), (0o555, 0o444, False)],
+)
+def test_a_state_of_another_user(folder_mode: int, file_mode: int, *, read_only: bool) -> None:
+    """A state that this user may not open or change is an error that names the folder, and says who may."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)  # another user may come to the state folder
+        folder = Path(name) / "state"
+        with FleetState(folder) as state:
+            state.save([MIRROR])
+        (folder / FILE_NAME).chmod(file_mode)
+        folder.chmod(folder_mode)
+        command = [sys.executable, "-c", AS_ANOTHER_USER, str(folder), str(read_only)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        folder.chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    message, hint = done.stdout.splitlines()
+    assert message.startswith(f"the state of the fleet in {folder} cannot be used")
+    assert hint == "run it as the user of the fleet, or write another state-dir into [fleet]"
 
 
 def test_the_folder_is_private(tmp_path: Path) -> None:

@@ -46,8 +46,9 @@ def report_early_error(command: click.Group, arguments: list[str], error: Tilesy
     if (path := _find_report_path(command, arguments, config)) is not None:
         places = (*positionals, *(os.environ.get(name) for name in ("TILESYNC_SOURCE", "TILESYNC_DEST")))
         log_file, state_dir = (_find_option_path(arguments, option, config) for option in ("--log-file", "--state-dir"))
+        fleet_file = Path(source) if arguments[:1] == ["fleet"] and source else None
         try:
-            OutputFiles(path, log_file, find_local_folders(places), state_dir).check()
+            OutputFiles(path, log_file, find_local_folders(places), state_dir, fleet_file=fleet_file).check()
             write_report(path, line, monitor)
         except UsageError as refusal:
             if str(refusal) != str(error):  # printed already

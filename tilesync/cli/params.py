@@ -41,6 +41,21 @@ def refuse_unexpanded_tilde(text: str, param: click.Parameter | None, ctx: click
     )
 
 
+def refuse_lost_folder(text: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
+    """Raise a usage error for a relative path if the working directory was deleted: nothing can be there."""
+    if not text.strip() or os.path.isabs(text):
+        return
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise click.BadParameter(
+            f"the working directory cannot be used ({error.strerror}): go to another one, or write the whole path of"
+            f" {text}",
+            ctx,
+            param,
+        ) from None
+
+
 def complete_path(incomplete: str, *, only_folders: bool) -> list[CompletionItem]:
     """Return the completion of a path: the shell itself completes local files or folders."""
     from click.shell_completion import CompletionItem
@@ -96,6 +111,7 @@ class DestinationType(click.ParamType["Location"]):
         location = parse_dest(value, endpoint if isinstance(endpoint, str) else None)  # click has a value for "unset"
         if is_folder(location):
             refuse_unexpanded_tilde(str(value), param, ctx)
+            refuse_lost_folder(str(value), param, ctx)
         return location
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -134,6 +150,7 @@ class FilePathType(click.ParamType[Path | None]):
                 ctx,
             )
         refuse_unexpanded_tilde(text, param, ctx)
+        refuse_lost_folder(text, param, ctx)
         return Path(text) if text.strip() else None
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -12,6 +12,8 @@ from tilesync.cli.environment import find_unknown_variables
 from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tilesync.api.auth import Auth
     from tilesync.api.locations import Location, Source
     from tilesync.api.monitor import RunMonitor
@@ -28,20 +30,24 @@ def create_session(
     is_stepwise: bool = False,
     monitor: RunMonitor | None = None,
     display_class: DisplayClass | None = None,
+    fleet_file: Path | None = None,
+    completed_hint: str | None = None,
 ) -> Session:
-    """Create the session of a command from its output options, SOURCE and DEST; `monitor`, `display_class`: of a fleet.
+    """Create the session of a command from its output options, SOURCE and DEST.
+
+    Of a fleet: `monitor`, `display_class`, `fleet_file`, and the `completed_hint`.
 
     Raises UsageError for output files that must not be written.
     """
     from tilesync.api.target_names import redact_dest, redact_source
     from tilesync.cli.output.path_checks import OutputFiles, find_local_folders
-    from tilesync.cli.session import OutputOptions, Session
+    from tilesync.cli.session import COMPLETED_HINT, OutputOptions, Session
     from tilesync.events import Warned
 
     folders = find_local_folders((source, dest))
     state_dir, metrics_file = options.get("state_dir"), options.get("metrics_file")
     OutputFiles(
-        options.get("report"), options["log_file"], folders, state_dir, metrics_file, options.get("page")
+        options.get("report"), options["log_file"], folders, state_dir, metrics_file, options.get("page"), fleet_file
     ).check()
     session = Session(
         OutputOptions(
@@ -55,6 +61,7 @@ def create_session(
             dest=redact_dest(dest),
             changes_dest=changes_dest,
             is_stepwise=is_stepwise,
+            completed_hint=completed_hint or COMPLETED_HINT,
         ),
         monitor=monitor,
         display_class=display_class,

@@ -35,11 +35,16 @@ if TYPE_CHECKING:
     from tilesync.cli.output.fleet_progress import FleetProgressDisplay
 
 
+COMPLETED_HINT = "DEST is already changed: `tilesync versions DEST` shows its versions"
+"""Hint of a run that changed DEST, but could not say so."""
+
+
 @dataclass(frozen=True)
 class OutputOptions:
     """Output options of a run, with SOURCE and DEST without secrets.
 
     `changes_dest`: the command changes DEST. `is_stepwise`: each run of the command goes one step further.
+    `completed_hint`: hint after a change that was not told.
     """
 
     json: bool = False
@@ -52,9 +57,7 @@ class OutputOptions:
     dest: str | None = None
     changes_dest: bool = False
     is_stepwise: bool = False
-
-
-_COMPLETED_HINT = "DEST is already changed: `tilesync versions DEST` shows its versions"
+    completed_hint: str = COMPLETED_HINT
 
 
 class DisplayClass(Protocol):
@@ -75,7 +78,7 @@ class Session:
     ) -> None:
         self.monitor = monitor or RunMonitor(source=options.source, dest=options.dest)
         self._options = options
-        self._stdout = StdoutWriter(lost_hint=_COMPLETED_HINT if options.changes_dest else None)
+        self._stdout = StdoutWriter(lost_hint=options.completed_hint if options.changes_dest else None)
         terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         show = options.progress and not options.quiet
         create_display = display_class or partial(ProgressDisplay, self.monitor.stats)
@@ -178,7 +181,7 @@ class Session:
 
     def _interrupted_hint(self) -> str | None:
         """Return the hint of an interruption; None for the default, which asks to run the same command again."""
-        return _COMPLETED_HINT if self._options.is_stepwise and self.monitor.published else None
+        return self._options.completed_hint if self._options.is_stepwise and self.monitor.published else None
 
     def _end_run(self, line: dict[str, Any], *, is_urgent: bool = False) -> int:
         """Write the last line to stdout, report and log, and report to monitors; return the exit code.

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import socket
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from tilesync.catalog.history import decode_history, encode_history
 from tilesync.catalog.sqlite import Database
 from tilesync.errors import DestinationError, DiskFull, UsageError
 from tilesync.model.history import MirrorHistory
+from tilesync.runtime.os_errors import to_destination_error
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -62,16 +64,27 @@ def make_key(entry: str, imodel: str | None = None) -> str:
     return entry if imodel is None else f"{entry}/{imodel}"
 
 
+def is_state_file_name(name: str) -> bool:
+    """Return whether a file of this name would be the database of a fleet, or one that SQLite keeps beside it."""
+    return name.casefold() in {f"{FILE_NAME}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")}
+
+
+def default_fleets_root() -> Path | None:
+    """Return the parent of the default state folders of fleets; None if this user has no home folder."""
+    root = default_state_root()
+    return root.parent / "fleets" if root is not None else None
+
+
 def default_state_dir(fleet_file: Path) -> Path:
     """Return the folder for the state of a fleet file. Raises UsageError if this user has no home folder."""
-    root = default_state_root()
+    root = default_fleets_root()
     if root is None:
         raise UsageError(
             "no folder is set for the state of the fleet: this user has no home folder",
             hint="write state-dir into [fleet], or set HOME or XDG_STATE_HOME",
         )
     path = fleet_file.absolute()
-    return root.parent / "fleets" / f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    return root / f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
 
 
 class FleetState:
@@ -84,17 +97,16 @@ class FleetState:
     @staticmethod
     def _open(folder: Path, *, read_only: bool) -> Database | None:
         path = folder / FILE_NAME
-        if read_only and not path.exists():
-            return None
         if not read_only:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise DestinationError(
-                    f"the folder for the state of the fleet cannot be made ({error})",
-                    hint="write another state-dir into [fleet], or correct the permissions",
+                    f"the folder for the state of the fleet cannot be made ({error})", hint=_ACCESS_HINT
                 ) from error
         with _as_fleet_state(path):
+            if read_only and not _exists(path):
+                return None
             return Database(path, SCHEMA, schema_version=SCHEMA_VERSION, read_only=read_only)
 
     def __enter__(self) -> Self:
@@ -177,20 +189,46 @@ class FleetState:
         return self._database
 
 
+def _exists(path: Path) -> bool:
+    """Return whether a file exists. Raises OSError if that cannot be known, or a file is in place of its folder."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 @contextmanager
 def _as_fleet_state(path: Path) -> Iterator[None]:
     """Translate errors of the database to those of the state of a fleet, which cannot be rebuilt as a catalog can."""
     try:
         yield
+    except OSError as error:
+        subject = f"the state of the fleet in {path.parent} cannot be used"
+        raise to_destination_error(error, subject, hint=_ACCESS_HINT) from error
     except (DestinationError, ValueError, TypeError) as error:
         reason = str(error).replace("the catalog", "the state of the fleet")
         if not isinstance(error, DestinationError):
             reason = f"the state of the fleet is damaged ({error})"
         if isinstance(error, DiskFull):
             raise DiskFull(reason) from error
+        if _is_refused_access(error.__cause__):
+            reason = f"the state of the fleet in {path.parent} cannot be used ({error.__cause__})"
+            raise DestinationError(reason, hint=_ACCESS_HINT) from error
         hint = error.hint if isinstance(error, DestinationError) and "damaged" not in reason else _DAMAGE_HINT
         raise DestinationError(reason, hint=hint.format(path=path) if hint else None) from error
 
+
+def _is_refused_access(cause: BaseException | None) -> bool:
+    """Return whether this user may not open or change the state."""
+    if isinstance(cause, sqlite3.OperationalError):
+        return cause.sqlite_errorcode & 0xFF in _ACCESS_ERRORS
+    return isinstance(cause, PermissionError)
+
+
+_ACCESS_ERRORS: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
+
+_ACCESS_HINT: Final = "run it as the user of the fleet, or write another state-dir into [fleet]"
 
 _DAMAGE_HINT: Final = (
     "move {path} away: places are then made from the templates again, so that mirrors whose iModel was renamed get new"

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 import tomllib
@@ -16,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.commandline import CommandResult, run_tilesync, start_tilesync
+from tests.support.builders import read_tree
+from tests.support.commandline import CommandResult, make_environment, run_tilesync, start_tilesync
 from tests.support.fleet_service import Fleet, fill_fleet, make_small_export
 from tests.support.fleets import FleetFolder
 from tests.support.simulator import Simulator, read_latest
@@ -156,6 +158,73 @@ def test_a_file_from_a_pipe(program: Program, tmp_path: Path) -> None:
     done = run_tilesync("fleet", pipe, "--json", sim=program.sim, **program.environment)
     writer.join(10)
     assert outcomes_of(check_lines(done.stdout, 0)) == {"m0": "updated", "m1": "updated", "m2": "updated"}
+
+
+OUTPUT_OPTIONS = ["--report", "--log-file", "--metrics-file"]
+
+
+@pytest.mark.parametrize("option", OUTPUT_OPTIONS)
+@pytest.mark.parametrize("name", ["fleet.toml", "state/fleet.sqlite3", "state/new.prom", "default/fleet.prom"])
+@pytest.mark.parametrize("problem", ["", "mistake", "usage", "check"])
+def test_outputs_replace_no_file_of_a_fleet(program: Program, option: str, name: str, problem: str) -> None:
+    """An output over the fleet file, or in a state folder, is refused, also if the file or an option has a mistake."""
+    folder = program.folder.path
+    if problem == "mistake":
+        program.folder.write_models(program.fleet, settings="jobs = 0")
+    home = folder / "home"
+    for place in (folder / "state", home / "tilesync/fleets"):
+        place.mkdir(parents=True)
+        (place / "fleet.sqlite3").write_bytes(b"state")
+    before = read_tree(folder)
+    if (problem, option) == ("check", "--report"):
+        option = "--log-file"  # --check writes no report
+    more = {"usage": ["--until", "25:00"], "check": ["--check"]}.get(problem, [])
+    output = home / "tilesync/fleets/fleet.prom" if name.startswith("default") else folder / name
+    words = ["fleet", program.folder.file, option, output, *more, "--json"]
+    done = run_tilesync(*words, sim=program.sim, XDG_STATE_HOME=str(home), **program.environment)
+    (last,) = check_lines(done.stdout, 2)
+    assert (option in last["message"]) is (problem != "usage")
+    assert read_tree(folder) == before
+    assert program.sim.requests == []
+
+
+def test_a_state_that_cannot_be_used(program: Program) -> None:
+    """A file in place of the state folder ends with 8, and the hint names the key to change."""
+    (program.folder.path / "state").write_text("x")
+    for options in ([], ["-n"]):
+        (last,) = program.run_json(*options, exit_code=8)
+        assert str(program.folder.path / "state") in last["message"]
+        assert "write another state-dir into [fleet]" in last["hint"]
+
+
+def test_a_deleted_working_directory(tmp_path: Path) -> None:
+    """A relative path in a working directory that was deleted is a usage error."""
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    for number, words in enumerate(
+        (["fleet", "f.toml"], ["fleet", "../f.toml"], ["status", "f.toml"], ["status", "d"])
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        program = [sys.executable, "-P", "-m", "tilesync", *words, "--json"]
+        done = subprocess.run(["sh", "-c", script, "sh", folder, *program], capture_output=True, text=True, check=False)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "the working directory cannot be used" in json.loads(done.stdout)["message"]
+
+
+def test_lost_output(program: Program) -> None:
+    """If the JSON lines cannot be written, the hint says that the mirrors are done, and how to see them."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tilesync", "fleet", program.folder.file, "--json"],
+            env=make_environment(program.sim, **program.environment),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert f"the mirrors are done: `tilesync status {program.folder.file}` shows them" in done.stderr
+    assert all(map(program.holds, range(3)))
 
 
 # --- runs ---

@@ -238,3 +238,46 @@ def test_a_page_that_cannot_be_written_is_refused_first(both_layouts: Path, tmp_
     ):
         done = run_tilesync("status", both_layouts / "v", "--page", page, "--log-file", log, "--json")
         assert message in done.assert_failed(2, "UsageError")["message"]
+
+
+# --- fleets ---
+
+FLEET_TEXT = f"""
+[fleet]
+state-dir = "state"
+[[mirror]]
+name = "a"
+imodel = "{IMODEL}"
+dest = "tiles/a"
+"""
+
+
+def test_a_fleet_file_may_have_any_name(tmp_path: Path) -> None:
+    """A file is a fleet file whatever its name ends with; a folder whose name ends with .toml is a destination."""
+    (tmp_path / "no ext").write_text(FLEET_TEXT)
+    done = run_tilesync("status", tmp_path / "no ext", "--json")
+    assert status_line(done)["mirror"] == "a"
+    (tmp_path / "d.toml").mkdir()
+    run_tilesync("status", tmp_path / "d.toml", "--json").assert_failed(8, "DestinationError")
+
+
+@pytest.mark.parametrize("option", ["--page", "--log-file"])
+@pytest.mark.parametrize("name", ["f.toml", "state/fleet.sqlite3", "state/page.html"])
+def test_outputs_replace_no_file_of_a_fleet(tmp_path: Path, option: str, name: str) -> None:
+    """A page or a log over the fleet file, or in its state folder, is refused, and nothing changes."""
+    (tmp_path / "f.toml").write_text(FLEET_TEXT)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/fleet.sqlite3").write_bytes(b"state")
+    before = read_tree(tmp_path)
+    done = run_tilesync("status", tmp_path / "f.toml", option, tmp_path / name, "--json")
+    assert option in done.assert_failed(2, "UsageError")["message"]
+    assert read_tree(tmp_path) == before
+
+
+def test_a_state_that_cannot_be_read(tmp_path: Path) -> None:
+    """A file in place of the state folder ends with 8 and names the folder, rather than with mirrors that are fresh."""
+    (tmp_path / "f.toml").write_text(FLEET_TEXT)
+    (tmp_path / "state").write_text("x")
+    last = run_tilesync("status", tmp_path / "f.toml", "--json").assert_failed(8, "DestinationError")
+    assert str(tmp_path / "state") in last["message"]
+    assert "state-dir" in last["hint"]

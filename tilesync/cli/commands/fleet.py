@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tilesync.cli.parse import create_auth, create_session
 
 if TYPE_CHECKING:
     from tilesync.cli.session import Session
+    from tilesync.errors import UsageError
     from tilesync.fleets.file.settings import FleetSettings
     from tilesync.fleets.monitor import FleetMonitor
     from tilesync.fleets.outcome import MirrorOutcome
@@ -105,7 +107,10 @@ def fleet(file: Path | None, *, check: bool, dry_run: bool, itwins: tuple[str, .
         return _print_first_file(itwins, options)
     if itwins:
         raise UsageError("--itwin belongs to `tilesync fleet init`", hint="write itwin into a [[mirror]] of FILE")
-    settings = check_fleet(file)
+    try:
+        settings = check_fleet(file)
+    except UsageError as error:
+        return _report_invalid_file(file, error, options, tells_monitors=not (check or dry_run))
     if check:
         return _report_checked(file, len(settings.mirrors), options)
     options["report"] = options["report"] or settings.report
@@ -117,6 +122,8 @@ def fleet(file: Path | None, *, check: bool, dry_run: bool, itwins: tuple[str, .
         changes_dest=not dry_run,
         monitor=monitor,
         display_class=lambda *, bar, lines: FleetProgressDisplay(monitor, bar=bar, lines=lines),
+        fleet_file=file,
+        completed_hint=f"the mirrors are done: `tilesync status {shlex.quote(str(file))}` shows them",
     )
     if not dry_run:
         reporter_options = ReporterOptions(
@@ -173,12 +180,33 @@ def _run(
     return session.run(work)
 
 
+def _report_invalid_file(file: Path, error: UsageError, options: dict[str, Any], *, tells_monitors: bool) -> int:
+    """Report a file that cannot be used, also to the monitors of the command line: those in the file are not known.
+
+    The metrics file stays as it is: nothing new is known about the mirrors.
+    """
+    from tilesync.cli.fleet_reporters import create_fleet_reporters
+    from tilesync.cli.run_reporters import ReporterOptions
+    from tilesync.fleets.monitor import FleetMonitor
+
+    monitor = FleetMonitor(str(file))
+    session = create_session(options, monitor=monitor, fleet_file=file)
+    if tells_monitors:
+        reporter_options = ReporterOptions(None, options["ping"], options["on_success"], options["on_failure"])
+        session.attach_reporters(create_fleet_reporters(session, monitor, reporter_options))
+
+    async def work() -> None:
+        raise error
+
+    return session.run(work)
+
+
 def _report_checked(file: Path, count: int, options: dict[str, Any]) -> int:
     """Report that a file has no mistakes."""
     from tilesync.core.wording import format_count
     from tilesync.fleets.monitor import FleetMonitor
 
-    session = create_session({**options, "report": None}, monitor=FleetMonitor(str(file)))
+    session = create_session({**options, "report": None}, monitor=FleetMonitor(str(file)), fleet_file=file)
 
     async def work() -> None:
         session.print_message(f"{file}: {format_count(count, '[[mirror]] table')}, no mistakes")

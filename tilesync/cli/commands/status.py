@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from tilesync.api.locations import Location
     from tilesync.api.results import StatusResult
     from tilesync.cli.session import Session
-
-FLEET_ENDING = ".toml"
 
 
 @command(short_help="Show what is held, and the last runs.")
@@ -45,8 +44,8 @@ def status(dest: Location, *, max_age: timedelta | None, page: Path | None, **op
 
     The exit code is 0 if all mirrors are fresh, and 12 if one is stale or failing, or was never mirrored.
     """
-    session = create_session({**options, "page": page}, dest=dest)
     fleet = _find_fleet(dest)
+    session = create_session({**options, "page": page}, dest=dest, fleet_file=fleet)
 
     async def work() -> None:
         from tilesync.api import aio
@@ -67,9 +66,8 @@ def status(dest: Location, *, max_age: timedelta | None, page: Path | None, **op
 
 
 def _find_fleet(dest: Location) -> Path | None:
-    """Return the file of a fleet; None for a destination, also for a folder whose name ends like a file."""
-    path = Path(str(dest))
-    return path if path.name.endswith(FLEET_ENDING) and "://" not in str(dest) and path.is_file() else None
+    """Return the file of a fleet, whatever its name; None for a destination, which is a folder or a URL."""
+    return Path(str(dest)) if "://" not in str(dest) and os.path.isfile(str(dest)) else None
 
 
 def _print_status(session: Session, found: StatusResult, *, has_runs: bool, as_json: bool) -> None:

@@ -27,8 +27,9 @@ _OUTPUT_FILE_START = re.compile(
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """Output files of a command line. `folders`: the folders that tilesync fills or reads. The whole of `state_dir`,
-    and of the default folder for the state of object stores, is reserved.
+    """Output files of a command line. `folders`: the folders that tilesync fills or reads. `fleet_file`: the file of
+    the fleet, if the command reads one. Reserved as a whole: `state_dir`, that of the fleet file, and the default
+    folders for the state of object stores and of fleets.
     """
 
     report: Path | None
@@ -37,6 +38,7 @@ class OutputFiles:
     state_dir: Path | None = None
     metrics_file: Path | None = None
     page: Path | None = None
+    fleet_file: Path | None = None
 
     def check(self) -> None:
         """Raise UsageError if a file must not be written, or the report, the metrics or the page cannot be written.
@@ -50,7 +52,9 @@ class OutputFiles:
             "--page": self.page,
         }
         named = {option: path for option, path in paths.items() if path is not None}
+        states = self._list_state_folders() if named else []
         for option, path in named.items():
+            self._refuse_fleet_path(option, path, states)
             self._refuse_protected_path(option, path)
         for (option, path), (other_option, other) in combinations(named.items(), 2):
             if _share_one_file(path, other):
@@ -65,10 +69,24 @@ class OutputFiles:
         if self.page is not None:
             _check_writable(self.page, "page", "--page")
 
-    def _refuse_protected_path(self, option: str, path: Path) -> None:
-        for state in filter(None, (self.state_dir, default_state_root())):
-            if _path_within(path, state) is not None:
+    def _refuse_fleet_path(self, option: str, path: Path, states: list[Path]) -> None:
+        """Refuse a path in a state folder, or one of the files of a fleet."""
+        from tilesync.fleets.state import is_state_file_name
+
+        for state in states:
+            if _path_within(path, state) is not None or os.path.realpath(path) == os.path.realpath(state):
                 raise UsageError(f"{option} {path} is in the state folder {state}", hint="choose another folder")
+        if is_state_file_name(os.path.basename(os.path.realpath(path))):
+            raise UsageError(
+                f"{option} {path} has the name of a file with the state of a fleet",
+                hint="choose another name, such as report.json",
+            )
+        if self.fleet_file is not None and _share_one_file(path, self.fleet_file):
+            raise UsageError(
+                f"{option} {path} would overwrite the fleet file", hint="choose another name, such as report.json"
+            )
+
+    def _refuse_protected_path(self, option: str, path: Path) -> None:
         for folder in (*self.folders, *_enclosing_destinations(path)):
             parts = _path_within(path, folder)
             if (parts and parts[0].lower() in RESERVED_NAMES) or any(
@@ -84,6 +102,13 @@ class OutputFiles:
                     " page",
                     hint="choose another folder, or a name that no file there has",
                 )
+
+    def _list_state_folders(self) -> list[Path]:
+        from tilesync.fleets.file.reader import find_state_dir
+        from tilesync.fleets.state import default_fleets_root
+
+        of_file = find_state_dir(self.fleet_file) if self.fleet_file is not None else None
+        return [*filter(None, (self.state_dir, of_file, default_state_root(), default_fleets_root()))]
 
 
 def _check_writable(path: Path, what: str, option: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 from tilesync.core.masking import looks_like_secret
 from tilesync.core.option_values import parse_count_or_word
+from tilesync.errors import UsageError
 from tilesync.fleets.file.entry_checks import find_entry_mistakes
 from tilesync.fleets.file.entry_reader import EntryDefaults, read_defaults, read_entry
 from tilesync.fleets.file.mistakes import MistakeCollector
@@ -65,6 +67,21 @@ def read_fleet_file(path: Path) -> FleetSettings:
     settings = _read_fleet_table(mistakes, mirrors, defaults, folder)
     mistakes.raise_if_any()
     return settings
+
+
+def find_state_dir(path: Path) -> Path | None:
+    """Find the state folder that a fleet file names, even if the file has mistakes; None if it cannot be known.
+
+    A pipe is not read: it could not be read again.
+    """
+    if not os.path.isfile(path):
+        return None
+    try:
+        fleet = read_toml(path).tables.get("fleet")
+    except UsageError:
+        return None
+    value = fleet.get("state-dir") if isinstance(fleet, Mapping) else None
+    return path.absolute().parent / value if isinstance(value, str) and value and "\0" not in value else None
 
 
 def _refuse_unknown_tables(mistakes: MistakeCollector) -> None:
