@@ -58,6 +58,10 @@ class Transient(TilesyncError):
         self.is_throttled = is_throttled
 
 
+class AllCallsWait(Transient):
+    """The service throttles, and all API calls wait, longer than the retry budget if necessary."""
+
+
 class UnknownHost(Transient):
     """A host name does not resolve: the name is wrong, or the resolver is just starting."""
 
@@ -190,7 +194,10 @@ class DestinationError(RunError):
 class OtherOwner(DestinationError):
     """The destination belongs to another iModel or container than the requested one."""
 
-    default_hint = "choose another DEST; or give --adopt to use this one for the requested exports from now on"
+    default_hint = (
+        "choose another DEST; or give --adopt (in a fleet file: adopt = true) to use this one for the requested exports"
+        " from now on"
+    )
 
 
 class DiskFull(DestinationError):

@@ -11,6 +11,7 @@ from tests.support.commandline import (
     run_tilesync,
 )
 from tests.support.simulator import Simulator
+from tilesync.cli.params import replace_control_characters
 
 
 @pytest.mark.parametrize("command", ["link", "exports", "mirror"])
@@ -92,3 +93,9 @@ def test_a_source_below_home_is_found(service: Simulator, tmp_path: Path) -> Non
     done = run_tilesync("mirror", tmp_path / "copy", TILESYNC_SOURCE="~/one", HOME=str(tmp_path))
     assert done.exit_code == 2  # one word is SOURCE, whatever the variable says
     assert run_tilesync("mirror", "~/one", tmp_path / "copy", HOME=str(tmp_path)).exit_code == 0
+
+
+def test_control_characters_are_replaced() -> None:
+    """Escape sequences, and controls that turn around the direction of text, do not reach the terminal."""
+    controls = "\x1b\x07\x9b\u061c\u200e\u200f\u202a\u202e\u2066\u2069"
+    assert replace_control_characters(f"a\tb\n{controls}\u05d0") == f"a\tb\n{len(controls) * chr(0xFFFD)}\u05d0"

@@ -141,6 +141,12 @@ def test_invalid_json_is_refused(data: str, reason: str) -> None:
         parse_json(data.encode())
 
 
+def test_halves_of_surrogate_pairs_are_replaced_on_request() -> None:
+    """Each half in a name or a text becomes U+FFFD; whole pairs and other values stay."""
+    data = b'{"\\udc00": ["a\\ud800b", {"c": "\\ud83d\\ude00", "d": 1.5}]}'
+    assert parse_json(data, replace_surrogates=True) == {"\ufffd": ["a\ufffdb", {"c": "\U0001f600", "d": 1.5}]}
+
+
 def test_unusual_valid_documents() -> None:
     """A byte order mark, surrogate pairs and many flat brackets are valid; other encodings and too long documents are
     not.

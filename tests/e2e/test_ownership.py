@@ -43,7 +43,7 @@ def assert_other_owner(run: JobOutcome, *names: str) -> None:
     assert isinstance(run.error, OtherOwner), run.error
     assert run.exit_code == 8
     assert all(name in str(run.error) for name in names)
-    assert "--adopt" in run.error.hint
+    assert "--adopt (in a fleet file: adopt = true)" in run.error.hint
     assert "another DEST" in run.error.hint
 
 

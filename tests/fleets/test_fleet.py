@@ -89,6 +89,15 @@ def test_new_renamed_and_vanished_imodels(folder: FleetFolder, sim: Simulator) -
     assert third.outcomes[label(gone)].reason == night.outcomes[label(gone)].reason
 
 
+def test_half_of_a_surrogate_pair_in_a_display_name(folder: FleetFolder, sim: Simulator) -> None:
+    """A display name with half of a surrogate pair stops no mirror of its iTwin."""
+    fleet = fill_fleet(sim, 2)
+    sim.rename_imodel(fleet.models[0].id, "Quay \ud800")
+    folder.write_itwins(fleet)
+    results = {name: each.result for name, each in folder.run().outcomes.items()}
+    assert results == {"p0/Quay \ufffd": Result.UPDATED, label(fleet.models[1]): Result.UPDATED}
+
+
 def test_of_two_imodels_with_one_name_the_older_keeps_its_place(folder: FleetFolder, sim: Simulator) -> None:
     """A second iModel with the display name of a first one is refused by name, and the first goes on."""
     fleet = fill_fleet(sim, 2)

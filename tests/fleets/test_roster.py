@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from tests.support.clock import FakeClock
 from tilesync.errors import NoExport, TilesyncError, Unavailable, UsageError
 from tilesync.fleets.file.settings import FleetSettings, MirrorEntry, SecretReference
+from tilesync.fleets.night.results import format_command
 from tilesync.fleets.roster import FleetMirror, Roster, make_roster
 from tilesync.fleets.state import KnownMirror
 from tilesync.model.history import MirrorHistory, RunRecord
@@ -271,6 +274,15 @@ def test_what_only_matches() -> None:
         assert mirror.matches([glob]), glob
     for glob in ("bridge*", "Bridge", "sit", B, ""):
         assert not mirror.matches([glob]), glob
+
+
+@pytest.mark.parametrize("name", ["p/*[glob]?", "p/[!a]", "p/a]b[", "p/Bridge 'x' 7"])
+def test_the_command_that_runs_one_mirror_again(name: str) -> None:
+    """Its glob matches the name of this mirror, and no other name."""
+    *words, option, glob = shlex.split(format_command("my fleet.toml", name))
+    assert (words, option) == (["tilesync", "fleet", "my fleet.toml"], "--only")
+    assert [each for each in (name, "p/xg!", "p/b", "p/axb[", "p/*[glob]x") if fnmatchcase(each, glob)] == [name]
+    assert ("[" in name or "*" in name) == (glob != name)
 
 
 def test_a_destination_that_a_name_makes_invalid() -> None:

@@ -18,8 +18,8 @@ from tests.support.fleet_service import Fleet, fill_fleet
 from tests.support.simulator import JobOutcome, Simulator
 from tilesync.demo.api_rate import RateLimit
 from tilesync.errors import ExportReplaced, Unavailable
-from tilesync.events import Retried
-from tilesync.itwin.api_pages import DEFAULT_PAUSE_S, endpoint_url
+from tilesync.events import Notice, Retried
+from tilesync.itwin.api_pages import DEFAULT_PAUSE_S, MAX_PAUSE_S, endpoint_url
 from tilesync.itwin.auth import BearerTokenProvider, read_environment_token
 from tilesync.itwin.mesh_export import MeshExports
 from tilesync.model import Export, Secret, Selector
@@ -100,7 +100,44 @@ def test_a_429_without_retry_after(service: Simulator) -> None:
         assert clock.monotonic() >= DEFAULT_PAUSE_S
 
     run(service, work, outcome=outcome)
-    assert [event.reason for event in outcome.events_of(Retried)] == ["the service answered 429; all calls wait 5 s"]
+    assert [event.reason for event in outcome.events_of(Retried)] == [
+        "the service answered 429; all API calls wait 5 s"
+    ]
+    assert [event.message for event in outcome.events_of(Notice)] == [
+        f"the Mesh Export API ({service.url.removeprefix('http://')}): the service answered 429; all API calls wait 5 s"
+    ]
+
+
+def test_a_429_that_asks_for_too_long_ends_all_calls(service: Simulator) -> None:
+    """A wait of more than five minutes, or the longer retry budget, ends each call, also those in the queue."""
+    fleet = fill_fleet(service, 60)
+    service.add_fault(is_api, error_response(429, body=b"{}", Retry_After="3600"))
+
+    async def work(exports: MeshExports, _: ApiPace, clock: FakeClock) -> None:
+        results = await asyncio.gather(
+            *(resolve(exports, fleet, number) for number in range(60)), return_exceptions=True
+        )
+        refused = [str(each) for each in results if isinstance(each, BaseException)]
+        assert any("answered 429; it asks to wait 3600 s" in each for each in refused)
+        assert all("429" in each and "it asks to wait 3" in each for each in refused)
+        assert clock.monotonic() < MAX_PAUSE_S
+        with pytest.raises(Unavailable, match="it asks to wait 3"):
+            await resolve(exports, fleet, 0)
+
+    run(service, work, budget=3)
+    assert len(service.api_requests) < 60
+
+
+def test_a_long_retry_budget_waits_out_a_long_429(service: Simulator) -> None:
+    """A call that may be retried for two hours waits the hour that the service asks for."""
+    fleet = fill_fleet(service, 1)
+    service.add_fault(is_api, error_response(429, body=b"{}", Retry_After="3600"))
+
+    async def work(exports: MeshExports, _: ApiPace, clock: FakeClock) -> None:
+        await resolve(exports, fleet, 0)
+        assert clock.monotonic() >= 3600
+
+    run(service, work, budget=7200)
 
 
 def test_waiting_for_a_turn_is_no_failure(service: Simulator) -> None:

@@ -21,6 +21,8 @@ from tilesync.app import commands, service
 from tilesync.demo.loopback_server import FakeResponse
 from tilesync.errors import NotAuthorised, TilesyncError, Unavailable, UsageError
 from tilesync.itwin.auth import (
+    EMPTY_FILE_PAUSE_S,
+    EMPTY_FILE_READS,
     BearerTokenProvider,
     ClientCredentialsGrant,
     ShareKeyProvider,
@@ -96,6 +98,26 @@ def test_a_file_is_read_again_when_refused(tmp_path: Path) -> None:
         assert await token.header() == "Bearer two"
 
     asyncio.run(work())
+
+
+def test_a_token_file_that_is_just_written_is_read_again(tmp_path: Path) -> None:
+    """A file that is empty for a moment gives the token that comes; one that stays empty is NotAuthorised."""
+    path = tmp_path / "token"
+    path.write_text("")
+    waits = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            path.write_text("fresh\n")
+
+    assert asyncio.run(read_token_file(path, sleep=sleep))[0].text == "fresh"
+    assert waits == [EMPTY_FILE_PAUSE_S] * 3
+    path.write_text("\n")
+    clock = FakeClock()
+    with pytest.raises(NotAuthorised, match="contains no token"):
+        asyncio.run(read_token_file(path, sleep=clock.sleep))
+    assert clock.sleeps_s == [EMPTY_FILE_PAUSE_S] * (EMPTY_FILE_READS - 1)
 
 
 def test_missing_token_file(tmp_path: Path) -> None:
@@ -221,6 +243,8 @@ def test_refused_credentials_end_with_5(status: int) -> None:
         assert len(sim.requests) == 1
     assert "hush" not in str(caught.value) + caught.value.hint
     assert "ITP_SERVICE_CLIENT_ID" in caught.value.hint
+    assert "client-id" in caught.value.hint
+    assert f"({status})" in str(caught.value)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"access_token": null}'])

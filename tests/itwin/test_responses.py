@@ -1,13 +1,22 @@
 """Responses of the Mesh Export API and of the token endpoint."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.support.builders import IMODEL
 from tilesync.core.http_status import Verdict
 from tilesync.errors import Transient
-from tilesync.itwin.responses import api_message, classify_api_status, parse_exports, parse_token
+from tilesync.itwin.responses import (
+    api_message,
+    classify_api_status,
+    parse_exports,
+    parse_imodels,
+    parse_itwins,
+    parse_token,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +41,17 @@ from tilesync.itwin.responses import api_message, classify_api_status, parse_exp
 def test_verdicts_of_the_api(status: int, verdict: Verdict) -> None:
     """Each status of the API has the verdict of its documentation page."""
     assert classify_api_status(status) is verdict
+
+
+@pytest.mark.parametrize(
+    ("parse", "member"), [(parse_imodels, "iModels"), (parse_itwins, "iTwins")], ids=["imodels", "itwins"]
+)
+def test_half_of_a_surrogate_pair_in_a_display_name(parse: Callable[[bytes], Any], member: str) -> None:
+    """The half is replaced, and the list can be read."""
+    body = json.dumps({member: [{"id": IMODEL, "displayName": "Quay \ud800"}]}).encode()
+    assert b"\\ud800" in body
+    ((row,), _) = parse(body)
+    assert row.name == "Quay \ufffd"
 
 
 def exports(*rows: dict[str, Any], following: object = None) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.clock import FakeClock
 from tilesync.demo.api_rate import ApiCallLog
+from tilesync.errors import Unavailable
 from tilesync.transport.api_pace import WINDOW_S, ApiPace
 
 
@@ -126,6 +127,35 @@ def test_turns_come_in_order_and_urgent_ones_first() -> None:
 
     asyncio.run(main())
     assert order == ["x", "y", "a", "b", "c"]
+
+
+def test_a_pause_that_is_too_long_refuses_a_turn() -> None:
+    """Who may not wait so long is refused at once, also behind another one who may; that one keeps its turn."""
+
+    async def main() -> None:
+        clock = SlowClock()
+        pace = ApiPace(400, clock)
+
+        async def call(max_pause_s: float) -> None:
+            async with pace.turn(max_pause_s=max_pause_s):
+                pass
+
+        pace.pause(5)
+        patient, *others = await start(call(7200), call(300), call(300))
+        assert pace.waiting == 3
+        pace.pause(3600)
+        async with asyncio.timeout(10):
+            for other in others:
+                with pytest.raises(Unavailable, match="it asks to wait 3600 s"):
+                    await other
+            with pytest.raises(Unavailable):
+                await call(300)
+            assert pace.waiting == 1
+            clock.released.set()
+            await patient
+        assert clock.monotonic() >= 3600
+
+    asyncio.run(main())
 
 
 def test_a_pause_makes_everybody_wait() -> None:

@@ -32,7 +32,8 @@ ISSUER_URL = "https://ims.bentley.com"
 
 _ENDED_HINT = "has expired, or is for another service or scope than itwin-platform"
 _ISSUER_HINT = (
-    "check that --api-url and ITP_ISSUER_URL belong together, and that the application may use the scope itwin-platform"
+    "check that the addresses of service and issuer belong together (--api-url and ITP_ISSUER_URL, or api-url and"
+    " issuer-url of the fleet file), and that the application may use the scope itwin-platform"
 )
 
 
@@ -166,7 +167,7 @@ def make_token_provider(
 
     if identity.token_file is not None:
         return auth.BearerTokenProvider(
-            partial(auth.read_token_file, identity.token_file),
+            partial(auth.read_token_file, identity.token_file, sleep=clock.sleep),
             clock,
             remedy=f"the token {_ENDED_HINT}: put a fresh one in the file of --token-file",
         )

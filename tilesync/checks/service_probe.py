@@ -129,7 +129,7 @@ async def _classify_response(response: ApiResponse, what: str, accepted: set[Ver
     code = parse_storage_error_code(response.header("x-ms-error-code"), await response.read())
     verdict = classify_storage_response(response.status, code)
     if verdict is Verdict.GONE:
-        raise ExportReplaced(f"the container is gone ({response.status} {code})")
+        raise ExportReplaced(f"the container is gone ({response.status} {code})".replace(" )", ")"))
     if verdict in accepted:
         return verdict, code
     raise_for_status(

@@ -237,12 +237,15 @@ class DeleteLimitType(click.ParamType["DeleteLimit"]):
 
 
 def replace_control_characters(text: str) -> str:
-    """Replace control characters, since text of servers could control the terminal. Keep line breaks and tabs."""
+    """Replace control characters, since text of servers could control the terminal, or turn around what it shows.
+
+    Keep line breaks and tabs.
+    """
     return _CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-_CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters. Source: ECMA-48, C0 and C1."""
+_CONTROL_CHARACTERS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and those for the direction of text. Source: ECMA-48, C0 and C1; Unicode, Bidi_Control."""
 
 
 def format_error(error: TilesyncError) -> str:

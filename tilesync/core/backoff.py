@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 
-from tilesync.errors import TilesyncError, Transient, Unavailable
+from tilesync.errors import AllCallsWait, TilesyncError, Transient, Unavailable
 from tilesync.events import Event, Notice, Retried
 
 FIRST_DELAY_S = 0.25
@@ -132,7 +132,8 @@ class RetryPolicy:
 
     def report_first(self, error: Transient) -> None:
         """Report the first failure to the user."""
-        self.observe(Notice(f"{self.subject}: {error}; trying again for up to {self.budget.budget_s:.0f} s"))
+        ending = "" if isinstance(error, AllCallsWait) else f"; trying again for up to {self.budget.budget_s:.0f} s"
+        self.observe(Notice(f"{self.subject}: {error}{ending}"))
 
     def final_error(self, error: Transient) -> TilesyncError:
         """Return the error to raise after the last failure."""

@@ -1,14 +1,15 @@
 """Untrusted JSON: checked parsing of documents that others wrote or could have changed, and readers for their fields.
 
 `parse_json` returns values that all later code can handle: no NaN, no infinity, no lone surrogate (which neither UTF-8
-nor the catalog can store), no nesting too deep for a recursive function. A reader returns a value of the expected type
-and raises ValueError for any other.
+nor the catalog can store; it is refused or replaced), no nesting too deep for a recursive function. A reader returns a
+value of the expected type and raises ValueError for any other.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, NoReturn, TypeVar
@@ -31,8 +32,11 @@ File systems and catalogs end in 2262 at the latest; a date outside this range i
 """
 
 
-def parse_json(data: bytes | str, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Any:
-    """Parse a document. Raises ValueError if it is too large, too deeply nested, or not JSON."""
+def parse_json(data: bytes | str, *, max_bytes: int = MAX_DOCUMENT_BYTES, replace_surrogates: bool = False) -> Any:
+    """Parse a document. Raises ValueError if it is too large, too deeply nested, or not JSON.
+
+    A text with half of a surrogate pair is refused too; with `replace_surrogates` the half becomes U+FFFD.
+    """
     if len(data) > max_bytes:
         raise ValueError(f"it has more than {max_bytes:,} bytes")
     text = data if isinstance(data, str) else data.decode("utf-8-sig")
@@ -43,6 +47,8 @@ def parse_json(data: bytes | str, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Any
     if text.count("[") + text.count("{") > MAX_NESTING and _nesting_depth(value) > MAX_NESTING:
         raise ValueError(_TOO_DEEP_MESSAGE)
     if "\\u" in text or not isinstance(data, bytes):
+        if replace_surrogates:
+            return _replace_surrogates(value)
         _check_surrogates(value)
     return value
 
@@ -84,6 +90,18 @@ def _check_surrogates(value: Any) -> None:
             unchecked += (*each, *each.values())
         elif isinstance(each, list):
             unchecked += each
+
+
+def _replace_surrogates(value: Any) -> Any:
+    """Return a value, nested no deeper than MAX_NESTING, with U+FFFD for each half of a surrogate pair."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {_replace_surrogates(name): _replace_surrogates(inner) for name, inner in value.items()}
+    return [_replace_surrogates(inner) for inner in value] if isinstance(value, list) else value
+
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 # --- field readers: return the value or raise ValueError ---

@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from tilesync.core.http_status import Verdict, raise_for_status
 from tilesync.core.masking import split_secret
-from tilesync.errors import InvalidRequest, NoExport, NotAuthorised, Transient, Unavailable
+from tilesync.errors import AllCallsWait, InvalidRequest, NoExport, NotAuthorised, Transient, Unavailable
 from tilesync.itwin.responses import api_message, classify_api_status
 from tilesync.protocols import TokenProvider
 from tilesync.transport.api_client import ApiClient, ApiRequest, ApiResponse
@@ -26,6 +26,9 @@ MAX_IDLE_PAGES = 20
 
 DEFAULT_PAUSE_S = 5.0
 """Seconds that all calls wait after a 429 without Retry-After."""
+
+MAX_PAUSE_S = 300.0
+"""Longest Retry-After, in seconds, that calls with a pace wait, unless the retry budget is longer."""
 
 MAX_TOKEN_RENEWALS = 2
 """Refusals of a token after which a fresh one is tried."""
@@ -145,30 +148,39 @@ class ApiPages:
                     raise Transient("the service refused the token; a fresh one is used", retry_after=0)
             secrets = split_secret(sent_header)
             self._raise_for_verdict(endpoint, verdict, response.status, api_message(body, secrets))
-            self._raise_for_failure(verdict, response)
+            self._raise_for_failure(endpoint, verdict, response)
             rows, next_query = endpoint.parse(body, secrets)
             return ListPage(rows, next_query, response.server_time())
 
-        take_turn = partial(self._take_turn, urgent=urgent)
+        take_turn = partial(self._take_turn, endpoint.server, urgent=urgent)
         return await self._api_client.request(endpoint.server, build_request, read_response, take_turn=take_turn)
 
     @asynccontextmanager
-    async def _take_turn(self, *, urgent: bool) -> AsyncIterator[None]:
+    async def _take_turn(self, server: str, *, urgent: bool) -> AsyncIterator[None]:
         """Wait for a turn and use it. The token is fetched before, so that the call begins at its turn."""
         if self._pace is None:
             yield
             return
         await self._token.header()
-        async with self._pace.turn(urgent=urgent):
+        async with self._pace.turn(urgent=urgent, max_pause_s=self._max_pause_s):
             yield
 
-    def _raise_for_failure(self, verdict: Verdict, response: ApiResponse) -> None:
-        """Raise for a response that a retry may cure. With a pace, a 429 makes all calls wait, this one among them."""
+    @property
+    def _max_pause_s(self) -> float:
+        return max(MAX_PAUSE_S, self._api_client.budget.total_seconds())
+
+    def _raise_for_failure(self, endpoint: ListEndpoint[R], verdict: Verdict, response: ApiResponse) -> None:
+        """Raise for a response that a retry may cure. With a pace, a 429 makes all calls wait, this one among them.
+
+        Raises Unavailable if that takes too long for this one.
+        """
         wait_s = retry_after_seconds(response.header)
         if self._pace is not None and verdict is Verdict.THROTTLED:
             pause_s = DEFAULT_PAUSE_S if wait_s is None else wait_s
             self._pace.pause(pause_s)
-            raise Transient(f"the service answered 429; all calls wait {pause_s:.0f} s", is_throttled=True)
+            if pause_s > self._max_pause_s:
+                raise Unavailable(f"{endpoint.server} answered 429; it asks to wait {pause_s:.0f} s")
+            raise AllCallsWait(f"the service answered 429; all API calls wait {pause_s:.0f} s", is_throttled=True)
         raise_for_status(
             verdict,
             response.status,

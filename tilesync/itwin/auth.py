@@ -104,10 +104,21 @@ async def read_environment_token(token: Secret) -> tuple[Secret, None]:
     return extract_token(token.text, "TILESYNC_TOKEN"), None
 
 
-async def read_token_file(path: Path) -> tuple[Secret, None]:
-    """Read the token from a file."""
+EMPTY_FILE_READS = 5
+EMPTY_FILE_PAUSE_S = 0.2
+"""Reads of a token file that is empty, and the seconds between them: a program may be just writing it anew."""
+
+
+async def read_token_file(
+    path: Path, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> tuple[Secret, None]:
+    """Read the token from a file. An empty file is read again after a moment; a pipe is not, since it is used up."""
     try:
         text = decode_secret_text(await run_in_thread(_read_file, path))
+        reads = 1
+        while not text.strip() and reads < EMPTY_FILE_READS and await run_in_thread(path.is_file):
+            await sleep(EMPTY_FILE_PAUSE_S)
+            text, reads = decode_secret_text(await run_in_thread(_read_file, path)), reads + 1
     except (OSError, ValueError) as error:
         raise NotAuthorised(f"the token file {path} cannot be read ({error})", hint="check --token-file") from error
     return extract_token(text, f"the token file {path}"), None
@@ -156,12 +167,17 @@ class ClientCredentialsGrant:
         if verdict in {Verdict.DENIED, Verdict.FORBIDDEN, Verdict.INVALID}:
             message = api_message(body, [self._secret.text])
             raise NotAuthorised(
-                f"the token endpoint refuses the client credentials ({response.status} {message})",
-                hint="check ITP_SERVICE_CLIENT_ID, ITP_SERVICE_CLIENT_SECRET and ITP_ISSUER_URL",
+                f"the token endpoint refuses the client credentials ({response.status} {message})".replace(" )", ")"),
+                hint="check the client id, the secret and the issuer: ITP_SERVICE_CLIENT_ID, ITP_SERVICE_CLIENT_SECRET"
+                " and ITP_ISSUER_URL, or client-id, client-secret and issuer-url of the fleet file",
             )
         wait = retry_after_seconds(response.header)
         raise_for_status(
-            verdict, response.status, wait, "the token endpoint", "is ITP_ISSUER_URL the address of the issuer?"
+            verdict,
+            response.status,
+            wait,
+            "the token endpoint",
+            "is ITP_ISSUER_URL (issuer-url of a fleet file) the address of the issuer?",
         )
         token, lifetime_s = parse_token(body)
         return extract_token(token, "the response of the token endpoint"), lifetime_s

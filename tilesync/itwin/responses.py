@@ -88,9 +88,12 @@ def parse_itwins(body: bytes, secrets: Iterable[str] = ()) -> tuple[list[ITwinRo
 def _parse_page(
     body: bytes, member: str, name: str, parse_row: Callable[[Mapping[str, Any]], R]
 ) -> tuple[list[R], dict[str, str] | None]:
-    """Parse one page of a list. Raises Transient when the body is not one, or a row lacks its id."""
+    """Parse one page of a list. Raises Transient when the body is not one, or a row lacks its id.
+
+    Half of a surrogate pair is replaced: people type display names, and one of them must not make a list unreadable.
+    """
     try:
-        document = read_mapping(parse_json(body))
+        document = read_mapping(parse_json(body, replace_surrogates=True))
         if not isinstance(document[member], list):
             raise ValueError(f"its `{member}` are not a list")
         rows = [parse_row(read_mapping(row)) for row in document[member]]

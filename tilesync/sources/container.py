@@ -122,7 +122,7 @@ class Container:
             verdict = classify_storage_response(response.status, code)
             self._provenance.check_refusal(response.status, verdict, response.header)
             if verdict in {Verdict.GONE, Verdict.MISSING} or (probe and response.status in _NO_CONTAINER_STATUSES):
-                raise ExportReplaced(f"the container is gone ({response.status} {code})")
+                raise ExportReplaced(f"the container is gone ({response.status} {code})".replace(" )", ")"))
             if verdict is Verdict.DENIED:
                 raise LinkRefused(
                     f"the container refused to be listed ({response.status} {code})".replace(" )", ")"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tilesync.errors import Unavailable
 from tilesync.protocols import Clock
 
 WINDOW_S = 61.0
@@ -47,21 +49,30 @@ class ApiPace:
         """Number of calls that were given a turn."""
 
     @asynccontextmanager
-    async def turn(self, *, urgent: bool = False) -> AsyncIterator[None]:
-        """Wait for a turn, and make one call in the `with` block; take one for each attempt."""
-        await self._wait(self._urgent if urgent else self._others)
+    async def turn(self, *, urgent: bool = False, max_pause_s: float = math.inf) -> AsyncIterator[None]:
+        """Wait for a turn, and make one call in the `with` block; take one for each attempt.
+
+        Raises Unavailable at once when a pause lasts longer than `max_pause_s`, also one that begins during the wait.
+        """
+        await self._wait(self._urgent if urgent else self._others, max_pause_s)
         try:
             yield
         finally:
             self.running -= 1
             self._wake_first()
 
-    async def _wait(self, queue: deque[asyncio.Event]) -> None:
+    async def _wait(self, queue: deque[asyncio.Event], max_pause_s: float) -> None:
         """Wait for a turn at the end of a queue, and take it. A cancelled wait takes none."""
         place = asyncio.Event()
         queue.append(place)
         try:
-            while not (self._is_next(place) and self._try_take()):
+            while True:
+                if self.paused_s > max_pause_s:
+                    raise Unavailable(
+                        f"the service answered 429 to another call; it asks to wait {self.paused_s:.0f} s"
+                    )
+                if self._is_next(place) and self._try_take():
+                    return
                 if self._is_next(place):  # only the first one watches the clock; the others sleep until they are woken
                     await self._clock.sleep(self._delay_s())
                 else:
@@ -74,10 +85,13 @@ class ApiPace:
     def pause(self, seconds: float) -> None:
         """Let all calls wait for `seconds`, as the service asks with a 429; an earlier, longer pause stays.
 
-        After the pause, calls begin one by one: the service has no room for a full bucket then.
+        After the pause, calls begin one by one: the service has no room for a full bucket then. All who wait for a turn
+        check whether they may wait so long.
         """
         self._paused_until_s = max(self._paused_until_s, self._clock.monotonic() + seconds)
         self._full_at_s = max(self._full_at_s, self._paused_until_s + (self._burst - 1) * self._interval_s)
+        for place in (*self._urgent, *self._others):
+            place.set()
 
     @property
     def paused_s(self) -> float:

@@ -415,13 +415,15 @@ def read_until(running: subprocess.Popen[str], kind: str) -> str:
 
 
 def test_the_first_file(program: Program, tmp_path: Path) -> None:
-    """`fleet init` prints a file for what this identity can see; it passes the check, and runs."""
+    """`fleet init` prints a file for what this identity can see, whatever its name; it passes the check, and runs."""
+    program.sim.rename_imodel(program.fleet.models[0].id, "Quay \ud800")
     for words in (("init",), ("init", "--itwin", program.fleet.itwins[0])):
         done = run_tilesync("fleet", *words, sim=program.sim)
         assert done.exit_code == 0, done.stderr
         (entry,) = tomllib.loads(done.stdout)["mirror"]
         assert entry["itwin"] == program.fleet.itwins[0]
         assert "Bridge 0002" in done.stdout
+        assert "Quay \ufffd" in done.stdout
     new = tmp_path / "new" / "fleet.toml"
     new.parent.mkdir()
     new.write_text(done.stdout)

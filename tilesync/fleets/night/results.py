@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from tilesync.protocols import Clock
 
 
 def format_command(file: str, name: str) -> str:
-    """Format the command that runs one mirror of a fleet again."""
-    return f"tilesync fleet {shlex.quote(file)} --only {shlex.quote(name)}"
+    """Format the command that runs one mirror of a fleet again. Its glob matches no other name."""
+    glob = re.sub(r"[*?[]", r"[\g<0>]", name)
+    return f"tilesync fleet {shlex.quote(file)} --only {shlex.quote(glob)}"
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,8 @@ class DestinationFolder:
         if not adopt:
             raise DestinationError(
                 f"{self.root} is not a tilesync destination and is not empty: it contains {join_names(foreign)}",
-                hint="choose an empty folder; or give --adopt to keep these files beside the tiles",
+                hint="choose an empty folder; or give --adopt (in a fleet file: adopt = true) to keep these files"
+                " beside the tiles",
             )
 
     def _looks_started(self, names: list[str]) -> bool:

@@ -96,7 +96,8 @@ class ReadOnlyObjectPublication(PublicationBase):
             raise DestinationError(
                 f"{self._objects.display_name} is not a destination of tilesync, and is not empty: it contains"
                 f" {join_names(foreign)}",
-                hint="choose another prefix; or give --adopt to keep these objects and put the tiles beside them",
+                hint="choose another prefix; or give --adopt (in a fleet file: adopt = true) to keep these objects"
+                " and put the tiles beside them",
             )
 
     def _find_foreign_names(self) -> list[str]:
