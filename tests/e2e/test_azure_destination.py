@@ -277,9 +277,9 @@ def test_both_links_end_in_mid_run_and_are_renewed(azure_store: AzureFixture, si
 
 def test_an_expired_link_without_a_command_ends_with_5(azure_store: AzureFixture, sim: Simulator) -> None:
     """An expired link: exit 5 with a hint; the next run with a fresh link continues."""
-    files = sim.offer_export(export(150))
+    files = sim.offer_export(export(400))
     sim.delay_s = 0.05
-    run = azure_store.mirror(sim, "--transfers", "2", dest=short_lived_link(azure_store, 3))
+    run = azure_store.mirror(sim, "--transfers", "2", dest=short_lived_link(azure_store, 6))
     assert (run.exit_code, run.last_line["error"]) == (5, "NotAuthorised"), run.stderr
     assert "--dest-link-command" in run.last_line["hint"]
     there = set(azure_store.blobs(f"versions/{EXPORT}/"))

@@ -185,7 +185,7 @@ ODD_VALUES: list[Any] = [5, None, {}, [], True, 1e300, "\ud800", "x" * 100_000]
 
 @pytest.mark.parametrize("value", ODD_VALUES, ids=[ascii(value)[:12] for value in ODD_VALUES])
 def test_odd_values_in_the_rows_of_the_service(tmp_path: Path, value: Any) -> None:
-    """Fields of a wrong type count as missing; half of a surrogate pair makes the list invalid."""
+    """Fields of a wrong type count as missing; half of a surrogate pair is replaced."""
     with Simulator() as sim:
         sim.offer_export(export(2))
         sim.exports[0] |= {
@@ -200,11 +200,8 @@ def test_odd_values_in_the_rows_of_the_service(tmp_path: Path, value: Any) -> No
         row = {**sim.exports[0], "_links": {"mesh": {"href": sim.create_link(EXPORT)}}}
         sim.respond_api = always_respond({"exports": [row], "_links": value})  # type: ignore[method-assign, assignment]  # any page
         done = run_tilesync("mirror", IMODEL, tmp_path / "dest", "--json", "--retry-for=0s", "--wait=0s", sim=sim)
-    if value == "\ud800":
-        assert (done.exit_code, done.last_line["error"]) == (6, "Unavailable"), done.stderr
-    else:
-        assert done.exit_code == 0, done.stderr
-        assert json.loads((tmp_path / "dest" / MANIFEST).read_text().splitlines()[0])["export"]["id"] == EXPORT
+    assert done.exit_code == 0, done.stderr
+    assert json.loads((tmp_path / "dest" / MANIFEST).read_text().splitlines()[0])["export"]["id"] == EXPORT
 
 
 def always_respond(document: Any) -> Callable[[Any], Any]:

@@ -52,7 +52,7 @@ class MirrorStatus:
         run = find_ended_run(self.history, is_running=self.is_running)
         if run is not None and run.hint and self.health is not Health.STALE:
             return run.hint
-        return "run `tilesync mirror`, and check that the schedule runs it"
+        return "run it again, and check that the schedule runs it"
 
 
 def make_status(
