@@ -9,6 +9,9 @@ _INTERRUPTED = 130
 def main() -> None:
     """Load the command line and run it. Ctrl-C while it loads ends with the exit code and no traceback."""
     try:
+        from tilesync.cli.signals import install_signal_handlers
+
+        install_signal_handlers()  # before the rest is loaded: it takes a tenth of a second
         from tilesync.cli.main import main as run
 
         run()

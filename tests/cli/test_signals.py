@@ -101,18 +101,20 @@ def test_a_hangup_that_is_ignored_stays_ignored(service: Simulator, tmp_path: Pa
     assert (tmp_path / "d" / "versions" / EXPORT).is_dir()
 
 
-# --- Ctrl-C while the program loads ---
+# --- a signal while the program loads ---
 
 
 INTERRUPTED_IMPORT = """
-import os, runpy, signal, sys
+import os, runpy, sys
+module, how, number = sys.argv[1:4]
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
-        if name == sys.argv[1]:
+        if name == module:
             sys.meta_path.remove(self)
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), int(number))
 sys.meta_path.insert(0, Interrupt())
-if sys.argv[2] == "module":
+sys.argv = ["tilesync", *sys.argv[4:]]
+if how == "module":
     runpy.run_module("tilesync", run_name="__main__")
 else:
     from tilesync.__main__ import main
@@ -120,15 +122,36 @@ else:
 """
 
 
-@pytest.mark.parametrize("how", ["module", "script"])
-@pytest.mark.parametrize("module", ["tilesync.cli.main", "click", "tilesync.errors"])
-def test_ctrl_c_while_the_program_loads_is_quiet(module: str, how: str) -> None:
-    """SIGINT during an import at the start ends with 130 and without a traceback."""
+def run_interrupted(module: str, how: str, number: int, *arguments: str) -> CommandResult:
+    """Run tilesync with a signal that arrives when the import of a module begins."""
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_IMPORT, module, how],
-        env=make_environment(), capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", INTERRUPTED_IMPORT, module, how, str(int(number)), *arguments],
+        env=make_environment(TILESYNC_TOKEN="t", TILESYNC_API_URL="http://127.0.0.1:9"), capture_output=True, text=True,
+        timeout=60, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    return CommandResult(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("how", ["module", "script"])
+def test_ctrl_c_before_the_handlers_are_there(how: str) -> None:
+    """SIGINT during the very first imports ends with 130 and without a traceback."""
+    assert run_interrupted("tilesync.errors", how, signal.SIGINT) == CommandResult(130, "", "")
+
+
+@pytest.mark.parametrize("how", ["module", "script"])
+@pytest.mark.parametrize(
+    "module", ["click", "tilesync.cli.commands.mirror", "asyncio.base_events", "uvloop", "tilesync.jobs.mirror"]
+)
+@pytest.mark.parametrize(
+    ("number", "code", "kind"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
+)
+def test_a_signal_during_an_import_is_reported(
+    tmp_path: Path, module: str, how: str, number: int, code: int, kind: str
+) -> None:
+    """A signal during an import waits for its end, and then ends the run with its exit code and a last line."""
+    done = run_interrupted(module, how, number, "mirror", IMODEL, str(tmp_path / "d"), "--json")
+    assert (done.exit_code, done.last_line["error"]) == (code, kind), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_script_is_the_quiet_entry_point() -> None:

@@ -27,7 +27,6 @@ from tilesync.cli.commands.status import status
 from tilesync.cli.commands.verify import verify
 from tilesync.cli.commands.versions import versions
 from tilesync.cli.help_groups import SectionedGroup
-from tilesync.cli.signals import install_signal_handlers
 from tilesync.errors import Interrupted, TilesyncError, UsageError
 
 
@@ -58,10 +57,17 @@ def _open_closed_streams() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line. Every way to end has an exit code and, with `--json`, a last line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    _open_closed_streams()
-    install_signal_handlers()
     try:
+        code = _run_command(sys.argv[1:] if arguments is None else arguments)
+    except (KeyboardInterrupt, Interrupted) as second:  # a second signal, while the first one was reported
+        os._exit(getattr(second, "exit_code", Interrupted.exit_code))
+    _exit_process(code)
+
+
+def _run_command(arguments: list[str]) -> int:
+    """Run a command and return the exit code; each error is reported."""
+    try:
+        _open_closed_streams()
         code = cli.main(arguments, prog_name="tilesync", standalone_mode=False)
     except click.exceptions.Abort:
         code = _report_error(arguments, Interrupted("interrupted"))
@@ -71,7 +77,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = _report_error(arguments, error)
     except Exception as error:  # noqa: BLE001 - last handler: a bug is reported and ends with exit 1
         code = _report_lost_help_output(arguments, error) or _report_bug(arguments, error)
-    _exit_process(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _exit_process(code: int) -> NoReturn:

@@ -5,23 +5,32 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
-from typing import NoReturn
+from types import FrameType
 
 from tilesync.errors import HungUp, Interrupted, Terminated
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """A closed terminal or ssh session; Windows has no such signal."""
 
+_CAN_DEFER = hasattr(signal, "setitimer")
+"""Windows has no timer that sends a signal: there a signal during an import is raised at once."""
+
+
+_IMPORT_POLL_S = 0.01
+"""Seconds until a signal that arrived during an import is sent again."""
+
 
 def install_signal_handlers() -> None:
-    """Raise an error on SIGTERM and SIGHUP, before and after a session handles them itself.
+    """Raise an error on each signal that stops a run, before and after a session handles them itself.
 
-    Does nothing outside the main thread: Python allows signal handlers only there.
+    A signal that arrives during an import is raised after it: raised inside, it would leave half a module behind, or
+    be lost in a callback of the import system. Does nothing outside the main thread: Python allows signal handlers
+    only there.
     """
     with contextlib.suppress(ValueError):
         for number in list_stop_signals():
-            if number != signal.SIGINT:  # SIGINT raises KeyboardInterrupt already
-                signal.signal(number, _raise_for_signal)
+            if number != signal.SIGINT or _CAN_DEFER:  # SIGINT raises KeyboardInterrupt already
+                signal.signal(number, _raise_after_import)
 
 
 @contextlib.contextmanager
@@ -49,5 +58,19 @@ def error_for_signal(number: int, *, hint: str | None = None) -> Interrupted:
     return error_classes.get(number, Interrupted)("stopped by a signal", hint=hint)
 
 
-def _raise_for_signal(number: int, frame: object) -> NoReturn:
-    raise error_for_signal(number)
+def _raise_after_import(number: int, frame: FrameType | None) -> None:
+    if _CAN_DEFER and _is_importing(frame):
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))  # to the handler of that time
+        signal.setitimer(signal.ITIMER_REAL, _IMPORT_POLL_S)
+    elif number == signal.SIGINT:
+        raise KeyboardInterrupt
+    else:
+        raise error_for_signal(number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

@@ -291,7 +291,7 @@ def test_a_signal_before_the_session(tmp_path: Path, name: str, exit_code: int, 
     """A signal while the command loads writes a report too."""
     report = tmp_path / "r"
     code = (
-        "import os, signal, tilesync.cli.main as c, tilesync.cli.commands.mirror as m\n"
+        "import os, signal, tilesync.__main__ as c, tilesync.cli.commands.mirror as m\n"
         f"def slow(*a, **k): os.kill(os.getpid(), signal.{name})\n"
         "m.create_session = slow\n"
         "c.main()"
