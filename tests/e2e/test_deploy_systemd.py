@@ -67,7 +67,7 @@ def test_the_service_of_a_mirror_reads_its_secret_from_a_credential(machine: Pat
 
 
 def test_the_service_of_a_fleet_tells_systemd_how_it_goes(machine: Path, sim: Simulator) -> None:
-    """The command of the unit signs in with the credential, runs all mirrors, and sends READY and its last status."""
+    """The command of the unit signs in with the credential, runs all mirrors, and sends READY and each status."""
     write_fleet(machine, fill_fleet(sim, 3), **sign_in_by_application(machine, sim))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(machine / "notify"))
@@ -76,6 +76,10 @@ def test_the_service_of_a_fleet_tells_systemd_how_it_goes(machine: Path, sim: Si
         assert ended.returncode == 0, ended.stdout + ended.stderr
         file = machine / "etc/tilesync/fleet.toml"
         assert manager.recv(4096).decode() == f"READY=1\nSTATUS=running the fleet {file}"
+        statuses = [manager.recv(4096).decode() for _ in range(3)]
+        assert [status.partition(" done")[0] for status in statuses] == [
+            f"STATUS={done} of 3 mirrors" for done in (1, 2, 3)
+        ]
         assert manager.recv(4096).decode() == f"STOPPING=1\nSTATUS=fleet {file}: ended well"
     assert (machine / "srv/tiles/office/tileset.json").exists()
     assert json.loads((machine / "var/log/tilesync/fleet.json").read_text())["updated"] == 3

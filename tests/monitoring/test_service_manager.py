@@ -14,6 +14,7 @@ from tilesync.monitoring.service_manager import (
     MAX_STATUS_CHARACTERS,
     SEND_TIMEOUT_S,
     notify_ready,
+    notify_status,
     notify_stopping,
 )
 
@@ -31,11 +32,13 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
 
 
 def test_ready_and_stopping_arrive(manager: tuple[socket.socket, dict[str, str]]) -> None:
-    """The start is READY=1, the end STOPPING=1, each with a status in one line."""
+    """The start is READY=1, the end STOPPING=1, each with a status in one line; between them there is the status."""
     receiver, environ = manager
     notify_ready("mirroring office", environ)
+    notify_status("1 of 3", environ)
     notify_stopping("office: failed\nREADY=0 Gebäude", environ)
     assert receiver.recv(4096) == b"READY=1\nSTATUS=mirroring office"
+    assert receiver.recv(4096) == b"STATUS=1 of 3"
     assert receiver.recv(4096).decode() == "STOPPING=1\nSTATUS=office: failed READY=0 Gebäude"
 
 

@@ -87,6 +87,12 @@ class RunReporters:
         if self._pinger is not None:
             self._pinger.start(self._title)
 
+    def update(self, status: str) -> None:
+        """Report how far the run is. Does not wait."""
+        from tilesync.monitoring.service_manager import notify_status
+
+        notify_status(status)
+
     def finish(self, report: Mapping[str, Any], *, is_urgent: bool = False) -> None:
         """Report the end, by the report of the run; blocks within the time limits.
 

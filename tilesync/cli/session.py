@@ -152,6 +152,11 @@ class Session:
         """Report the start and the end of the run to monitors."""
         self._reporters = reporters
 
+    def report_progress(self, status: str) -> None:
+        """Tell the service manager how far the run is."""
+        if self._reporters is not None:
+            self._reporters.update(status)
+
     def run(self, work: Callable[[], Awaitable[None]], *, closing_message: Callable[[], str] | None = None) -> int:
         """Run to the end and return the exit code. `closing_message` returns the last sentence of a successful run."""
         if self._reporters is not None:

@@ -19,12 +19,17 @@ def notify_ready(status: str, environ: Mapping[str, str] = os.environ) -> None:
     send_notification(f"READY=1\nSTATUS={_format_status(status)}", environ)
 
 
+def notify_status(status: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Tell the service manager how far the run is. Does not wait: the next status replaces a lost one."""
+    send_notification(f"STATUS={_format_status(status)}", environ, timeout_s=0)
+
+
 def notify_stopping(status: str, environ: Mapping[str, str] = os.environ) -> None:
     """Tell the service manager that the run ends, with its status."""
     send_notification(f"STOPPING=1\nSTATUS={_format_status(status)}", environ)
 
 
-def send_notification(text: str, environ: Mapping[str, str]) -> None:
+def send_notification(text: str, environ: Mapping[str, str], *, timeout_s: float = SEND_TIMEOUT_S) -> None:
     """Send a datagram to the socket in NOTIFY_SOCKET, if it is set. Errors are ignored: no run depends on it.
 
     Source: sd_notify(3). A socket that begins with `@` is in the abstract namespace.
@@ -35,7 +40,7 @@ def send_notification(text: str, environ: Mapping[str, str]) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.settimeout(SEND_TIMEOUT_S)
+        sender.settimeout(timeout_s)
         sender.sendto(text.encode(errors="replace"), address)
 
 

@@ -140,6 +140,7 @@ def _run(
     session: Session, monitor: FleetMonitor, settings: FleetSettings, options: dict[str, Any], *, dry_run: bool
 ) -> int:
     from tilesync.cli.output.fleet_messages import FleetMessagePrinter, format_fleet_summary, format_fleet_table
+    from tilesync.cli.output.fleet_progress import format_mirror_counts
 
     def summarize() -> str:
         table = format_fleet_table(monitor.outcomes, width=session.width, verbose=options["verbose"])
@@ -176,6 +177,7 @@ def _run(
             session.print_always(text.rstrip())
         printer.print_outcome(outcome)
         session.write_line(outcome.to_dict())
+        session.report_progress(format_mirror_counts(monitor))
 
     return session.run(work)
 

@@ -66,17 +66,11 @@ class FleetProgressDisplay:
 
     def format_line(self) -> str:
         """Return the line of the fleet: mirrors done, running and failed, bytes, and time."""
-        monitor = self._monitor
-        if monitor.total is None:
+        if self._monitor.total is None:
             return "listing the iModels"
-        failed = sum(bool(outcome.exit_code) for outcome in monitor.outcomes)
-        problems = f" ({format_count(failed, 'problem')})" if failed else ""
-        running = sum(run.is_running for run in monitor.runs.values())
         elapsed = format_duration(time.monotonic() - self._started_s)
-        return (
-            f"{len(monitor.outcomes):,} of {format_count(monitor.total, 'mirror')} done{problems}, {running} running,"
-            f" {format_size(monitor.transferred_bytes)} fetched, {elapsed}"
-        )
+        fetched = format_size(self._monitor.transferred_bytes)
+        return f"{format_mirror_counts(self._monitor)}, {fetched} fetched, {elapsed}"
 
     def _draw(self) -> None:
         columns = terminal_columns(sys.stderr) or DEFAULT_COLUMNS
@@ -104,6 +98,15 @@ class FleetProgressDisplay:
         room = 1 + max(0, min(_MAX_BARS, rows - 3))
         while len(self._bars) < min(count, room):
             self._bars.append(create_bar(1, columns=columns, rows=_DEFAULT_ROWS, position=len(self._bars)))
+
+
+def format_mirror_counts(monitor: FleetMonitor) -> str:
+    """Return how many mirrors of a fleet are done, failed and running."""
+    failed = sum(bool(outcome.exit_code) for outcome in monitor.outcomes)
+    problems = f" ({format_count(failed, 'problem')})" if failed else ""
+    running = sum(run.is_running for run in monitor.runs.values())
+    total = format_count(monitor.total or 0, "mirror")
+    return f"{len(monitor.outcomes):,} of {total} done{problems}, {running} running"
 
 
 def _format_run(run: MirrorRun) -> str:
