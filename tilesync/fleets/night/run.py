@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from tilesync.api.auth import Auth
 from tilesync.api.monitor import RunMonitor
@@ -186,7 +186,8 @@ class Night:
             runs = [MirrorRun(mirror, tools, _first_attempt(mirror)) for mirror in mirrors]
             tasks = {asyncio.create_task(self._run_mirror(run, forecast, recorder)): run for run in runs}
             try:
-                await self._wait(set(tasks), window.timer)
+                ends: list[asyncio.Future[Any]] = [asyncio.gather(*tasks, return_exceptions=True), window.timer]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in tasks:
                     task.cancel()  # does nothing to those that are done
@@ -215,12 +216,6 @@ class Night:
             dry_run=self.request.dry_run,
             every_file=self.request.every_file,
         )
-
-    async def _wait(self, tasks: set[asyncio.Task[None]], timer: asyncio.Future[None]) -> None:
-        """Wait until all mirrors are done, or until the end of the window."""
-        while tasks and not timer.done():
-            done, _ = await asyncio.wait({*tasks, timer}, return_when=asyncio.FIRST_COMPLETED)
-            tasks = {task for task in tasks if task not in done}
 
     def _count_jobs(self) -> int:
         jobs = self.request.jobs or self.request.settings.jobs
