@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -27,9 +28,15 @@ settings.register_profile("fast", settings.get_profile("tilesync"), max_examples
 settings.load_profile("tilesync")
 
 
+def pytest_configure() -> None:
+    """Let Ctrl-C work in started processes, also where a shell started the tests in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Use two workers more than there are cores for `-n auto`: the longest tests mostly wait."""
-    return (os.cpu_count() or 1) + 2
+    """Use three workers more than there are cores for `-n auto`: the longest tests mostly wait."""
+    return (os.cpu_count() or 1) + 3
 
 
 _WHOLE_RUN_HELPERS = frozenset(
@@ -56,7 +63,7 @@ _WHOLE_RUN_FIXTURES = frozenset({"azurite", "both_layouts", "bucket_server", "si
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put each test into its tiers.
+    """Put each test into its tiers, and begin with the long ones, so that none of them runs alone at the end.
 
     `e2e`: it is in that folder, or it uses a fixture or helper that runs whole jobs, commands or real stores.
     `browser`: by its fixture. `kill`: by its name. `scale` is marked at the test: it moves much, waits long, or repeats
@@ -70,6 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         if "kill" in item.nodeid.rpartition("/")[2]:
             item.add_marker("kill")
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def _module_of(item: pytest.Item) -> ModuleType | None:

@@ -157,7 +157,9 @@ def test_an_interrupted_run(
 
 def test_a_second_signal(service: Simulator, monitors: Monitors, tmp_path: Path) -> None:
     """A run that two signals stopped at once is told as failure too, within a few seconds."""
-    command = ("--on-publish", "sh -c 'trap \"\" TERM; echo begun >&2; sleep 30'")
+    held = tmp_path / "held"
+    held.touch()
+    command = ("--on-publish", f"sh -c 'trap \"\" TERM; echo begun >&2; while test -e {held}; do sleep 0.1; done'")
     process = start_tilesync("mirror", IMODEL, tmp_path / "d", *monitors.options(*command), sim=service)
     assert process.stderr is not None
     while "begun" not in (line := process.stderr.readline()):
@@ -169,6 +171,7 @@ def test_a_second_signal(service: Simulator, monitors: Monitors, tmp_path: Path)
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=30)
     assert time.monotonic() - begun < 10
+    held.unlink()  # the command still holds the pipes
     process.communicate()
     assert process.returncode == 143
     assert [(word, report["exit"]) for word, report in monitors.reports] == [("failure", 143)]

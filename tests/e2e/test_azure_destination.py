@@ -87,6 +87,7 @@ def test_a_lost_state_costs_a_listing(azure_store: AzureFixture, sim: Simulator)
     assert len(lists) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("state", ["lost", "kept"])
 def test_files_stored_before_a_kill_are_not_sent_again(azure_store: AzureFixture, sim: Simulator, state: str) -> None:
     """An interrupted run is continued by the same machine, or by another one after the lock has expired."""

@@ -353,6 +353,7 @@ def test_a_version_just_replaced_elsewhere_does_not_retire(azure_store: AzureFix
     assert azure_store.mirror(sim, "--keep-versions", "1", "--keep-for", "0s").last_line["retired"] == 1
 
 
+@pytest.mark.long
 def test_a_run_that_lost_the_lock_writes_nothing_more(
     azure_store: AzureFixture, sim: Simulator, azurite: Azurite
 ) -> None:

@@ -11,6 +11,7 @@ from tests.support.broken_exports import PAGE, TILE, failure_messages, implicit,
 from tests.support.builders import glb
 from tests.support.simulator import EXPORT, Simulator, both_inventories, read_version, verify
 from tilesync.events import FileFailed
+from tilesync.jobs.versions import subtree_walk
 from tilesync.model import Inventory
 
 
@@ -89,16 +90,19 @@ def test_a_template_without_a_coordinate_gives_shared_contents(inventory: Invent
 
 @both_inventories
 @pytest.mark.parametrize("children", [0, 1])
-def test_a_million_announced_files_are_not_all_requested(children: int, inventory: Inventory, tmp_path: Path) -> None:
+def test_a_million_announced_files_are_not_all_requested(
+    children: int, inventory: Inventory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Announced files are requested only until it is clear that they are missing: exit 3."""
+    monkeypatch.setattr(subtree_walk, "FIRST_CHECKPOINT_FILES", 1 << 11)
     files = {"tileset.json": implicit(subtreeLevels=10, availableLevels=20), "s/0/0/0": subtree(children=children)}
     with Simulator() as sim:
         sim.offer_export(files)
         run = sim.mirror(tmp_path, inventory=inventory)
-        assert len(sim.requests) < 30_000
+        assert len(sim.requests) < 6_000
     assert run.exit_code == 3
     assert any("not followed further" in failed.message for failed in run.events_of(FileFailed))
-    assert len(run.events_of(FileFailed)) < 30_000
+    assert len(run.events_of(FileFailed)) < 6_000
 
 
 @pytest.mark.parametrize("folder", ["old", "zold"])

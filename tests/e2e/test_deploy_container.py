@@ -16,6 +16,7 @@ from tests.support.simulator import Simulator
 PROJECT = DEPLOY.parents[1]
 
 
+@pytest.mark.long
 @pytest.mark.scale
 def test_the_steps_of_the_containerfile_make_an_image_that_mirrors(tmp_path: Path, sim: Simulator) -> None:
     """The steps run in order; the entry point mirrors with a read-only image, and no installer is left in it."""

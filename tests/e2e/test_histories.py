@@ -118,6 +118,7 @@ def run_with_kills(sim: Simulator, dice: random.Random, dest: Path, *options: st
     return count
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
     """Thirty random versions under random faults and kills: each has exactly the exported bytes, the pointer is right
@@ -176,6 +177,7 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
     assert [each.version.name for each in row if each.is_current] == [current]
 
 
+@pytest.mark.long
 def test_a_flat_history(tmp_path: Path) -> None:
     """Thirty exports in the flat layout under faults and kills: after each run exactly its files are present."""
     dice = random.Random(7)

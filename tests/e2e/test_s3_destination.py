@@ -165,6 +165,7 @@ def test_a_missing_bucket_is_a_destination_error(place: BucketFixture, sim: Simu
     assert (run.exit_code, run.last_line["error"]) == (8, "DestinationError"), run.stderr
 
 
+@pytest.mark.long
 def test_a_mirror_is_copied_to_each_store_and_back(
     place: BucketFixture, sim: Simulator, azurite: Azurite, tmp_path: Path
 ) -> None:

@@ -177,6 +177,7 @@ class PublishDuringFlight:
         self.runs.append(self._sim.mirror(self._dest))
 
 
+@pytest.mark.long
 def test_a_viewer_streams_through_nginx_while_a_version_is_published(browser: Browser, tmp_path: Path) -> None:
     """No request of a viewer fails before, during and after a publication; a viewer that started with the old
     version ends with it, the next one sees the new one.

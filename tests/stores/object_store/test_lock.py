@@ -190,6 +190,7 @@ def test_a_slow_renewal_is_repeated() -> None:
     lock.ensure_renewed()
 
 
+@pytest.mark.long
 @pytest.mark.scale
 def test_a_hanging_renewal_loses_nothing(azurite: Azurite, tmp_path: Path) -> None:
     """It times out early enough for the next one, so the lease is kept and writes go on."""
