@@ -29,9 +29,13 @@ settings.load_profile("tilesync")
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C work in started processes, also where a shell started the tests in the background."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let started processes receive SIGINT and SIGHUP, also where a shell or nohup lets the tests ignore them.
+
+    A handler, other than the order to ignore a signal, is not inherited.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
