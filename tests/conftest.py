@@ -102,10 +102,10 @@ def _uses_whole_runs(module: ModuleType | None) -> bool:
 @pytest.fixture(scope="session", autouse=True)
 def small_ca_bundle(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Trust a single authority: to load those of the system takes longer than a small mirror."""
-    if "SSL_CERT_FILE" not in os.environ:
-        bundle = tmp_path_factory.mktemp("authorities") / "ca.pem"
-        trustme.CA().cert_pem.write_to_path(str(bundle))
-        os.environ["SSL_CERT_FILE"] = str(bundle)
+    bundle = tmp_path_factory.mktemp("authorities") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(bundle))
+    os.environ["SSL_CERT_FILE"] = str(bundle)
+    os.environ.pop("SSL_CERT_DIR", None)
 
 
 @pytest.fixture(scope="session")

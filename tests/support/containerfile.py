@@ -19,6 +19,9 @@ PYTHON_BASE = re.compile(r"docker\.io/library/python:\$\{PYTHON\}-slim")
 IMAGE_FOLDERS = ("/opt/tilesync", "/usr/local", "/src", "/state")
 
 
+AUTHORITIES = {name: value for name, value in os.environ.items() if name.startswith("SSL_")}
+"""Settings of this machine, read before the tests set theirs: pip needs them to reach its index."""
+
 NO_INDEX = ("No matching distribution found", "NewConnectionError", "Failed to establish a new connection")
 """Words of pip when it finds no package at all."""
 
@@ -115,11 +118,17 @@ class ImageBuild:
 
     def _step_run(self, words: str) -> None:
         words = re.sub(r" -[og] \d+", "", words) if os.geteuid() != 0 else words
-        kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "HTTP", "http", "SSL_"))}
+        kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "HTTP", "http"))}
         path = {"PATH": self.locate(self.environment["PATH"]), "HOME": os.environ.get("HOME", "/")}
         shell = ["/bin/sh", "-ec", self.locate(words)]
         done = subprocess.run(
-            shell, env={**kept, **path}, cwd=self.root, capture_output=True, text=True, timeout=240, check=False
+            shell,
+            env={**kept, **AUTHORITIES, **path},
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
         )
         if done.returncode != 0 and any(sign in done.stderr for sign in NO_INDEX):
             raise NoPackageIndex(done.stderr)

@@ -29,7 +29,6 @@ from typing import Any, NoReturn
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "TQDM_", "SSL_", "SSLKEYLOGFILE")
 """Variables that the interpreter or a package reads when it is loaded."""
 
-_AT_START = {"LC_ALL": "C.UTF-8", **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}}
 _MAX_STDIN_BYTES = 60_000
 """Fits the buffer of a pipe, so that it can be written before the child reads."""
 
@@ -47,7 +46,8 @@ def run_forked(
 
     `stdout` names a file or device instead of a pipe. A process is started where a fork would differ.
     """
-    differs = any(name.startswith(_READ_AT_START) and value != _AT_START.get(name) for name, value in env.items())
+    at_start = _environment_at_start()
+    differs = any(name.startswith(_READ_AT_START) and value != at_start.get(name) for name, value in env.items())
     if sys.platform != "linux" or differs:
         return _run_process(arguments, env, stdin=stdin, stdout=stdout, cwd=cwd, timeout_s=timeout_s)
     data = stdin.encode()
@@ -59,7 +59,7 @@ def run_forked(
         os.close(stdout_write)
         stdout_write = os.open(stdout, os.O_WRONLY)
     given = [stdin_read, stdout_write, stderr_write, status[1]]
-    request = {"arguments": list(arguments), "env": {**_AT_START, **env}, "cwd": str(cwd or Path.cwd())}
+    request = {"arguments": list(arguments), "env": {**at_start, **env}, "cwd": str(cwd or Path.cwd())}
     try:
         pid = _start_server().start_command(request, given, status[0])
     finally:
@@ -73,6 +73,13 @@ def run_forked(
         for number in (stdout_read, stderr_read, status[0]):
             os.close(number)
     return subprocess.CompletedProcess(["tilesync", *arguments], int(output[2]), output[0].decode(), output[1].decode())
+
+
+@functools.cache
+def _environment_at_start() -> dict[str, str]:
+    """Return the environment of the server, which its children add theirs to."""
+    kept = {name: os.environ[name] for name in ("PYTHONPATH", "SSL_CERT_FILE") if name in os.environ}
+    return {"LC_ALL": "C.UTF-8", **kept}
 
 
 def _run_process(
@@ -131,7 +138,7 @@ class ForkServer:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
-                env={"PATH": os.environ["PATH"], **_AT_START},
+                env={"PATH": os.environ["PATH"], **_environment_at_start()},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,

@@ -21,7 +21,7 @@ from tilesync.transport.content_decoding import ContentDecoder
 from tilesync.transport.proxies import Proxy
 from tilesync.transport.rate_limit import RateLimiter
 from tilesync.transport.retry import retry_async
-from tilesync.transport.tls import create_tls_context, load_proxies, user_agent
+from tilesync.transport.tls import create_empty_tls_context, create_tls_context, load_proxies, user_agent
 
 T = TypeVar("T")
 
@@ -118,23 +118,24 @@ ResponseReader = Callable[[ApiResponse], Awaitable[T]]
 
 
 class ApiTransports:
-    """HTTP transports, one for each route (direct, or through a proxy), opened on first use.
+    """HTTP transports, one for each route (direct or through a proxy, plain or TLS), opened on first use.
 
     API clients may share them: a connection to the service then serves many runs.
     """
 
     def __init__(self) -> None:
         self._proxies = load_proxies()
-        self._transports: dict[Proxy | None, httpx.AsyncHTTPTransport] = {}
+        self._transports: dict[tuple[Proxy | None, bool], httpx.AsyncHTTPTransport] = {}
         self.reached_hosts: set[str] = set()
         """Hosts that have answered."""
 
     def transport_for(self, url: str) -> httpx.AsyncHTTPTransport:
         """Return the transport of the route to a URL. Raises UsageError for invalid proxy settings."""
         proxy = self._proxies.proxy_for(url)
-        transport = self._transports.get(proxy)
+        uses_tls = not url.startswith("http:") or (proxy is not None and proxy.url.startswith("https:"))
+        transport = self._transports.get((proxy, uses_tls))
         if transport is None:
-            transport = self._transports[proxy] = _build_transport(proxy)
+            transport = self._transports[proxy, uses_tls] = _build_transport(proxy, uses_tls=uses_tls)
         return transport
 
     async def aclose(self) -> None:
@@ -254,14 +255,14 @@ def _timeout() -> httpx.Timeout:
     return httpx.Timeout(API_READ_TIMEOUT.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds())
 
 
-def _build_transport(proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
+def _build_transport(proxy: Proxy | None, *, uses_tls: bool) -> httpx.AsyncHTTPTransport:
     """Build an httpx transport, without a client: that logs each URL with its signature at INFO.
 
     A filter on its logger was rejected: it would change the logging of the host program.
     """
     limits = httpx.Limits(max_connections=MAX_CONNECTIONS)
     try:
-        tls_context = create_tls_context()
+        tls_context = create_tls_context() if uses_tls else create_empty_tls_context()
         proxy_tls_context = tls_context if proxy is not None and proxy.url.startswith("https:") else None
         httpx_proxy = httpx.Proxy(proxy.url, ssl_context=proxy_tls_context) if proxy is not None else None
         return httpx.AsyncHTTPTransport(verify=tls_context, trust_env=False, proxy=httpx_proxy, limits=limits)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -41,7 +41,7 @@ class PoolRequest(NamedTuple):
 class _HostPool:
     """Connections to one host, and the requests that wait for one."""
 
-    def __init__(self, scheme: str, authority: str, context: ssl.SSLContext) -> None:
+    def __init__(self, scheme: str, authority: str, context: ssl.SSLContext | None) -> None:
         try:
             parts = urlsplit(f"{scheme}://{authority}")
             host, port = parts.hostname, parts.port
@@ -49,8 +49,7 @@ class _HostPool:
             host, port = None, None
         if scheme not in {"http", "https"} or not host or "@" in authority or not _is_sendable(authority):
             raise UsageError("the URL is not a valid http or https URL")
-        is_https = scheme == "https"
-        self._connector = Http1Connector(host, port or (443 if is_https else 80), context if is_https else None)
+        self._connector = Http1Connector(host, port or (443 if scheme == "https" else 80), context)
         self._idle: list[Http1Connection] = []
         self._connections = set[Http1Connection]()
         self._opening = 0
@@ -142,9 +141,13 @@ class HttpPool:
     """Connection pool for small bodies: no redirects, no decoding, no retries, no proxies."""
 
     def __init__(self) -> None:
-        self._tls_context = create_tls_context()
-        self._tls_context.set_alpn_protocols(["http/1.1"])
         self._host_pools: dict[tuple[str, str], _HostPool] = {}
+
+    @cached_property
+    def _tls_context(self) -> ssl.SSLContext:
+        context = create_tls_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
 
     async def send_all(
         self,
@@ -201,7 +204,8 @@ class HttpPool:
         authority, _, path = rest.partition("/")
         host_pool = self._host_pools.get((scheme, authority))
         if host_pool is None:
-            host_pool = self._host_pools[scheme, authority] = _HostPool(scheme, authority, self._tls_context)
+            context = self._tls_context if scheme == "https" else None
+            host_pool = self._host_pools[scheme, authority] = _HostPool(scheme, authority, context)
         lines = [f"{name}: {value}\r\n" for name, value in request.headers.items()]
         if " " in path or not _is_sendable(path) or not all(map(_is_sendable, request.headers.values())):
             raise UsageError("the URL or a header contains characters that cannot be sent")
