@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -100,12 +101,15 @@ def _uses_whole_runs(module: ModuleType | None) -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def small_ca_bundle(tmp_path_factory: pytest.TempPathFactory) -> None:
+def small_ca_bundle() -> Iterator[None]:
     """Trust a single authority: to load those of the system takes longer than a small mirror."""
-    bundle = tmp_path_factory.mktemp("authorities") / "ca.pem"
-    trustme.CA().cert_pem.write_to_path(str(bundle))
-    os.environ["SSL_CERT_FILE"] = str(bundle)
-    os.environ.pop("SSL_CERT_DIR", None)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # some tests become another user
+        bundle = Path(folder, "ca.pem")
+        trustme.CA().cert_pem.write_to_path(str(bundle))
+        os.environ["SSL_CERT_FILE"] = str(bundle)
+        os.environ.pop("SSL_CERT_DIR", None)
+        yield
 
 
 @pytest.fixture(scope="session")
