@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -85,7 +86,7 @@ class PageService(Simulator):
         """Add the next edition of the city as the newest export."""
         self._editions += 1
         edition = self._editions
-        blobs = make_blobs(build_city(edition=edition))
+        blobs = make_blobs(_build_city_once(edition))
         self.add_export(make_export_id(edition), IMODEL, blobs, lastModified=f"2026-03-{edition:02d}T08:30:00Z")
 
 
@@ -157,6 +158,12 @@ class PageRun:
         data[-1] ^= 1
         tile.write_bytes(data)
         os.utime(tile, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@functools.cache
+def _build_city_once(edition: int) -> dict[str, bytes]:
+    """Build an edition of the city, once for all pages of a process."""
+    return build_city(edition=edition)
 
 
 def _remove_allow_origin(configuration: str) -> str:
