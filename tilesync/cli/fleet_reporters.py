@@ -33,15 +33,14 @@ def collect_fleet_facts(monitor: FleetMonitor, report: Mapping[str, Any]) -> Run
     from tilesync.fleets.status import make_fleet_status
     from tilesync.monitoring.metrics import measure_free_bytes
     from tilesync.monitoring.status import make_status
-    from tilesync.runtime.clock import WallClock
 
-    now, statuses, free = datetime.now(UTC), [], {}
+    now, free = datetime.now(UTC), {}
     places = [(mirror.name, mirror.folder) for mirror in monitor.unselected]
     places += [(outcome.name, outcome.folder) for outcome in monitor.outcomes]
     for name, folder in places:
         if folder is not None and (count := measure_free_bytes(Path(folder))) is not None:
             free[name] = count
-    statuses += [make_fleet_status(each, Path(monitor.source or ""), WallClock()) for each in monitor.unselected]
+    statuses = [make_fleet_status(each, Path(monitor.source or ""), now=now) for each in monitor.unselected]
     for outcome in monitor.outcomes:
         if not outcome.key:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from tilesync.fleets.file.settings import FleetSettings
@@ -24,8 +25,8 @@ def read_fleet_statuses(settings: FleetSettings, clock: Clock, *, state_dir: Pat
     listings = {entry.name: _present(entry.name, known) for entry in settings.mirrors}
     roster = make_roster(settings, known, listings, clock)
     return [
-        *_list_entry_statuses(settings, known, clock),
-        *(make_fleet_status(mirror, settings.path, clock, is_running=is_running) for mirror in roster.mirrors),
+        *_list_entry_statuses(settings, known, clock.now()),
+        *(make_fleet_status(each, settings.path, now=clock.now(), is_running=is_running) for each in roster.mirrors),
     ]
 
 
@@ -36,27 +37,27 @@ def _present(entry: str, known: Mapping[str, KnownMirror]) -> ModelNames:
 
 
 def _list_entry_statuses(
-    settings: FleetSettings, known: Mapping[str, KnownMirror], clock: Clock
+    settings: FleetSettings, known: Mapping[str, KnownMirror], now: datetime
 ) -> Iterator[MirrorStatus]:
     """Yield the status of each iTwin that could not be listed the last time, or was never listed."""
     for entry in settings.mirrors:
         if entry.itwin is not None:
             history = known[entry.name].history if entry.name in known else MirrorHistory()
             command = format_command(str(settings.path), entry.name)
-            status = make_status(entry.name, "", history, now=clock.now(), command=command)
+            status = make_status(entry.name, "", history, now=now, command=command)
             if status.health is not Health.FRESH:
                 yield status
 
 
 def make_fleet_status(
-    mirror: FleetMirror, fleet_file: Path, clock: Clock, *, is_running: bool | None = None
+    mirror: FleetMirror, fleet_file: Path, *, now: datetime, is_running: bool | None = None
 ) -> MirrorStatus:
     """Make the status of a mirror of a fleet from its history. `is_running`: the fleet runs now."""
     return make_status(
         mirror.name,
         mirror.known.places[0] if mirror.known.places else "",
         mirror.known.history,
-        now=clock.now(),
+        now=now,
         max_age=mirror.entry.max_age,
         command=format_command(str(fleet_file), mirror.name),
         imodel=mirror.imodel,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time as clock
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta, timezone
@@ -9,7 +10,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tilesync.fleets.night.window import compute_end
+from tests.support.clock import FakeClock
+from tilesync.fleets.night.window import Window, compute_end, open_window
 
 BERLIN = ZoneInfo("Europe/Berlin")
 SIX = time(6)
@@ -92,3 +94,61 @@ def test_the_zone_of_the_machine() -> None:
     end = compute_end(now, SIX, None)
     assert end == datetime(2026, 3, 29, 4, tzinfo=UTC)
     assert f"{end:%Y-%m-%d %H:%M}" == "2026-03-29 06:00"
+
+
+async def start_two(ends_in_time: asyncio.Event) -> list[asyncio.Task[bool]]:
+    """Start a task that ends when the event is set, and one that never ends."""
+    return [asyncio.create_task(each.wait()) for each in (ends_in_time, asyncio.Event())]
+
+
+def test_the_end_of_a_window_cancels_what_still_runs() -> None:
+    """Tasks that are done keep their results; the others are cancelled when the window ends."""
+
+    async def main() -> None:
+        done, timer = asyncio.Event(), asyncio.get_running_loop().create_future()
+        window = Window(None, timer)
+        tasks = await start_two(done)
+        waiting = asyncio.create_task(window.wait_for(tasks))
+        done.set()
+        await tasks[0]
+        assert (window.has_ended, waiting.done()) == (False, False)
+        timer.set_result(None)
+        await waiting
+        assert window.has_ended
+        assert tasks[0].result()
+        assert tasks[1].cancelled()
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_wait_cancels_its_tasks() -> None:
+    """A run that is stopped leaves no task behind, and its window has not ended."""
+
+    async def main() -> None:
+        async with open_window(FakeClock(), None, None) as window:
+            tasks = await start_two(asyncio.Event())
+            waiting = asyncio.create_task(window.wait_for(tasks))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert all(task.cancelled() for task in tasks)
+            assert (window.end, window.has_ended) == (None, False)
+
+    asyncio.run(main())
+
+
+def test_a_wait_without_tasks_or_with_a_failing_one() -> None:
+    """Without tasks the wait ends at once; an error of a task is not raised."""
+
+    async def fail() -> None:
+        raise ValueError
+
+    async def main() -> None:
+        async with open_window(FakeClock(), None, None) as window:
+            await window.wait_for([])
+            failing = asyncio.create_task(fail())
+            await window.wait_for([failing])
+            assert isinstance(failing.exception(), ValueError)
+
+    asyncio.run(main())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tilesync.api.auth import Auth
 from tilesync.api.inputs import create_service
@@ -17,6 +16,7 @@ from tilesync.fleets.file.option_table import make_mirror_arguments
 from tilesync.fleets.file.secrets import create_auth
 from tilesync.fleets.file.settings import MirrorEntry
 from tilesync.fleets.night.results import format_command
+from tilesync.fleets.night.window import Window
 from tilesync.fleets.outcome import MirrorOutcome, Result
 from tilesync.fleets.roster import ModelNames
 from tilesync.fleets.state import KnownMirror
@@ -32,19 +32,10 @@ class ITwinLister:
     auth: Auth | None
     api_url: str | None
 
-    async def list_all(
-        self, entries: Sequence[MirrorEntry], window: asyncio.Future[None]
-    ) -> dict[str, ModelNames | TilesyncError]:
+    async def list_all(self, entries: Sequence[MirrorEntry], window: Window) -> dict[str, ModelNames | TilesyncError]:
         """List the iModels of each entry, by the name of the entry; or the error. What `window` cuts short is one."""
         tasks = {entry.name: asyncio.create_task(self._list(entry)) for entry in entries}
-        try:
-            while not window.done() and not all(task.done() for task in tasks.values()):
-                pending: list[asyncio.Future[Any]] = [task for task in tasks.values() if not task.done()]
-                await asyncio.wait([*pending, window], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks.values():
-                task.cancel()  # does nothing to those that are done
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await window.wait_for(tasks.values())
         ended = WindowEnded("the window of time ended before the iModels of the iTwin were listed")
         return {name: ended if task.cancelled() else task.result() for name, task in tasks.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import glob
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +19,7 @@ from tilesync.protocols import Clock
 
 def format_command(file: str, name: str) -> str:
     """Format the command that runs one mirror of a fleet again. Its glob matches no other name."""
-    glob = re.sub(r"[*?[]", r"[\g<0>]", name)
-    return f"tilesync fleet {shlex.quote(file)} --only {shlex.quote(glob)}"
+    return f"tilesync fleet {shlex.quote(file)} --only {shlex.quote(glob.escape(name))}"
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import gc
 import shlex
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta
+from datetime import time, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from tilesync.api.auth import Auth
 from tilesync.api.monitor import RunMonitor
@@ -25,7 +25,7 @@ from tilesync.fleets.night.job_places import JobPlaces
 from tilesync.fleets.night.journal import HistoryJournal
 from tilesync.fleets.night.mirror_run import Attempt, MirrorRun, NightTools
 from tilesync.fleets.night.results import ResultRecorder
-from tilesync.fleets.night.window import compute_end
+from tilesync.fleets.night.window import Window, open_window
 from tilesync.fleets.roster import FleetMirror, Roster, make_roster
 from tilesync.fleets.state import FleetState, KnownMirror, default_state_dir
 from tilesync.protocols import Clock
@@ -67,14 +67,6 @@ class NightRequest:
     every_file: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Window of time of a run. `end`: None for no limit. `timer` is done when it has ended."""
-
-    end: datetime | None
-    timer: asyncio.Future[None]
-
-
 @dataclass
 class Night:
     """One run of a fleet. `monitor` has the counts and receives every event; run it once."""
@@ -100,8 +92,16 @@ class Night:
                     calls_per_minute=settings.calls_per_minute,
                     bwlimit=settings.bwlimit,
                 ) as shared,
-                self._open_window() as window,
+                open_window(
+                    self.clock,
+                    _first_given(self.request.until, settings.until),
+                    _first_given(self.request.max_duration, settings.max_duration),
+                ) as window,
             ):
+                if window.end is not None:
+                    self.monitor.observe_fleet(
+                        Notice(f"this run stops at {window.end:%Y-%m-%d %H:%M}, and the next one continues")
+                    )
                 self.monitor.start(shared)
                 mirrors = await self._make_roster(shared, state, known, window)
                 await self._run_mirrors(mirrors, shared, state, window)
@@ -114,25 +114,6 @@ class Night:
                 Warned(f"the state in {state_dir} is that of {other} too: give each fleet a state-dir of its own")
             )
 
-    @contextlib.asynccontextmanager
-    async def _open_window(self) -> AsyncIterator[Window]:
-        """Open the window of time, whose future is done when it ends; it begins now."""
-        now = self.clock.now().astimezone()
-        end = compute_end(
-            now,
-            _first_given(self.request.until, self.request.settings.until),
-            _first_given(self.request.max_duration, self.request.settings.max_duration),
-        )
-        if end is None:
-            timer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        else:
-            self.monitor.observe_fleet(Notice(f"this run stops at {end:%Y-%m-%d %H:%M}, and the next one continues"))
-            timer = asyncio.create_task(self.clock.sleep((end - now).total_seconds()))
-        try:
-            yield Window(end, timer)
-        finally:
-            timer.cancel()
-
     # --- which mirrors ---
 
     async def _make_roster(
@@ -141,7 +122,7 @@ class Night:
         """List the iTwins, store what is new, and return the mirrors of this run."""
         entries = [entry for entry in self.request.settings.mirrors if entry.itwin is not None]
         lister = ITwinLister(shared, self.monitor.observe_fleet, self.request.auth, self.request.api_url)
-        listings = await lister.list_all(entries, window.timer)
+        listings = await lister.list_all(entries, window)
         roster = make_roster(self.request.settings, known, listings, self.clock)
         selected = self._select(roster, known)
         errors = {entry.name: error for entry, error in roster.failed_entries}
@@ -186,15 +167,11 @@ class Night:
             runs = [MirrorRun(mirror, tools, _first_attempt(mirror)) for mirror in mirrors]
             tasks = {asyncio.create_task(self._run_mirror(run, forecast, recorder)): run for run in runs}
             try:
-                ends: list[asyncio.Future[Any]] = [asyncio.gather(*tasks, return_exceptions=True), window.timer]
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                await window.wait_for(tasks.keys())
             finally:
-                for task in tasks:
-                    task.cancel()  # does nothing to those that are done
-                await asyncio.gather(*tasks, return_exceptions=True)
                 for task, run in tasks.items():
                     if task.cancelled():
-                        recorder.stop(run, is_planned=window.timer.done())
+                        recorder.stop(run, is_planned=window.has_ended)
             for task in tasks:
                 if not task.cancelled():
                     task.result()  # raises what is no error of the mirror: a bug of the fleet itself

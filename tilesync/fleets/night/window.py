@@ -2,7 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
+from typing import Any
+
+from tilesync.protocols import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Window of time of a run. `end`: None for no limit. `timer`: done when the window has ended."""
+
+    end: datetime | None
+    timer: asyncio.Future[None]
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the window has ended."""
+        return self.timer.done()
+
+    async def wait_for(self, tasks: Collection[asyncio.Task[Any]]) -> None:
+        """Wait until all tasks are done or the window has ended, and cancel those that still run.
+
+        If the caller is cancelled, so are the tasks. Errors of tasks are not raised.
+        """
+        try:
+            ends: list[asyncio.Future[Any]] = [asyncio.gather(*tasks, return_exceptions=True), self.timer]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()  # does nothing to those that are done
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def open_window(clock: Clock, until: time | None, max_duration: timedelta | None) -> AsyncIterator[Window]:
+    """Open a window that begins now and ends as `compute_end` says."""
+    now = clock.now().astimezone()
+    end = compute_end(now, until, max_duration)
+    timer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    if end is not None:
+        timer = asyncio.create_task(clock.sleep((end - now).total_seconds()))
+    try:
+        yield Window(end, timer)
+    finally:
+        timer.cancel()
 
 
 def compute_end(
