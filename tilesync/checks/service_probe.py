@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from tilesync.azure.error_hints import READ_PERMISSION_HINT, storage_hint
 from tilesync.azure.responses import classify_storage_response, parse_storage_error_code
 from tilesync.azure.sas import guess_folder_depths
-from tilesync.core.http_status import Verdict, raise_for_status
+from tilesync.core.http_status import Verdict, format_status, raise_for_status
 from tilesync.core.urls import check_scheme
 from tilesync.errors import ExportReplaced, Incomplete, NotAuthorised, Transient, Unavailable
 from tilesync.itwin.auth import BearerTokenProvider, ShareKeyProvider
@@ -101,7 +101,7 @@ class ServiceProbe:
             verdict, code = await _classify_response(response, ROOT, {Verdict.DENIED, Verdict.MISSING})
             if verdict is Verdict.DENIED:
                 raise NotAuthorised(
-                    f"the link cannot read {ROOT} ({response.status} {code})".replace(" )", ")"),
+                    f"the link cannot read {ROOT} {format_status(response.status, code)}",
                     hint=storage_hint(code) or READ_PERMISSION_HINT,
                 )
             if verdict is Verdict.MISSING:
@@ -129,7 +129,7 @@ async def _classify_response(response: ApiResponse, what: str, accepted: set[Ver
     code = parse_storage_error_code(response.header("x-ms-error-code"), await response.read())
     verdict = classify_storage_response(response.status, code)
     if verdict is Verdict.GONE:
-        raise ExportReplaced(f"the container is gone ({response.status} {code})".replace(" )", ")"))
+        raise ExportReplaced(f"the container is gone {format_status(response.status, code)}")
     if verdict in accepted:
         return verdict, code
     raise_for_status(

@@ -31,6 +31,11 @@ def raise_for_status(verdict: Verdict, status: int, retry_after_s: float | None,
     raise Unavailable(f"{subject} answered {status}, which tilesync does not expect", hint=hint)
 
 
+def format_status(status: int, code: str) -> str:
+    """Format a status (0 if there is none) and an error code (empty if there is none) in parentheses."""
+    return f"({' '.join(filter(None, (str(status or ''), code)))})"
+
+
 def hint_for_status(status: int) -> str:
     """Return the hint for a status that comes from a proxy or gateway; empty for any other."""
     if status == 407:

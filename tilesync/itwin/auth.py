@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
-from tilesync.core.http_status import Verdict, raise_for_status
+from tilesync.core.http_status import Verdict, format_status, raise_for_status
 from tilesync.errors import NotAuthorised
 from tilesync.itwin.jwt import decode_secret_text
 from tilesync.itwin.responses import api_message, classify_api_status, parse_token
@@ -167,7 +167,7 @@ class ClientCredentialsGrant:
         if verdict in {Verdict.DENIED, Verdict.FORBIDDEN, Verdict.INVALID}:
             message = api_message(body, [self._secret.text])
             raise NotAuthorised(
-                f"the token endpoint refuses the client credentials ({response.status} {message})".replace(" )", ")"),
+                f"the token endpoint refuses the client credentials {format_status(response.status, message)}",
                 hint="check the client id, the secret and the issuer: ITP_SERVICE_CLIENT_ID, ITP_SERVICE_CLIENT_SECRET"
                 " and ITP_ISSUER_URL, or client-id, client-secret and issuer-url of the fleet file",
             )

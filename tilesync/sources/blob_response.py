@@ -21,7 +21,7 @@ from tilesync.azure.blob_headers import (
 )
 from tilesync.azure.error_hints import READ_PERMISSION_HINT, storage_hint
 from tilesync.azure.responses import classify_storage_response, parse_etag, parse_storage_error_code
-from tilesync.core.http_status import Verdict, hint_for_status, raise_for_status
+from tilesync.core.http_status import Verdict, format_status, hint_for_status, raise_for_status
 from tilesync.errors import BlobError, BlobMissing, ExportReplaced, LinkRefused, RangeRefused, Transient
 from tilesync.model import UNKNOWN_SIZE, Blob
 from tilesync.transport.retry import retry_after_seconds
@@ -155,7 +155,7 @@ async def check_blob_response(
 async def _raise_refusal(response: BlobResponse, blob: Blob, offset: int, provenance: Provenance) -> NoReturn:
     body = await response.read_error_body()
     code = parse_storage_error_code(response.header("x-ms-error-code"), body)
-    detail, hint = f"({response.status} {code})".replace(" )", ")"), storage_hint(code)
+    detail, hint = format_status(response.status, code), storage_hint(code)
     verdict = classify_storage_response(response.status, code)
     provenance.check_refusal(response.status, verdict, response.header)
     match verdict:

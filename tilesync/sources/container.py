@@ -14,7 +14,7 @@ from tilesync.azure.error_hints import LIST_PERMISSION_HINT, storage_hint
 from tilesync.azure.list_blobs import PageGuard, parse_page
 from tilesync.azure.responses import classify_storage_response, parse_storage_error_code
 from tilesync.azure.sas import guess_folder_depths
-from tilesync.core.http_status import Verdict, raise_for_status
+from tilesync.core.http_status import Verdict, format_status, raise_for_status
 from tilesync.errors import (
     BlobMissing,
     ExportReplaced,
@@ -122,10 +122,10 @@ class Container:
             verdict = classify_storage_response(response.status, code)
             self._provenance.check_refusal(response.status, verdict, response.header)
             if verdict in {Verdict.GONE, Verdict.MISSING} or (probe and response.status in _NO_CONTAINER_STATUSES):
-                raise ExportReplaced(f"the container is gone ({response.status} {code})".replace(" )", ")"))
+                raise ExportReplaced(f"the container is gone {format_status(response.status, code)}")
             if verdict is Verdict.DENIED:
                 raise LinkRefused(
-                    f"the container refused to be listed ({response.status} {code})".replace(" )", ")"),
+                    f"the container refused to be listed {format_status(response.status, code)}",
                     hint=storage_hint(code) or LIST_PERMISSION_HINT,
                     server_time=response.server_time(),
                     is_permanent=is_permanent_denial(code, body),

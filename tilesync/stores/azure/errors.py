@@ -8,7 +8,7 @@ from typing import Final, Literal
 from tilesync.azure.blob_headers import is_permanent_denial, parse_server_time
 from tilesync.azure.error_hints import storage_hint
 from tilesync.azure.responses import classify_storage_response, parse_etag, parse_md5, parse_storage_error_code
-from tilesync.core.http_status import Verdict
+from tilesync.core.http_status import Verdict, format_status
 from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, Transient
 from tilesync.model.storage import ObjectInfo
 from tilesync.transport.retry import retry_after_seconds
@@ -59,7 +59,7 @@ def raise_for_status(
         return
     can_create_container = operation != "read" if can_create_container is None else can_create_container
     code = parse_storage_error_code(header("x-ms-error-code"), body)
-    detail = f"({status} {code})".replace(" )", ")")
+    detail = format_status(status, code)
     if code in _CORRUPTED_IN_TRANSIT_CODES:
         raise Transient(f"{name} did not arrive whole {detail}")
     match classify_storage_response(status, code):

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from tilesync.azure.error_hints import storage_hint
+from tilesync.core.http_status import format_status
 from tilesync.errors import DestinationError
 from tilesync.protocols import ObjectStream
 from tilesync.stores.local.lock_file import current_holder
@@ -86,5 +87,5 @@ class BlobLease:
             return True
         if code in _HELD_BY_OTHER_CODES or code.startswith("LeaseIdMismatch"):
             return False
-        detail = f"({status} {code})".replace(" )", ")")
+        detail = format_status(status, code)
         raise DestinationError(f"{self._display_name} cannot be locked {detail}", hint=storage_hint(code) or None)

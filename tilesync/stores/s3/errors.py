@@ -9,6 +9,7 @@ import re
 from typing import Final, Literal, NoReturn
 
 from tilesync.azure.responses import parse_etag
+from tilesync.core.http_status import format_status
 from tilesync.errors import ConditionFailed, DestinationError, DiskFull, NotAuthorised, TilesyncError, Transient
 from tilesync.model.storage import ObjectInfo
 
@@ -105,7 +106,7 @@ def raise_for_response(
 def _classify_response(
     status: int, code: str, name: str, display_name: str, retry_after_s: float | None, operation: ObjectOperation
 ) -> TilesyncError:
-    detail = f"({status or ''} {code})".replace("( ", "(").replace(" )", ")")
+    detail = format_status(status, code)
     if code in _CORRUPTED_IN_TRANSIT_CODES:
         return Transient(f"{name} did not arrive whole {detail}")
     if code in _THROTTLING_CODES or status in {429, 503}:
