@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tilesync.azure.responses import (
     parse_http_date,
 )
-from tilesync.core.http_status import Verdict, parse_retry_after, raise_for_status
+from tilesync.core.http_status import Verdict, format_status, parse_retry_after, raise_for_status
 from tilesync.errors import Transient, Unavailable
 
 
@@ -25,6 +25,15 @@ def test_raise_for_status() -> None:
     assert (failing.value.retry_after, failing.value.is_throttled) == (None, False)
     with pytest.raises(Unavailable, match="it answered 302"):
         raise_for_status(Verdict.REFUSED, 302, None, "it")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "text"),
+    [(404, "BlobNotFound", "(404 BlobNotFound)"), (404, "", "(404)"), (0, "SlowDown", "(SlowDown)")],
+)
+def test_format_status(status: int, code: str, text: str) -> None:
+    """The status and the code are shown as far as they are known."""
+    assert format_status(status, code) == text
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ PYTHON_BASE = re.compile(r"docker\.io/library/python:\$\{PYTHON\}-slim")
 
 IMAGE_FOLDERS = ("/opt/tilesync", "/usr/local", "/src", "/state")
 
-
 AUTHORITIES = {name: value for name, value in os.environ.items() if name.startswith("SSL_")}
 """Settings of this machine, read before the tests set theirs: pip needs them to reach its index."""
 

@@ -35,7 +35,7 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 def sandbox_of(unit: Unit, machine: Path) -> list[str]:
     """Return the command that runs another one in the sandbox of a unit. Skips the test where that cannot be made."""
-    pytest.importorskip("pyseccomp")
+    pytest.importorskip("pyseccomp", reason="no pyseccomp: it filters system calls on Linux only")
     if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "setpriv", "systemd-analyze"))):
         pytest.skip("only root with unshare, setpriv and systemd-analyze makes a sandbox")
     probe = subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], check=False)

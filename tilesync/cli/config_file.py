@@ -158,7 +158,7 @@ class LazyDefaults(UserDict[str, Any]):
         self._context = context  # without the initialiser of UserDict, which would set `data`
 
     @cached_property
-    def data(self) -> dict[str, Any]:  # type: ignore[override]
+    def data(self) -> dict[str, Any]:  # type: ignore[override]  # UserDict has a field, read at once
         """Return the values by the names of parameters. Raises UsageError for a mistake in the file."""
         _, values = load_config(self._context)
         return {name: each.value for name, each in values.get(self._context.info_name or "", {}).items()}

@@ -15,7 +15,6 @@ HANGUP: int | None = getattr(signal, "SIGHUP", None)
 _CAN_DEFER = hasattr(signal, "setitimer")
 """Windows has no timer that sends a signal: there a signal during an import is raised at once."""
 
-
 _IMPORT_POLL_S = 0.01
 """Seconds until a signal that arrived during an import is sent again."""
 

@@ -204,6 +204,7 @@ class MirrorRun:
         copied = _Arguments(
             first,
             arguments.dests,
+            # all keys are optional, so any part of the options is of their type
             {key: value for key, value in arguments.options.items() if key not in SOURCE_OPTIONS},  # type: ignore[arg-type]
             arguments.hook,
         )
