@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,27 @@ async def test_a_store_that_fails_in_the_end(folder: Path, monkeypatch: pytest.M
         async with HistoryJournal(state, events.append, is_enabled=True) as journal:
             journal.add("a", history("x"))
     assert [event.kind for event in events] == ["warning"]
+
+
+@in_event_loop
+async def test_a_transaction_that_fails_at_the_end_is_repeated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction under way when the block is left is awaited; what it could not store is stored again."""
+    monkeypatch.setattr(journals, "FLUSH_INTERVAL_S", 0.001)
+    begun, release = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    with FleetState(folder) as state:
+        save = state.save_histories
+
+        def fail_first(rows: list[tuple[str, MirrorHistory]]) -> None:
+            if not begun.is_set():
+                loop.call_soon_threadsafe(begun.set)
+                assert release.wait(30)
+                raise DestinationError("the state of the fleet cannot be used (locked)")
+            save(rows)
+
+        monkeypatch.setattr(state, "save_histories", fail_first)
+        async with HistoryJournal(state, ignore, is_enabled=True) as journal:
+            journal.add("a", history("first"))
+            await begun.wait()
+            loop.call_soon(release.set)  # once the block is being left
+        assert read_newest(folder) == ["first", None, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -29,6 +30,7 @@ class HistoryJournal:
         self._is_enabled = is_enabled
         self._has_warned = False
         self._pending: dict[str, MirrorHistory] = {}
+        self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def add(self, key: str, history: MirrorHistory) -> None:
@@ -44,13 +46,15 @@ class HistoryJournal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._task is not None
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self._closing.set()
+        await self._task  # not cancelled: a transaction under way may fail, and what it was to store would be lost
         await self._flush()
 
     async def _flush_regularly(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_INTERVAL_S)
+        while not self._closing.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_INTERVAL_S):
+                    await self._closing.wait()
             await self._flush()
 
     async def _flush(self) -> None:
