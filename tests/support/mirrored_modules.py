@@ -105,6 +105,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "stores/opening.py": "tests/app/test_destinations.py asserts each of its modes",
     "stores/s3/multipart.py": "tests/stores/s3/test_upload.py asserts parts, lost responses and aborted uploads",
     "stores/status_files.py": "tests/jobs/versions/test_last_success.py asserts them",
+    "serving/tilesets.py": _PROTOCOLS,
     "stores/worker_target.py": _WORKERS,
     "tiles/json_members.py": "tests/tiles/test_json_documents.py asserts which members name files",
     "tiles/payload.py": "tests/tiles/test_validator.py asserts kind, references and diagnostics of each payload",

@@ -1,0 +1,68 @@
+"""Tilesets that the server offers, and files of them: the interfaces between the server and what it serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from tilesync.model.storage import ObjectHeaders
+
+
+class TilesetKind(StrEnum):
+    """Origin of the files of a tileset."""
+
+    MIRROR = "mirror"
+    ARCHIVE = "archive"
+    LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """Facts of a file that its response states.
+
+    `size`: stored bytes. `etag`: with its quotes. `last_modified`: seconds since the epoch, None if unknown.
+    """
+
+    size: int
+    etag: str
+    headers: ObjectHeaders
+    last_modified: int | None = None
+
+
+class ServedFile(Protocol):
+    """File that was opened for one response.
+
+    `body`: all of its bytes, if they were at hand when it was opened.
+    """
+
+    facts: FileFacts
+    body: bytes | None
+
+    def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Yield the stored bytes from `start` to before `stop`."""
+
+    async def aclose(self) -> None:
+        """Release the file. May be called twice."""
+
+
+class ServedTileset(Protocol):
+    """Tileset that the server offers below one path."""
+
+    kind: TilesetKind
+
+    async def open(self, path: str) -> ServedFile | None:
+        """Open the file at a decoded path relative to the tileset; None if there is none that anybody may read.
+
+        Raises Transient or a TilesyncError if the place that stores it does not answer.
+        """
+
+    async def describe(self) -> Mapping[str, Any]:
+        """Return the entry of the tileset in `site.json`, with its versions, newest first."""
+
+    async def find_file(self, version: str, name: str) -> Mapping[str, Any] | None:
+        """Return what is known of a file: size, digests, type, encoding and times; None if there is no such file."""
+
+    def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
+        """Yield the differences between two versions, as `tilesync diff --json` prints them. Blocks."""
