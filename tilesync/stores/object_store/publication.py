@@ -132,22 +132,25 @@ class ReadOnlyObjectPublication(PublicationBase):
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """Yield the lines of a manifest, the first about the version. Raises DestinationError if it is unreadable."""
         name = f"{MANIFESTS_PREFIX}{version}{MANIFEST_SUFFIX}"
-        lines = self._read_lines(name)
-        if lines is None:
-            raise DestinationError(f"cannot read the manifest {name}: it is missing in {self._objects.display_name}")
         try:
-            yield from (read_mapping(parse_json(line)) for line in lines)
+            yield from (read_mapping(parse_json(line)) for line in _split_lines(self.manifest_chunks(version)))
         except ValueError as error:
             raise DestinationError(f"the manifest {name} is damaged ({error})") from error
 
-    def _read_lines(self, name: str) -> Iterator[bytes] | None:
+    def manifest_chunks(self, version: str) -> Iterator[bytes]:
+        """Yield the bytes of a manifest. Raises DestinationError if it is unreadable."""
+        name = f"{MANIFESTS_PREFIX}{version}{MANIFEST_SUFFIX}"
         stored = self._objects.read(name)
-        return _split_lines(stored.chunks) if stored is not None else None
+        if stored is None:
+            raise DestinationError(f"cannot read the manifest {name}: it is missing in {self._objects.display_name}")
+        yield from stored.chunks
 
     def read_sidecar(self, version: Version) -> Iterator[Mapping[str, Any]] | None:
         """Yield the lines of the sidecar index of a version; None if it has none."""
-        lines = self._read_lines(f"{SIDECAR_PREFIX}{version.name}{MANIFEST_SUFFIX}")
-        return (read_mapping(parse_json(line)) for line in lines) if lines is not None else None
+        stored = self._objects.read(f"{SIDECAR_PREFIX}{version.name}{MANIFEST_SUFFIX}")
+        if stored is None:
+            return None
+        return (read_mapping(parse_json(line)) for line in _split_lines(stored.chunks))
 
     def latest(self) -> Mapping[str, Any] | None:
         """Return `latest.json`, which is read only once; None if it is missing or foreign."""
