@@ -120,8 +120,9 @@ class FakeDestination(UnusedFileMethods):
         yield from self.manifests[version]
 
     def manifest_chunks(self, version: str) -> Iterator[bytes]:
-        """Return the bytes of a manifest, a line a chunk."""
-        yield from map(encode_line, self.manifest(version))
+        """Return the bytes of a manifest, `chunk_bytes` at a time."""
+        data = b"".join(map(encode_line, self.manifest(version)))
+        yield from (data[start : start + self.chunk_bytes] for start in range(0, len(data), self.chunk_bytes))
 
     def manifest_names(self) -> list[str]:
         """Return the versions."""

@@ -158,7 +158,7 @@ class ReadOnlyPublication(Protocol):
         """Yield the lines of a manifest, the header first. Raises DestinationError if it cannot be read."""
 
     def manifest_chunks(self, version: str) -> Iterator[bytes]:
-        """Yield the bytes of a manifest as they are stored. Raises DestinationError if it cannot be read."""
+        """Yield the exact bytes of a manifest, piece by piece. Raises DestinationError if it cannot be read."""
 
     def manifest_names(self) -> list[str]:
         """Return the names of versions that have a manifest."""

@@ -37,7 +37,7 @@ TRASH_DIR = "trash"
 CURRENT_LINK = "current"
 
 MANIFEST_CHUNK_BYTES = 1 << 20
-"""Bytes of a manifest read at a time."""
+"""Bytes of a manifest that are read at a time."""
 
 _SYMLINK_ERRORS = {errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """The file system or the system has no symlinks (symlink(2)), or `current` is a folder."""
@@ -98,7 +98,7 @@ class LocalPublication(DefaultLayoutMixin, PublicationBase):
                 raise DestinationError(f"the manifest {path} is damaged ({error})") from error
 
     def manifest_chunks(self, version: str) -> Iterator[bytes]:
-        """Yield the bytes of a manifest. Raises DestinationError, Unreadable."""
+        """Yield the bytes of a manifest in pieces of 1 MiB. Raises DestinationError if that fails."""
         with (
             translate_read_errors(f"cannot read the manifest {self._manifest_path(version)}"),
             open(self._manifest_entry(version).open(), "rb", buffering=0) as file,
