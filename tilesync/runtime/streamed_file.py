@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Executor
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from tilesync.runtime.threads import run_in_executor
+from tilesync.runtime.threads import run_abandonable
 
 SMALL_FILE_BYTES: Final = 1 << 18
 """A file of at most this size is read when it is opened."""
@@ -24,19 +25,17 @@ ReadFrom = Callable[[int], Iterator[bytes]]
 class StreamedFile:
     """A file in a store or in a package, open for one response.
 
-    `chunks`: the bytes from the start on, as they arrive. `read_from` reads the same file anew, for a range. A piece is
-    read only when the reader has taken the one before.
+    `chunks`: the bytes from the start on, as they arrive. `read_from` reads the same file anew, for a range. `pool`:
+    the threads for both. A piece is read only when the reader has taken the one before.
     """
 
-    def __init__(
-        self, size: int, etag: str, chunks: Iterator[bytes], read_from: ReadFrom, *, last_modified: int | None = None
-    ) -> None:
+    def __init__(self, size: int, etag: str, chunks: Iterator[bytes], *, read_from: ReadFrom, pool: Executor) -> None:
         """Read the start of the file. Blocks."""
         self.size = size
         self.etag = etag
-        self.last_modified = last_modified
+        self.last_modified: int | None = None
         self.body: bytes | None = None
-        self._pool: Executor | None = None
+        self._pool: Executor = pool
         self._read_from = read_from
         self._chunks = chunks
         if size <= SMALL_FILE_BYTES:
@@ -46,11 +45,6 @@ class StreamedFile:
             self._start = next(chunks, b"")
         self.head = self._start[:HEAD_BYTES]
 
-    def use_threads_of(self, pool: Executor) -> StreamedFile:
-        """Set the threads for its blocking calls; return the file itself."""
-        self._pool = pool
-        return self
-
     async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield the stored bytes from `start` to before `stop`."""
         if self.body is not None:
@@ -59,12 +53,12 @@ class StreamedFile:
         chunk, position = self._start, 0
         if start >= len(chunk):
             await self.aclose()
-            self._chunks = await run_in_executor(self._pool, partial(self._read_from, start))
+            self._chunks = await run_abandonable(self._pool, partial(self._read_from, start))
             chunk, position = b"", start
         self._start = b""
         while position < stop:
             if not chunk:
-                chunk = await run_in_executor(self._pool, partial(next, self._chunks, b""))
+                chunk = await run_abandonable(self._pool, partial(next, self._chunks, b""))
                 if not chunk:
                     return
             begin, end = max(start - position, 0), min(stop - position, len(chunk))
@@ -74,13 +68,12 @@ class StreamedFile:
 
     async def aclose(self) -> None:
         """Close the stream. May be called twice."""
-        close = getattr(self._chunks, "close", None)
-        self._chunks = iter(())
-        if close is not None:
-            await run_in_executor(self._pool, close)
+        chunks, self._chunks = self._chunks, iter(())
+        if isinstance(chunks, Generator):
+            await run_abandonable(self._pool, partial(_close_quietly, chunks))
 
 
-async def open_streamed(pool: Executor, open_file: Callable[[], StreamedFile | None]) -> StreamedFile | None:
-    """Open a file in a thread of `pool`; all later calls use these threads too."""
-    file = await run_in_executor(pool, open_file)
-    return file.use_threads_of(pool) if file is not None else None
+def _close_quietly(chunks: Generator[bytes]) -> None:
+    """Close a generator. A cancelled caller may have left a read in it, which hangs in another thread."""
+    with suppress(ValueError):  # it runs
+        chunks.close()

@@ -70,7 +70,9 @@ class TokenGuard:
 
 def remove_token(query: bytes) -> str:
     """Return a query without the token in it."""
-    return urlencode([pair for pair in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if pair[0] != "token"])
+    return urlencode(
+        [pair for pair in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if pair[0] != "token"]
+    )
 
 
 @dataclass(frozen=True)

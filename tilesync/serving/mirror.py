@@ -12,7 +12,7 @@ from tilesync.core.http_headers import CachePolicy, is_self_describing
 from tilesync.model import POINTER, Blob, Layout
 from tilesync.model.storage import ObjectHeaders
 from tilesync.protocols import OpenedFile, PublicFiles, ReadOnlyPublication
-from tilesync.runtime.threads import run_in_executor
+from tilesync.runtime.threads import run_abandonable
 from tilesync.serving.stated_types import StatedType, StatedTypes
 from tilesync.serving.tilesets import FileFacts, TilesetKind
 from tilesync.serving.version_list import VersionList
@@ -93,8 +93,8 @@ class MirrorTileset:
             version, _, name = rest.partition("/")
             return await self._open_of_version(version, name, self._policy.version_cache_control)
         if top == _CURRENT:
-            version = await self._versions.current()
-            return await self._open_of_version(version or "", rest, self._policy.pointer_cache_control)
+            current = await self._versions.current()
+            return await self._open_of_version(current or "", rest, self._policy.pointer_cache_control)
         if top == _MANIFESTS:
             is_manifest = rest.endswith(_MANIFEST_SUFFIX) and "/" not in rest
             return await self._open_document(path, _MANIFEST_MEDIA_TYPE) if is_manifest else None
@@ -175,7 +175,8 @@ class MirrorTileset:
         _, versions = await self._versions.read()
         if version not in {each["name"] for each in versions}:
             return None
-        return await self._run(partial(self._find_line, version, name))
+        line: Mapping[str, Any] | None = await self._run(partial(self._find_line, version, name))
+        return line
 
     def _find_line(self, version: str, name: str) -> Mapping[str, Any] | None:
         lines = self._parts.publication.manifest(version)
@@ -199,4 +200,4 @@ class MirrorTileset:
 
     async def _run(self, work: Callable[[], Any]) -> Any:
         """Run blocking work in the threads of this tileset: a place that hangs holds up no other."""
-        return await run_in_executor(self._pool, work)
+        return await run_abandonable(self._pool, work)

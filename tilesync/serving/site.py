@@ -15,7 +15,7 @@ from tilesync.runtime.threads import run_in_thread
 from tilesync.serving.access import TokenGuard, remove_token
 from tilesync.serving.application import AsgiApplication, ServedSite, classify_failure
 from tilesync.serving.tilesets import ServedTileset
-from tilesync.serving.viewer_page import ViewerPage
+from tilesync.serving.viewer_page import ViewerBundle
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -32,7 +32,7 @@ def create_site(served: ServedSite, guard: TokenGuard) -> AsgiApplication:
     from starlette.applications import Starlette
     from starlette.routing import Route
 
-    site = _Site(served, guard, ViewerPage())
+    site = _Site(served, guard, ViewerBundle())
     return Starlette(
         routes=[
             Route("/", site.show_page),
@@ -46,7 +46,7 @@ def create_site(served: ServedSite, guard: TokenGuard) -> AsgiApplication:
 
 
 class _Site:
-    def __init__(self, served: ServedSite, guard: TokenGuard, viewer: ViewerPage) -> None:
+    def __init__(self, served: ServedSite, guard: TokenGuard, viewer: ViewerBundle) -> None:
         self._served = served
         self._guard = guard
         self._viewer = viewer
@@ -59,7 +59,10 @@ class _Site:
         if not self._guard.is_in_query(query):
             return self._viewer.respond("index.html", request)
         rest = remove_token(query)
-        headers = {"set-cookie": self._guard.make_cookie(), "cache-control": "no-store", "referrer-policy": "no-referrer"}
+        headers = {
+            "set-cookie": self._guard.make_cookie(),
+            "cache-control": "no-store",
+        }
         return RedirectResponse(f"/?{rest}" if rest else "/", 303, headers)
 
     async def send_viewer_file(self, request: Request) -> Response:
@@ -141,7 +144,9 @@ def _encode(document: Mapping[str, Any]) -> bytes:
 def _make_error(status: int, sentence: str, hint: str, headers: Mapping[str, str] | None = None) -> Response:
     from starlette.responses import JSONResponse
 
-    return JSONResponse({"error": sentence, "hint": hint}, status, headers={"cache-control": "no-store", **(headers or {})})
+    return JSONResponse(
+        {"error": sentence, "hint": hint}, status, headers={"cache-control": "no-store", **(headers or {})}
+    )
 
 
 async def _answer_not_found(request: Request, error: Exception) -> Response:

@@ -9,7 +9,8 @@ from typing import Final
 from tilesync.core.safe_names import find_universal_problem
 from tilesync.model import Version
 from tilesync.protocols import StoredFiles
-from tilesync.runtime.streamed_file import StreamedFile, open_streamed
+from tilesync.runtime.streamed_file import StreamedFile
+from tilesync.runtime.threads import run_abandonable
 
 MAX_THREADS: Final = 32
 """Threads for the blocking reads of one destination."""
@@ -27,7 +28,7 @@ class VersionFiles:
         """Open a file by its name; None if there is none. Raises DestinationError."""
         if find_universal_problem(path):
             return None
-        return await open_streamed(self._pool, partial(self._open, path))
+        return await run_abandonable(self._pool, partial(self._open, path))
 
     def _open(self, name: str) -> StreamedFile | None:
         stamp, size = self._files.stamp(self._version, name), self._files.size(self._version, name)
@@ -35,7 +36,13 @@ class VersionFiles:
             return None
         chunks = self._files.chunks(self._version, name)
         etag = f'"{stamp.mtime_ns:x}-{stamp.inode:x}-{size:x}"'
-        return StreamedFile(size, etag, chunks, lambda offset: self._files.chunks(self._version, name, offset=offset))
+        return StreamedFile(
+            size,
+            etag,
+            chunks,
+            read_from=lambda offset: self._files.chunks(self._version, name, offset=offset),
+            pool=self._pool,
+        )
 
     def close(self) -> None:
         """End the threads. Does not wait for reads that hang."""

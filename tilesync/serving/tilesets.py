@@ -64,6 +64,10 @@ class ServedTileset(Protocol):
     server answers 503 to the first two, 410 to ExportReplaced, 404 to UsageError, and 502 to all others.
     """
 
+    @property
+    def kind(self) -> TilesetKind:
+        """Origin of its files."""
+
     async def open(self, path: str) -> ServedFile | None:
         """Open the file at a decoded path relative to the tileset; None if there is none that anybody may read.
 

@@ -63,6 +63,7 @@ class VersionList:
         latest = read_latest(data) if data is not None else await self._run(self._publication.latest)
         if latest != self._latest:
             self._headers.clear()  # a manifest that was written again has other facts
+            self._list_read_at = -REFRESH_S
         self._latest, self._latest_read_at = latest, monotonic()
 
     def _list_rows(self) -> Sequence[Mapping[str, Any]]:

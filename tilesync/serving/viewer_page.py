@@ -59,7 +59,7 @@ class _ViewerFile:
     digest: str
 
 
-class ViewerPage:
+class ViewerBundle:
     """The files of the page. Each is read and packed at the first request for it."""
 
     def __init__(self) -> None:

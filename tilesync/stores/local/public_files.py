@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 from tilesync.errors import UnsafeName
 from tilesync.runtime.os_errors import translate_read_errors
 from tilesync.runtime.safe_open import WrongFileType
-from tilesync.runtime.threads import run_in_executor
+from tilesync.runtime.threads import run_abandonable
 from tilesync.stores.local.cached_open import OpenCached, find_cached_open
 from tilesync.stores.local.directory_handles import NOT_FOUND_ERRORS
 from tilesync.stores.local.reader import SafePathResolver
@@ -37,7 +38,7 @@ class OpenedLocalFile:
         self._descriptor = descriptor
         self._pool = pool
         self.size = found.st_size
-        self.etag = f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
+        self.etag = f'"{found.st_mtime_ns:x}-{found.st_ino:x}-{found.st_size:x}"'
         self.last_modified: int | None = int(found.st_mtime)
         self.head = b""
         self.body: bytes | None = None
@@ -64,7 +65,7 @@ class OpenedLocalFile:
             wanted = min(CHUNK_BYTES, stop - start)
             chunk = _read_cached(self._descriptor, wanted, start)
             if chunk is None:
-                chunk = await run_in_executor(self._pool, partial(os.pread, self._descriptor, wanted, start))
+                chunk = await run_abandonable(self._pool, partial(os.pread, self._descriptor, wanted, start))
             if not chunk:
                 return
             start += len(chunk)
@@ -100,7 +101,7 @@ class LocalPublicFiles:
             descriptor = self._open_cached(self._root_descriptor, path)
             if descriptor is not None and (file := self._adopt(descriptor, wait=False)) is not None:
                 return file
-        return await run_in_executor(self._pool, partial(self._open_waiting, path))
+        return await run_abandonable(self._pool, partial(self._open_waiting, path))
 
     def _adopt(self, descriptor: int, *, wait: bool) -> OpenedLocalFile | None:
         """Read the start of an open file; None, with the descriptor closed, if that is not possible."""
@@ -131,6 +132,13 @@ class LocalPublicFiles:
         if self._root_descriptor is not None:
             os.close(self._root_descriptor)
             self._root_descriptor = None
+
+
+@contextmanager
+def open_public_files(root: Path) -> Iterator[LocalPublicFiles]:
+    """Open the files below a folder for a server. Raises Unreadable."""
+    with closing(LocalPublicFiles(root)) as files:
+        yield files
 
 
 def _read_cached(descriptor: int, count: int, offset: int) -> bytes | None:
