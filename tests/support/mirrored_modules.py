@@ -89,6 +89,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "protocols/source.py": _PROTOCOLS,
     "runtime/clock.py": "three calls of the standard library; tests replace it by tests/support/clock.py",
     "runtime/event_loop.py": "tests/api/test_aio.py asserts that the loop and garbage collector of a host stay",
+    "sources/followed_link.py": "tests/app/test_live.py follows the links of a command by it",
     "stores/azure/block_upload.py": _CONTRACT,
     "stores/azure/copy_from_url.py": "tests/e2e/test_azure_destination.py asserts it through a proxy that copies",
     "stores/azure/copy_internal.py": _CONTRACT,
