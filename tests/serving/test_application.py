@@ -98,7 +98,7 @@ def test_a_file_that_the_client_has(server: RunningServer) -> None:
 
 def test_documents_that_name_the_current_version(server: RunningServer, dest: Path) -> None:
     """The pointer, `latest.json`, the manifest and what is below `current` must be asked for each time."""
-    for path in ("tileset.json", "latest.json", f"manifests/{EXPORT}.jsonl"):
+    for path in ("tileset.json", f"manifests/{EXPORT}.jsonl"):
         answer = server.request(f"/{path}")
         assert (answer.status, answer.body) == (200, (dest / path).read_bytes())
         assert answer.headers["cache-control"] == REVALIDATE_CACHE_CONTROL
@@ -202,9 +202,10 @@ def test_a_preflight(server: RunningServer) -> None:
 
 def test_each_request_is_an_event(server: RunningServer) -> None:
     """A request is an event with status and bytes, and without its query, which may have a secret."""
-    server.request("/tileset.json?token=secret")
-    event = [each for each in server.events if isinstance(each, RequestServed)][-1]
-    assert (event.client, event.method, event.path, event.status) == ("127.0.0.1", "GET", "/tileset.json", 200)
+    server.request("/latest.json?token=secret")
+    event = server.wait_for_event(lambda each: isinstance(each, RequestServed) and each.path == "/latest.json")
+    assert isinstance(event, RequestServed)
+    assert (event.client, event.method, event.path, event.status) == ("127.0.0.1", "GET", "/latest.json", 200)
     assert event.bytes > 0
     assert "secret" not in repr(event)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import http.client
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,6 +43,15 @@ class RunningServer:
         assert parts.hostname is not None
         assert parts.port is not None
         return parts.hostname, parts.port
+
+    def wait_for_event(self, matches: Callable[[Event], bool]) -> Event:
+        """Return the first event that matches: the event of a request comes after its answer."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if (found := next(filter(matches, list(self.events)), None)) is not None:
+                return found
+            time.sleep(0.01)
+        raise AssertionError(self.events)
 
     def request(self, path: str, method: str = "GET", **headers: str) -> Answer:
         """Send a request; `_` in the names of headers stands for `-`."""
