@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         mirror,
         plan,
         rollback,
+        serve,
         status,
         verify,
         versions,
@@ -98,6 +99,7 @@ __all__ = [
     "mirror",
     "plan",
     "rollback",
+    "serve",
     "status",
     "testing",
     "verify",
@@ -106,7 +108,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "tilesync.api.sync": "doctor exports iter_sha256sums mirror plan rollback status verify versions viewer_link",
+    "tilesync.api.sync": "doctor exports iter_sha256sums mirror plan rollback serve status verify versions viewer_link",
     "tilesync.api.auth": "ClientCredentials Environment ShareKey Token TokenCommand TokenFile",
     "tilesync.api.monitor": "RunMonitor",
     "tilesync.api.results": "AuditResult DoctorResult ExportInfo ExportsResult MirrorResult PlanResult RollbackResult"

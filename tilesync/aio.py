@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tilesync.api.aio import doctor, exports, mirror, plan, rollback, status, verify, versions, viewer_link
+from tilesync.api.serving import serve
 from tilesync.fleets.aio import fleet, fleet_status
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "mirror",
     "plan",
     "rollback",
+    "serve",
     "status",
     "verify",
     "versions",

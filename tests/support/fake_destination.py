@@ -21,6 +21,7 @@ from tilesync.model import (
     VersionSummary,
 )
 from tilesync.protocols import PresencePage
+from tilesync.stores.base import encode_line
 
 
 class UnusedFileMethods:
@@ -117,6 +118,11 @@ class FakeDestination(UnusedFileMethods):
         if version not in self.manifests:
             raise DestinationError(f"cannot read the manifest of {version}")
         yield from self.manifests[version]
+
+    def manifest_chunks(self, version: str) -> Iterator[bytes]:
+        """Return the bytes of a manifest, `chunk_bytes` at a time."""
+        data = b"".join(map(encode_line, self.manifest(version)))
+        yield from (data[start : start + self.chunk_bytes] for start in range(0, len(data), self.chunk_bytes))
 
     def manifest_names(self) -> list[str]:
         """Return the versions."""

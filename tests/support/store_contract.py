@@ -308,12 +308,15 @@ class DestinationContract:
             assert there.publication.latest() == {"version": "e1", "manifest": "manifests/e1.jsonl"}
 
     def test_the_digest_is_of_the_manifest(self, opening: OpenDestination) -> None:
-        """Writing a manifest returns its SHA-256; the same lines give the same digest."""
+        """Writing a manifest returns its SHA-256; the same lines give the same digest, and are read byte for byte."""
         with opening() as there:
             lines = [{"version": "e1"}, {"name": "ä\u2028"}]
             data = b"".join(json.dumps(x, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for x in lines)
             digests = {there.publication.write_manifest(SAMPLE_VERSION, iter(lines)) for _ in range(2)}
             assert digests == {hashlib.sha256(data).hexdigest()}
+            assert b"".join(there.publication.manifest_chunks("e1")) == data
+            with pytest.raises(DestinationError, match="cannot read the manifest"):
+                list(there.publication.manifest_chunks("e2"))
 
     def test_points_at(self, opening: OpenDestination) -> None:
         """The destination points at the version published last, with exactly the pointer that was written."""

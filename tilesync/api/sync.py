@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Unpack
 
-from tilesync.api import aio
+from tilesync.api import aio, serving
 from tilesync.api.blocking import make_blocking
 from tilesync.api.call import Call, OnEvent
 from tilesync.api.inputs import DEFAULT_RETRY_FOR, create_target
@@ -24,6 +24,7 @@ status = make_blocking(aio.status)
 exports = make_blocking(aio.exports)
 viewer_link = make_blocking(aio.viewer_link)
 doctor = make_blocking(aio.doctor)
+serve = make_blocking(serving.serve)
 
 
 def iter_sha256sums(

@@ -277,11 +277,11 @@ def list_versions(
 
 def sha256sums(target: Target, version: str, observe: Observer) -> Iterator[str]:
     """Yield the lines of `sha256sum -c` for the folder of a version. Raises UsageError, DestinationError."""
-    from tilesync.core.safe_names import resolve_version_name
     from tilesync.jobs.versions.listing import list_sha256sums
+    from tilesync.jobs.versions.resolve import resolve_version
 
     with open_destination_blocking(target, observe) as destination:
-        name = resolve_version_name(version, destination.publication.manifest_names())
+        name = resolve_version(destination.publication, version)
         yield from list_sha256sums(destination.publication, name)
 
 

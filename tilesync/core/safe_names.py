@@ -17,7 +17,7 @@ from tilesync.model import ROOT
 MAX_NAME_CHARS = 1024
 """Maximum characters of a blob name. Source: "Naming and Referencing Containers, Blobs, and Metadata"."""
 
-_MAX_NAMES_IN_MESSAGE, _MAX_EXCLUDE_OPTIONS = 20, 3
+_MAX_NAMES_IN_MESSAGE, _MAX_EXCLUDE_OPTIONS, _MAX_VERSIONS_IN_HINT = 20, 3, 8
 
 MAX_SEGMENT_BYTES = 255
 """Longest file name of common file systems (ext4, XFS, APFS, NTFS), in bytes of UTF-8."""
@@ -193,8 +193,16 @@ def resolve_version_name(text: str, names: Collection[str]) -> str:
     found = [text] if text in names else [name for name in names if text and name.startswith(text)]
     if len(found) != 1:
         problem = "no version is named" if not found else "more than one version begins with"
-        raise UsageError(f"{problem} {text!r}", hint="`tilesync versions DEST` shows all versions")
+        raise UsageError(f"{problem} {text!r}", hint=_list_versions_hint(found or names))
     return found[0]
+
+
+def _list_versions_hint(names: Collection[str]) -> str:
+    """Return the hint that lists the versions to choose from, if there are few."""
+    command = "`tilesync versions DEST` shows all versions"
+    if not names or len(names) > _MAX_VERSIONS_IN_HINT:
+        return command
+    return f"choose one of {', '.join(sorted(names))}; {command}"
 
 
 def make_next_version_name(export_id: str, taken: Collection[str]) -> str:

@@ -2,6 +2,7 @@
 
 destination   destination of tiles: files, drafts, publication
 object_store  object store below a prefix: objects, uploads, lease
+public_files  files that a server may show, by their paths
 source        source of tiles, clock, tokens, links, workers
 """
 
@@ -18,6 +19,7 @@ from tilesync.protocols.destination import (
     StoredFiles,
 )
 from tilesync.protocols.object_store import Lease, Objects, ObjectStream, Upload
+from tilesync.protocols.public_files import OpenedFile, PublicFiles
 from tilesync.protocols.source import (
     Body,
     Clock,
@@ -46,7 +48,9 @@ __all__ = [
     "ObjectStream",
     "Objects",
     "Observer",
+    "OpenedFile",
     "PresencePage",
+    "PublicFiles",
     "Publication",
     "ReadOnlyPublication",
     "Source",

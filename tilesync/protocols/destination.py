@@ -157,6 +157,9 @@ class ReadOnlyPublication(Protocol):
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """Yield the lines of a manifest, the header first. Raises DestinationError if it cannot be read."""
 
+    def manifest_chunks(self, version: str) -> Iterator[bytes]:
+        """Yield the exact bytes of a manifest, piece by piece. Raises DestinationError if it cannot be read."""
+
     def manifest_names(self) -> list[str]:
         """Return the names of versions that have a manifest."""
 

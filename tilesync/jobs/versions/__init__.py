@@ -12,6 +12,7 @@ pointer           the pointer to the current version, its pin, and `latest.json`
 presence          check for a bounded time that published files are still there
 publish           publish a version: check it, then write its manifest
 rebuild_catalog   rebuild a lost catalog from manifests and files
+resolve           find the version that a name, a prefix or `current` means
 rollback          point at an older version, or at the newest again
 run_history       the record of each run in the history of its destination
 startup           bring catalog and manifests in line before a run

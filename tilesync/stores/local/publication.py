@@ -36,6 +36,9 @@ PARTS_DIR = "parts"
 TRASH_DIR = "trash"
 CURRENT_LINK = "current"
 
+MANIFEST_CHUNK_BYTES = 1 << 20
+"""Bytes of a manifest that are read at a time."""
+
 _SYMLINK_ERRORS = {errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """The file system or the system has no symlinks (symlink(2)), or `current` is a folder."""
 
@@ -93,6 +96,15 @@ class LocalPublication(DefaultLayoutMixin, PublicationBase):
                     yield read_mapping(parse_json(line.rstrip(b"\n")))
             except ValueError as error:
                 raise DestinationError(f"the manifest {path} is damaged ({error})") from error
+
+    def manifest_chunks(self, version: str) -> Iterator[bytes]:
+        """Yield the bytes of a manifest in pieces of 1 MiB. Raises DestinationError if that fails."""
+        with (
+            translate_read_errors(f"cannot read the manifest {self._manifest_path(version)}"),
+            open(self._manifest_entry(version).open(), "rb", buffering=0) as file,
+        ):
+            while chunk := file.read(MANIFEST_CHUNK_BYTES):
+                yield chunk
 
     def _manifest_entry(self, version: str, *, make: bool = False) -> Entry:
         return self._manifests.folder(make=make).entry(f"{version}{MANIFEST_SUFFIX}")

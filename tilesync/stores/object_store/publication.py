@@ -131,14 +131,18 @@ class ReadOnlyObjectPublication(PublicationBase):
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """Yield the lines of a manifest, the first about the version. Raises DestinationError if it is unreadable."""
-        name = f"{MANIFESTS_PREFIX}{version}{MANIFEST_SUFFIX}"
-        lines = self._read_lines(name)
-        if lines is None:
-            raise DestinationError(f"cannot read the manifest {name}: it is missing in {self._objects.display_name}")
         try:
-            yield from (read_mapping(parse_json(line)) for line in lines)
+            yield from (read_mapping(parse_json(line)) for line in _split_lines(self.manifest_chunks(version)))
         except ValueError as error:
-            raise DestinationError(f"the manifest {name} is damaged ({error})") from error
+            raise DestinationError(f"the manifest {_manifest_key(version)} is damaged ({error})") from error
+
+    def manifest_chunks(self, version: str) -> Iterator[bytes]:
+        """Yield the bytes of a manifest as they arrive. Raises DestinationError if it is unreadable."""
+        name = _manifest_key(version)
+        stored = self._objects.read(name)
+        if stored is None:
+            raise DestinationError(f"cannot read the manifest {name}: it is missing in {self._objects.display_name}")
+        yield from stored.chunks
 
     def _read_lines(self, name: str) -> Iterator[bytes] | None:
         stored = self._objects.read(name)
@@ -323,6 +327,10 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
         names = (each.name for page in self._objects.list_pages(prefix) for each in page)
         while batch := list(islice(names, OBJECTS_PER_DELETE)):
             self._objects.delete(batch)
+
+
+def _manifest_key(version: str) -> str:
+    return f"{MANIFESTS_PREFIX}{version}{MANIFEST_SUFFIX}"
 
 
 def _parse_stored_document(stored: ObjectStream | None) -> Mapping[str, Any] | None:
