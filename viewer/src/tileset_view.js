@@ -14,6 +14,7 @@ import { makeLoaderPlugin } from "./decoders.js";
 import { classifyPlace, makeFrame } from "./geometry.js";
 import { fileName, folderUrl } from "./names.js";
 import { ServerError, readError } from "./server.js";
+import { SharedImagesPlugin } from "./shared_images.js";
 import { SubtreePlugin } from "./subtree_plugin.js";
 import { prepareTint, setTint } from "./tint.js";
 
@@ -22,6 +23,8 @@ const ERROR_COLOUR = 0xe03131;
 const SELECTED_COLOUR = 0x00b7ff;
 const MAX_PROBLEMS = 500;
 const QUIET_FRAMES = 2;
+/** Memory of tiles: the limit, and what is kept of tiles out of view. */
+const CACHE_BYTES = { desktop: [800e6, 600e6], phone: [300e6, 200e6] };
 /** Without an environment to reflect, a metal is black. */
 const MAX_METALNESS = 0.2;
 /** Points of one pixel leave so many gaps that their colours look pale. */
@@ -94,14 +97,18 @@ export class TilesetView {
     tiles.registerPlugin(new ContentsPlugin(note, (tile, url, error) => this.addProblem(tile, url, error)));
     tiles.registerPlugin(new SubtreePlugin());
     tiles.registerPlugin(new ImplicitTilingPlugin());
-    tiles.registerPlugin(makeLoaderPlugin(this.stage.renderer));
+    const images = new SharedImagesPlugin();
+    tiles.registerPlugin(images);
+    tiles.registerPlugin(makeLoaderPlugin(this.stage.renderer, images));
     tiles.registerPlugin({ name: "TILESYNC_FETCH", fetchData: (/** @type {any} */ url, /** @type {any} */ options) => fetchTile(url, options) });
+    const [most, least] = matchMedia("(pointer: coarse)").matches ? CACHE_BYTES.phone : CACHE_BYTES.desktop;
+    Object.assign(tiles.lruCache, { maxBytesSize: most, minBytesSize: least }); // shared by all views
     tiles.setCamera(this.stage.camera);
     tiles.addEventListener("load-root-tileset", () => this.stage.placeView(this));
     tiles.addEventListener("load-model", (/** @type {any} */ event) => this.prepareModel(event.scene, event.tile));
     tiles.addEventListener("dispose-model", (/** @type {any} */ event) => event.tile === this.selected && this.select(null));
     tiles.addEventListener("load-error", (/** @type {any} */ event) => this.addProblem(event.tile, event.url, event.error));
-    tiles.manager.onError = (/** @type {string} */ url) => this.addProblem(undefined, url, new Error("A texture or buffer beside a tile cannot be loaded."));
+    tiles.manager.onError = (/** @type {string} */ url) => this.addProblem(undefined, url, new Error("it is a texture or buffer of a tile"));
     for (const type of ["needs-update", "tile-visibility-change", "load-tileset", "tiles-load-end"]) {
       tiles.addEventListener(type, () => this.changed());
     }
@@ -267,7 +274,8 @@ export class TilesetView {
 
   /** @param {any} tile null for the root, undefined if it is not known @param {string | URL} url @param {any} error */
   addProblem(tile, url, error) {
-    const address = String(url);
+    const isInside = String(url).startsWith("blob:"); // an image in a GLB; its address says nothing
+    const address = isInside ? "A texture inside a tile" : String(url);
     const name = tile?.content ? this.nameOf(tile) : fileName(address, this.base);
     const status = error instanceof ServerError ? error.status : 0;
     if (tile) this.failedTiles.add(tile);
