@@ -14,6 +14,7 @@ _SERVER = "tests/serving/test_{application,site}.py run servers by it"
 _JOB = "a part of the mirror job: tests/jobs/mirror/test_job.py asserts it"
 
 MODULES_WITHOUT_TEST_FILE = {
+    "api/live.py": "tests/e2e/test_serve_live.py asserts its defaults and what it refuses",
     "api/mirroring.py": _API,
     "fleets/aio.py": "tests/fleets/test_fleet.py calls it",
     "fleets/file/settings.py": _VALUES,

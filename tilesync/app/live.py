@@ -55,10 +55,6 @@ class LiveRequest:
                 self.follow and self.selector.export_id,
                 "--follow and --export-id contradict each other: a newer export has another id",
             ),
-            (
-                self.link_command and self.link is None,
-                "--link-command needs a container link: the service renews the links of an iModel",
-            ),
             (self.cdn and self.link is not None, "--cdn needs an iModel id: a container link is used as it is"),
             (self.cache_bytes < MIN_CACHE_BYTES, f"--cache-size must be at least {MIN_CACHE_BYTES >> 20} MB"),
             (self.poll <= timedelta(), "--poll must be longer than 0 s"),
