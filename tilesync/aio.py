@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilesync.api.aio import doctor, exports, mirror, plan, rollback, status, verify, versions, viewer_link
+from tilesync.api.aio import doctor, exports, mirror, pack, plan, rollback, status, verify, versions, viewer_link
 from tilesync.fleets.aio import fleet, fleet_status
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "fleet",
     "fleet_status",
     "mirror",
+    "pack",
     "plan",
     "rollback",
     "status",

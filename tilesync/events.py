@@ -254,6 +254,19 @@ class VersionPublished(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class VersionPacked(Event):
+    """A version was written into the file `package`, which has `package_bytes`. `bytes`: those of the version."""
+
+    kind: ClassVar[str] = "packed"
+    version: str
+    package: str
+    format: str
+    files: int
+    bytes: int
+    package_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class CheckCompleted(Event):
     """The result of one check of `doctor`.
 

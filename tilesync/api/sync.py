@@ -17,6 +17,7 @@ from tilesync.api.results import RunResult
 
 mirror = make_blocking(aio.mirror)
 plan = make_blocking(aio.plan)
+pack = make_blocking(aio.pack)
 verify = make_blocking(aio.verify)
 rollback = make_blocking(aio.rollback)
 versions = make_blocking(aio.versions)

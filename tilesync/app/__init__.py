@@ -5,6 +5,7 @@ backends       how the store of each kind of location is opened
 commands       one function per command: mirror, dry run, verify, rollback, versions, exports, viewer link
 destinations   open a destination for a run, a plan, reading or an audit
 locations      parse az://, https:// and s3:// locations; dispatch on the kind of a location
+packing        write a version into one file
 requests       `MirrorRequest`, `Target` and `StoreOptions`: what a command is asked for, fully resolved
 service        Mesh Export service: identity, HTTP clients, API client
 shared         connections, tokens, limits and worker processes that several runs share

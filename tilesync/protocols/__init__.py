@@ -1,5 +1,6 @@
 """Interfaces that the jobs use, each as narrow as its consumer.
 
+archive       writer of a package
 destination   destination of tiles: files, drafts, publication
 object_store  object store below a prefix: objects, uploads, lease
 source        source of tiles, clock, tokens, links, workers
@@ -7,6 +8,7 @@ source        source of tiles, clock, tokens, links, workers
 
 from __future__ import annotations
 
+from tilesync.protocols.archive import ArchiveWriter
 from tilesync.protocols.destination import (
     Admission,
     Destination,
@@ -34,6 +36,7 @@ from tilesync.protocols.source import (
 
 __all__ = [
     "Admission",
+    "ArchiveWriter",
     "Body",
     "Clock",
     "Destination",
