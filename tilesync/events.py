@@ -168,7 +168,7 @@ class LinkRenewed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finding(Event):
-    """A problem found by `verify`.
+    """A problem found by `verify` or `pack`.
 
     `asked_by`: a file that refers to this one, or empty if none does. `version`: the version that has the file.
     """

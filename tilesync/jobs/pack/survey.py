@@ -15,6 +15,11 @@ from tilesync.protocols import ArchiveWriter
 MAX_NAMED_PROBLEMS: Final = 5
 
 
+def _find_unsafe_problem(name: str) -> str | None:
+    """Return why a name must not be in a package: unpacking it could write anywhere."""
+    return "is an absolute path" if name.startswith("/") else find_universal_problem(name)
+
+
 class Survey:
     """Survey of the files of a version. `root`: the root tileset. `package_bytes`: size of the package, at most."""
 
@@ -44,7 +49,7 @@ class Survey:
         self.package_bytes += self._writer.measure(name, size)
         if name == ROOT:
             self.root = stored
-        problem = find_universal_problem(name) or self._writer.find_problem(name, size)
+        problem = _find_unsafe_problem(name) or self._writer.find_problem(name, size)
         if problem is not None:
             self._problem_count += 1
             if len(self._problems) < MAX_NAMED_PROBLEMS:
