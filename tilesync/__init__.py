@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         pack,
         plan,
         rollback,
+        serve,
         status,
         verify,
         versions,
@@ -102,6 +103,7 @@ __all__ = [
     "pack",
     "plan",
     "rollback",
+    "serve",
     "status",
     "testing",
     "verify",
@@ -110,7 +112,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "tilesync.api.sync": "doctor exports iter_sha256sums mirror pack plan rollback status verify versions viewer_link",
+    "tilesync.api.sync": "doctor exports iter_sha256sums mirror pack plan rollback serve status verify versions"
+    " viewer_link",
     "tilesync.api.auth": "ClientCredentials Environment ShareKey Token TokenCommand TokenFile",
     "tilesync.api.monitor": "RunMonitor",
     "tilesync.api.results": "AuditResult DoctorResult ExportInfo ExportsResult MirrorResult PackResult PlanResult"

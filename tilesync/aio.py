@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tilesync.api.aio import doctor, exports, mirror, pack, plan, rollback, status, verify, versions, viewer_link
+from tilesync.api.aio import doctor, exports, mirror, plan, rollback, status, verify, versions, viewer_link
+from tilesync.api.packing import pack
+from tilesync.api.serving import serve
 from tilesync.fleets.aio import fleet, fleet_status
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "pack",
     "plan",
     "rollback",
+    "serve",
     "status",
     "verify",
     "versions",

@@ -278,3 +278,31 @@ class CheckCompleted(Event):
     result: str
     message: str
     hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving(Event):
+    """The server listens. `urls`: the root tilesets; `viewer`: the viewer page. No URL has a token."""
+
+    kind: ClassVar[str] = "serving"
+    viewer: str
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestServed(Event):
+    """A request was answered. Sent only if the server reports every request (`-v`).
+
+    `path`: as the client sent it, without its query. `cache`: hit, miss or pass of a live export, else empty.
+    `failure`: the reason of an answer that failed or broke off, else empty.
+    """
+
+    kind: ClassVar[str] = "request"
+    client: str
+    method: str
+    path: str
+    status: int
+    bytes: int
+    milliseconds: float
+    cache: str = ""
+    failure: str = ""

@@ -12,6 +12,7 @@ _API = "tests/api/test_aio.py calls it, as users do"
 _WORKERS = "tests/app/test_worker_tasks.py asserts it with real worker processes"
 _PACK = "tests/cli/commands/test_pack.py asserts it for each format"
 _PACK_JOB = "a part of the pack job: tests/jobs/pack/test_job.py asserts it"
+_SERVER = "tests/serving/test_{application,site}.py run servers by it"
 _JOB = "a part of the mirror job: tests/jobs/mirror/test_job.py asserts it"
 
 MODULES_WITHOUT_TEST_FILE = {
@@ -37,11 +38,13 @@ MODULES_WITHOUT_TEST_FILE = {
     "api/options.py": "typed dictionaries; tests/api/test_typing.py checks them as a user does",
     "api/results.py": _VALUES + "; tests/api/test_aio.py asserts their dictionaries",
     "api/rows.py": "tests/cli/commands/test_exports.py and tests/cli/commands/test_rollback.py assert its rows",
+    "api/serving.py": _SERVER,
     "api/sync.py": _API,
     "app/azure.py": "tests/e2e/test_azure_destination.py asserts endpoints, identities and links on Azurite",
     "app/backends.py": "tests/app/test_destinations.py opens a destination of each kind by it",
     "app/commands.py": "assembly without rules of its own; tests/support/simulator.py runs every job by it",
     "app/requests.py": _VALUES,
+    "app/serving.py": _SERVER,
     "app/shared.py": "tests/fleets/test_fleet.py runs many mirrors by it",
     "app/sources.py": "assembly: tests/sources/test_resolvers.py and tests/e2e/test_mirror_as_source.py run it",
     "app/status.py": "tests/cli/commands/test_status.py asserts it for each state of a destination",
@@ -90,10 +93,12 @@ MODULES_WITHOUT_TEST_FILE = {
     "protocols/archive.py": _PROTOCOLS,
     "protocols/destination.py": _PROTOCOLS,
     "protocols/object_store.py": _PROTOCOLS,
+    "protocols/public_files.py": _PROTOCOLS,
     "protocols/source.py": _PROTOCOLS,
     "runtime/clock.py": "three calls of the standard library; tests replace it by tests/support/clock.py",
     "runtime/event_loop.py": "tests/api/test_aio.py asserts that the loop and garbage collector of a host stay",
     "stores/archives/writing.py": _PACK,
+    "sources/followed_link.py": "tests/app/test_live.py follows the links of a command by it",
     "stores/azure/block_upload.py": _CONTRACT,
     "stores/azure/copy_from_url.py": "tests/e2e/test_azure_destination.py asserts it through a proxy that copies",
     "stores/azure/copy_internal.py": _CONTRACT,
@@ -114,7 +119,13 @@ MODULES_WITHOUT_TEST_FILE = {
     "stores/opening.py": "tests/app/test_destinations.py asserts each of its modes",
     "stores/s3/multipart.py": "tests/stores/s3/test_upload.py asserts parts, lost responses and aborted uploads",
     "stores/status_files.py": "tests/jobs/versions/test_last_success.py asserts them",
+    "serving/mirror.py": _SERVER,
+    "serving/stored_files.py": "tests/e2e/test_serve.py serves a package by it",
     "serving/tilesets.py": _PROTOCOLS,
+    "serving/version_list.py": "tests/serving/test_site.py asserts how it follows what other processes publish",
+    "serving/viewer_page.py": "tests/serving/test_site.py asserts the headers of its answers",
+    "stores/local/cached_open.py": "tests/stores/local/test_public_files.py asserts it",
+    "stores/object_store/public_files.py": "tests/e2e/test_serve.py serves real stores by it",
     "stores/worker_target.py": _WORKERS,
     "tiles/json_members.py": "tests/tiles/test_json_documents.py asserts which members name files",
     "tiles/payload.py": "tests/tiles/test_validator.py asserts kind, references and diagnostics of each payload",

@@ -27,7 +27,6 @@ from tilesync.api.locations import Dest, Source, find_viewer_location, parse_imo
 from tilesync.api.mirroring import mirror_once, plan_once
 from tilesync.api.monitor import RunMonitor
 from tilesync.api.options import AccessOptions, MirrorArguments, StoreAccessOptions, ViewerLinkOptions
-from tilesync.api.packing import pack as pack
 from tilesync.api.results import (
     AuditResult,
     DoctorResult,

@@ -16,6 +16,7 @@ from tilesync.runtime.secret_files import SECRETS_WITH_FILE, read_secret
 SECRET_VARIABLES = (
     "TILESYNC_TOKEN",
     "TILESYNC_SHARE_KEY",
+    "TILESYNC_SERVE_TOKEN",
     "ITP_SERVICE_CLIENT_SECRET",
     "AZURE_STORAGE_KEY",
     "AZURE_CLIENT_SECRET",

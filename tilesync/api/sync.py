@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Unpack
 
-from tilesync.api import aio
+from tilesync.api import aio, packing, serving
 from tilesync.api.blocking import make_blocking
 from tilesync.api.call import Call, OnEvent
 from tilesync.api.inputs import DEFAULT_RETRY_FOR, create_target
@@ -17,7 +17,7 @@ from tilesync.api.results import RunResult
 
 mirror = make_blocking(aio.mirror)
 plan = make_blocking(aio.plan)
-pack = make_blocking(aio.pack)
+pack = make_blocking(packing.pack)
 verify = make_blocking(aio.verify)
 rollback = make_blocking(aio.rollback)
 versions = make_blocking(aio.versions)
@@ -25,6 +25,7 @@ status = make_blocking(aio.status)
 exports = make_blocking(aio.exports)
 viewer_link = make_blocking(aio.viewer_link)
 doctor = make_blocking(aio.doctor)
+serve = make_blocking(serving.serve)
 
 
 def iter_sha256sums(

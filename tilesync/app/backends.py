@@ -87,7 +87,7 @@ class LocalBackend(Backend):
         """Open the destination."""
         from tilesync.stores.local.destination import open_local, open_local_read_only
 
-        admission, state_dir = opening.admission, None if opening.mode is Mode.READ else self.state_dir
+        admission, state_dir = opening.admission, self.state_dir
         if opening.mode is Mode.WRITE:
             return open_local(
                 self.path, state_dir=state_dir, layout=opening.layout, admission=admission, observe=opening.observe

@@ -33,7 +33,7 @@ async def make_resolver(
 
     if request.link is None:
         return await make_exports_resolver(request, clients, shared, resolved=resolved)
-    refresh = partial(_run_link_command, request.link_command) if request.link_command else None
+    refresh = partial(run_link_command, request.link_command) if request.link_command else None
     return LinkResolver(request.link, clients, fetch_link=refresh)
 
 
@@ -84,7 +84,7 @@ def _make_service_resolver(
     )
 
 
-async def _run_link_command(command: str) -> SasUrl:
+async def run_link_command(command: str) -> SasUrl:
     """Run the link command and return the container link that it prints. Raises NotAuthorised."""
     from tilesync.itwin.auth import run_command
 

@@ -24,6 +24,7 @@ from tilesync.cli.commands.link import link
 from tilesync.cli.commands.mirror import mirror
 from tilesync.cli.commands.pack import pack
 from tilesync.cli.commands.rollback import rollback
+from tilesync.cli.commands.serve import serve, view
 from tilesync.cli.commands.status import status
 from tilesync.cli.commands.verify import verify
 from tilesync.cli.commands.versions import versions
@@ -42,7 +43,7 @@ def cli() -> None:
 
 
 cli.add_section("Mirror", mirror, fleet, demo)
-cli.add_section("Look", status, exports, versions, link)
+cli.add_section("Look", view, serve, status, exports, versions, link)
 cli.add_section("Maintain", verify, rollback, pack, doctor)
 cli.add_section("Set up", config, completion)
 
@@ -85,9 +86,9 @@ def _exit_process(code: int) -> NoReturn:
     """End the process, without interpreter shutdown if pyreqwest or the pings are loaded.
 
     A thread of pyreqwest 0.15.1 that needs the interpreter during shutdown aborts the process and loses the exit code.
-    The shutdown also waits for a ping whose resolver hangs.
+    The shutdown also waits for a ping whose resolver hangs, and for a read of a server from a disk that hangs.
     """
-    if not {"pyreqwest", "tilesync.monitoring.ping"}.isdisjoint(sys.modules):
+    if not {"pyreqwest", "tilesync.monitoring.ping", "tilesync.serving.server"}.isdisjoint(sys.modules):
         for stream in filter(None, (sys.stdout, sys.stderr)):
             with contextlib.suppress(OSError):  # the reader of the pipe has closed it
                 stream.flush()

@@ -44,6 +44,7 @@ class OutputOptions:
     """Output options of a run, with SOURCE and DEST without secrets.
 
     `changes_dest`: the command changes DEST. `is_stepwise`: each run of the command goes one step further.
+    `ends_by_signal`: SIGINT and SIGTERM are the normal end of the command.
     `completed_hint`: hint after a change that was not told.
     """
 
@@ -57,6 +58,7 @@ class OutputOptions:
     dest: str | None = None
     changes_dest: bool = False
     is_stepwise: bool = False
+    ends_by_signal: bool = False
     completed_hint: str = COMPLETED_HINT
 
 
@@ -256,6 +258,8 @@ class Session:
             except asyncio.CancelledError:
                 if not received:
                     raise
+                if self._options.ends_by_signal and received[0] != HANGUP:
+                    return
                 raise error_for_signal(received[0], hint=self._interrupted_hint()) from None
             finally:
                 progress_task.cancel()
@@ -283,6 +287,7 @@ def _handle_signals(on_signal: Callable[[int], None]) -> Any:
 
 
 def _silence_libraries() -> None:
-    """Keep the Azure SDK from writing warnings to stderr: tilesync reports its errors."""
+    """Keep the Azure SDK and uvicorn from writing warnings to stderr: tilesync reports their errors."""
     logging.getLogger("azure").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)

@@ -91,6 +91,14 @@ def detect_media_type(name: str, head: bytes, stated_type: str | None) -> str:
     return stated_type or _OCTET_STREAM
 
 
+def is_self_describing(head: bytes) -> bool:
+    """Return whether the first bytes of a file alone tell its type and encoding."""
+    return head.startswith((GZIP_DEFLATE_MAGIC, *_MEDIA_TYPES_BY_MAGIC)) or head.lstrip(_JSON_BLANKS)[:1] in {
+        b"{",
+        b"[",
+    }
+
+
 def _gunzip_head(head: bytes) -> bytes:
     try:
         return zlib.decompressobj(wbits=31).decompress(head, HEAD_BYTES)

@@ -3,6 +3,7 @@
 archive       writer of a package
 destination   destination of tiles: files, drafts, publication
 object_store  object store below a prefix: objects, uploads, lease
+public_files  files that a server may show, by their paths
 source        source of tiles, clock, tokens, links, workers
 """
 
@@ -20,6 +21,7 @@ from tilesync.protocols.destination import (
     StoredFiles,
 )
 from tilesync.protocols.object_store import Lease, Objects, ObjectStream, Upload
+from tilesync.protocols.public_files import OpenedFile, PublicFiles
 from tilesync.protocols.source import (
     Body,
     Clock,
@@ -49,7 +51,9 @@ __all__ = [
     "ObjectStream",
     "Objects",
     "Observer",
+    "OpenedFile",
     "PresencePage",
+    "PublicFiles",
     "Publication",
     "ReadOnlyPublication",
     "Source",

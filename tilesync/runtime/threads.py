@@ -53,6 +53,22 @@ async def run_in_executor(pool: Executor | None, work: Callable[[], T]) -> T:
     return await _run_to_completion(pool, work, threading.Event())
 
 
+async def run_abandonable(pool: Executor, work: Callable[[], T]) -> T:
+    """Run blocking `work` in the threads of `pool`. A cancelled caller does not wait: the work may hang for long.
+
+    Its stop event is set then, and its result is lost. `work` must not need what the caller closes after it.
+    """
+    stop, context = threading.Event(), copy_context()
+    context.run(STOP_EVENT.set, stop)
+    running = asyncio.get_running_loop().run_in_executor(pool, context.run, work)
+    running.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        stop.set()
+        raise
+
+
 async def without_retries(work: Callable[[], T]) -> T:
     """Run blocking `work` in a thread with the stop event already set, so it does not wait for retries."""
     stop = threading.Event()

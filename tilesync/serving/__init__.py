@@ -1,4 +1,15 @@
 """HTTP server for tilesets: mirrors, packages and live exports, with a viewer page.
 
-tilesets  a tileset that is served, and a file of it
+access         the token that requests must have, and the origins whose pages may read the answers
+application    the ASGI application: admit a request, answer it with a file of a tileset
+conditions     conditional requests and ranges: the status of an answer, and which bytes it has
+mirror         a destination or a package as a tileset
+request_path   decode the path of a request, and refuse whatever could leave a folder
+server         bind the port, run uvicorn, end within two seconds
+site           the viewer page at `/`, and JSON documents below `/_tilesync/`
+stated_types   media types and encodings that a manifest states
+stored_files   the files of a package, by their names
+tilesets       a tileset that is served, and a file of it
+version_list   the versions of a destination, read anew while it changes
+viewer_page    the files of the viewer page
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tilesync.errors import DestinationError
 from tilesync.model import Layout
-from tilesync.protocols import ReadOnlyPublication, StoredFiles
+from tilesync.protocols import PublicFiles, ReadOnlyPublication, StoredFiles
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
@@ -37,7 +38,8 @@ class Mode(Enum):
 class ReadOnlyDestination:
     """A destination that is only read. `catalog` is None without a usable one.
 
-    `is_busy`: a run of this machine holds its lock. Only mode AUDIT knows.
+    `is_busy`: a run of this machine holds its lock. Only mode AUDIT knows. `open_public_files`: opens its files by
+    their paths, for a server; None if they have names in its version only, as in a package.
     """
 
     files: StoredFiles
@@ -46,6 +48,7 @@ class ReadOnlyDestination:
     check_names: Callable[[Iterable[str]], None]
     layout: Layout = Layout.VERSIONED
     is_busy: bool = False
+    open_public_files: Callable[[], AbstractContextManager[PublicFiles]] | None = None
 
 
 def open_audit_catalog(path: Path) -> Catalog | None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime
 from functools import singledispatchmethod
 from typing import Any
 
@@ -33,6 +34,7 @@ from tilesync.events import (
     PageListed,
     Planned,
     PointerKept,
+    RequestServed,
     Retried,
     VersionChosen,
     VersionRetired,
@@ -66,7 +68,7 @@ class JsonLinesWriter:
 
     def shows(self, event: Event) -> bool:
         """Return whether an event is written: those about single files only with `-v`."""
-        return self._verbose or not isinstance(event, Retried | FileReused | FileStored | FileDeleted)
+        return self._verbose or not isinstance(event, Retried | FileReused | FileStored | FileDeleted | RequestServed)
 
     def write(self, line: dict[str, Any]) -> None:
         """Write one line."""
@@ -122,6 +124,11 @@ class MessagePrinter:
     @print_event.register
     def _(self, event: Warned) -> None:
         self._print(f"warning: {event.message}")
+
+    @print_event.register
+    def _(self, event: RequestServed) -> None:
+        if self._verbose:
+            self._print(_format_request(event))
 
     @print_event.register
     def _(self, event: Waiting) -> None:
@@ -198,3 +205,13 @@ class MessagePrinter:
     def _(self, event: FileReused) -> None:
         if self._verbose:
             self._print(f"reused {event.name} ({format_size(event.bytes)})")
+
+
+def _format_request(event: RequestServed) -> str:
+    """Format a request as a line of an access log: time, client, method, path, status, bytes, milliseconds."""
+    parts = [event.client, event.method, replace_control_characters(event.path), str(event.status)]
+    details = [event.cache, f"({event.failure})" if event.failure else ""]
+    figures = [f"{event.bytes} B", f"{event.milliseconds:.1f} ms"]
+    return " ".join(
+        [datetime.now().astimezone().isoformat(timespec="seconds"), *parts, *figures, *filter(None, details)]
+    )

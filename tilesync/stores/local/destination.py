@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from tilesync.catalog.catalog import Catalog
@@ -23,6 +24,7 @@ from tilesync.stores.local.directory_handles import DirectoryTree
 from tilesync.stores.local.file_names import is_case_insensitive
 from tilesync.stores.local.fs import ensure_real_folder, read_boot_id
 from tilesync.stores.local.lock_file import is_held, locked_folder, locked_temporary_folder
+from tilesync.stores.local.public_files import open_public_files
 from tilesync.stores.local.publication import PARTS_DIR, LocalPublication
 from tilesync.stores.local.reader import LocalStoredFiles
 from tilesync.stores.local.writer import LocalFiles
@@ -157,7 +159,15 @@ def open_local_read_only(
             refuse_other_layout(folder, recorded_layout(catalog), layout)
         files = LocalStoredFiles(*folder.path_resolvers(layout))
         is_busy = mode is Mode.AUDIT and is_held(folder.state)
-        yield ReadOnlyDestination(files, publication, catalog, folder.name_checker(layout), layout, is_busy)
+        yield ReadOnlyDestination(
+            files,
+            publication,
+            catalog,
+            folder.name_checker(layout),
+            layout,
+            is_busy,
+            open_public_files=partial(open_public_files, folder.root),
+        )
 
 
 def _open_catalog(folder: DestinationFolder, mode: Mode) -> Catalog | None:

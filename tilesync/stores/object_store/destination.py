@@ -19,6 +19,7 @@ from tilesync.stores.object_store.files import ObjectFiles, ObjectStoredFiles, W
 from tilesync.stores.object_store.lock import hold_lease
 from tilesync.stores.object_store.name_warnings import MisreadNameWarner
 from tilesync.stores.object_store.object_names import check_object_names
+from tilesync.stores.object_store.public_files import open_public_objects
 from tilesync.stores.object_store.publication import ObjectPublication, ReadOnlyObjectPublication
 from tilesync.stores.opening import Mode, ReadOnlyDestination, open_audit_catalog
 
@@ -125,7 +126,14 @@ def open_objects_read_only(
         files = ObjectStoredFiles(objects)
         exits.callback(files.close)
         is_busy = mode is Mode.AUDIT and state is not None and is_held(state)
-        yield ReadOnlyDestination(files, publication, catalog, check_names, is_busy=is_busy)
+        yield ReadOnlyDestination(
+            files,
+            publication,
+            catalog,
+            check_names,
+            is_busy=is_busy,
+            open_public_files=partial(open_public_objects, objects),
+        )
 
 
 def _open_catalog(mode: Mode, state: Path) -> Catalog | None:

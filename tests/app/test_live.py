@@ -1,0 +1,248 @@
+"""Live exports against the fake service: links that die, newer exports, commands that print links, bare links."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.builders import IMODEL, export
+from tests.support.faults import error_response, is_api, is_blob_named
+from tests.support.live_exports import read, run
+from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator
+from tilesync.app.live import MIN_CACHE_BYTES, LiveRequest, open_live_tileset
+from tilesync.app.service import Identity, Service
+from tilesync.azure.sas import parse_sas_link
+from tilesync.errors import ExportReplaced, NoExport, NotAuthorised, UsageError
+from tilesync.model import Secret, Selector
+from tilesync.serving.live.tileset import LiveTileset
+
+POLL = timedelta(seconds=2.1)
+
+
+def make_request(sim: Simulator, **changes: Any) -> LiveRequest:
+    service = Service(sim.url, Identity(token=Secret(sim.token)), retry_for=timedelta(seconds=3))
+    return replace(LiveRequest(service, Selector(imodel=IMODEL, export_type="3DTiles"), poll=POLL), **changes)
+
+
+@asynccontextmanager
+async def serve(request: LiveRequest, outcome: JobOutcome | None = None) -> AsyncIterator[LiveTileset]:
+    async with open_live_tileset(request, outcome or JobOutcome()) as tileset:
+        yield tileset
+
+
+async def read_all(tileset: LiveTileset, files: dict[str, bytes], prefix: str = "") -> None:
+    """Read all files at once, and compare them."""
+    contents = await asyncio.gather(*(read_path(tileset, prefix + name) for name in files))
+    assert dict(zip(files, contents, strict=True)) == files
+
+
+async def read_path(tileset: LiveTileset, path: str) -> bytes:
+    return await read(await tileset.open(path))
+
+
+async def wait_for_version(tileset: LiveTileset, version: str) -> None:
+    """Wait until a version is the current one."""
+    while (await tileset.describe())["current"] != version:
+        await asyncio.sleep(0.02)
+
+
+def test_links_that_die() -> None:
+    """All files are read again and again while links live half a second, with few API calls."""
+
+    async def work() -> None:
+        with Simulator(link_lifetime=timedelta(seconds=0.5)) as sim:
+            files = sim.offer_export(export(40))
+            async with serve(make_request(sim, cache_bytes=MIN_CACHE_BYTES)) as tileset:
+                for _ in range(10):
+                    tileset._context.cache.discard_version(EXPORT)
+                    await read_all(tileset, files)
+                    await asyncio.sleep(0.2)
+            assert len(sim.api_requests) <= 14
+            assert len(sim.blob_requests()) >= 10 * len(files)
+
+    run(work)
+
+
+def test_newer_export_is_followed() -> None:
+    """With follow the root leads to the newer export once it is Complete; the old one stays readable until deleted."""
+
+    async def work() -> None:
+        with Simulator() as sim:
+            old = sim.offer_export()
+            async with serve(make_request(sim, follow=True)) as tileset:
+                new = sim.offer_export(export(seed=7), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
+                await wait_for_version(tileset, OTHER_EXPORT)
+                await read_all(tileset, new, f"versions/{OTHER_EXPORT}/")
+                await read_all(tileset, old, f"versions/{EXPORT}/")
+                assert f"versions/{OTHER_EXPORT}/".encode() in await read_path(tileset, "tileset.json")
+                tileset._context.cache.discard_version(EXPORT)
+                sim.delete(EXPORT)
+                with pytest.raises(ExportReplaced, match="the container is gone"):
+                    await tileset.open(f"versions/{EXPORT}/tiles/000.glb")
+                await read_all(tileset, {name: new[name] for name in new if name != "tileset.json"})
+
+    run(work)
+
+
+def test_service_that_is_down_for_a_while() -> None:
+    """While the API and the link are down cached files are served; afterwards everything is."""
+
+    async def work() -> None:
+        with Simulator() as sim:
+            files, outcome = sim.offer_export(), JobOutcome()
+            async with serve(make_request(sim), outcome) as tileset:
+                await read_path(tileset, "tiles/000.glb")
+                fault = sim.add_fault(is_api, error_response(503, "ServerBusy"), times=None)
+                sim.revoke_links()
+                assert await read_path(tileset, "tiles/000.glb") == files["tiles/000.glb"]
+                with pytest.raises(Exception, match="503"):
+                    await tileset.open("tiles/001.glb")
+                assert any("503" in event.message for event in outcome.events if hasattr(event, "message"))
+                fault.times = fault.hits
+                await asyncio.sleep(2.1)
+                await read_all(tileset, files)
+
+    run(work)
+
+
+def test_link_command(tmp_path: Path) -> None:
+    """A link is renewed by --link-command; with follow, a link to another container is a newer export."""
+
+    async def work() -> None:
+        with Simulator(link_lifetime=timedelta(seconds=1)) as sim:
+            old = sim.offer_export()
+            new = sim.offer_export(export(seed=7), export_id=OTHER_EXPORT)
+            printed = tmp_path / "container"
+            printed.write_text(EXPORT)
+            links = tmp_path / "links"
+
+            async def write_links() -> None:
+                while True:
+                    links.with_suffix(".new").write_text(sim.create_link(printed.read_text()))
+                    links.with_suffix(".new").replace(links)
+                    await asyncio.sleep(0.1)
+
+            writing = asyncio.create_task(write_links())
+            await asyncio.sleep(0)
+            command = shlex.join([sys.executable, "-c", f"print(open({str(links)!r}).read())"])
+            request = make_request(
+                sim, link=parse_sas_link(links.read_text()), link_command=command, selector=Selector(), follow=True
+            )
+            async with serve(request) as tileset:
+                await asyncio.sleep(1.1)
+                await read_all(tileset, old, f"versions/{EXPORT}/")
+                printed.write_text(OTHER_EXPORT)
+                await wait_for_version(tileset, OTHER_EXPORT)
+                await read_all(tileset, new, f"versions/{OTHER_EXPORT}/")
+            writing.cancel()
+
+    run(work)
+
+
+def test_bare_link_that_dies() -> None:
+    """A link that nothing renews says so in the answer and in the terminal, without its signature."""
+
+    async def work() -> None:
+        with Simulator(link_lifetime=timedelta(seconds=1)) as sim:
+            files, outcome = sim.offer_export(), JobOutcome()
+            link = parse_sas_link(sim.create_link(EXPORT))
+            async with serve(make_request(sim, link=link, selector=Selector()), outcome) as tileset:
+                await read_path(tileset, "tiles/000.glb")
+                await asyncio.sleep(1.1)
+                for name in ("tiles/001.glb", "tiles/002.glb"):
+                    with pytest.raises(NotAuthorised, match="cannot be renewed") as caught:
+                        await tileset.open(name)
+                    assert "--link-command" in caught.value.hint
+                assert await read_path(tileset, "tiles/000.glb") == files["tiles/000.glb"]
+                assert len(outcome.warnings) == 1
+                assert "cannot be renewed" in outcome.warnings[0]
+                assert "sig=" not in outcome.warnings[0] + str(caught.value)
+
+    run(work)
+
+
+def test_missing_and_gone() -> None:
+    """A file that the container lacks is none; a container that is gone without follow says what to do."""
+
+    async def work() -> None:
+        with Simulator() as sim:
+            sim.offer_export()
+            async with serve(make_request(sim)) as tileset:
+                assert await tileset.open("none.glb") is None
+                sim.delete(EXPORT)
+                with pytest.raises(ExportReplaced) as caught:
+                    await tileset.open("tiles/000.glb")
+                assert "--follow" in caught.value.hint
+
+    run(work)
+
+
+def test_gzip_payload() -> None:
+    """A gzip payload is sent as it is stored, with the encoding that viewers need."""
+
+    async def work() -> None:
+        import gzip
+
+        with Simulator() as sim:
+            packed = gzip.compress(b"glTF" + bytes(100), mtime=0)
+            sim.offer_export(export() | {"packed.glb": packed})
+            async with serve(make_request(sim)) as tileset:
+                opened = await tileset.open("packed.glb")
+                assert opened is not None
+                assert opened.facts.headers.content_encoding == "gzip"
+                assert opened.facts.headers.content_type == "model/gltf-binary"
+                assert await read(opened) == packed
+
+    run(work)
+
+
+def test_busy_storage_is_retried() -> None:
+    """A storage that is busy for a moment is asked again, and the client sees nothing of it."""
+
+    async def work() -> None:
+        with Simulator() as sim:
+            files = sim.offer_export()
+            sim.add_fault(is_blob_named("tiles/000.glb"), error_response(503, "ServerBusy"), times=2)
+            async with serve(make_request(sim)) as tileset:
+                assert await read_path(tileset, "tiles/000.glb") == files["tiles/000.glb"]
+
+    run(work)
+
+
+def test_no_export() -> None:
+    """If the service has no export within the wait, the server does not start."""
+
+    async def work() -> None:
+        with Simulator() as sim, pytest.raises(NoExport):
+            async with serve(make_request(sim, wait=timedelta())):
+                raise AssertionError("it runs")
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"follow": True, "link": "https://a.blob.core.windows.net/c?sig=x"}, "--follow needs an iModel id"),
+        ({"follow": True, "selector": Selector(imodel=IMODEL, export_id="e")}, "--follow and --export-id contradict"),
+        ({"link_command": "true"}, "--link-command needs a container link"),
+        ({"cdn": True, "link": "https://a.blob.core.windows.net/c?sig=x"}, "--cdn needs an iModel id"),
+        ({"cache_bytes": 1000}, "--cache-size must be at least 16 MB"),
+        ({"poll": timedelta()}, "--poll must be longer"),
+    ],
+)
+def test_options_that_contradict(changes: dict[str, Any], message: str) -> None:
+    """Options that contradict each other are refused before anything is requested."""
+    if "link" in changes:
+        changes = {**changes, "link": parse_sas_link(changes["link"])}
+    with pytest.raises(UsageError, match=message):
+        replace(LiveRequest(Service(), Selector(imodel=IMODEL)), **changes).check()

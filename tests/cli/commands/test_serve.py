@@ -1,0 +1,142 @@
+"""Test `tilesync serve` and `tilesync view` as processes: what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.builders import export
+from tests.support.commandline import run_tilesync, start_tilesync
+from tests.support.tile_server import mirror_files
+
+
+@pytest.fixture(scope="module")
+def dest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mirror_files(tmp_path_factory.mktemp("command") / "d", export(2))
+
+
+@contextmanager
+def serving(*words: object, command: str = "serve", **more: Any) -> Iterator[subprocess.Popen[str]]:
+    with start_tilesync(command, *words, "--port", 0, **more) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> str:
+    """Read lines of stderr until one matches; return the match."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if match := re.search(pattern, line):
+            return match[0]
+    raise AssertionError(f"{pattern} was not printed; exit {process.wait()}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_the_normal_end(dest: Path, number: int) -> None:
+    """The URLs are printed; Ctrl-C and SIGTERM end the server with exit 0 within some seconds."""
+    with serving(dest) as process:
+        url = read_until(process, r"http://127\.0\.0\.1:\d+/tileset\.json")
+        read_until(process, r"viewer: http://127\.0\.0\.1:\d+/ ")
+        with urllib.request.urlopen(url) as response:
+            assert response.read() == (dest / "tileset.json").read_bytes()
+        began = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        assert time.monotonic() - began < 5
+
+
+def test_a_client_that_does_not_read_delays_no_end(dest: Path, tmp_path: Path) -> None:
+    """A client in the middle of a large file has two seconds, then the server ends with exit 0 all the same."""
+    large = mirror_files(tmp_path / "large", export(1) | {"tiles/large.bin": bytes(60_000_000)})
+    with serving(large) as process:
+        port = int(read_until(process, r"\d+(?=/tileset\.json)"))
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /current/tiles/large.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+
+
+def test_json_and_access_log(dest: Path) -> None:
+    """`--json` has the URLs, with `-v` each request, and a last line; `-v` prints a line a request too."""
+    with serving(dest, "--json", "-v") as process:
+        port = read_until(process, r"\d+(?=/tileset\.json)")
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/tileset.json?token=secret").close()
+        line = read_until(process, r"^\d{4}-.* GET /tileset.json .*")
+        assert re.search(r" 127\.0\.0\.1 GET /tileset\.json 200 \d+ B \d+\.\d ms$", line)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    lines = [json.loads(each) for each in out.splitlines()]
+    assert [each["kind"] for each in lines] == ["serving", "request", "finished"]
+    assert lines[0]["urls"] == [f"http://127.0.0.1:{port}/tileset.json"]
+    assert (lines[1]["path"], lines[1]["status"], lines[2]["exit"]) == ("/tileset.json", 200, 0)
+    assert "secret" not in out + err
+
+
+def test_a_token_is_made_and_shown_once(dest: Path) -> None:
+    """`--token auto` makes a secret that is in the printed address of the page, and nowhere else."""
+    with serving(dest, "--token", "auto", "--json", "-v") as process:
+        page = read_until(process, r"http://127\.0\.0\.1:\d+/\?token=\S{20,}")
+        with urllib.request.urlopen(page.replace("/?", "/tileset.json?")) as response:
+            assert response.status == 200
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        assert page.partition("=")[2] not in out + err
+
+
+def test_everybody_can_read_is_said_plainly(dest: Path) -> None:
+    """A host that others reach is a warning, and with a token it is none."""
+    with serving(dest, "--host", "0.0.0.0") as process:
+        read_until(process, r"warning: everybody who can reach .* can read these tiles")
+    with serving(dest, "--host", "0.0.0.0", TILESYNC_SERVE_TOKEN="s3cret") as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        assert first.startswith("serving http://127.0.0.1:")
+
+
+def test_view_opens_the_page(dest: Path, tmp_path: Path) -> None:
+    """`tilesync view` opens the page in the browser; without a browser it says so."""
+    browser = tmp_path / "browser"
+    browser.write_text(
+        f'#!/bin/sh\necho "$1" > {tmp_path}/opened.part && mv {tmp_path}/opened.part {tmp_path}/opened\n'
+    )
+    browser.chmod(0o755)
+    with serving(dest, command="view", BROWSER=f"{browser} %s") as process:
+        page = read_until(process, r"(?<=viewer: )\S+")
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "opened").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (tmp_path / "opened").read_text().strip() == page
+    with serving(dest, "--open", BROWSER="/nonexistent", PATH="/nonexistent") as process:
+        read_until(process, "no browser could be opened")
+
+
+def test_errors_say_what_to_do(dest: Path, tmp_path: Path) -> None:
+    """A port in use, what is no destination, two equal names and bad options end with an exit code and a hint."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        run_tilesync("serve", dest, "--port", port, "--json").assert_failed(2, "UsageError")
+    (tmp_path / "d").mkdir()
+    for words, exit_code, error in (
+        ([tmp_path / "none"], 2, "UsageError"),
+        ([f"{tmp_path}/d"], 8, "DestinationError"),
+        ([dest, f"{dest}/../d/"], 2, "UsageError"),
+        ([f"_tilesync={dest}", dest], 2, "UsageError"),
+        ([dest, "--cors-origin", "viewer.example.com"], 2, "UsageError"),
+        ([dest, "--host", "192.0.2.1"], 2, "UsageError"),
+        ([dest, f"b={dest}", "--state-dir", tmp_path], 2, "UsageError"),
+    ):
+        run_tilesync("serve", *words, "--port", 0, "--json").assert_failed(exit_code, error)

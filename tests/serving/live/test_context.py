@@ -1,0 +1,33 @@
+"""Resources of live exports: messages are not repeated, and failures end with a hint for a server."""
+
+from __future__ import annotations
+
+from tests.support.clock import FakeClock
+from tests.support.live_exports import make_context
+from tests.support.simulator import JobOutcome
+from tilesync.errors import Transient, Unavailable
+from tilesync.events import Notice, Retried, Warned
+from tilesync.serving.live.context import SAME_MESSAGE_S, Announcer
+
+
+def test_same_message_is_said_once_a_minute() -> None:
+    """An equal message is passed on again only after SAME_MESSAGE_S; retries are not passed on."""
+    clock, outcome = FakeClock(), JobOutcome()
+    announcer = Announcer(outcome, clock)
+    for _ in range(3):
+        announcer(Notice("down"))
+        announcer(Retried("the container", "503", 1.0))
+        announcer.warn("e1: ", Unavailable("the service is down", hint="wait"))
+    assert outcome.events == [Notice("down"), Warned("e1: the service is down (wait)")]
+    clock.advance(SAME_MESSAGE_S)
+    announcer(Notice("down"))
+    assert len(outcome.events) == 3
+
+
+def test_final_error_of_retries() -> None:
+    """The hint is for a request to a server, not for a run."""
+    error = make_context().new_policy().final_error(Transient("it answered 503"))
+    assert (str(error), error.hint) == (
+        "the container kept failing: it answered 503",
+        "the server goes on: try again in a moment",
+    )

@@ -1,0 +1,110 @@
+"""Watch over a live export: when it looks, and that requests can make it look at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.support.live_exports import (
+    FakeContainer,
+    FakeResolver,
+    ManualClock,
+    make_context,
+    make_files,
+    make_resolution,
+    run,
+)
+from tilesync.model import Resolution
+from tilesync.serving.live.follower import ExportFollower
+from tilesync.serving.live.held_exports import HeldExport, HeldExports
+
+
+class WatchFixture:
+    """A watch over one export, on a clock that the test moves. `looks`: the seconds at which it looked."""
+
+    def __init__(self, *, follow: bool = True) -> None:
+        self.clock = ManualClock()
+        context = make_context(clock=self.clock)
+        resolution = make_resolution("e1")
+        container = FakeContainer({"tileset.json": b"{}"})
+        self.looks: list[float] = []
+        self.resolver = FakeResolver(resolution, {"e1": container})
+        self.held = HeldExports()
+        held = HeldExport("e1", resolution.export, make_files(container, context), container_url="")
+        self.held.switch_to(held, 0)
+        self.follower = ExportFollower(self.resolver, self.held, context, self.refuse_to_open, poll_s=60, follow=follow)
+        resolve = self.resolver.resolve
+
+        async def record(*, is_replacement: bool = False) -> Resolution:
+            self.looks.append(self.clock.monotonic())
+            return await resolve(is_replacement=is_replacement)
+
+        self.resolver.resolve = record  # type: ignore[method-assign]
+
+    async def refuse_to_open(self, resolution: Resolution) -> HeldExport:
+        raise AssertionError("no export is new")
+
+    async def advance_to(self, seconds: float) -> None:
+        """Move the clock second by second, and let the watch work between them."""
+        while self.clock.monotonic() < seconds:
+            self.clock.advance(1)
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+
+def test_it_looks_at_each_poll() -> None:
+    """It looks every 60 s, not at once, and asks the service once each time."""
+
+    async def work() -> None:
+        watch = WatchFixture()
+        task = asyncio.create_task(watch.follower.run())
+        await watch.advance_to(200)
+        task.cancel()
+        assert len(watch.looks) == 3
+        assert all(60 <= later - earlier <= 63 for earlier, later in zip([0, *watch.looks], watch.looks, strict=False))
+
+    run(work)
+
+
+def test_it_looks_when_woken() -> None:
+    """However many requests wake it, it looks at most every 2 s, and a waiting request goes on after the look."""
+
+    async def work() -> None:
+        watch = WatchFixture()
+        task = asyncio.create_task(watch.follower.run())
+        await watch.advance_to(10)
+        waiting = [asyncio.create_task(watch.follower.wait_for_look(30)) for _ in range(50)]
+        await watch.advance_to(12)
+        await asyncio.gather(*waiting)
+        assert len(watch.looks) == 1
+        for _ in range(10):
+            watch.follower.wake()
+            await watch.advance_to(watch.clock.monotonic() + 1)
+        task.cancel()
+        assert len(watch.looks) <= 6
+
+    run(work)
+
+
+def test_without_follow_it_only_checks() -> None:
+    """Without follow it never asks for other exports, and asks the container only if somebody uses the export."""
+
+    async def work() -> None:
+        watch = WatchFixture(follow=False)
+        checks: list[float] = []
+        files = watch.held.current.files
+
+        async def check() -> None:
+            checks.append(watch.clock.monotonic())
+
+        files.check_unchanged = check  # type: ignore[method-assign]
+        task = asyncio.create_task(watch.follower.run())
+        watch.follower.wake()
+        await watch.advance_to(130)
+        assert checks == []
+        files.is_used = True
+        await watch.advance_to(260)
+        task.cancel()
+        assert len(checks) == 1
+        assert watch.looks == []
+
+    run(work)

@@ -1,0 +1,238 @@
+"""Test the answers of a server for files, over real sockets."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.support.builders import export, glb
+from tests.support.simulator import EXPORT
+from tests.support.tile_server import RunningServer, mirror_files, running_server
+from tilesync.core.http_headers import IMMUTABLE_CACHE_CONTROL, REVALIDATE_CACHE_CONTROL
+from tilesync.events import RequestServed
+
+NAMED = "ä b+%20/100% #?.png"
+PACKED, LARGE = "tiles/packed.glb", "tiles/large.glb"
+FILES = export(4) | {
+    NAMED: b"\x89PNG\r\n\x1a\n",
+    PACKED: gzip.compress(glb(b"x" * 5000)),
+    LARGE: glb(os.urandom(1_000_003)),
+    "empty": b"",
+}
+
+
+@pytest.fixture(scope="module")
+def dest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mirror_files(tmp_path_factory.mktemp("served") / "d", FILES)
+
+
+@pytest.fixture(scope="module")
+def server(dest: Path) -> Iterator[RunningServer]:
+    with running_server(dest, every_request=True) as running:
+        yield running
+
+
+def path_of(name: str) -> str:
+    return f"/versions/{EXPORT}/{quote(name)}"
+
+
+def test_each_file_is_served_as_it_is_stored(server: RunningServer) -> None:
+    """Every file of the version has its bytes, its length and headers that viewers need."""
+    for name, data in FILES.items():
+        answer = server.request(path_of(name))
+        assert (answer.status, answer.body) == (200, data), name
+        headers = answer.headers
+        assert headers["content-length"] == str(len(data))
+        assert headers["cache-control"] == IMMUTABLE_CACHE_CONTROL
+        assert headers["access-control-allow-origin"] == "*"
+        assert headers["accept-ranges"] == "bytes"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["etag"].startswith('"')
+        assert headers["last-modified"].endswith("GMT")
+        assert headers.get("content-encoding") == ("gzip" if name == PACKED else None)
+
+
+def test_head_has_the_headers_of_get(server: RunningServer) -> None:
+    """HEAD has the same headers as GET, and no body."""
+    for name in (PACKED, LARGE):
+        whole, head = server.request(path_of(name)), server.request(path_of(name), "HEAD")
+        assert (head.status, head.body) == (200, b"")
+        assert {**head.headers, "date": ""} == {**whole.headers, "date": ""}
+
+
+@pytest.mark.parametrize("name", [PACKED, LARGE])
+@pytest.mark.parametrize(
+    ("text", "begin", "end"), [("0-0", 0, 1), ("10-", 10, None), ("-7", -7, None), ("40-900001", 40, 900_002)]
+)
+def test_a_range_has_its_bytes(server: RunningServer, name: str, text: str, begin: int, end: int | None) -> None:
+    """A range is a part of the stored bytes, of a small and of a large file."""
+    data = FILES[name]
+    answer = server.request(path_of(name), Range=f"bytes={text}")
+    assert (answer.status, answer.body) == (206, data[begin:end])
+    first = begin if begin >= 0 else len(data) + begin
+    assert answer.headers["content-range"] == f"bytes {first}-{first + len(answer.body) - 1}/{len(data)}"
+
+
+def test_a_range_outside_of_the_file(server: RunningServer) -> None:
+    """416 states the size, and has no body."""
+    answer = server.request(path_of(LARGE), Range="bytes=99999999-")
+    assert (answer.status, answer.body) == (416, b"")
+    assert answer.headers["content-range"] == f"bytes */{len(FILES[LARGE])}"
+
+
+def test_a_file_that_the_client_has(server: RunningServer) -> None:
+    """304 has the validators and no body; a page of another origin may read it too."""
+    etag = server.request(path_of(LARGE)).headers["etag"]
+    answer = server.request(path_of(LARGE), If_None_Match=etag)
+    assert (answer.status, answer.body) == (304, b"")
+    assert answer.headers["etag"] == etag
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "content-length" not in answer.headers
+
+
+def test_documents_that_name_the_current_version(server: RunningServer, dest: Path) -> None:
+    """The pointer, `latest.json`, the manifest and what is below `current` must be asked for each time."""
+    for path in ("tileset.json", f"manifests/{EXPORT}.jsonl"):
+        answer = server.request(f"/{path}")
+        assert (answer.status, answer.body) == (200, (dest / path).read_bytes())
+        assert answer.headers["cache-control"] == REVALIDATE_CACHE_CONTROL
+    answer = server.request("/current/tileset.json")
+    assert (answer.status, answer.body) == (200, FILES["tileset.json"])
+    assert answer.headers["cache-control"] == REVALIDATE_CACHE_CONTROL
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/.tilesync/catalog.sqlite3",
+        "/.tilesync/",
+        "/.TILESYNC/catalog.sqlite3",
+        "/%2etilesync/catalog.sqlite3",
+        "/versions/../.tilesync/catalog.sqlite3",
+        f"/versions/{EXPORT}/../../.tilesync/catalog.sqlite3",
+        f"/versions/{EXPORT}/%2e%2e/%2e%2e/latest.json",
+        f"/versions/{EXPORT}/..%2f..%2flatest.json",
+        f"/versions/{EXPORT}/..%5c..%5clatest.json",
+        f"/versions/{EXPORT}//tileset.json",
+        f"//versions/{EXPORT}/tileset.json",
+        f"/versions/{EXPORT}/tileset.json%00.png",
+        f"/versions/{EXPORT}/tiles",
+        f"/versions/{EXPORT}/tiles/",
+        f"/versions/{EXPORT}",
+        "/versions/",
+        "/versions/unknown/tileset.json",
+        "/versions/./tileset.json",
+        "/manifests/",
+        "/manifests/unknown.jsonl",
+        "/manifests/../latest.json.jsonl",
+        "/checked.json",
+        "/Versions/x",
+        "/nothing",
+        "/favicon.ico",
+        "/_tilesync",
+        "/_tilesync/",
+        "/_tilesync/nothing.js",
+        "/_tilesync/../latest.json",
+        "/_tilesync/%2e%2e/server.py",
+    ],
+)
+def test_what_is_nobodys_business(server: RunningServer, path: str) -> None:
+    """State, folders, and paths that leave a folder are not there; a viewer of any origin sees the status."""
+    answer = server.request(path)
+    assert answer.status == 404
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert len(answer.body) < 200
+
+
+def test_symlinks_are_not_followed(server: RunningServer, dest: Path, tmp_path: Path) -> None:
+    """Neither a link to a file nor one to a folder, nor a FIFO, is served."""
+    version = dest / "versions" / EXPORT
+    (tmp_path / "secret").write_bytes(b"secret")
+    links = {"link.glb": tmp_path / "secret", "folder": tmp_path}
+    for name, target in links.items():
+        (version / name).symlink_to(target)
+    os.mkfifo(version / "fifo")
+    try:
+        for name in ("link.glb", "folder/secret", "fifo"):
+            assert server.request(path_of(name)).status == 404
+    finally:
+        for name in (*links, "fifo"):
+            (version / name).unlink()
+
+
+def test_a_version_without_a_manifest_is_not_there(server: RunningServer, dest: Path) -> None:
+    """A version that is still being downloaded is served when its manifest is there."""
+    shutil.copytree(dest / "versions" / EXPORT, dest / "versions" / "next")
+    try:
+        assert server.request("/versions/next/tileset.json").status == 404
+        shutil.copy(dest / "manifests" / f"{EXPORT}.jsonl", dest / "manifests" / "next.jsonl")
+        assert server.request("/versions/next/tileset.json").body == FILES["tileset.json"]
+    finally:
+        shutil.rmtree(dest / "versions" / "next")
+        (dest / "manifests" / "next.jsonl").unlink()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "PROPFIND"])
+def test_other_methods(server: RunningServer, method: str) -> None:
+    """Nothing can be changed: the answer names the possible methods."""
+    answer = server.request("/tileset.json", method)
+    assert answer.status == 405
+    assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_a_preflight(server: RunningServer) -> None:
+    """A page may ask whether it may send Range or a token."""
+    answer = server.request(
+        "/tileset.json",
+        "OPTIONS",
+        Origin="https://a.example",
+        Access_Control_Request_Method="GET",
+        Access_Control_Request_Headers="authorization,range",
+    )
+    assert (answer.status, answer.body) == (204, b"")
+    assert answer.headers["access-control-allow-headers"] == "authorization,range"
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_each_request_is_an_event(server: RunningServer) -> None:
+    """A request is an event with status and bytes, and without its query, which may have a secret."""
+    server.request("/latest.json?token=secret")
+    event = server.wait_for_event(lambda each: isinstance(each, RequestServed) and each.path == "/latest.json")
+    assert isinstance(event, RequestServed)
+    assert (event.client, event.method, event.path, event.status) == ("127.0.0.1", "GET", "/latest.json", 200)
+    assert event.bytes > 0
+    assert "secret" not in repr(event)
+
+
+def test_a_token_is_needed(dest: Path) -> None:
+    """Without the token nothing is served but preflights; the page of a browser moves it to a cookie."""
+    with running_server(dest, token="s3cret", cors_origin="https://a.example") as server:
+        for path in ("/", "/tileset.json", "/_tilesync/site.json", "/nothing"):
+            answer = server.request(path, Origin="https://a.example")
+            assert answer.status == 401
+            assert answer.headers["access-control-allow-origin"] == "https://a.example"
+        assert server.request("/", "OPTIONS").status == 204
+        assert server.request("/tileset.json?token=s3cret").status == 200
+        assert server.request("/tileset.json", Authorization="Bearer s3cret").status == 200
+        entry = server.request("/?token=s3cret&view=1")
+        assert (entry.status, entry.headers["location"]) == (303, "/?view=1")
+        cookie = entry.headers["set-cookie"].partition(";")[0]
+        assert server.request("/", Cookie=cookie).status == 200
+        assert server.request(path_of(LARGE), Cookie=cookie).body == FILES[LARGE]
+
+
+def test_several_tilesets_are_below_their_names(dest: Path, tmp_path: Path) -> None:
+    """Each tileset has the paths of its destination below its name, and none at the root."""
+    other = mirror_files(tmp_path / "other", export(2, seed=5))
+    with running_server([f"a={dest}", other]) as server:
+        assert [url.removeprefix(server.viewer) for url in server.urls] == ["a/tileset.json", "other/tileset.json"]
+        assert server.request(f"/a{path_of(LARGE)}").body == FILES[LARGE]
+        assert server.request("/other/tileset.json").body == (other / "tileset.json").read_bytes()
+        for path in ("/tileset.json", "/a", "/a/", "/b/tileset.json", "/a/other/tileset.json", "/a/../other/x"):
+            assert server.request(path).status == 404

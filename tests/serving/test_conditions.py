@@ -1,0 +1,94 @@
+"""Test conditional requests and ranges, by the tables of RFC 9110."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilesync.model.storage import ObjectHeaders
+from tilesync.serving.conditions import Selection, format_date, select_bytes
+from tilesync.serving.tilesets import FileFacts
+
+MODIFIED = 1_767_225_600
+FACTS = FileFacts(100, '"v1"', ObjectHeaders("model/gltf-binary"), MODIFIED)
+WHOLE = Selection(200, 0, 100)
+DATE, EARLIER, LATER = (format_date(MODIFIED + offset) for offset in (0, -1, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "selection"),
+    [
+        (b"bytes=0-0", Selection(206, 0, 1)),
+        (b"bytes=10-19", Selection(206, 10, 20)),
+        (b"Bytes=10-19 ", Selection(206, 10, 20)),
+        (b"bytes=90-", Selection(206, 90, 100)),
+        (b"bytes=0-1000", Selection(206, 0, 100)),
+        (b"bytes=-10", Selection(206, 90, 100)),
+        (b"bytes=-1000", Selection(206, 0, 100)),
+        (b"bytes=100-", Selection(416, 0, 0)),
+        (b"bytes=-0", Selection(416, 0, 0)),
+        (b"bytes=0-1,5-6", WHOLE),
+        (b"bytes=9-1", WHOLE),
+        (b"bytes=-", WHOLE),
+        (b"bytes=a-b", WHOLE),
+        (b"lines=0-1", WHOLE),
+        (b"bytes=" + b"9" * 30 + b"-", WHOLE),
+        (b"", WHOLE),
+    ],
+)
+def test_a_range(text: bytes, selection: Selection) -> None:
+    """One valid range gets its bytes or 416; anything else gets the whole file, as a server may answer."""
+    assert select_bytes(FACTS, {b"range": text}) == selection
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [(b'"v1"', 206), (b'W/"v1"', 200), (b'"v2"', 200), (DATE, 206), (EARLIER, 200), (LATER, 200), (b"soon", 200)],
+)
+def test_a_range_on_a_condition(condition: bytes, status: int) -> None:
+    """If-Range needs the strong ETag, or the exact time of the last change."""
+    assert select_bytes(FACTS, {b"range": b"bytes=0-0", b"if-range": condition}).status == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({b"if-none-match": b'"v1"'}, 304),
+        ({b"if-none-match": b'W/"v1"'}, 304),
+        ({b"if-none-match": b'"v0", "v1"'}, 304),
+        ({b"if-none-match": b"*"}, 304),
+        ({b"if-none-match": b'"v2"'}, 200),
+        ({b"if-none-match": b'"v2"', b"if-modified-since": LATER}, 200),
+        ({b"if-modified-since": DATE}, 304),
+        ({b"if-modified-since": LATER}, 304),
+        ({b"if-modified-since": EARLIER}, 200),
+        ({b"if-modified-since": b"never"}, 200),
+        ({b"if-none-match": b'"v1"', b"range": b"bytes=0-0"}, 304),
+    ],
+)
+def test_a_file_that_the_client_has(headers: dict[bytes, bytes], status: int) -> None:
+    """If-None-Match has priority over If-Modified-Since, and both over Range."""
+    assert select_bytes(FACTS, headers).status == status
+
+
+def test_a_time_is_unknown() -> None:
+    """A file without a time is never unchanged since one, and no range depends on one."""
+    facts = FileFacts(100, '"v1"', FACTS.headers)
+    assert select_bytes(facts, {b"if-modified-since": LATER}) == WHOLE
+    assert select_bytes(facts, {b"range": b"bytes=0-0", b"if-range": DATE}) == WHOLE
+
+
+@given(st.dictionaries(st.sampled_from([b"range", b"if-range", b"if-none-match", b"if-modified-since"]), st.binary()))
+def test_any_headers_are_answered(headers: dict[bytes, bytes]) -> None:
+    """No header raises, and the bytes are always inside the file."""
+    status, start, stop = select_bytes(FACTS, headers)
+    assert status in {200, 206, 304, 416}
+    assert 0 <= start <= stop <= FACTS.size
+
+
+def test_an_empty_file() -> None:
+    """An empty file has no range."""
+    facts = FileFacts(0, '"e"', FACTS.headers)
+    assert select_bytes(facts, {}) == Selection(200, 0, 0)
+    assert select_bytes(facts, {b"range": b"bytes=0-"}).status == 416

@@ -1,0 +1,103 @@
+"""Test the JSON documents and the page of a server."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.sequential_exports import CHANGED_FILE, FIRST, SECOND, files_of, mirror_each
+from tests.support.tile_server import RunningServer, running_server
+from tilesync import __version__
+
+
+@pytest.fixture(scope="module")
+def dest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mirror_each(tmp_path_factory.mktemp("site") / "bridge", FIRST, SECOND)
+
+
+@pytest.fixture(scope="module")
+def server(dest: Path) -> RunningServer:  # type: ignore[misc]
+    with running_server(dest) as running:
+        yield running
+
+
+def test_the_versions_of_a_destination(server: RunningServer, dest: Path) -> None:
+    """`site.json` has the versions, newest first, with URLs that work."""
+    document = json.loads(server.request("/_tilesync/site.json").body)
+    (entry,) = document["tilesets"]
+    assert document["tilesync"] == __version__
+    assert (entry["name"], entry["base"], entry["url"], entry["kind"]) == ("bridge", "", "tileset.json", "mirror")
+    assert (entry["title"], entry["current"], entry["follow"]) == (str(dest), SECOND, False)
+    assert [each["name"] for each in entry["versions"]] == [SECOND, FIRST]
+    assert [each["current"] for each in entry["versions"]] == [True, False]
+    assert {each["files"] for each in entry["versions"]} == {len(files_of(FIRST))}
+    for each in entry["versions"]:
+        assert server.request("/" + each["url"]).status == 200
+
+
+def test_a_page_asks_again_cheaply(server: RunningServer) -> None:
+    """The ETag of `site.json` stays the same until a version comes or goes."""
+    answer = server.request("/_tilesync/site.json")
+    again = server.request("/_tilesync/site.json", If_None_Match=answer.headers["etag"])
+    assert (again.status, again.body) == (304, b"")
+
+
+def test_a_new_version_appears(tmp_path: Path) -> None:
+    """A version that another process publishes is current within a second or two, without a restart."""
+    with running_server(mirror_each(tmp_path / "d", FIRST)) as server:
+        etag = server.request("/_tilesync/site.json").headers["etag"]
+        mirror_each(tmp_path / "d", SECOND)
+        answer = server.request("/_tilesync/site.json", If_None_Match=etag)
+        while answer.status == 304:
+            answer = server.request("/_tilesync/site.json", If_None_Match=etag)
+        (entry,) = json.loads(answer.body)["tilesets"]
+        assert (entry["current"], len(entry["versions"])) == (SECOND, 2)
+        assert SECOND in server.request("/tileset.json").body.decode()
+
+
+def test_what_is_known_of_a_file(server: RunningServer) -> None:
+    """`file.json` has the line of the manifest; without a version that of the current one."""
+    found = json.loads(server.request(f"/_tilesync/file.json?version={FIRST}&name={CHANGED_FILE}").body)
+    assert (found["name"], found["size"]) == (CHANGED_FILE, len(files_of(FIRST)[CHANGED_FILE]))
+    current = json.loads(server.request(f"/_tilesync/file.json?tileset=bridge&name={CHANGED_FILE}").body)
+    assert current["sha256"] != found["sha256"]
+    assert found.keys() == {
+        "name", "size", "sha256", "md5", "etag", "content_type", "content_encoding", "last_modified",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "file.json",
+        "file.json?name=unknown",
+        "file.json?version=unknown&name=tileset.json",
+        "file.json?version=../manifests&name=tileset.json",
+        "file.json?tileset=unknown&name=tileset.json",
+        "diff.jsonl?tileset=unknown&a=x&b=y",
+    ],
+)
+def test_errors_are_json(server: RunningServer, path: str) -> None:
+    """What does not exist is a sentence in JSON, which pages of all origins may read."""
+    answer = server.request(f"/_tilesync/{path}")
+    assert answer.status == 404
+    assert json.loads(answer.body)["error"]
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_the_page(server: RunningServer) -> None:
+    """The page loads nothing from other hosts, is packed for browsers, and is asked for each time."""
+    plain = server.request("/")
+    packed = server.request("/", Accept_Encoding="gzip, br")
+    assert gzip.decompress(packed.body) == plain.body
+    assert plain.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in plain.headers["content-security-policy"]
+    assert "http" not in plain.headers["content-security-policy"]
+    assert plain.headers["cache-control"] == "no-cache"
+    assert plain.headers["vary"] == "Accept-Encoding"
+    assert packed.headers["etag"] != plain.headers["etag"]
+    assert server.request("/", If_None_Match=plain.headers["etag"]).status == 304
+    assert server.request("/?view=1").body == plain.body

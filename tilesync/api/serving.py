@@ -1,0 +1,156 @@
+"""The Python API of the server: serve tilesets until cancelled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+from urllib.parse import urlsplit
+
+from tilesync.api.call import Call, OnEvent
+from tilesync.api.inputs import create_target
+from tilesync.api.locations import Source, parse_mirror_source
+from tilesync.api.monitor import RunMonitor
+from tilesync.api.options import StoreAccessOptions
+from tilesync.api.results import RunResult
+from tilesync.api.target_names import redact_dest
+from tilesync.core.safe_names import make_version_name
+from tilesync.core.urls import is_loopback
+from tilesync.errors import UsageError
+from tilesync.events import Warned
+from tilesync.model import Secret
+
+if TYPE_CHECKING:
+    from tilesync.app.serving import ServeRequest, TilesetRequest
+
+ServedSources = Source | Sequence[Source] | Mapping[str, Source]
+"""One or more tilesets. A text may be NAME=WHAT; the keys of a mapping are names."""
+
+SERVE_RETRY_FOR = timedelta(seconds=10)
+"""How long requests to a store are retried: a viewer does not wait longer."""
+
+MAX_PORT = 65_535
+
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
+_RESERVED_NAMES = frozenset({"_tilesync"})
+
+
+class ServeOptions(StoreAccessOptions, total=False):
+    """Options of the server, and of the access to what it serves."""
+
+    host: str
+    """Address to listen on. Default: 127.0.0.1, which only this machine reaches."""
+    port: int
+    """Port to listen on; 0 chooses a free one. Default: 8000."""
+    token: str | Secret | None
+    """Secret that each request must have; None lets everybody in."""
+    cors_origin: str | Sequence[str]
+    """Origins whose pages may read the answers. Default: `*`, all of them."""
+    every_request: bool
+    """Send a RequestServed event for each request."""
+    retry_for: timedelta
+    """How long to retry failed requests to a store. Default: 10 s."""
+
+
+async def serve(
+    what: ServedSources,
+    *,
+    on_event: OnEvent | None = None,
+    monitor: RunMonitor | None = None,
+    **options: Unpack[ServeOptions],
+) -> None:
+    """Serve tilesets over HTTP until cancelled: destinations of tilesync in folders and stores. Raises TilesyncError.
+
+    `on_event` gets a Serving event with the URLs when the server listens.
+    """
+    from tilesync.app import serving
+
+    call = Call(monitor, on_event, None, None)
+    with call.run(RunResult):
+        request = create_serve_request(what, options)
+        if not request.token and request.host != "localhost" and not is_loopback(request.host):
+            call.observe(
+                Warned(
+                    f"everybody who can reach port {request.port} of this machine can read these tiles: with --token,"
+                    " only those who have it"
+                )
+            )
+        await serving.serve(request, call.observe)
+
+
+def create_serve_request(what: ServedSources, options: ServeOptions) -> ServeRequest:
+    """Resolve the arguments of a server into a request. Raises UsageError."""
+    from tilesync.app.serving import ServeRequest
+
+    port = options.get("port", 8000)
+    if not 0 <= port <= MAX_PORT:
+        raise UsageError(f"{port} is not a port", hint=f"give a number up to {MAX_PORT:,}; 0 chooses a free port")
+    tilesets = [_create_tileset_request(name, each, options) for name, each in _name_sources(what)]
+    _refuse_clashes(tilesets)
+    if len(tilesets) > 1 and options.get("state_dir"):
+        raise UsageError("--state-dir needs a single destination", hint="serve each one by itself, on its own port")
+    token = options.get("token") or ""
+    return ServeRequest(
+        tilesets,
+        options.get("host", "127.0.0.1"),
+        port,
+        token.text if isinstance(token, Secret) else token,
+        _parse_origins(options.get("cors_origin", "*")),
+        options.get("every_request", False),
+    )
+
+
+def _name_sources(what: ServedSources) -> Iterator[tuple[str, Source]]:
+    """Yield each source with its name; an empty name is to be made from its location."""
+    if isinstance(what, Mapping):
+        yield from what.items()
+        return
+    sources: Sequence[Any] = what if isinstance(what, list | tuple) and not hasattr(what, "_fields") else [what]
+    if not sources:
+        raise UsageError("there is nothing to serve", hint="name a folder that `tilesync mirror` has filled")
+    for each in sources:
+        named = _NAMED.fullmatch(each) if isinstance(each, str) and not Path(each).exists() else None
+        yield (named[1], named[2]) if named is not None else ("", each)
+
+
+def _create_tileset_request(name: str, source: Source, options: ServeOptions) -> TilesetRequest:
+    """Create the request for one tileset. Raises UsageError for what is no destination."""
+    from tilesync.app.serving import TilesetRequest
+
+    location = parse_mirror_source(source, options.get("azure_endpoint"))
+    if location is None:
+        raise UsageError(
+            f"{redact_dest(str(source)) or 'this'} is no destination of tilesync",
+            hint="give a folder that `tilesync mirror` has filled, az://ACCOUNT/CONTAINER or s3://BUCKET",
+        )
+    target = create_target(location, options, retry_for=options.get("retry_for", SERVE_RETRY_FOR))
+    title = redact_dest(location) or name
+    found = name or make_version_name(title.rstrip("/").rpartition("/")[2])
+    if found in _RESERVED_NAMES or make_version_name(found) != found:
+        raise UsageError(f"{found!r} cannot be the name of a tileset", hint="choose letters and digits: NAME=WHAT")
+    return TilesetRequest(found, title, target)
+
+
+def _refuse_clashes(tilesets: Sequence[TilesetRequest]) -> None:
+    """Raise UsageError if two tilesets have the same name."""
+    titles: dict[str, str] = {}
+    for each in tilesets:
+        if (other := titles.setdefault(each.name, each.title)) is not each.title:
+            raise UsageError(
+                f"two tilesets have the name {each.name!r}: {other} and {each.title}",
+                hint=f"choose another name for one of them: NAME={each.title}",
+            )
+
+
+def _parse_origins(origins: str | Sequence[str]) -> tuple[str, ...]:
+    """Parse the origins whose pages may read the answers. Raises UsageError."""
+    found = (origins,) if isinstance(origins, str) else tuple(origins) or ("*",)
+    for each in found:
+        parts = urlsplit(each)
+        if each not in {"*", "null"} and each != f"{parts.scheme}://{parts.netloc}":
+            raise UsageError(
+                f"{each!r} is not an origin", hint="write scheme and host, without a path: https://viewer.example.com"
+            )
+    return found

@@ -1,0 +1,125 @@
+"""Assembly of the server: open what it serves, and run it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tilesync.app.requests import Target
+from tilesync.errors import DestinationError
+from tilesync.events import Serving
+from tilesync.protocols import Observer
+from tilesync.stores.opening import Mode, ReadOnlyDestination
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from tilesync.serving.mirror import MirrorParts
+    from tilesync.serving.tilesets import ServedTileset
+
+
+@dataclass(frozen=True)
+class TilesetRequest:
+    """A tileset to serve: its name in URLs, its title without secrets, and the destination that holds it."""
+
+    name: str
+    title: str
+    target: Target
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """Options of `tilesync serve`.
+
+    `token`: empty lets everybody in. `origins`: origins whose pages may read the answers, or `*`. `every_request`: send
+    an event for each.
+    """
+
+    tilesets: Sequence[TilesetRequest]
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str = field(default="", repr=False)
+    origins: tuple[str, ...] = ("*",)
+    every_request: bool = False
+
+
+async def serve(request: ServeRequest, observe: Observer) -> None:
+    """Serve until cancelled. Raises the RunErrors if a tileset cannot be opened, or the port cannot be used."""
+    from tilesync.serving.access import CorsPolicy, TokenGuard
+    from tilesync.serving.application import ServedSite, TilesetApplication
+    from tilesync.serving.server import bound_sockets, require_server_packages, run_server
+    from tilesync.serving.site import create_site
+
+    require_server_packages()
+    with bound_sockets(request.host, request.port) as sockets:
+        async with AsyncExitStack() as exits:
+            tilesets: dict[str, ServedTileset] = {
+                each.name: await exits.enter_async_context(open_tileset(each, observe)) for each in request.tilesets
+            }
+            served, guard = ServedSite(tilesets), TokenGuard(request.token)
+            application = TilesetApplication(
+                served,
+                create_site(served, guard),
+                guard=guard,
+                cors=CorsPolicy(request.origins),
+                observe=observe if request.every_request else None,
+            )
+            origin = find_origin(request.host, sockets)
+            urls = tuple(f"{origin}/{served.base(name)}tileset.json" for name in tilesets)
+            await run_server(application, sockets, on_listening=lambda: observe(Serving(f"{origin}/", urls)))
+
+
+def find_origin(host: str, sockets: Sequence[socket]) -> str:
+    """Return the origin of the URLs at which this machine reaches the server."""
+    port = sockets[0].getsockname()[1]
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{name}:{port}"
+
+
+@asynccontextmanager
+async def open_tileset(request: TilesetRequest, observe: Observer) -> AsyncIterator[ServedTileset]:
+    """Open a tileset to serve. Live exports get their own branch here."""
+    from tilesync.app.destinations import open_destination
+    from tilesync.serving.mirror import MirrorTileset
+
+    async with open_destination(request.target, Mode.READ, observe) as destination, AsyncExitStack() as exits:
+        parts = await _make_parts(request, destination, exits)
+        with closing(MirrorTileset(parts, partial(_compare_versions, destination))) as tileset:
+            yield tileset
+
+
+async def _make_parts(request: TilesetRequest, destination: ReadOnlyDestination, exits: AsyncExitStack) -> MirrorParts:
+    """Return the parts of a destination. Raises DestinationError if it is none."""
+    from tilesync.runtime.threads import run_in_thread
+    from tilesync.serving.mirror import MirrorParts
+    from tilesync.serving.stored_files import VersionFiles
+    from tilesync.serving.tilesets import TilesetKind
+
+    publication, policy = destination.publication, request.target.store_options.serving
+    if await run_in_thread(publication.is_vacant):
+        raise DestinationError(
+            f"no version is stored in {request.title}", hint="give a DEST that `tilesync mirror` has filled"
+        )
+    if destination.open_public_files is not None:
+        files = exits.enter_context(destination.open_public_files())
+        return MirrorParts(request.title, files, publication, destination.layout, cache_policy=policy)
+    version = await run_in_thread(_read_only_version, destination)
+    stored = exits.enter_context(closing(VersionFiles(destination.files, version)))
+    return MirrorParts(request.title, stored, publication, kind=TilesetKind.ARCHIVE, cache_policy=policy)
+
+
+def _read_only_version(destination: ReadOnlyDestination) -> Any:
+    """Return the one version of a package. Raises DestinationError."""
+    from tilesync.core.manifest import read_header
+
+    name = destination.publication.manifest_names()[0]
+    return read_header(next(destination.publication.manifest(name)), name=name)
+
+
+def _compare_versions(destination: ReadOnlyDestination, a: str, b: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the lines of `tilesync diff DEST A B --json`."""
+    raise DestinationError("this server cannot compare versions yet")
+    yield {}

@@ -1,0 +1,109 @@
+"""Access to a server: the token that it may ask for, and the origins whose pages may read its answers."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+EXPOSED_HEADERS: Final = b"ETag, Content-Length, Content-Range, Content-Encoding, Accept-Ranges, Last-Modified"
+
+_ANY_ORIGIN: Final = "*"
+_PREFLIGHT_SECONDS: Final = b"86400"
+
+HeaderList = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class TokenGuard:
+    """Check of the token that each request must bring: in a header, in the query or in a cookie.
+
+    An empty token lets everybody in. `repr` does not show it.
+    """
+
+    token: str = field(default="", repr=False)
+
+    @property
+    def cookie_name(self) -> str:
+        """Name of the cookie. It differs by token: cookies of one host are shared by the servers on all its ports."""
+        return f"tilesync-{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
+
+    def admits(self, headers: Mapping[bytes, bytes], query: bytes) -> bool:
+        """Return whether a request has the token."""
+        if not self.token:
+            return True
+        scheme, _, credentials = headers.get(b"authorization", b"").partition(b" ")
+        offered = [credentials.strip()] if scheme.lower() == b"bearer" else []
+        offered += [value.encode() for value in self._read_cookies(headers.get(b"cookie", b""))]
+        return any(self._matches(each) for each in offered) or self.is_in_query(query)
+
+    def is_in_query(self, query: bytes) -> bool:
+        """Return whether the query has the token."""
+        if not self.token or b"token=" not in query:
+            return False
+        pairs = parse_qsl(query.decode("latin-1"))
+        return any(name == "token" and self._matches(value.encode()) for name, value in pairs)
+
+    def make_cookie(self) -> str:
+        """Return the value of Set-Cookie for a browser that brought the token in the query."""
+        return f"{self.cookie_name}={self._cookie_value()}; Path=/; HttpOnly; SameSite=Strict"
+
+    def _cookie_value(self) -> str:
+        """Return the token in characters that a cookie may have."""
+        return self.token.encode().hex()
+
+    def _read_cookies(self, header: bytes) -> list[str]:
+        """Return the tokens in the cookies of a request."""
+        found = []
+        for pair in header.decode("latin-1").split(";"):
+            name, _, value = pair.strip().partition("=")
+            if name == self.cookie_name and hmac.compare_digest(value.encode(), self._cookie_value().encode()):
+                found.append(self.token)
+        return found
+
+    def _matches(self, offered: bytes) -> bool:
+        return hmac.compare_digest(offered, self.token.encode())
+
+
+def remove_token(query: bytes) -> str:
+    """Return a query without the token in it."""
+    return urlencode(
+        [pair for pair in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if pair[0] != "token"]
+    )
+
+
+@dataclass(frozen=True)
+class CorsPolicy:
+    """Origins whose pages may read the answers; `*` for all. Source: WHATWG Fetch, "HTTP extensions"."""
+
+    origins: tuple[str, ...] = (_ANY_ORIGIN,)
+
+    @property
+    def is_open(self) -> bool:
+        """True if the pages of all origins may read the answers."""
+        return _ANY_ORIGIN in self.origins
+
+    def response_headers(self, origin: bytes | None) -> HeaderList:
+        """Return the headers of an answer to a page of this origin; None for a request without one."""
+        if self.is_open:
+            return [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", EXPOSED_HEADERS)]
+        if origin is None or origin.decode("latin-1") not in self.origins:
+            return [(b"vary", b"Origin")]
+        return [
+            (b"vary", b"Origin"),
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", EXPOSED_HEADERS),
+        ]
+
+    def preflight_headers(self, headers: Mapping[bytes, bytes]) -> HeaderList:
+        """Return the further headers of the answer to a preflight request, which asks what a page may send."""
+        wanted = headers.get(b"access-control-request-headers", b"*")
+        return [
+            (b"access-control-allow-methods", b"GET, HEAD, OPTIONS"),
+            (b"access-control-allow-headers", wanted),
+            (b"access-control-max-age", _PREFLIGHT_SECONDS),
+            (b"allow", b"GET, HEAD, OPTIONS"),
+        ]

@@ -1,0 +1,265 @@
+"""The ASGI application: admit a request, answer it with a file of a tileset, or pass it to the site."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import lru_cache
+from math import ceil
+from time import monotonic
+from typing import Any, Final
+
+from tilesync.errors import ExportReplaced, TilesyncError, Transient, Unavailable, UsageError
+from tilesync.events import RequestServed
+from tilesync.model.storage import ObjectHeaders
+from tilesync.protocols import Observer
+from tilesync.serving.access import CorsPolicy, HeaderList, TokenGuard
+from tilesync.serving.conditions import Selection, format_date, select_bytes
+from tilesync.serving.request_path import decode_path
+from tilesync.serving.tilesets import FileFacts, ServedFile, ServedTileset
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SITE_PREFIX: Final = b"/_tilesync/"
+RETRY_AFTER_S: Final = 2
+"""Seconds after which a client should try again, if the place that does not answer names none."""
+
+_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class ServedSite:
+    """The tilesets of a server by their names. One alone is at the root, several are each below its name."""
+
+    def __init__(self, tilesets: Mapping[str, ServedTileset]) -> None:
+        self.tilesets = tilesets
+        self._only = next(iter(tilesets.values())) if len(tilesets) == 1 else None
+
+    def base(self, name: str) -> str:
+        """Return the path that a tileset is below: empty, or its name and a slash."""
+        return "" if self._only is not None else f"{name}/"
+
+    def find(self, path: str) -> tuple[ServedTileset, str] | None:
+        """Return the tileset of a path, and the rest of the path; None if there is none."""
+        if self._only is not None:
+            return self._only, path
+        name, _, rest = path.partition("/")
+        tileset = self.tilesets.get(name)
+        return (tileset, rest) if tileset is not None and rest else None
+
+
+class _Exchange:
+    """A request and its answer: sends the parts of the answer, and counts them."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, cors: CorsPolicy) -> None:
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.method: str = scope["method"]
+        self._extra = cors.response_headers(self.headers.get(b"origin"))
+        self.status = 0
+        self.sent_bytes = 0
+        self.cache: str | None = None
+        self.failure = ""
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """Send a part of an answer that another application makes, with the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), *self._extra, _NO_SNIFF]}
+        else:
+            self.sent_bytes += len(message.get("body", b""))
+        await self._send(message)
+
+    async def start(self, status: int, headers: HeaderList) -> None:
+        """Send status and headers."""
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers + self._extra})
+
+    async def write(self, data: bytes, *, more: bool = False) -> None:
+        """Send bytes of the body; the last ones if not `more`."""
+        if self.method != "HEAD":
+            self.sent_bytes += len(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def refuse(self, status: int, sentence: str, more: HeaderList | None = None) -> None:
+        """Answer with an error: a sentence for people."""
+        body = sentence.encode() + b"\n"
+        await self.start(
+            status,
+            [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", str(len(body)).encode()),
+                (b"cache-control", b"no-store"),
+                _NO_SNIFF,
+                *(more or ()),
+            ],
+        )
+        await self.write(body)
+
+    async def wait_until_disconnected(self) -> None:
+        """Wait until the client has gone, or has sent a new request: only the first of them comes while we answer."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
+
+
+class TilesetApplication:
+    """ASGI application for the files of tilesets.
+
+    `site`: the application for `/` and what is below `/_tilesync/`. `observe`: gets an event for each request; None
+    for no events.
+    """
+
+    def __init__(
+        self,
+        served: ServedSite,
+        site: AsgiApplication,
+        *,
+        guard: TokenGuard,
+        cors: CorsPolicy,
+        observe: Observer | None = None,
+    ) -> None:
+        self._served = served
+        self._site = site
+        self._guard = guard
+        self._cors = cors
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        began = monotonic()
+        exchange = _Exchange(scope, receive, send, self._cors)
+        try:
+            await self._answer(exchange)
+        finally:
+            if self._observe is not None:
+                self._observe(_describe(exchange, monotonic() - began))
+
+    async def _answer(self, exchange: _Exchange) -> None:
+        if exchange.method not in _METHODS:
+            await exchange.refuse(405, "only GET and HEAD are possible here", [(b"allow", b"GET, HEAD, OPTIONS")])
+        elif exchange.method == "OPTIONS":
+            await exchange.start(204, self._cors.preflight_headers(exchange.headers))
+            await exchange.write(b"")
+        elif not self._guard.admits(exchange.headers, exchange.scope["query_string"]):
+            await exchange.refuse(
+                401, "this server needs its token: add ?token=… to the address", [(b"www-authenticate", b"Bearer")]
+            )
+        elif (raw_path := exchange.scope["raw_path"]) == b"/" or raw_path.startswith(SITE_PREFIX):
+            await self._site(exchange.scope, exchange.receive, exchange.send)
+        else:
+            await self._answer_with_file(exchange, raw_path)
+
+    async def _answer_with_file(self, exchange: _Exchange, raw_path: bytes) -> None:
+        path = decode_path(raw_path)
+        found = self._served.find(path) if path is not None else None
+        try:
+            file = await found[0].open(found[1]) if found is not None else None
+        except TilesyncError as error:
+            await refuse_failed(exchange, error)
+            return
+        if file is None:
+            await exchange.refuse(404, "there is no such file here")
+            return
+        try:
+            await _send_file(exchange, file)
+        finally:
+            await file.aclose()
+
+
+async def refuse_failed(exchange: _Exchange, error: TilesyncError) -> None:
+    """Answer for a place that failed: its sentence and hint."""
+    exchange.failure = str(error)
+    sentence = f"{error}" + (f"\n{error.hint}" if error.hint else "")
+    await exchange.refuse(*classify_failure(error, sentence))
+
+
+def classify_failure(error: TilesyncError, sentence: str) -> tuple[int, str, HeaderList]:
+    """Return the status for an error, the sentence, and further headers."""
+    if isinstance(error, Transient | Unavailable):
+        seconds = ceil(getattr(error, "retry_after", None) or RETRY_AFTER_S)
+        return 503, sentence, [(b"retry-after", str(seconds).encode())]
+    status = 410 if isinstance(error, ExportReplaced) else 404 if isinstance(error, UsageError) else 502
+    return status, sentence, []
+
+
+async def _send_file(exchange: _Exchange, file: ServedFile) -> None:
+    facts, exchange.cache = file.facts, file.cache
+    selection = select_bytes(facts, exchange.headers)
+    headers = _make_headers(facts, selection)
+    await exchange.start(selection.status, headers)
+    if exchange.method == "HEAD" or selection.start == selection.stop:
+        await exchange.write(b"")
+    elif (body := file.body) is not None:
+        is_whole = selection.stop - selection.start == len(body)
+        await exchange.write(body if is_whole else body[selection.start : selection.stop])
+    else:
+        await _send_chunks(exchange, file, selection)
+
+
+async def _send_chunks(exchange: _Exchange, file: ServedFile, selection: Selection) -> None:
+    """Send a body piece by piece; stop when the client has gone.
+
+    A piece is read only when the client has taken most of those before, so a slow client holds little memory.
+    """
+    gone = asyncio.ensure_future(exchange.wait_until_disconnected())
+    try:
+        left = selection.stop - selection.start
+        async for chunk in file.chunks(selection.start, selection.stop):
+            left -= len(chunk)
+            await exchange.write(chunk, more=left > 0)
+            if gone.done() or left <= 0:
+                return
+    except TilesyncError as error:
+        exchange.failure = str(error)
+        # The answer ends without its last bytes, as for a file that became shorter: the server closes the connection,
+        # and the client sees that it is broken.
+    finally:
+        gone.cancel()
+
+
+def _make_headers(facts: FileFacts, selection: Selection) -> HeaderList:
+    headers = [*_static_headers(facts.headers), (b"etag", facts.etag.encode("latin-1"))]
+    if facts.last_modified is not None:
+        headers.append((b"last-modified", format_date(facts.last_modified)))
+    if selection.status == 304:
+        return headers
+    headers.append((b"content-length", b"%d" % (selection.stop - selection.start)))
+    if selection.status == 206:
+        headers.append((b"content-range", b"bytes %d-%d/%d" % (selection.start, selection.stop - 1, facts.size)))
+    elif selection.status == 416:
+        headers.append((b"content-range", b"bytes */%d" % facts.size))
+    return headers
+
+
+@lru_cache(512)
+def _static_headers(headers: ObjectHeaders) -> HeaderList:
+    """Return the headers that all files of a type share."""
+    found = [(b"content-type", headers.content_type.encode("latin-1", errors="replace"))]
+    if headers.content_encoding:
+        found.append((b"content-encoding", headers.content_encoding.encode("latin-1", errors="replace")))
+    if headers.cache_control:
+        found.append((b"cache-control", headers.cache_control.encode("latin-1", errors="replace")))
+    return [*found, (b"accept-ranges", b"bytes"), _NO_SNIFF]
+
+
+def _describe(exchange: _Exchange, seconds: float) -> RequestServed:
+    client = exchange.scope.get("client")
+    return RequestServed(
+        client[0] if client else "",
+        exchange.method,
+        exchange.scope["raw_path"].decode("latin-1"),
+        exchange.status,
+        exchange.sent_bytes,
+        round(seconds * 1000, 1),
+        exchange.cache or "",
+        exchange.failure,
+    )

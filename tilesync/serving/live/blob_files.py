@@ -1,0 +1,73 @@
+"""Files of a container as the server sends them: from the cache, or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+
+from tilesync.model import Blob
+from tilesync.serving.live.cache import CacheEntry, MemoryCache
+from tilesync.serving.tilesets import FileFacts
+
+
+def describe_entry(entry: CacheEntry) -> FileFacts:
+    """Return the facts that a response states of a file."""
+    return FileFacts(entry.blob.size, entry.etag, entry.headers, entry.blob.last_modified)
+
+
+class BytesFile:
+    """File whose bytes are at hand."""
+
+    def __init__(self, facts: FileFacts, body: bytes, *, cache: str | None = None) -> None:
+        self.facts = facts
+        self.body: bytes | None = body
+        self.cache = cache
+        self._body = body
+
+    async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Yield the bytes from `start` to before `stop`."""
+        yield self._body[start:stop]
+
+    async def aclose(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+class CachedBlob(BytesFile):
+    """File in the cache, pinned until it is closed."""
+
+    def __init__(self, entry: CacheEntry, entries: MemoryCache, *, cache: str) -> None:
+        assert entry.body is not None
+        super().__init__(describe_entry(entry), entry.body, cache=cache)
+        self._entry: CacheEntry | None = entry
+        self._entries = entries
+
+    async def aclose(self) -> None:
+        """Unpin the entry. May be called twice."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self._entries.unpin(entry)
+
+
+StreamRange = Callable[[Blob, int, int], AsyncGenerator[bytes, None]]
+"""Reads a blob from one offset to before another; it resumes a body that breaks off."""
+
+
+class StreamedBlob:
+    """File that is not kept in memory: each response reads it from the container."""
+
+    body: bytes | None = None
+    cache: str | None = "pass"
+
+    def __init__(self, entry: CacheEntry, stream: StreamRange) -> None:
+        self.facts = describe_entry(entry)
+        self._blob = entry.blob
+        self._stream = stream
+
+    async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Yield the stored bytes from `start` to before `stop`."""
+        async with aclosing(self._stream(self._blob, start, stop)) as received:
+            async for chunk in received:
+                yield chunk
+
+    async def aclose(self) -> None:
+        """Do nothing: only `chunks` opens the blob."""

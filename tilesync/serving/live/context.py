@@ -1,0 +1,65 @@
+"""Resources that all live exports of a server share: clock, events, limits and the cache."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from tilesync.core.backoff import RetryPolicy
+from tilesync.errors import TilesyncError, Transient, Unavailable
+from tilesync.events import Event, Retried, Warned
+from tilesync.protocols import Clock, Observer
+from tilesync.serving.live.cache import MemoryCache
+
+MAX_CONCURRENT_DOWNLOADS: Final = 64
+"""Maximum downloads into the cache at a time; large files are streamed beside them, one for each client."""
+
+SAME_MESSAGE_S: Final = 60.0
+"""Seconds for which the same message is not repeated: an outage fails every request."""
+
+
+class Announcer:
+    """Observer that leaves out messages which it passed on shortly before."""
+
+    def __init__(self, observe: Observer, clock: Clock) -> None:
+        self._observe = observe
+        self._clock = clock
+        self._sent_at_s: dict[Event, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Pass an event on, unless an equal one was passed on in the last SAME_MESSAGE_S."""
+        if isinstance(event, Retried):
+            return
+        now_s = self._clock.monotonic()
+        self._sent_at_s = {each: at for each, at in self._sent_at_s.items() if now_s - at < SAME_MESSAGE_S}
+        if event not in self._sent_at_s:
+            self._sent_at_s[event] = now_s
+            self._observe(event)
+
+    def warn(self, message: str, error: TilesyncError) -> None:
+        """Warn about an error, with its hint."""
+        self(Warned(f"{message}{error}" + (f" ({error.hint})" if error.hint else "")))
+
+
+@dataclass(frozen=True)
+class LiveContext:
+    """Resources of a server of live exports. `retry_for`: how long a failing request to the container is retried."""
+
+    clock: Clock
+    announcer: Announcer
+    cache: MemoryCache
+    retry_for: timedelta = timedelta(seconds=10)
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_DOWNLOADS))
+
+    def new_policy(self) -> RetryPolicy:
+        """Return the retry policy of one request to the container."""
+        return _ContainerPolicy("the container", self.retry_for.total_seconds(), self.announcer)
+
+
+class _ContainerPolicy(RetryPolicy):
+    def final_error(self, error: Transient) -> TilesyncError:
+        return Unavailable(
+            f"{self.subject} kept failing: {error}", hint=error.hint or "the server goes on: try again in a moment"
+        )

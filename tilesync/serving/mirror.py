@@ -1,0 +1,203 @@
+"""Tileset of a destination: a folder, a store or a package that tilesync has filled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from tilesync.core.http_headers import CachePolicy, is_self_describing
+from tilesync.model import POINTER, Blob, Layout
+from tilesync.model.storage import ObjectHeaders
+from tilesync.protocols import OpenedFile, PublicFiles, ReadOnlyPublication
+from tilesync.runtime.threads import run_abandonable
+from tilesync.serving.stated_types import StatedType, StatedTypes
+from tilesync.serving.tilesets import FileFacts, TilesetKind
+from tilesync.serving.version_list import VersionList
+
+CompareVersions = Callable[[str, str], Iterator[Mapping[str, Any]]]
+"""Yields the lines of the difference between two versions. Blocks."""
+
+MAX_DOCUMENT_THREADS: Final = 8
+"""Threads that read manifests and the pointer of one destination."""
+
+MAX_KNOWN_VERSIONS: Final = 64
+"""Versions whose stated types are kept in memory."""
+
+_LATEST, _CURRENT, _MANIFESTS, _VERSIONS = "latest.json", "current", "manifests", "versions"
+_MANIFEST_SUFFIX: Final = ".jsonl"
+_MANIFEST_MEDIA_TYPE: Final = "application/jsonl"
+
+
+@dataclass(frozen=True)
+class MirrorParts:
+    """A destination, opened to be served.
+
+    `files`: its files by their paths below its top. In a package there is one version, and names are paths.
+    """
+
+    title: str
+    files: PublicFiles
+    publication: ReadOnlyPublication
+    layout: Layout = Layout.VERSIONED
+    kind: TilesetKind = TilesetKind.MIRROR
+    cache_policy: CachePolicy = field(default_factory=CachePolicy)
+
+
+class MirrorFile:
+    """A file of a destination, open for one response."""
+
+    cache = None
+
+    def __init__(self, opened: OpenedFile, headers: ObjectHeaders) -> None:
+        self._opened = opened
+        self.facts = FileFacts(opened.size, opened.etag, headers, opened.last_modified)
+        self.body = opened.body
+
+    def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Yield the stored bytes from `start` to before `stop`."""
+        return self._opened.chunks(start, stop)
+
+    async def aclose(self) -> None:
+        """Release the file."""
+        await self._opened.aclose()
+
+
+class MirrorTileset:
+    """A destination as a tileset. A version is served once its manifest exists, so when it is complete."""
+
+    def __init__(self, parts: MirrorParts, compare: CompareVersions) -> None:
+        self.kind = parts.kind
+        self._parts = parts
+        self._files = parts.files
+        self._policy = parts.cache_policy
+        self._compare = compare
+        self._pool = ThreadPoolExecutor(MAX_DOCUMENT_THREADS, thread_name_prefix="tilesync-documents")
+        self._is_versioned = parts.layout is Layout.VERSIONED and parts.kind is TilesetKind.MIRROR
+        self._versions = VersionList(parts.publication, self._read_latest, self._run)
+        self._published = set[str]()
+        self._stated: dict[str, StatedTypes] = {}
+
+    def close(self) -> None:
+        """End the threads. Does not wait for reads that hang."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def open(self, path: str) -> MirrorFile | None:
+        """Open a file at a path that anybody may read: the pointer, or a file of a finished version."""
+        if not self._is_versioned:
+            return await self._open_in_place(path)
+        top, _, rest = path.partition("/")
+        if top == _VERSIONS:
+            version, _, name = rest.partition("/")
+            return await self._open_of_version(version, name, self._policy.version_cache_control)
+        if top == _CURRENT:
+            current = await self._versions.current()
+            return await self._open_of_version(current or "", rest, self._policy.pointer_cache_control)
+        if top == _MANIFESTS:
+            is_manifest = rest.endswith(_MANIFEST_SUFFIX) and "/" not in rest
+            return await self._open_document(path, _MANIFEST_MEDIA_TYPE) if is_manifest else None
+        return await self._open_document(path) if path in {POINTER, _LATEST} else None
+
+    async def _open_document(self, path: str, media_type: str = "application/json") -> MirrorFile | None:
+        opened = await self._files.open(path)
+        return None if opened is None else MirrorFile(opened, self._policy.document_headers(media_type))
+
+    async def _open_of_version(self, version: str, name: str, cache_control: str) -> MirrorFile | None:
+        if not name or not (version in self._published or await self._find_published(version)):
+            return None
+        opened = await self._files.open(f"{_VERSIONS}/{version}/{name}")
+        return None if opened is None else await self._describe_opened(opened, version, name, cache_control)
+
+    async def _find_published(self, version: str) -> bool:
+        """Return whether a version has a manifest, and remember it."""
+        manifest = await self._files.open(f"{_MANIFESTS}/{version}{_MANIFEST_SUFFIX}") if version else None
+        if manifest is None:
+            return False
+        await manifest.aclose()
+        self._published.add(version)
+        return True
+
+    async def _open_in_place(self, path: str) -> MirrorFile | None:
+        """Open a file of the flat layout or of a package. A hidden file must be one of the version."""
+        if path.startswith("."):
+            version = await self._versions.current()
+            if version is None or path not in (await self._read_stated_types(version)).hidden_names:
+                return None
+        opened = await self._files.open(path)
+        if opened is None:
+            return None
+        return await self._describe_opened(opened, "", path, self._policy.pointer_cache_control)
+
+    async def _describe_opened(self, opened: OpenedFile, version: str, name: str, cache_control: str) -> MirrorFile:
+        stated = StatedType()
+        if not is_self_describing(opened.head):
+            version = version or await self._versions.current() or ""
+            stated = (await self._read_stated_types(version)).find(name)
+        blob = Blob(name, opened.size, content_type=stated.content_type, content_encoding=stated.content_encoding)
+        headers = self._policy.file_headers(blob, opened.head)
+        return MirrorFile(opened, headers._replace(cache_control=cache_control))
+
+    async def _read_stated_types(self, version: str) -> StatedTypes:
+        """Read what the manifest of a version states, once. An unknown version states nothing."""
+        known = self._stated.get(version)
+        if known is None:
+            if len(self._stated) >= MAX_KNOWN_VERSIONS:
+                self._stated.clear()
+            known = self._stated[version] = await self._run(partial(self._collect_stated_types, version))
+        return known
+
+    def _collect_stated_types(self, version: str) -> StatedTypes:
+        lines = self._parts.publication.manifest(version) if version else iter(())
+        next(lines, None)
+        return StatedTypes(lines)
+
+    async def describe(self) -> Mapping[str, Any]:
+        """Return its entry in `site.json`."""
+        current, versions = await self._versions.read()
+        if not self._is_versioned:
+            versions = [each for each in versions if each["current"]]
+        return {
+            "title": self._parts.title,
+            "kind": self.kind.value,
+            "current": current,
+            "follow": False,
+            "versions": [{**each, "url": self._url(each["name"])} for each in versions],
+        }
+
+    def _url(self, version: str) -> str:
+        return f"{_VERSIONS}/{version}/{POINTER}" if self._is_versioned else POINTER
+
+    async def find_file(self, version: str, name: str) -> Mapping[str, Any] | None:
+        """Return the line of a file in the manifest of a version; without a version, of the current one."""
+        version = version or await self._versions.current() or ""
+        _, versions = await self._versions.read()
+        if version not in {each["name"] for each in versions}:
+            return None
+        line: Mapping[str, Any] | None = await self._run(partial(self._find_line, version, name))
+        return line
+
+    def _find_line(self, version: str, name: str) -> Mapping[str, Any] | None:
+        lines = self._parts.publication.manifest(version)
+        next(lines, None)
+        fields = "name", "size", "sha256", "md5", "etag", "content_type", "content_encoding", "last_modified"
+        return next(({key: line.get(key) for key in fields} for line in lines if line.get("name") == name), None)
+
+    def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
+        """Yield the differences between two versions. Blocks."""
+        return self._compare(a, b)
+
+    async def _read_latest(self) -> bytes | None:
+        """Return the bytes of `latest.json`; None without one, or if it is not public."""
+        opened = await self._files.open(_LATEST) if self._is_versioned else None
+        if opened is None:
+            return None
+        try:
+            return b"".join([chunk async for chunk in opened.chunks(0, opened.size)])
+        finally:
+            await opened.aclose()
+
+    async def _run(self, work: Callable[[], Any]) -> Any:
+        """Run blocking work in the threads of this tileset: a place that hangs holds up no other."""
+        return await run_abandonable(self._pool, work)

@@ -1,0 +1,138 @@
+"""Run the application with uvicorn: bind its port, announce it, and end it within two seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from typing import Any, Final
+
+from tilesync.errors import UsageError
+from tilesync.serving.application import AsgiApplication
+
+END_TIMEOUT_S: Final = 2
+"""Seconds that answers have to end after the server was told to stop."""
+
+KEEP_ALIVE_S: Final = 75
+"""Seconds that a connection may be idle: as nginx has it."""
+
+BACKLOG: Final = 2048
+
+INSTALL_HINT: Final = "install them: pip install 'tilesync[serve]'"
+
+
+def require_server_packages() -> None:
+    """Raise UsageError unless the packages of the extra `serve` are installed."""
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"the server needs {' and '.join(missing)}, which are not installed", hint=INSTALL_HINT)
+
+
+@contextmanager
+def bound_sockets(host: str, port: int) -> Iterator[list[socket.socket]]:
+    """Listen on all addresses of a host, on one port; 0 chooses a free one. Raises UsageError."""
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in _resolve(host, port):
+            if sockets:
+                port = sockets[0].getsockname()[1]
+            with suppress(_OtherAddressLost):
+                sockets.append(_bind(family, (address[0], port, *address[2:]), is_first=not sockets))
+        yield sockets
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"the host {host!r} has no address ({reason})",
+            hint="give an address of this machine with --host: 127.0.0.1, or 0.0.0.0 for all of them",
+        ) from None
+    return [(family, address) for family, _, _, _, address in sorted(found)]
+
+
+class _OtherAddressLost(Exception):
+    """A further address of the host cannot be used; the first one is enough."""
+
+
+def _bind(family: int, address: tuple[Any, ...], *, is_first: bool) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name != "nt":  # there it would share the port with other programs
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        if not is_first and error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+            raise _OtherAddressLost from None
+        raise _translate_bind_error(error, address) from None
+    return listening
+
+
+def _translate_bind_error(error: OSError, address: tuple[Any, ...]) -> UsageError:
+    host, port = address[0], address[1]
+    if error.errno == errno.EADDRINUSE:
+        return UsageError(
+            f"port {port} of {host} is in use, perhaps by another `tilesync serve`",
+            hint=f"choose another port: --port {port + 1 if port < 65535 else 8000}, or --port 0 for any free one",
+        )
+    if error.errno == errno.EACCES:
+        return UsageError(f"this user may not listen on port {port}", hint="choose a port above 1023: --port 8000")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return UsageError(
+            f"{host} is not an address of this machine",
+            hint="give one with --host: 127.0.0.1, or 0.0.0.0 for all of them",
+        )
+    return UsageError(f"cannot listen on port {port} of {host}: {error.strerror or error}")
+
+
+async def run_server(
+    application: AsgiApplication, sockets: Sequence[socket.socket], *, on_listening: Callable[[], None]
+) -> None:
+    """Serve until cancelled. Then it accepts no more, and answers that are under way have END_TIMEOUT_S to end."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        application,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=END_TIMEOUT_S,
+    )
+    server = _create_server(config)
+    serving = asyncio.ensure_future(server.serve(sockets=list(sockets)))
+    try:
+        on_listening()
+        await asyncio.shield(serving)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def _create_server(config: Any) -> Any:
+    """Create the server; it leaves the signals of the process alone, which belong to the caller."""
+    import uvicorn
+
+    class QuietServer(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """Handle no signal."""
+            yield
+
+    return QuietServer(config)
