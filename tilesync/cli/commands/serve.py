@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -71,7 +72,7 @@ def view(what: tuple[str, ...], **options: Any) -> int:
     return run_server(what, options, open_page=True)
 
 
-def run_server(what: tuple[str, ...], options: dict[str, Any], *, open_page: bool) -> int:
+def run_server(what: tuple[str | Path, ...], options: dict[str, Any], *, open_page: bool) -> int:
     """Serve until a signal, and return the exit code."""
     session = create_session({**options, "no_progress": True}, ends_by_signal=True)
     token = secrets.token_urlsafe(TOKEN_BYTES) if options["token"] == AUTO_TOKEN else options["token"] or ""
