@@ -240,6 +240,15 @@ class VerifyFailed(RunError):
     default_hint = "run `tilesync mirror` again: it fetches the bad files again"
 
 
+class PackFailed(RunError):
+    """Files of the version are missing or damaged, so it was not packed."""
+
+    exit_code = 3
+    default_hint = (
+        "run `tilesync verify DEST`, then `tilesync mirror`, which fetches the bad files again; then pack again"
+    )
+
+
 class GuardTripped(RunError):
     """A guard stopped the run before a change that looks like a mistake."""
 

@@ -10,12 +10,15 @@ _HOSTING = "tests/e2e/test_hosting.py asserts it with nginx and Caddy"
 _CITY = "tests/demo/test_city.py asserts the files that it helps to build"
 _API = "tests/api/test_aio.py calls it, as users do"
 _WORKERS = "tests/app/test_worker_tasks.py asserts it with real worker processes"
+_PACK = "tests/cli/commands/test_pack.py asserts it for each format"
+_PACK_JOB = "a part of the pack job: tests/jobs/pack/test_job.py asserts it"
 _SERVER = "tests/serving/test_{application,site}.py run servers by it"
 _JOB = "a part of the mirror job: tests/jobs/mirror/test_job.py asserts it"
 
 MODULES_WITHOUT_TEST_FILE = {
-    "api/live.py": "tests/e2e/test_serve_live.py asserts its defaults and what it refuses",
     "api/mirroring.py": _API,
+    "api/packing.py": _PACK,
+    "app/packing.py": _PACK,
     "fleets/aio.py": "tests/fleets/test_fleet.py calls it",
     "fleets/file/settings.py": _VALUES,
     "fleets/file/mistakes.py": "tests/fleets/file/test_reader.py asserts them one by one",
@@ -72,6 +75,9 @@ MODULES_WITHOUT_TEST_FILE = {
     "jobs/mirror/pointer_update.py": _JOB,
     "jobs/mirror/publish_hook.py": "tests/api/test_publish_command.py asserts when it runs",
     "jobs/mirror/version_transfer.py": _JOB,
+    "jobs/pack/manifest_copy.py": _PACK_JOB,
+    "jobs/pack/proven_files.py": _PACK_JOB,
+    "jobs/pack/survey.py": _PACK_JOB,
     "jobs/run/context.py": _VALUES,
     "jobs/transfer/result_buffer.py": "tests/jobs/transfer/test_transfer.py asserts that no result is lost",
     "jobs/transfer/server_copy.py": "tests/e2e/test_azure_destination.py asserts it: it needs a store that copies",
@@ -84,12 +90,14 @@ MODULES_WITHOUT_TEST_FILE = {
     "model/storage.py": _VALUES,
     "model/tiles.py": _VALUES,
     "model/version.py": _VALUES,
+    "protocols/archive.py": _PROTOCOLS,
     "protocols/destination.py": _PROTOCOLS,
     "protocols/object_store.py": _PROTOCOLS,
     "protocols/public_files.py": _PROTOCOLS,
     "protocols/source.py": _PROTOCOLS,
     "runtime/clock.py": "three calls of the standard library; tests replace it by tests/support/clock.py",
     "runtime/event_loop.py": "tests/api/test_aio.py asserts that the loop and garbage collector of a host stay",
+    "stores/archives/writing.py": _PACK,
     "sources/followed_link.py": "tests/app/test_live.py follows the links of a command by it",
     "stores/azure/block_upload.py": _CONTRACT,
     "stores/azure/copy_from_url.py": "tests/e2e/test_azure_destination.py asserts it through a proxy that copies",

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit
 
 from tilesync.api.call import Call, OnEvent
-from tilesync.api.inputs import create_target
-from tilesync.api.live import SERVE_RETRY_FOR, LiveArguments, create_live_request, refuse_live_options
+from tilesync.api.inputs import SERVE_RETRY_FOR, create_live_request, create_target, refuse_live_options
 from tilesync.api.locations import Source, parse_mirror_source
 from tilesync.api.monitor import RunMonitor
-from tilesync.api.options import StoreAccessOptions
+from tilesync.api.options import LiveArguments, StoreAccessOptions
 from tilesync.api.results import RunResult
 from tilesync.api.target_names import redact_dest
 from tilesync.core.safe_names import make_version_name
@@ -76,6 +75,13 @@ async def serve(
                 )
             )
         await serving.serve(request, call.observe)
+
+
+def require_server_packages() -> None:
+    """Raise UsageError unless the packages of the extra `serve` are installed."""
+    from tilesync.serving.server import require_server_packages as require
+
+    require()
 
 
 def create_serve_request(what: ServedSources, options: ServeOptions) -> ServeRequest:

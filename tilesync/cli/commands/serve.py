@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -33,6 +34,7 @@ from tilesync.cli.parse import (
 from tilesync.events import Event, Notice, Serving
 
 if TYPE_CHECKING:
+    from tilesync.api.options import LiveArguments
     from tilesync.api.serving import ServeOptions
     from tilesync.cli.session import Session
 
@@ -106,7 +108,7 @@ def serve(what: tuple[str, ...], *, open_page: bool, **options: Any) -> int:
     A live export is named by an iModel id or a container link (pass a link on standard input, `-`, or in
     TILESYNC_SOURCE). Its address stays the same while the links behind it are renewed; nothing is stored on disk.
     """
-    return run_server(what, options, open_page=open_page)
+    return run_server(what, options, open_page=open_page, live=live_options(options))
 
 
 @command(short_help="Look at tilesets in the browser.")
@@ -114,21 +116,30 @@ def serve(what: tuple[str, ...], *, open_page: bool, **options: Any) -> int:
 @_SERVE_OPTIONS
 def view(what: tuple[str, ...], **options: Any) -> int:
     """Serve each WHAT, as `tilesync serve` does, and open the viewer page in the browser."""
-    return run_server(what, options, open_page=True)
+    return run_server(what, options, open_page=True, live=live_options(options))
 
 
-def run_server(what: tuple[str, ...], options: dict[str, Any], *, open_page: bool) -> int:
-    """Serve until a signal, and return the exit code."""
-    session = create_session({**options, "no_progress": True}, ends_by_signal=True)
-    token = secrets.token_urlsafe(TOKEN_BYTES) if options["token"] == AUTO_TOKEN else options["token"] or ""
-    shows_token = options["token"] == AUTO_TOKEN or is_on_command_line(click.get_current_context(), "token")
-    arguments: ServeOptions = {
-        **store_options(options),
+def live_options(options: dict[str, Any]) -> LiveArguments:
+    """Return the options of live exports."""
+    return {
         **service_options(options),
         **selection_options(options),
         "link_command": options["link_command"],
         "follow": options["follow"],
         "cache_size": options["cache_size"],
+    }
+
+
+def run_server(
+    what: tuple[str | Path, ...], options: dict[str, Any], *, open_page: bool, live: LiveArguments | None = None
+) -> int:
+    """Serve until a signal, and return the exit code. `live`: options of live exports, if there may be any."""
+    session = create_session({**options, "no_progress": True}, ends_by_signal=True)
+    token = secrets.token_urlsafe(TOKEN_BYTES) if options["token"] == AUTO_TOKEN else options["token"] or ""
+    shows_token = options["token"] == AUTO_TOKEN or is_on_command_line(click.get_current_context(), "token")
+    arguments: ServeOptions = {
+        **store_options(options),
+        **(live or {}),
         "host": options["host"],
         "port": options["port"],
         "token": token,
@@ -145,17 +156,17 @@ def run_server(what: tuple[str, ...], options: dict[str, Any], *, open_page: boo
         from tilesync.api import serving
 
         warn_of_visible_links(session, what)
-        sources = [read_source(each) for each in what]
+        sources = [read_source(each) if isinstance(each, str) else each for each in what]
         await serving.serve(sources, on_event=show, monitor=session.monitor, **arguments)
 
     return session.run(work)
 
 
-def warn_of_visible_links(session: Session, what: tuple[str, ...]) -> None:
+def warn_of_visible_links(session: Session, what: tuple[str | Path, ...]) -> None:
     """Warn of a container link on the command line, where other users can see it."""
     from tilesync.core.masking import looks_like_secret
 
-    if is_on_command_line(click.get_current_context(), "what") and any(map(looks_like_secret, what)):
+    if is_on_command_line(click.get_current_context(), "what") and any(looks_like_secret(str(each)) for each in what):
         session.observe(
             Notice("other users of this machine can see the link: pass it on stdin (-) or in TILESYNC_SOURCE")
         )
