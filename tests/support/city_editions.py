@@ -9,7 +9,7 @@ from tests.support.simulator import Simulator
 from tilesync.demo.city import build_city
 
 REMOVED_DISTRICT = "district-03"
-ADDED_DISTRICT = "district-05"
+ADDED_DISTRICT = "district-08"
 MOVED_DISTRICT = "district-01"
 MOVED_TO = "moved-district"
 PROJECT_ORIGIN = (510091, 6649129, 0)

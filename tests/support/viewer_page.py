@@ -66,8 +66,14 @@ class ViewerPage:
         return state
 
     def wait_until(self, condition: str) -> None:
-        """Wait until an expression of the page is true. The browser's own time limit ends it."""
-        self.page.run(f"(async () => {{ while (!({condition})) await new Promise(requestAnimationFrame); }})")
+        """Wait until an expression of this page, or of the next one, is true; at most for BROWSER_TIMEOUT."""
+        wait = f"(async () => {{ while (!({condition})) await new Promise(requestAnimationFrame); }})"
+        try:
+            self.page.run(wait)
+        except RuntimeError as error:
+            if "navigated" not in str(error) and "context was destroyed" not in str(error):
+                raise
+            self.page.run(wait)
 
     def text(self, selector: str) -> str:
         """Return the text of an element as the reader sees it."""

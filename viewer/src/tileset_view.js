@@ -292,11 +292,13 @@ export class TilesetView {
   /** Request what failed once more. */
   retry() {
     this.problems = [];
-    // 3d-tiles-renderer 0.5.3 does not request a failed tile again that is still in its cache.
+    // resetFailedTiles() of 3d-tiles-renderer 0.5.3 keeps failed tiles in its cache, so that they are not requested again,
+    // and throws where a tile was not reached yet. It is good for the root only.
     for (const tile of this.failedTiles) this.tiles.lruCache.remove(tile);
     this.failedTiles.clear();
     this.showErrorBoxes();
-    this.tiles.resetFailedTiles();
+    if (this.tiles.root) this.tiles.stats.failed = 0;
+    else this.tiles.resetFailedTiles();
     this.changed();
   }
 

@@ -64,6 +64,7 @@ def test_a_border_divides_two_versions(browser: Browser, address: str) -> None:
         assert mean_difference(pages[1.0], older) < 0.05
         assert mean_difference(pages[0.5], newer) > 0.05
         assert mean_difference(pages[0.5], older) > 0.05
+        move_border(viewer, 0.5)
         border = viewer.page.run("(() => document.getElementById('swipe').getBoundingClientRect().toJSON())")
         y = border["y"] + border["height"] / 2
         viewer.drag((border["x"] + border["width"] / 2, y), (300, y))
