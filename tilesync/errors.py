@@ -212,6 +212,12 @@ class Unreadable(DestinationError):
     default_hint = "fix the cause (permissions, the disk), then run again: the file still counts as stored"
 
 
+class DamagedPackage(DestinationError):
+    """A package file is cut off or damaged, is no package at all, or has something that tilesync does not read."""
+
+    default_hint = "copy it again from where it came, or make it again with `tilesync pack`"
+
+
 class UnsafeName(DestinationError):
     """The name of a blob cannot be stored safely in the destination."""
 
