@@ -44,6 +44,8 @@ export class TilesetView {
     this.problems = [];
     /** @type {Set<any>} */
     this.failedTiles = new Set();
+    /** @type {Set<string>} URLs that the browser must not answer from its cache: the file there is the broken one */
+    this.reloaded = new Set();
     /** @type {Set<string>} what cannot be shown, in words */
     this.notes = new Set();
     this.toLocal = new Matrix4();
@@ -100,7 +102,7 @@ export class TilesetView {
     const images = new SharedImagesPlugin();
     tiles.registerPlugin(images);
     tiles.registerPlugin(makeLoaderPlugin(this.stage.renderer, images));
-    tiles.registerPlugin({ name: "TILESYNC_FETCH", fetchData: (/** @type {any} */ url, /** @type {any} */ options) => fetchTile(url, options) });
+    tiles.registerPlugin({ name: "TILESYNC_FETCH", fetchData: (/** @type {any} */ url, /** @type {any} */ options) => this.fetch(String(url), options) });
     const [most, least] = matchMedia("(pointer: coarse)").matches ? CACHE_BYTES.phone : CACHE_BYTES.desktop;
     Object.assign(tiles.lruCache, { maxBytesSize: most, minBytesSize: least }); // shared by all views
     tiles.setCamera(this.stage.camera);
@@ -108,7 +110,7 @@ export class TilesetView {
     tiles.addEventListener("load-model", (/** @type {any} */ event) => this.prepareModel(event.scene, event.tile));
     tiles.addEventListener("dispose-model", (/** @type {any} */ event) => event.tile === this.selected && this.select(null));
     tiles.addEventListener("load-error", (/** @type {any} */ event) => this.addProblem(event.tile, event.url, event.error));
-    tiles.manager.onError = (/** @type {string} */ url) => this.addProblem(undefined, url, new Error("it is a texture or buffer of a tile"));
+    tiles.manager.onError = (/** @type {string} */ url) => this.addProblem(undefined, url, new ServerError(0, "A texture or buffer of a tile cannot be loaded."));
     for (const type of ["needs-update", "tile-visibility-change", "load-tileset", "tiles-load-end"]) {
       tiles.addEventListener(type, () => this.changed());
     }
@@ -270,6 +272,11 @@ export class TilesetView {
     return fileName(this.urlOf(tile), this.base);
   }
 
+  /** @param {string} url @param {RequestInit} options */
+  fetch(url, options) {
+    return fetchTile(url, this.reloaded.has(url) ? { ...options, cache: "reload" } : options);
+  }
+
   // --- errors ---
 
   /** @param {any} tile null for the root, undefined if it is not known @param {string | URL} url @param {any} error */
@@ -294,7 +301,10 @@ export class TilesetView {
     this.problems = [];
     // resetFailedTiles() of 3d-tiles-renderer 0.5.3 keeps failed tiles in its cache, so that they are not requested again,
     // and throws where a tile was not reached yet. It is good for the root only.
-    for (const tile of this.failedTiles) this.tiles.lruCache.remove(tile);
+    for (const tile of this.failedTiles) {
+      this.reloaded.add(this.urlOf(tile));
+      this.tiles.lruCache.remove(tile);
+    }
     this.failedTiles.clear();
     this.showErrorBoxes();
     if (this.tiles.root) this.tiles.stats.failed = 0;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -228,7 +229,7 @@ def test_the_tiles_are_listed(browser: Browser, address: str) -> None:
 
 def distance(state: dict[str, list[float]]) -> float:
     """Return the distance between camera and pivot."""
-    return sum((a - b) ** 2 for a, b in zip(state["position"], state["target"], strict=True)) ** 0.5
+    return math.dist(state["position"], state["target"])
 
 
 def test_the_page_says_who_made_its_parts(browser: Browser, address: str) -> None:
