@@ -127,6 +127,7 @@ def test_large_file_is_streamed() -> None:
         assert await read(opened) == big
         assert await read(await files.open("big.glb"), 200_000, 200_777) == big[200_000:200_777]
         assert container.opened == [("big.glb", 0), ("big.glb", 0), ("big.glb", 200_000)]
+        assert container.ends == [None, 200_777]
         assert container.open_bodies == 0
         assert context.cache.used_bytes < 10_000
 

@@ -279,8 +279,9 @@ class ContainerFiles:
 
     async def _read_from(self, blob: Blob, position: int, stop: int) -> AsyncGenerator[bytes, None]:
         """Yield what one request sends of a range. Raises Transient if that is not all of it."""
+        until = stop if stop < blob.size else None
         async with self._context.slots:  # not while the body is read: a slow client must not stall the others
-            body = await self._context.within_limit(self._source.open(blob, position))
+            body = await self._context.within_limit(self._source.open(blob, position, until=until))
         try:
             at = body.start
             async for chunk in body.chunks():
