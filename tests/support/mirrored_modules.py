@@ -14,6 +14,7 @@ _PACKAGES = "tests/stores/archives/readers/test_{zip,tar,sqlite}_package.py asse
 _PACK = "tests/cli/commands/test_pack.py asserts it for each format"
 _PACK_JOB = "a part of the pack job: tests/jobs/pack/test_job.py asserts it"
 _SERVER = "tests/serving/test_{application,site}.py run servers by it"
+_DIFF = "tests/jobs/diff/test_job.py compares it with a naive model"
 _JOB = "a part of the mirror job: tests/jobs/mirror/test_job.py asserts it"
 
 MODULES_WITHOUT_TEST_FILE = {
@@ -70,6 +71,11 @@ MODULES_WITHOUT_TEST_FILE = {
     "demo/textures.py": _CITY,
     "errors.py": "classes with an exit code each; tests/cli/test_session.py asserts the codes",
     "events.py": _VALUES + "; tests/cli/output/test_reporters.py asserts how they are shown",
+    "jobs/diff/changes.py": _DIFF,
+    "jobs/diff/names.py": _DIFF,
+    "jobs/diff/reuse.py": _DIFF,
+    "jobs/diff/roles.py": _DIFF,
+    "jobs/diff/unchanged.py": _DIFF,
     "jobs/mirror/dry_run_consequences.py": "tests/jobs/mirror/test_dry_run_against_run.py compares it with runs",
     "jobs/mirror/dry_run_walk.py": "tests/jobs/mirror/test_filtered.py asserts its plans by walk",
     "jobs/mirror/options.py": _VALUES,
