@@ -63,7 +63,8 @@ STARLETTE_PROGRAM = (
 
 TABLE_HEADER = """### Small tiles from a folder, over HTTP
 
-{tiles:,} tiles of median 20 KB, in the page cache; wrk with {connections} connections shares the cores with the server. nginx has two processes, rclone is parallel; the others have one process.
+{tiles:,} tiles of median 20 KB; wrk with {connections} connections shares the cores with the server.
+nginx has two processes, rclone is parallel; the others have one process.
 
 | server | requests/s | tilesync is so many times as fast | CPU of the server, µs/request | peak memory, MB |
 | --- | ---: | ---: | ---: | ---: |

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tilesync.cli.help_groups import command
+from tilesync.cli.help_groups import OptionGroup, command
 from tilesync.cli.options import OUTPUT_OPTIONS, STATE_DIR_OPTION, STORE_OPTIONS, combine_decorators, option
-from tilesync.cli.params import SourceType
+from tilesync.cli.params import DurationType, SourceType
 from tilesync.cli.parse import create_session, is_on_command_line, store_options
 from tilesync.events import Event, Serving
 
@@ -44,6 +44,14 @@ _SERVE_OPTIONS = combine_decorators(
         metavar="ORIGIN",
         help="Let only pages of this origin read the tiles; repeatable.  [default: all pages]",
     ),
+    option(
+        "--retry-for",
+        group=OptionGroup.SPEED,
+        type=DurationType(),
+        default="10s",
+        show_default=True,
+        help="How long to retry failed requests to a store, before the viewer gets an error.",
+    ),
     STATE_DIR_OPTION,
     STORE_OPTIONS,
     OUTPUT_OPTIONS,
@@ -73,11 +81,15 @@ def view(what: tuple[str, ...], **options: Any) -> int:
 
 def run_server(what: tuple[str, ...], options: dict[str, Any], *, open_page: bool) -> int:
     """Serve until a signal, and return the exit code."""
+    from tilesync.runtime.open_files import raise_open_file_limit
+
+    raise_open_file_limit()
     session = create_session({**options, "no_progress": True}, ends_by_signal=True)
     token = secrets.token_urlsafe(TOKEN_BYTES) if options["token"] == AUTO_TOKEN else options["token"] or ""
     shows_token = options["token"] == AUTO_TOKEN or is_on_command_line(click.get_current_context(), "token")
     arguments: ServeOptions = {
         **store_options(options),  # type: ignore[typeddict-item]  # mypy: the extra keys of its own might be there
+        "retry_for": options["retry_for"],
         "host": options["host"],
         "port": options["port"],
         "token": token,
