@@ -10,7 +10,7 @@ AZURITE_VERSION := 3.35.0
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check docs picture bench lint build clean azurite viewers
+.PHONY: help demo test test-fast check docs picture bench lint build clean azurite viewers viewer viewer-test
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -43,6 +43,12 @@ docs: $(VENV)/.check ## build the documentation into site/
 picture: $(VENV)/.test viewers ## take the picture of the demo city that the documentation shows
 	@$(BIN)/python scripts/docs/picture.py
 
+viewer: viewer/node_modules/.installed ## build the viewer page into tilesync/serving/viewer_files/ (needs npm)
+	@cd viewer && npm run --silent build
+
+viewer-test: viewer/node_modules/.installed ## test the modules of the viewer page, and compare its committed files with its sources
+	@cd viewer && npm run --silent test && npm run --silent check
+
 bench: $(VENV)/.bench ## compare the speed with azcopy, rclone, curl and others (Linux; 35 GB of disk, half an hour)
 	@$(BIN)/python scripts/bench/compare.py
 
@@ -55,7 +61,7 @@ build: $(VENV)/.build ## build the source archive and the wheel into dist/
 	@$(BIN)/python -m build --outdir dist
 
 clean: ## remove everything that these targets made
-	@rm -rf $(VENV) .azurite .viewers .bench dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis tilesync-demo
+	@rm -rf $(VENV) .azurite .viewers .bench viewer/node_modules dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis tilesync-demo
 	@find tilesync tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PYTHON when it is given, else the first of these that runs and is new enough.
@@ -80,6 +86,11 @@ $(VENV)/.test $(VENV)/.check $(VENV)/.bench: pyproject.toml | $(BIN)/python
 
 $(VENV)/.build: | $(BIN)/python
 	@$(PIP) install build
+	@touch $@
+
+# Exactly the packages of the lock file.
+viewer/node_modules/.installed: viewer/package-lock.json
+	@cd viewer && npm ci --ignore-scripts --include=dev --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # Without npm, or when it fails, the Azurite tests are skipped and say so.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ExportInfo,
         ExportsResult,
         MirrorResult,
+        PackResult,
         PlanResult,
         RollbackResult,
         RunCounts,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         exports,
         iter_sha256sums,
         mirror,
+        pack,
         plan,
         rollback,
         serve,
@@ -69,6 +71,7 @@ __all__ = [
     "MirrorOutcome",
     "MirrorResult",
     "MirrorStatus",
+    "PackResult",
     "PlanResult",
     "Retention",
     "RollbackResult",
@@ -97,6 +100,7 @@ __all__ = [
     "fleet_status",
     "iter_sha256sums",
     "mirror",
+    "pack",
     "plan",
     "rollback",
     "serve",
@@ -108,11 +112,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "tilesync.api.sync": "doctor exports iter_sha256sums mirror plan rollback serve status verify versions viewer_link",
+    "tilesync.api.sync": "doctor exports iter_sha256sums mirror pack plan rollback serve status verify versions"
+    " viewer_link",
     "tilesync.api.auth": "ClientCredentials Environment ShareKey Token TokenCommand TokenFile",
     "tilesync.api.monitor": "RunMonitor",
-    "tilesync.api.results": "AuditResult DoctorResult ExportInfo ExportsResult MirrorResult PlanResult RollbackResult"
-    " RunCounts RunResult StatusResult VersionInfo VersionsResult ViewerLinkResult",
+    "tilesync.api.results": "AuditResult DoctorResult ExportInfo ExportsResult MirrorResult PackResult PlanResult"
+    " RollbackResult RunCounts RunResult StatusResult VersionInfo VersionsResult ViewerLinkResult",
     "tilesync.core.guards": "DeleteLimit",
     "tilesync.errors": "TilesyncError",
     "tilesync.fleets.aio": "FleetResult check_fleet",

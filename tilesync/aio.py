@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tilesync.api.aio import doctor, exports, mirror, plan, rollback, status, verify, versions, viewer_link
+from tilesync.api.packing import pack
 from tilesync.api.serving import serve
 from tilesync.fleets.aio import fleet, fleet_status
 
@@ -12,6 +13,7 @@ __all__ = [
     "fleet",
     "fleet_status",
     "mirror",
+    "pack",
     "plan",
     "rollback",
     "serve",

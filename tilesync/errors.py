@@ -212,6 +212,12 @@ class Unreadable(DestinationError):
     default_hint = "fix the cause (permissions, the disk), then run again: the file still counts as stored"
 
 
+class DamagedPackage(DestinationError):
+    """A package file is cut off or damaged, is no package at all, or has something that tilesync does not read."""
+
+    default_hint = "copy it again from where it came, or make it again with `tilesync pack`"
+
+
 class UnsafeName(DestinationError):
     """The name of a blob cannot be stored safely in the destination."""
 
@@ -238,6 +244,15 @@ class VerifyFailed(RunError):
 
     exit_code = 10
     default_hint = "run `tilesync mirror` again: it fetches the bad files again"
+
+
+class PackFailed(RunError):
+    """Files of the version are missing or damaged, so it was not packed."""
+
+    exit_code = 3
+    default_hint = (
+        "run `tilesync verify DEST`, then `tilesync mirror`, which fetches the bad files again; then pack again"
+    )
 
 
 class GuardTripped(RunError):

@@ -168,7 +168,7 @@ class LinkRenewed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finding(Event):
-    """A problem found by `verify`.
+    """A problem found by `verify` or `pack`.
 
     `asked_by`: a file that refers to this one, or empty if none does. `version`: the version that has the file.
     """
@@ -251,6 +251,19 @@ class VersionPublished(Event):
     version: str
     files: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPacked(Event):
+    """A version was written into the file `package`, which has `package_bytes`. `bytes`: those of the version."""
+
+    kind: ClassVar[str] = "packed"
+    version: str
+    package: str
+    format: str
+    files: int
+    bytes: int
+    package_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,8 +171,8 @@ class FakeDestination(UnusedFileMethods):
         raise NotImplementedError
 
     def prefix(self, version: Version) -> str:
-        """Not used by these tests."""
-        raise NotImplementedError
+        """Return the folder of the version."""
+        return f"versions/{version.name}/"
 
     def pointer_digest(self) -> str | None:
         """Not used by these tests."""

@@ -10,11 +10,17 @@ _HOSTING = "tests/e2e/test_hosting.py asserts it with nginx and Caddy"
 _CITY = "tests/demo/test_city.py asserts the files that it helps to build"
 _API = "tests/api/test_aio.py calls it, as users do"
 _WORKERS = "tests/app/test_worker_tasks.py asserts it with real worker processes"
+_PACKAGES = "tests/stores/archives/readers/test_{zip,tar,sqlite}_package.py assert it for each format"
+_PACK = "tests/cli/commands/test_pack.py asserts it for each format"
+_PACK_JOB = "a part of the pack job: tests/jobs/pack/test_job.py asserts it"
 _SERVER = "tests/serving/test_{application,site}.py run servers by it"
+_DIFF = "tests/jobs/diff/test_job.py compares it with a naive model"
 _JOB = "a part of the mirror job: tests/jobs/mirror/test_job.py asserts it"
 
 MODULES_WITHOUT_TEST_FILE = {
     "api/mirroring.py": _API,
+    "api/packing.py": _PACK,
+    "app/packing.py": _PACK,
     "fleets/aio.py": "tests/fleets/test_fleet.py calls it",
     "fleets/file/settings.py": _VALUES,
     "fleets/file/mistakes.py": "tests/fleets/file/test_reader.py asserts them one by one",
@@ -65,12 +71,20 @@ MODULES_WITHOUT_TEST_FILE = {
     "demo/textures.py": _CITY,
     "errors.py": "classes with an exit code each; tests/cli/test_session.py asserts the codes",
     "events.py": _VALUES + "; tests/cli/output/test_reporters.py asserts how they are shown",
+    "jobs/diff/changes.py": _DIFF,
+    "jobs/diff/names.py": _DIFF,
+    "jobs/diff/reuse.py": _DIFF,
+    "jobs/diff/roles.py": _DIFF,
+    "jobs/diff/unchanged.py": _DIFF,
     "jobs/mirror/dry_run_consequences.py": "tests/jobs/mirror/test_dry_run_against_run.py compares it with runs",
     "jobs/mirror/dry_run_walk.py": "tests/jobs/mirror/test_filtered.py asserts its plans by walk",
     "jobs/mirror/options.py": _VALUES,
     "jobs/mirror/pointer_update.py": _JOB,
     "jobs/mirror/publish_hook.py": "tests/api/test_publish_command.py asserts when it runs",
     "jobs/mirror/version_transfer.py": _JOB,
+    "jobs/pack/manifest_copy.py": _PACK_JOB,
+    "jobs/pack/proven_files.py": _PACK_JOB,
+    "jobs/pack/survey.py": _PACK_JOB,
     "jobs/run/context.py": _VALUES,
     "jobs/transfer/result_buffer.py": "tests/jobs/transfer/test_transfer.py asserts that no result is lost",
     "jobs/transfer/server_copy.py": "tests/e2e/test_azure_destination.py asserts it: it needs a store that copies",
@@ -83,12 +97,19 @@ MODULES_WITHOUT_TEST_FILE = {
     "model/storage.py": _VALUES,
     "model/tiles.py": _VALUES,
     "model/version.py": _VALUES,
+    "protocols/archive.py": _PROTOCOLS,
     "protocols/destination.py": _PROTOCOLS,
     "protocols/object_store.py": _PROTOCOLS,
     "protocols/public_files.py": _PROTOCOLS,
     "protocols/source.py": _PROTOCOLS,
     "runtime/clock.py": "three calls of the standard library; tests replace it by tests/support/clock.py",
     "runtime/event_loop.py": "tests/api/test_aio.py asserts that the loop and garbage collector of a host stay",
+    "stores/archives/readers/foreign_manifest.py": "tests/stores/archives/readers/test_destination.py asserts it",
+    "stores/archives/readers/index_files.py": _PACKAGES,
+    "stores/archives/readers/opening.py": _PACKAGES,
+    "stores/archives/readers/package.py": _PACKAGES,
+    "stores/archives/readers/publication.py": "tests/stores/archives/readers/test_destination.py asserts it",
+    "stores/archives/writing.py": _PACK,
     "sources/followed_link.py": "tests/app/test_live.py follows the links of a command by it",
     "stores/azure/block_upload.py": _CONTRACT,
     "stores/azure/copy_from_url.py": "tests/e2e/test_azure_destination.py asserts it through a proxy that copies",
@@ -143,6 +164,7 @@ TEST_FILES_WITHOUT_MODULE = {
     "jobs/versions/test_subtree_walk_limits.py": "limits of subtree_walk.py; with its rules they are over 600 lines",
     "sources/test_expired_links.py": "links that expire during a run, whatever their source",
     "sources/test_young_links.py": "links that are not valid yet, whatever their source",
+    "stores/archives/readers/test_damaged_packages.py": "packages that are cut off or changed, in each format",
     "test_architecture.py": "the rules of this repository",
     "test_docs.py": "the documentation",
     "test_examples.py": "the examples",

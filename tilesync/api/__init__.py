@@ -10,6 +10,7 @@ masking          mask secrets in events and errors
 mirroring        one run of `mirror` or `plan`, alone or among others
 monitor          live counts, and the last JSON line
 options          keyword arguments, with their meaning
+packing          write a version into one file
 publish_command  the command of --on-publish
 results          what the functions return
 rows             rows of lists: exports, versions

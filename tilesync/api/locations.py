@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from time import monotonic
 
-from tilesync.app.locations import Location, find_link, is_azure, is_folder, parse_location
+from tilesync.app.locations import Location, find_link, is_azure, is_folder, is_package, parse_location
 from tilesync.azure.sas import parse_sas_link
 from tilesync.errors import UsageError
 from tilesync.itwin.portal_urls import IMODEL_ID_HINT, ITWIN_ID_HINT, find_imodel_id, find_itwin_id, parse_guid
@@ -21,6 +21,7 @@ __all__ = [
     "find_viewer_location",
     "is_azure",
     "is_folder",
+    "is_package",
     "parse_dest",
     "parse_imodel_id",
     "parse_itwin_id",
@@ -58,7 +59,12 @@ def find_viewer_location(what: Source, azure_endpoint: str | None = None) -> Loc
     if "://" in text or text.startswith(("az:", "s3:")):
         return parse_location(text, endpoint=azure_endpoint or None)
     is_plain = not any(letter in "?&=" for letter in text)
-    return Path(text) if is_plain and ("/" in text or text in {".", ".."} or Path(text).is_dir()) else None
+    return Path(text) if is_plain and ("/" in text or text in {".", ".."} or _is_here(Path(text))) else None
+
+
+def _is_here(path: Path) -> bool:
+    """Return whether a name is that of a folder or a package."""
+    return path.is_dir() or (is_package(path) and path.exists())
 
 
 _EXAMPLE_ID = "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
@@ -92,13 +98,16 @@ def _not_an_id(text: str, wanted: str, hint: str) -> UsageError:
     )
 
 
-_SOURCE_HINT = "give an iModel id, a container link, or a folder that `tilesync mirror` has filled"
+_SOURCE_HINT = (
+    "give an iModel id, a container link, a folder that `tilesync mirror` has filled, or a package of `tilesync pack`"
+)
 
 
 def _parse_mirror_text(source: str, endpoint: str | None) -> Location | None:
     """Parse SOURCE as the location of an existing mirror; None if it is anything else.
 
-    A text with a slash, or with a leading dot or tilde, is a folder. The name of an existing folder is one too, unless
+    A text that ends as the name of a package does is one, unless it is a folder. A text with a slash, or with a leading
+    dot or tilde, is a folder. The name of an existing folder is one too, unless
     it is an iModel id and the folder has no manifests. A text that looks like a link is never read as a path nor shown,
     since it may contain a signature; a container link is always that of an export. Raises UsageError.
     """
@@ -107,6 +116,10 @@ def _parse_mirror_text(source: str, endpoint: str | None) -> Location | None:
     if source == "-" or "://" in source or any(sign in source for sign in "?&="):
         return None
     path = Path(os.path.expanduser(source))
+    if is_package(path):
+        if not os.path.exists(path):
+            raise UsageError(f"the package {path} does not exist", hint=_SOURCE_HINT)
+        return path
     if any(sign in source for sign in "/\\") or source.startswith((".", "~")):
         if os.path.exists(path) and not os.path.isdir(path):
             from tilesync.stores.local.folder_paths import folder_hint

@@ -29,6 +29,7 @@ from tilesync.events import (
     Planned,
     PointerKept,
     VersionChosen,
+    VersionPacked,
     VersionPublished,
     VersionRetired,
     Warned,
@@ -66,6 +67,7 @@ class RunMonitor:
         self.published_files = 0
         self.is_pointer_kept = False
         self.state = ""
+        self.packed: VersionPacked | None = None
         self.retired_versions = 0
         self.gzip_files = 0
         self.gzip_endings: tuple[str, ...] = ()
@@ -100,6 +102,8 @@ class RunMonitor:
                 self.gzip_files, self.gzip_endings = self.gzip_files + event.files, event.endings
             case VersionPublished():
                 self.published, self.published_version, self.published_files = True, event.version, event.files
+            case VersionPacked():
+                self.packed = event
             case VersionRetired() | Planned(action="retire"):
                 self.retired_versions += 1
             case FileFailed() | Finding() | ExportFailed():
@@ -230,6 +234,7 @@ class RunMonitor:
             "seconds": round(self.elapsed_seconds(), 3),
             "published": self.published,
             **({"dry_run": True} if self.dry_run else {}),
+            **self._package_facts(),
             "started": format_timestamp(self._started),
             "finished": format_timestamp(datetime.now(UTC)),
             "source": self.source,
@@ -237,6 +242,13 @@ class RunMonitor:
             "host": socket.gethostname(),
             "tilesync": __version__,
         }
+
+    def _package_facts(self) -> dict[str, Any]:
+        """Return the fields of a package, if this run has written one."""
+        if self.packed is None:
+            return {}
+        names = "files", "package", "format", "package_bytes"
+        return {name: getattr(self.packed, name) for name in names}
 
     def record_of_run(self, error: TilesyncError | None = None) -> RunRecord:
         """Return the record of the run for the history, as if it ended now: well, or with an error."""

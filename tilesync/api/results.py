@@ -117,6 +117,21 @@ class RollbackResult(RunResult):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackResult(RunResult):
+    """Result of a pack: the version, and the file that it was written to.
+
+    `files`, `bytes`: those of the version. `package_bytes`: size of the file `package`.
+    """
+
+    version: str = ""
+    package: str = ""
+    format: str = ""
+    files: int = 0
+    bytes: int = 0
+    package_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportInfo:
     """An export as the service lists it. `held`: the state of its version in `held_in`, None if there is none."""
 

@@ -80,6 +80,13 @@ async def serve(
         await serving.serve(request, call.observe)
 
 
+def require_server_packages() -> None:
+    """Raise UsageError unless the packages of the extra `serve` are installed."""
+    from tilesync.serving.server import require_server_packages as require
+
+    require()
+
+
 def create_serve_request(what: ServedSources, options: ServeOptions) -> ServeRequest:
     """Resolve the arguments of a server into a request. Raises UsageError."""
     from tilesync.app.serving import ServeRequest

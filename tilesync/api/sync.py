@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Unpack
 
-from tilesync.api import aio, serving
+from tilesync.api import aio, packing, serving
 from tilesync.api.blocking import make_blocking
 from tilesync.api.call import Call, OnEvent
 from tilesync.api.inputs import DEFAULT_RETRY_FOR, create_target
@@ -17,6 +17,7 @@ from tilesync.api.results import RunResult
 
 mirror = make_blocking(aio.mirror)
 plan = make_blocking(aio.plan)
+pack = make_blocking(packing.pack)
 verify = make_blocking(aio.verify)
 rollback = make_blocking(aio.rollback)
 versions = make_blocking(aio.versions)

@@ -6,6 +6,7 @@ commands       one function per command: mirror, dry run, verify, rollback, vers
 destinations   open a destination for a run, a plan, reading or an audit
 live           a tileset that is served from the container of an export
 locations      parse az://, https:// and s3:// locations; dispatch on the kind of a location
+packing        write a version into one file
 requests       `MirrorRequest`, `Target` and `StoreOptions`: what a command is asked for, fully resolved
 service        Mesh Export service: identity, HTTP clients, API client
 shared         connections, tokens, limits and worker processes that several runs share

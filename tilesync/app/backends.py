@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tilesync.app.azure import container_url, open_azure_objects
-from tilesync.app.locations import Location, match_location
+from tilesync.app.locations import Location, is_package, match_location
 from tilesync.app.requests import Target
 from tilesync.app.service import OpenBlobClient, refuse_client
 from tilesync.core.urls import is_cleartext, make_cleartext_warning
@@ -68,7 +68,7 @@ def make_backend(target: Target) -> Backend:
     """Create the backend for the location of a destination."""
     return match_location(
         target.location,
-        folder=lambda path: LocalBackend(path, target.state_dir),
+        folder=lambda path: ArchiveBackend(path) if is_package(path) else LocalBackend(path, target.state_dir),
         azure=lambda location: AzureBackend(location, target),
         s3=lambda location: S3Backend(location, target),
     )
@@ -106,6 +106,32 @@ class LocalBackend(Backend):
         from tilesync.stores.local.destination_folder import refuse_overlap
 
         refuse_overlap(Path(identity), self.path, self.state_dir)
+
+
+@dataclass(frozen=True)
+class ArchiveBackend(Backend):
+    """A package file of this machine, which is only read."""
+
+    max_threads: ClassVar[int | None] = None
+
+    path: Path
+
+    def open(self, opening: Opening) -> AbstractContextManager[ReadOnlyDestination]:
+        """Open the package. Raises UsageError for a mode that writes."""
+        from tilesync.stores.archives.readers.destination import open_archive_read_only
+
+        return open_archive_read_only(self.path, opening.mode, opening.observe)
+
+    @property
+    def identity(self) -> str:
+        """The path as it is written."""
+        return str(self.path)
+
+    def refuse_source(self, source: Location, identity: str) -> None:
+        """Raise UsageError: nothing can be mirrored into a package."""
+        from tilesync.stores.archives.readers.destination import refuse_writing
+
+        refuse_writing(self.path, Mode.WRITE)
 
 
 class ObjectStoreBackend(Backend):

@@ -15,11 +15,12 @@ from tilesync.app.service import Service, make_mesh_exports, make_rate_limiter, 
 from tilesync.app.shared import create_process_pool
 from tilesync.app.sources import make_exports_resolver, make_resolver
 from tilesync.core.urls import is_cleartext
-from tilesync.errors import TilesyncError, UsageError
+from tilesync.errors import DamagedPackage, TilesyncError, UsageError, VerifyFailed
 from tilesync.events import Warned
 from tilesync.model import Export, Resolution, Selector, Version
 from tilesync.protocols import Observer
 from tilesync.runtime.clock import WallClock
+from tilesync.runtime.threads import run_in_thread
 from tilesync.stores.opening import Mode
 
 if TYPE_CHECKING:
@@ -288,15 +289,28 @@ def sha256sums(target: Target, version: str, observe: Observer) -> Iterator[str]
 async def verify(
     target: Target, observe: Observer, stats: RunStats, *, quick: bool, all_versions: bool = False
 ) -> None:
-    """Verify the files of the current version, or of all versions. Raises VerifyFailed for findings."""
+    """Verify the files of the current version, or of all versions.
+
+    Raises VerifyFailed for findings, and for a package that is too damaged to be opened.
+    """
     from tilesync.app.workers import ProcessWorkers
     from tilesync.jobs.verify import AuditInputs, VerifyJob
     from tilesync.stores.local.scratch_files import open_scratch_files
 
-    with open_scratch_files() as scratch:
-        async with open_destination(target, Mode.AUDIT, observe) as destination, AsyncExitStack() as closing:
-            reader = destination.files.worker_reader()
-            pool = create_process_pool(closing) if reader is not None else None
-            workers = ProcessWorkers(pool, reader) if pool is not None else None
-            inputs = AuditInputs(destination.files, destination.publication, destination.catalog, scratch[0], workers)
-            await VerifyJob(inputs, observe, stats, quick=quick).run(all_versions=all_versions)
+    try:
+        with open_scratch_files() as scratch:
+            async with open_destination(target, Mode.AUDIT, observe) as destination, AsyncExitStack() as closing:
+                reader = await run_in_thread(destination.files.worker_reader)
+                pool = create_process_pool(closing) if reader is not None else None
+                workers = ProcessWorkers(pool, reader) if pool is not None else None
+                inputs = AuditInputs(
+                    destination.files,
+                    destination.publication,
+                    destination.catalog,
+                    scratch[0],
+                    workers,
+                    destination.structure_checks,
+                )
+                await VerifyJob(inputs, observe, stats, quick=quick).run(all_versions=all_versions)
+    except DamagedPackage as error:
+        raise VerifyFailed(str(error), hint=error.hint) from error

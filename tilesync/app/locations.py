@@ -14,6 +14,7 @@ from tilesync.core.urls import is_loopback, refuse_credentials
 from tilesync.errors import UsageError
 from tilesync.model import SasUrl
 from tilesync.model.storage import AzureLocation, S3Location
+from tilesync.stores.archives.formats import find_format
 
 T = TypeVar("T")
 
@@ -47,6 +48,16 @@ def match_location(
 def is_folder(location: Location) -> bool:
     """Return whether a location is a folder of this machine."""
     return match_location(location, folder=lambda _: True, azure=lambda _: False, s3=lambda _: False)
+
+
+def is_package(location: Location) -> bool:
+    """Return whether a location is a package file: by the ending of its name, unless it is a folder."""
+    return match_location(
+        location,
+        folder=lambda path: find_format(path.name) is not None and not path.is_dir(),
+        azure=lambda _: False,
+        s3=lambda _: False,
+    )
 
 
 def is_azure(location: Location) -> bool:

@@ -121,5 +121,6 @@ def _read_only_version(destination: ReadOnlyDestination) -> Any:
 
 def _compare_versions(destination: ReadOnlyDestination, a: str, b: str) -> Iterator[Mapping[str, Any]]:
     """Yield the lines of `tilesync diff DEST A B --json`."""
-    raise DestinationError("this server cannot compare versions yet")
-    yield {}
+    from tilesync.jobs.diff.job import diff_lines
+
+    return diff_lines(destination.publication, a, b)

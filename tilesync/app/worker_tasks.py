@@ -140,7 +140,9 @@ class FetchBatch:
         """Read files of a mirror; pass each on as a response that took no time."""
         for number, blob in enumerate(self.blobs):
             with suppress(TilesyncError):
-                on_response(number, PoolResponse(None, worker_source.files.read(worker_source.version, blob.name), 0.0))
+                data = worker_source.files.read(worker_source.version, blob.name)
+                etag = f'"{blob.etag}"' if worker_source.is_unproven else None
+                on_response(number, PoolResponse(etag, data, 0.0))
 
     def _verify(self, blob: Blob, response: PoolResponse) -> tuple[Digests, ParsedContent]:
         """Return the digests and content of a body. Raises BlobDamaged, also if nothing proves which blob it is."""

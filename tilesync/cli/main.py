@@ -22,6 +22,7 @@ from tilesync.cli.commands.exports import exports
 from tilesync.cli.commands.fleet import fleet
 from tilesync.cli.commands.link import link
 from tilesync.cli.commands.mirror import mirror
+from tilesync.cli.commands.pack import pack
 from tilesync.cli.commands.rollback import rollback
 from tilesync.cli.commands.serve import serve, view
 from tilesync.cli.commands.status import status
@@ -43,7 +44,7 @@ def cli() -> None:
 
 cli.add_section("Mirror", mirror, fleet, demo)
 cli.add_section("Look", view, serve, status, exports, versions, link)
-cli.add_section("Maintain", verify, rollback, doctor)
+cli.add_section("Maintain", verify, rollback, pack, doctor)
 cli.add_section("Set up", config, completion)
 
 

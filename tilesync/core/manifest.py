@@ -40,6 +40,9 @@ from tilesync.model import (
     VersionSummary,
 )
 
+UNPROVEN = "none"
+"""Proof of a file in a package without a manifest: none. A run computes its SHA-256 while it reads the file."""
+
 MAX_SINGLE_COPY_BYTES = 5000 << 20
 """Maximum bytes of a blob that Azure copies in one request. Source: "Put Blob From URL"."""
 
@@ -207,7 +210,7 @@ def read_line(document: Mapping[str, Any]) -> StoredFile:
             blob, sha256, 0, unpacked=UnpackedFile(read_count(document["size"]), read_digest(stored["sha256"], 32))
         )
     is_service_copy = stored is None and document.get("proof") in {"service-md5", "service"} and blob.md5 is not None
-    if not sha256 and not is_service_copy:
+    if not sha256 and not is_service_copy and document.get("proof") != UNPROVEN:
         raise ValueError(f"no digest proves {blob.name}")
     return StoredFile(blob, sha256, 0)
 

@@ -25,7 +25,7 @@ from tilesync.jobs.versions.file_check import FileVerifier, check_size
 from tilesync.jobs.versions.ownership import report_owner
 from tilesync.jobs.versions.pointer import compute_pointer_digest
 from tilesync.model import POINTER, Duplicate, FileResult, StoredFile, Version
-from tilesync.protocols import Observer, ReadOnlyPublication, StoredFiles, Workers
+from tilesync.protocols import Observer, ReadOnlyPublication, StoredFiles, StructureChecks, Workers
 from tilesync.runtime.threads import run_in_thread
 
 UNMARKED_HINT = (
@@ -47,13 +47,18 @@ MIN_FILES_FOR_WORKERS = 512
 
 @dataclass(frozen=True)
 class AuditInputs:
-    """Inputs of an audit. `catalog`: that of the destination, or None if not writable. `scratch`: an empty catalog."""
+    """Inputs of an audit.
+
+    `catalog`: that of the destination, or None if not writable. `scratch`: an empty catalog. `structure_checks`: those
+    of a package.
+    """
 
     files: StoredFiles
     publication: ReadOnlyPublication
     catalog: Catalog | None
     scratch: Catalog
     workers: Workers | None = None
+    structure_checks: StructureChecks | None = None
 
 
 class VerifyJob:
@@ -98,8 +103,20 @@ class VerifyJob:
                 is_marked = await audit.report_findings() and is_marked
             self._stats.merge(before)
         await self._verifier.aclose()
+        checks = self._inputs.structure_checks
+        if checks is not None:
+            findings += await run_in_thread(self._check_structure, checks, names[0])
         if findings:
-            raise VerifyFailed(_summarize_findings(findings), hint=_make_hint(findings, is_marked=is_marked))
+            hint = checks.remedy if checks is not None else _make_hint(findings, is_marked=is_marked)
+            raise VerifyFailed(_summarize_findings(findings), hint=hint)
+
+    def _check_structure(self, checks: StructureChecks, version: str) -> list[Finding]:
+        """Check a package beyond its files; emit the findings and return them."""
+        findings = list(checks.find_problems(version))
+        for finding in findings:
+            self._observe(finding)
+        self._stats.failed += len(findings)
+        return findings
 
 
 def _content_key(stored: StoredFile) -> bytes | str:

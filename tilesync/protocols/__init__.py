@@ -1,5 +1,6 @@
 """Interfaces that the jobs use, each as narrow as its consumer.
 
+archive       writer of a package
 destination   destination of tiles: files, drafts, publication
 object_store  object store below a prefix: objects, uploads, lease
 public_files  files that a server may show, by their paths
@@ -8,6 +9,7 @@ source        source of tiles, clock, tokens, links, workers
 
 from __future__ import annotations
 
+from tilesync.protocols.archive import ArchiveWriter
 from tilesync.protocols.destination import (
     Admission,
     Destination,
@@ -29,6 +31,7 @@ from tilesync.protocols.source import (
     Observer,
     Source,
     SourceResolver,
+    StructureChecks,
     TokenProvider,
     Workers,
     WorkerSource,
@@ -36,6 +39,7 @@ from tilesync.protocols.source import (
 
 __all__ = [
     "Admission",
+    "ArchiveWriter",
     "Body",
     "Clock",
     "Destination",
@@ -56,6 +60,7 @@ __all__ = [
     "Source",
     "SourceResolver",
     "StoredFiles",
+    "StructureChecks",
     "TokenProvider",
     "Upload",
     "WorkerSource",

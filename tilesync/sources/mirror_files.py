@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 
-from tilesync.core.manifest import read_line
+from tilesync.core.manifest import UNPROVEN, read_line
 from tilesync.errors import (
     BlobDamaged,
     BlobMissing,
     BlobUnreachable,
+    DamagedPackage,
     DestinationError,
     ExportReplaced,
     Incomplete,
@@ -150,7 +151,8 @@ class MirrorSource:
     async def worker_source(self) -> MirrorWorkerSource:
         """Return what worker processes need to read the files."""
         assert self._worker_reader is not None, "this source has no worker source"
-        return MirrorWorkerSource(self._worker_reader, self._version.with_facts(record={}))
+        is_unproven = await run_in_thread(lambda: self._is_unproven)
+        return MirrorWorkerSource(self._worker_reader, self._version.with_facts(record={}), is_unproven)
 
     async def link(self) -> SasUrl:
         """Not supported: this source has no link."""
@@ -160,6 +162,7 @@ class MirrorSource:
         if (
             blob.sha256 is None
             and blob.md5 is None
+            and not self._is_unproven
             and self._compute_digest(blob.name) != self._find_blob(blob.name).sha256
         ):
             raise BlobDamaged(f"{blob.name}: its SHA-256 is not the one that the manifest states")
@@ -168,6 +171,12 @@ class MirrorSource:
         return MirrorFileBody(
             self._reading, offset, first_piece, pieces if len(first_piece) >= READ_BYTES else None, self._throttle
         )
+
+    @cached_property
+    def _is_unproven(self) -> bool:
+        """True if the manifest states no digests, because tilesync did not write the package."""
+        header = next(self._published.manifest(self._version.name), {})
+        return header.get("proof") == UNPROVEN
 
     def _find_blob(self, name: str) -> Blob:
         for blob in iter(partial(self._read_blobs, self._read_manifest_lines(), 1), []):
@@ -198,6 +207,8 @@ class MirrorSource:
 
     def _read_error(self, name: str, error: DestinationError) -> TilesyncError:
         """Return the error for a file that cannot be read."""
+        if isinstance(error, DamagedPackage):
+            return BlobDamaged(f"{name}: {error}")
         cause = error.__cause__
         if not isinstance(cause, OSError):
             with suppress(DestinationError):

@@ -57,8 +57,13 @@ class MirrorResolver:
     async def open_source(self, resolution: Resolution) -> MirrorSource:
         """Open the files of the version."""
         assert resolution.export.stored_version is not None
-        return MirrorSource(
-            resolution.export.stored_version, self._published, self._files, self._display_name, throttle=self._throttle
+        return await run_in_thread(
+            MirrorSource,
+            resolution.export.stored_version,
+            self._published,
+            self._files,
+            self._display_name,
+            throttle=self._throttle,
         )
 
     async def list_finished(self) -> list[Export]:

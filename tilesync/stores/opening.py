@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tilesync.errors import DestinationError
 from tilesync.model import Layout
-from tilesync.protocols import PublicFiles, ReadOnlyPublication, StoredFiles
+from tilesync.protocols import PublicFiles, ReadOnlyPublication, StoredFiles, StructureChecks
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
@@ -39,7 +39,8 @@ class ReadOnlyDestination:
     """A destination that is only read. `catalog` is None without a usable one.
 
     `is_busy`: a run of this machine holds its lock. Only mode AUDIT knows. `open_public_files`: opens its files by
-    their paths, for a server; None if they have names in its version only, as in a package.
+    their paths, for a server; None if they have names in its version only, as in a package. `structure_checks`: further
+    checks of an audit; only a package has them.
     """
 
     files: StoredFiles
@@ -49,6 +50,7 @@ class ReadOnlyDestination:
     layout: Layout = Layout.VERSIONED
     is_busy: bool = False
     open_public_files: Callable[[], AbstractContextManager[PublicFiles]] | None = None
+    structure_checks: StructureChecks | None = None
 
 
 def open_audit_catalog(path: Path) -> Catalog | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -55,3 +58,35 @@ def test_the_demo_mirrors_a_city_twice_and_prints_commands(tmp_path: Path) -> No
         [sys.executable, "-m", "tilesync", "verify", str(tmp_path / "city")], capture_output=True, timeout=MAX_DEMO_S
     )
     assert audit.returncode == 0
+
+
+@pytest.mark.scale
+def test_the_demo_ends_in_the_viewer(tmp_path: Path) -> None:
+    """With --view the demo serves its city and opens the page in the browser, until Ctrl-C ends it with exit 0."""
+    seen = tmp_path / "seen"
+    os.mkfifo(seen)
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" >{seen}\n')
+    browser.chmod(0o755)
+    env = {**os.environ, "BROWSER": str(browser), "NO_PROXY": "*"}
+    command = [sys.executable, "-m", "tilesync", "demo", str(tmp_path / "city"), "--view"]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            address = urlsplit(seen.read_text().strip())
+            connection = http.client.HTTPConnection(address.netloc, timeout=MAX_DEMO_S)
+            connection.request("GET", f"{address.path}tileset.json")
+            pointer = connection.getresponse().read()
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=MAX_DEMO_S)
+        finally:
+            process.kill()
+    assert pointer == (tmp_path / "city/tileset.json").read_bytes()
+    assert process.returncode == 0, told
+    assert f"viewer: {address.geturl()}" in told
+
+
+def test_the_demo_does_not_view_for_programs(tmp_path: Path) -> None:
+    """--view with --json ends with exit 2 before anything is mirrored."""
+    done = run_demo(tmp_path / "city", "--view", "--json")
+    assert (done.returncode, (tmp_path / "city").exists()) == (2, False)
+    assert "--view and --json cannot be used together" in done.stderr

@@ -7,6 +7,7 @@ doctor      `tilesync doctor`
 exports     `tilesync exports`
 link        `tilesync link`
 mirror      `tilesync mirror`
+pack        `tilesync pack`
 rollback    `tilesync rollback`
 status      `tilesync status`
 verify      `tilesync verify`

@@ -10,19 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesync.cli.commands.serve import run_server
 from tilesync.cli.help_groups import command
-from tilesync.cli.options import NO_PROGRESS_OPTION, OUTPUT_OPTIONS
+from tilesync.cli.options import NO_PROGRESS_OPTION, OUTPUT_OPTIONS, option
 from tilesync.cli.params import FolderType, format_size
 from tilesync.cli.parse import create_session
 from tilesync.core.wording import format_file_count
+from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
     from tilesync.cli.session import Session
 
 DEFAULT_FOLDER = Path("tilesync-demo")
 
+VIEW_OPTIONS = {"host": "127.0.0.1", "port": 0, "token": None, "cors_origin": ()}
+"""Options of the server of `--view`."""
+
 NEXT_STEPS = """
 try next:
+  tilesync view {dest}            look at it in the browser; needs tilesync[serve]
   tilesync verify {dest}
   tilesync demo {dest}            add the next export as a new version
 with an account:
@@ -79,8 +85,30 @@ def run_demo(session: Session, dest: Path) -> int:
 
 @command(short_help="Try a mirror; no account needed.")
 @click.argument("folder", required=False, type=FolderType())
+@option(
+    "--view",
+    "opens_viewer",
+    is_flag=True,
+    envvar=None,
+    help="Then serve the city, and open it in the browser; needs tilesync[serve].",
+)
 @NO_PROGRESS_OPTION
 @OUTPUT_OPTIONS
-def demo(folder: Path | None, **options: Any) -> int:
+def demo(folder: Path | None, *, opens_viewer: bool, **options: Any) -> int:
     """Mirror a small city from a fake service on this machine; no account needed."""
-    return run_demo(create_session(options, dest=folder or DEFAULT_FOLDER, changes_dest=True), folder or DEFAULT_FOLDER)
+    dest = folder or DEFAULT_FOLDER
+    if opens_viewer:
+        refuse_to_view(options)
+    code = run_demo(create_session(options, dest=dest, changes_dest=True), dest)
+    if code or not opens_viewer:
+        return code
+    return run_server((dest,), {**options, **VIEW_OPTIONS}, open_page=True)
+
+
+def refuse_to_view(options: dict[str, Any]) -> None:
+    """Raise UsageError if the city could not be served after its mirror."""
+    from tilesync.api.serving import require_server_packages
+
+    if options["as_json"]:
+        raise UsageError("--view and --json cannot be used together", hint="leave out --json")
+    require_server_packages()

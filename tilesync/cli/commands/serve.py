@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -79,7 +80,7 @@ def view(what: tuple[str, ...], **options: Any) -> int:
     return run_server(what, options, open_page=True)
 
 
-def run_server(what: tuple[str, ...], options: dict[str, Any], *, open_page: bool) -> int:
+def run_server(what: tuple[str | Path, ...], options: dict[str, Any], *, open_page: bool) -> int:
     """Serve until a signal, and return the exit code."""
     from tilesync.runtime.open_files import raise_open_file_limit
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tilesync.api.locations import Location
 from tilesync.api.monitor import RunMonitor, RunStats
-from tilesync.api.results import ExportInfo, VersionInfo, VersionsResult
+from tilesync.api.results import ExportInfo, PackResult, VersionInfo, VersionsResult
 from tilesync.cli.output.table import format_table
 from tilesync.cli.params import format_destination_path, format_size
 from tilesync.core.ownership import describe_owner
@@ -107,6 +107,12 @@ def format_verify_summary(stats: RunStats, dest: Location, *, quick: bool) -> st
         return f"{dest}: {format_file_count(stats.listed)} present, with the right sizes"
     verified = f"{format_file_count(stats.listed)} intact ({format_size(stats.transferred_bytes)} read)"
     return f"{dest}: {verified}; {format_completeness(stats.completeness, stats.listed)}"
+
+
+def format_pack_summary(packed: PackResult) -> str:
+    """Summarize the package that `pack` wrote."""
+    proven = f"{format_file_count(packed.files)} of version {packed.version}, all proven"
+    return f"{packed.package}: {proven}; {format_size(packed.package_bytes)} in {packed.seconds:.1f} s"
 
 
 def format_export_table(

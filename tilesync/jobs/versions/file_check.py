@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tilesync.errors import BlobDamaged, DestinationError
+from tilesync.errors import BlobDamaged, DamagedPackage, DestinationError
 from tilesync.events import Finding
 from tilesync.model import Blob, FileResult, ParsedContent, StoredFile, Version
 from tilesync.protocols import StoredFiles, Workers
@@ -111,10 +111,10 @@ def verify_file(
     name = stored.blob.name
     try:
         found = check_stored_file(files, references, version, stored, compare_md5=not stored.sha256)
+    except (BlobDamaged, DamagedPackage) as error:
+        return check_size(files, version, stored) or Finding(name, "content", f"is damaged: {error}")
     except DestinationError as error:
         return Finding(name, "unreadable", str(error))
-    except BlobDamaged as error:
-        return check_size(files, version, stored) or Finding(name, "content", f"is damaged: {error}")
     if found is not None and stored.sha256 in {found.stored.sha256, b""}:
         return FileResult(0, found.stored, found.content, has_more_references=found.has_more_references)
     return check_size(files, version, stored) or Finding(name, "content", "its SHA-256 differs from the manifest")

@@ -47,3 +47,10 @@ def parse_format(name: str) -> ArchiveFormat:
             " .3dtiles is for servers of SQLite containers",
         )
     return found
+
+
+def find_reserved_problem(name: str) -> str | None:
+    """Return why no package can hold a file of a version, by its name; None if it can."""
+    if name in {MANIFEST_ENTRY, INDEX_ENTRY}:
+        return "has the name of an entry that tilesync itself adds to packages"
+    return None

@@ -1,0 +1,85 @@
+"""Facts of files, cut out of the lines of a manifest."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tilesync.core.manifest import make_line
+from tilesync.jobs.diff.facts import ContentFacts, cut_facts, is_same_content, parse_facts, parse_name, split_lines
+from tilesync.model import Blob, StoredFile, UnpackedFile
+from tilesync.stores.base import encode_line
+
+MD5, SHA256 = bytes(range(16)), bytes(range(32))
+STORED = StoredFile(Blob('tiles/ä "1".glb', 12, '"0x8D"', MD5, "model/gltf-binary", None, 1_700_000_000), SHA256, 0)
+COPIED = STORED._replace(sha256=b"")
+WITHOUT_MD5 = STORED._replace(blob=STORED.blob._replace(md5=None))
+UNPACKED = STORED._replace(unpacked=UnpackedFile(99, SHA256))
+
+
+def line_of(stored: StoredFile) -> bytes:
+    return encode_line(make_line(stored))[:-1]
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (STORED, ContentFacts(12, SHA256.hex(), MD5.hex())),
+        (COPIED, ContentFacts(12, "", MD5.hex())),
+        (WITHOUT_MD5, ContentFacts(12, SHA256.hex(), "")),
+        (UNPACKED, ContentFacts(99, SHA256.hex(), MD5.hex(), 12)),
+    ],
+)
+def test_facts_are_those_of_the_line(stored: StoredFile, expected: ContentFacts) -> None:
+    """Name, size and digests are read as the manifest has them, also of copied and of unpacked files."""
+    (facts,) = cut_facts(line_of(stored))
+    name, _, rest = facts.partition(b'","size":')
+    assert (parse_name(name), parse_facts(rest)) == (stored.blob.name, expected)
+
+
+def test_lines_of_other_programs_give_the_same_facts() -> None:
+    """Blanks, another order of the members and escaped letters make no difference."""
+    foreign = json.dumps(dict(reversed(make_line(STORED).items())), indent=None).encode()
+    escaped = line_of(STORED).replace("ä".encode(), b"\\u00e4")
+    assert cut_facts(b"\n".join((line_of(STORED), foreign, escaped))) == cut_facts(line_of(STORED)) * 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"x" + line_of(STORED),
+        line_of(STORED)[:60],
+        line_of(STORED).replace(SHA256.hex().encode(), b"00"),
+        line_of(STORED).replace(b'"size":12', b'"size":-1'),
+        line_of(STORED).replace("ä".encode(), b"\\ud800"),
+        b'{"name":"a"}',
+    ],
+)
+def test_damaged_lines_are_refused(line: bytes) -> None:
+    """A line that is no line of a manifest raises an error, wherever it is."""
+    for lines in (line, b"\n".join((line_of(STORED), line)), b"\n".join((line, line_of(STORED)))):
+        with pytest.raises((KeyError, ValueError)):
+            cut_facts(lines)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 100])
+def test_a_document_in_chunks_gives_whole_lines(step: int) -> None:
+    """Each piece has whole lines, and the first line comes alone, whatever the chunks are; a last line may be open."""
+    data = b"head\nab\ncd\n\nef"
+    pieces = list(split_lines(data[start : start + step] for start in range(0, len(data), step)))
+    assert (pieces[0], b"\n".join(pieces)) == (b"head", data)
+    assert list(split_lines(iter([data + b"\n"]))) == [b"head", b"ab\ncd\n\nef"]
+    assert list(split_lines(iter([]))) == []
+
+
+def test_the_proof_of_the_same_content() -> None:
+    """SHA-256 decides if both have it; otherwise MD5 and size, as they are in the container; unknown is never same."""
+    whole, other = ContentFacts(12, "aa", "bb"), ContentFacts(12, "ab", "bb")
+    assert is_same_content(whole, ContentFacts(12, "aa", "bc"))
+    assert not is_same_content(whole, other)
+    assert is_same_content(whole, ContentFacts(12, "", "bb"))
+    assert not is_same_content(whole, ContentFacts(13, "", "bb"))
+    assert is_same_content(whole, ContentFacts(99, "cc", "bb", 12))
+    assert not is_same_content(ContentFacts(12, "", ""), ContentFacts(12, "", ""))

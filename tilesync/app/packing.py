@@ -1,0 +1,71 @@
+"""Pack a version of a destination into one file: open the destination and the package, and run the job."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilesync.app.destinations import open_destination
+from tilesync.app.locations import match_location
+from tilesync.app.requests import Target
+from tilesync.core.ownership import RESERVED_NAMES
+from tilesync.events import VersionPacked
+from tilesync.model import Layout, Version
+from tilesync.protocols import Observer
+from tilesync.runtime.threads import run_in_thread
+from tilesync.stores.archives.compression import Compression
+from tilesync.stores.archives.writing import PackageOptions
+from tilesync.stores.opening import Mode
+
+if TYPE_CHECKING:
+    from tilesync.jobs.run.stats import RunStats
+    from tilesync.stores.opening import ReadOnlyDestination
+
+
+async def pack(
+    target: Target, version: str, options: PackageOptions, observe: Observer, stats: RunStats
+) -> VersionPacked:
+    """Pack the version that `version` names, and report it. Raises the RunErrors."""
+    async with open_destination(target, Mode.AUDIT, observe) as destination:
+        _refuse_out_inside(target, options.out, destination.layout)
+        work = partial(_write_package, destination, version, options, observe, stats)
+        packed = await run_in_thread(work)
+    observe(packed)
+    return packed
+
+
+def _refuse_out_inside(target: Target, out: Path, layout: Layout) -> None:
+    """Raise UsageError if the package would be among the files of the destination. A flat one has them at its top."""
+    from tilesync.stores.archives.package_file import refuse_inside
+
+    reserved = frozenset() if layout is Layout.FLAT else RESERVED_NAMES
+    match_location(
+        target.location,
+        folder=lambda path: refuse_inside(out, path, reserved),
+        azure=lambda _: None,
+        s3=lambda _: None,
+    )
+
+
+def _write_package(
+    destination: ReadOnlyDestination, version_text: str, options: PackageOptions, observe: Observer, stats: RunStats
+) -> VersionPacked:
+    from tilesync.jobs.pack.job import PackInputs, PackJob
+    from tilesync.stores.archives.writing import open_package
+
+    with open_package(options) as (package, writer), package.open_spool() as manifest_file:
+        can_compress = options.compression is not Compression.NONE
+        inputs = PackInputs(
+            destination.files,
+            destination.publication,
+            writer,
+            (lambda size: None) if can_compress else package.check_space,
+            manifest_file,
+        )
+        version: Version = PackJob(inputs, observe, stats).run(version_text)
+        package_bytes = package.commit()
+    summary = version.summary
+    return VersionPacked(
+        version.name, str(options.out), options.archive_format, summary.files, summary.bytes, package_bytes
+    )

@@ -1,0 +1,81 @@
+"""`tilesync pack`: write a version of a destination into one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tilesync.cli.help_groups import OptionGroup, command
+from tilesync.cli.options import (
+    NO_PROGRESS_OPTION,
+    OUTPUT_OPTIONS,
+    STATE_DIR_OPTION,
+    STORE_OPTIONS,
+    option,
+)
+from tilesync.cli.params import DestinationType, FilePathType
+from tilesync.cli.parse import create_session, store_options
+from tilesync.errors import UsageError
+
+if TYPE_CHECKING:
+    from tilesync.api.locations import Location
+
+
+@command(short_help="Write a version into one file, to carry it.")
+@click.argument("dest", type=DestinationType())
+@click.argument("version_and_out", metavar="[VERSION] OUT", nargs=-1, required=True, type=FilePathType())
+@option(
+    "--compress",
+    type=click.Choice(["none", "deflate", "zstd"]),
+    default="none",
+    show_default=True,
+    help="Compress each file, if that makes it smaller. Fewer programs can read the package then.",
+)
+@option("--overwrite", is_flag=True, envvar=None, help="Replace OUT if it exists.")
+@NO_PROGRESS_OPTION
+@option("--report", group=OptionGroup.OUTPUT, type=FilePathType(), help="Write the last JSON line to this file.")
+@STATE_DIR_OPTION
+@STORE_OPTIONS
+@OUTPUT_OPTIONS
+def pack(
+    dest: Location, version_and_out: tuple[Path | None, ...], *, compress: Any, overwrite: bool, **options: Any
+) -> int:
+    """Write VERSION of DEST, or the current version, into the file OUT, and prove each file while it is written.
+
+    OUT ends with .3tz (3D Tiles archive), .3dtiles (SQLite), .tar or .zip. The first characters of a version name are
+    enough. The package also has the manifest of the version, so `tilesync verify OUT` can check it anywhere.
+    """
+    from tilesync.cli.output.summary import format_pack_summary
+
+    version, out = _split_arguments(version_and_out)
+    session = create_session(options, dest=dest)
+    packed: list[str] = []
+
+    async def work() -> None:
+        from tilesync.api.packing import pack as run_pack
+
+        result = await run_pack(
+            dest,
+            out,
+            version,
+            compress=compress,
+            overwrite=overwrite,
+            on_event=session.show,
+            monitor=session.monitor,
+            **store_options(options),
+        )
+        packed.append(format_pack_summary(result))
+
+    return session.run(work, closing_message=lambda: packed[0])
+
+
+def _split_arguments(arguments: tuple[Path | None, ...]) -> tuple[str | None, Path]:
+    """Split the arguments after DEST into VERSION, None without one, and OUT. Raises UsageError."""
+    if len(arguments) > 2:
+        raise UsageError("too many arguments", hint="give DEST, perhaps a version, and the file to write")
+    *versions, out = arguments
+    if out is None or (versions and versions[0] is None):
+        raise UsageError("an argument is empty", hint="check whether a variable of your script is not set")
+    return (str(versions[0]) if versions else None), out

@@ -1,0 +1,145 @@
+"""Pack job: write a version into a package, and prove each file while it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Final, TypeVar
+
+from tilesync.core.wording import format_file_count
+from tilesync.errors import DestinationError, Interrupted, PackFailed
+from tilesync.events import VersionChosen, Warned
+from tilesync.jobs.pack.manifest_copy import DAMAGED_HINT, ManifestCopy
+from tilesync.jobs.pack.proven_files import MAX_WHOLE_BYTES, ProvenFiles, UnprovenFile
+from tilesync.jobs.pack.survey import Survey
+from tilesync.jobs.run.stats import RunStats
+from tilesync.jobs.versions.resolve import resolve_version
+from tilesync.model import ROOT, StoredFile, Version
+from tilesync.protocols import ArchiveWriter, Observer, ReadOnlyPublication, StoredFiles
+from tilesync.runtime.read_ahead import map_ahead
+from tilesync.runtime.threads import STOP_EVENT
+
+T = TypeVar("T")
+
+MAX_READ_AHEAD_BYTES: Final = 64 << 20
+"""Maximum bytes of files that are in memory."""
+
+MAX_FINDINGS: Final = 100
+"""Bad files after which a run gives up: `tilesync verify` finds the others."""
+
+
+@dataclass(frozen=True)
+class PackInputs:
+    """Inputs of a pack job.
+
+    `check_space` raises DiskFull if the package has no room. `manifest_file`: an empty temporary file.
+    """
+
+    files: StoredFiles
+    publication: ReadOnlyPublication
+    writer: ArchiveWriter
+    check_space: Callable[[int], None]
+    manifest_file: IO[bytes]
+
+
+class PackJob:
+    """One run of `pack`: blocks, and writes to a package that its caller commits after success.
+
+    Everything that can be known before is checked before the first byte is written. If a file turns out bad, nothing
+    more is written, but the other files are checked too, so that one run names them all.
+    """
+
+    def __init__(self, inputs: PackInputs, observe: Observer, stats: RunStats) -> None:
+        self._inputs = inputs
+        self._writer = inputs.writer
+        self._observe = observe
+        self._stats = stats
+
+    def run(self, version_text: str) -> Version:
+        """Write the version that `version_text` names; return it.
+
+        Raises PackFailed if files are missing or damaged, UsageError, DestinationError, DiskFull.
+        """
+        name = resolve_version(self._inputs.publication, version_text)
+        manifest = ManifestCopy(self._inputs.publication, name, self._inputs.manifest_file)
+        version = manifest.version()
+        self._observe(VersionChosen(name, "held"))
+        self._stats.listed, self._stats.inventory_complete = version.summary.files, True
+        self._stats.planned_bytes += version.summary.bytes
+        root = self._check_before(manifest, version)
+        self._writer.add_manifest(manifest.size, manifest.chunks())
+        self._add_files(version, _root_first(root, manifest))
+        if self._stats.failed:
+            raise PackFailed(
+                f"{format_file_count(self._stats.failed)} of version {name}"
+                f" {'is' if self._stats.failed == 1 else 'are'} missing or damaged; no package was written"
+            )
+        self._writer.finish()
+        return version
+
+    def _check_before(self, manifest: ManifestCopy, version: Version) -> StoredFile:
+        """Check what the manifest tells: counts, names, limits of the format, space. Return the root tileset."""
+        survey = Survey(self._writer)
+        survey.add_all(_until_stopped(manifest.files()))
+        survey.refuse_problems(version)
+        repeated = survey.find_repeated_name(manifest.files())
+        if survey.root is None or repeated is not None:
+            problem = f"lists {repeated} twice" if repeated is not None else f"has no {ROOT}"
+            raise DestinationError(f"the manifest of version {version.name} {problem}", hint=DAMAGED_HINT)
+        self._inputs.check_space(survey.package_bytes + self._writer.measure("", manifest.size))
+        for sentence in survey.warnings():
+            self._observe(Warned(sentence))
+        return survey.root
+
+    def _add_files(self, version: Version, stored_files: Iterator[StoredFile]) -> None:
+        proven = ProvenFiles(self._inputs.files, version)
+        results = map_ahead(
+            proven.read,
+            _until_stopped(stored_files),
+            threads=self._inputs.files.parallel_reads,
+            weigh=lambda stored: stored.size if stored.size <= MAX_WHOLE_BYTES else 0,
+            max_weight=MAX_READ_AHEAD_BYTES,
+        )
+        for stored, result in results:
+            try:
+                self._add_file(stored, result, proven)
+            except UnprovenFile as error:
+                self._stats.failed += 1
+                self._observe(error.finding)
+                if self._stats.failed >= MAX_FINDINGS:
+                    results.close()
+                    return
+            else:
+                self._stats.verified += 1
+
+    def _add_file(self, stored: StoredFile, result: bytes | UnprovenFile | None, proven: ProvenFiles) -> None:
+        """Write a file, from memory or chunk by chunk; after a failure only check it. Raises UnprovenFile."""
+        if isinstance(result, UnprovenFile):
+            raise result
+        chunks = self._count_while_reading(proven.chunks(stored) if result is None else iter((result,)))
+        if self._stats.failed:
+            for _ in chunks:
+                continue
+        else:
+            self._writer.add(stored.blob.name, stored.size, chunks)
+
+    def _count_while_reading(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in _until_stopped(chunks):
+            yield chunk
+            self._stats.transferred_bytes += len(chunk)
+
+
+def _root_first(root: StoredFile, manifest: ManifestCopy) -> Iterator[StoredFile]:
+    yield root
+    for stored in manifest.files():
+        if stored.blob.name != ROOT:
+            yield stored
+
+
+def _until_stopped(items: Iterator[T]) -> Iterator[T]:
+    """Pass items on until nobody waits for the result any more."""
+    stop = STOP_EVENT.get()
+    for item in items:
+        if stop is not None and stop.is_set():
+            raise Interrupted("interrupted")
+        yield item

@@ -1,0 +1,117 @@
+"""File of a package: reads of bytes at an offset, and the stamp that shows that another file took its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+
+from tilesync.errors import DamagedPackage, ExportReplaced, TilesyncError
+from tilesync.runtime.os_errors import translate_read_errors
+from tilesync.runtime.safe_open import open_regular
+
+ReadBytes = Callable[[int, int], bytes]
+"""Reads up to so many bytes; the second number counts the bytes that were read before."""
+
+READ_CHUNK_BYTES = 1 << 20
+"""Bytes read at a time."""
+
+CUT_OFF_HINT = "it may be cut off: compare its size with that of the original, and copy it again"
+
+
+class PackageStamp(NamedTuple):
+    """Device, inode, size and mtime of a package: a package with another stamp is another package."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+def stamp_of(found: os.stat_result) -> PackageStamp:
+    """Return the stamp in the stat result of a file."""
+    return PackageStamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+class PackageInput:
+    """An open package. Reads may come from several threads.
+
+    `stamp`: the stamp that it has, and must keep; None: the one that it has now. Raises DestinationError, and
+    ExportReplaced if it has another stamp.
+    """
+
+    def __init__(self, path: Path, stamp: PackageStamp | None = None) -> None:
+        self.path = path
+        self._lock = Lock()
+        with translate_read_errors(f"cannot read {path}"):
+            self._descriptor = open_regular(path, follow_symlinks=True)
+        try:
+            self.stamp = stamp or self._read_stamp()
+            self.check_unchanged()
+        except TilesyncError:
+            self.close()
+            raise
+
+    def _read_stamp(self) -> PackageStamp:
+        with translate_read_errors(f"cannot read {self.path}"):
+            return stamp_of(os.fstat(self._descriptor))
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        return self.stamp.size
+
+    def check_unchanged(self) -> None:
+        """Raise ExportReplaced if the file was changed or replaced after its stamp was taken."""
+        if self._read_stamp() != self.stamp:
+            raise ExportReplaced(
+                f"the package {self.path} changed while it was read",
+                hint="run again, and let nothing write to it meanwhile",
+            )
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return exactly `size` bytes from `offset` on. Raises DamagedPackage if the file ends before."""
+        if offset < 0 or offset + size > self.size:
+            raise DamagedPackage(
+                f"the package {self.path} is damaged: it refers to bytes behind its end", hint=CUT_OFF_HINT
+            )
+        with translate_read_errors(f"cannot read {self.path}"):
+            data = self._read(offset, size)
+        if len(data) != size:
+            raise DamagedPackage(f"the package {self.path} became shorter while it was read", hint=CUT_OFF_HINT)
+        return data
+
+    def _read(self, offset: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return _read_all(lambda count, done: os.pread(self._descriptor, count, offset + done), size)
+        with self._lock:  # Windows
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+            return _read_all(lambda count, done: os.read(self._descriptor, count), size)
+
+    def read_up_to(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset` on, or those until the end of the file."""
+        return self.read_at(offset, max(0, min(size, self.size - offset)))
+
+    def chunks(self, offset: int, size: int) -> Iterator[bytes]:
+        """Yield `size` bytes from `offset` on."""
+        end = offset + size
+        while offset < end:
+            chunk = self.read_at(offset, min(READ_CHUNK_BYTES, end - offset))
+            offset += len(chunk)
+            yield chunk
+
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _read_all(read: ReadBytes, size: int) -> bytes:
+    """Read until `size` bytes are there, or the file ends. One read returns at most 2 GiB (read(2))."""
+    data = read(size, 0)
+    while 0 < len(data) < size and (more := read(size - len(data), len(data))):
+        data += more
+    return data

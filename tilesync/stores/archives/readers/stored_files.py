@@ -1,0 +1,122 @@
+"""Stored files in a package: the one version that it contains."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from tilesync.errors import DestinationError
+from tilesync.model import FileStamp, StoredFile, Version
+from tilesync.protocols import PresencePage
+from tilesync.stores.archives.readers.opening import PackageReference, describe_package, open_package
+from tilesync.stores.archives.readers.package import Package, PackageEntry, find_file
+
+if TYPE_CHECKING:
+    from tilesync.catalog.catalog import Catalog
+
+FILES_PER_PRESENCE_PAGE = 256
+"""Files checked per page."""
+
+
+class ArchiveStoredFiles:
+    """Read access to the files in a package. A copy for another process opens the package when it is first used."""
+
+    parallel_reads = 1
+
+    def __init__(self, reference: PackageReference, package: Package | None = None) -> None:
+        self._reference = reference
+        self._package = package
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type[ArchiveStoredFiles], tuple[PackageReference]]:
+        return ArchiveStoredFiles, (self._reference,)
+
+    def _open(self) -> Package:
+        with self._lock:
+            if self._package is None:
+                self._package = open_package(self._reference)
+            return self._package
+
+    def _find(self, name: str) -> PackageEntry | None:
+        return find_file(self._open(), name)
+
+    def _find_existing(self, name: str) -> PackageEntry:
+        entry = self._find(name)
+        if entry is None:
+            error = DestinationError(f"{name} is not in the package {self._reference.path}")
+            raise error from FileNotFoundError(name)
+        return entry
+
+    def worker_reader(self) -> ArchiveStoredFiles:
+        """Return a picklable reader of these files. It notices if the package is replaced meanwhile."""
+        return ArchiveStoredFiles(describe_package(self._open()))
+
+    def prepare_listing(self, version: Version) -> None:
+        """Build the index of the package if it has none."""
+        self._open().prepare_search()
+
+    def size(self, version: Version, name: str) -> int | None:
+        """Return the size of a file in bytes; None if the package does not have it."""
+        entry = self._find(name)
+        return entry.size if entry is not None else None
+
+    def stamp(self, version: Version, name: str) -> FileStamp | None:
+        """Return the stamp of the package itself, for a file that it has; None for any other."""
+        return self._stamp() if self._find(name) is not None else None
+
+    def _stamp(self) -> FileStamp:
+        return FileStamp(self._open().file.stamp.mtime_ns)
+
+    def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
+        """Return for each file whether the package has it with this size, and has not changed."""
+        mtime_ns = self._stamp().mtime_ns
+        return [file.mtime_ns == mtime_ns and self.size(version, file.blob.name) == file.size for file in stored]
+
+    def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
+        """Check the files that the catalog lists, page by page, from the key `cursor` on."""
+        has_more = True
+        while has_more:
+            batch = catalog.list_stored(version, cursor, limit=FILES_PER_PRESENCE_PAGE)
+            has_more, stored = len(batch) == FILES_PER_PRESENCE_PAGE, [item for _, item in batch]
+            cursor = batch[-1][0] if has_more else ""
+            is_same = self.unchanged(version, stored)
+            yield PresencePage(len(stored), [f for f, same in zip(stored, is_same, strict=True) if not same], cursor)
+
+    def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
+        """Read a file into `consume` and return its stamp; None if there is no such file.
+
+        Raises BlobDamaged if its bytes contradict the package.
+        """
+        entry = self._find(name)
+        if entry is None:
+            return None
+        for chunk in self._chunks(entry, 0):
+            consume(chunk)
+        return self._stamp()
+
+    def digest(self, version: Version, name: str) -> bytes | None:
+        """Read a file and return its SHA-256; None if there is no such file."""
+        sha256 = hashlib.sha256()
+        return None if self.read_into(version, name, sha256.update) is None else sha256.digest()
+
+    def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a file from `offset` on."""
+        yield from self._chunks(self._find_existing(name), offset)
+
+    def _chunks(self, entry: PackageEntry, offset: int) -> Iterator[bytes]:
+        package = self._open()
+        yield from package.chunks(entry, offset)
+        package.file.check_unchanged()
+
+    def read(self, version: Version, name: str) -> bytes:
+        """Return the bytes of a file."""
+        return b"".join(self.chunks(version, name))
+
+    def close(self) -> None:
+        """Close the package. May be called twice."""
+        with self._lock:
+            package, self._package = self._package, None
+        if package is not None:
+            package.close()

@@ -1,0 +1,24 @@
+/** Decoders of compressed meshes and textures. Those with WebAssembly are files beside the page, read when first needed. */
+
+import { DRACOLoader } from "three/addons/loaders/DRACOLoader.js";
+import { KTX2Loader } from "three/addons/loaders/KTX2Loader.js";
+import { MeshoptDecoder } from "three/addons/libs/meshopt_decoder.module.js";
+import { GLTFExtensionsPlugin } from "3d-tiles-renderer/src/three/plugins/GLTFExtensionsPlugin.js";
+
+const FOLDER = "_tilesync/";
+const MAX_WORKERS = 2;
+
+/** @type {WeakMap<object, {dracoLoader: DRACOLoader, ktxLoader: KTX2Loader}>} loaders of a renderer: all tilesets share them */
+const shared = new WeakMap();
+
+/** @param {import("three").WebGLRenderer} renderer */
+export function makeLoaderPlugin(renderer) {
+  let loaders = shared.get(renderer);
+  if (!loaders) {
+    const dracoLoader = new DRACOLoader().setDecoderPath(FOLDER).setWorkerLimit(MAX_WORKERS);
+    const ktxLoader = new KTX2Loader().setTranscoderPath(FOLDER).setWorkerLimit(MAX_WORKERS).detectSupport(renderer);
+    loaders = { dracoLoader, ktxLoader };
+    shared.set(renderer, loaders);
+  }
+  return new GLTFExtensionsPlugin({ ...loaders, meshoptDecoder: MeshoptDecoder, metadata: false, autoDispose: false });
+}
