@@ -16,7 +16,7 @@ SMALL_FILE_BYTES: Final = 1 << 18
 HEAD_BYTES: Final = 512
 
 MAX_OPEN_STREAMS: Final = 64
-"""Streams that stay open while their readers are slow. Each may hold a megabyte in the buffers of its client library."""
+"""Streams that stay open while their readers are slow. Each may hold a megabyte in buffers of its client library."""
 
 _PIECE_BYTES: Final = 1 << 16
 """Bytes that are passed on at a time, so that a slow reader does not hold many of them twice."""

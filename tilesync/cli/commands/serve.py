@@ -36,6 +36,7 @@ _SERVE_OPTIONS = combine_decorators(
     option(
         "--token",
         envvar="TILESYNC_SERVE_TOKEN",
+        is_secret=True,
         metavar="TEXT",
         help="Answer only requests with this secret; `auto` makes one. Other users can see it in the arguments.",
     ),
@@ -89,7 +90,7 @@ def run_server(what: tuple[str | Path, ...], options: dict[str, Any], *, open_pa
     token = secrets.token_urlsafe(TOKEN_BYTES) if options["token"] == AUTO_TOKEN else options["token"] or ""
     shows_token = options["token"] == AUTO_TOKEN or is_on_command_line(click.get_current_context(), "token")
     arguments: ServeOptions = {
-        **store_options(options),  # type: ignore[typeddict-item]  # mypy: the extra keys of its own might be there
+        **store_options(options),
         "retry_for": options["retry_for"],
         "host": options["host"],
         "port": options["port"],
