@@ -234,7 +234,6 @@ def test_no_export() -> None:
     [
         ({"follow": True, "link": "https://a.blob.core.windows.net/c?sig=x"}, "--follow needs an iModel id"),
         ({"follow": True, "selector": Selector(imodel=IMODEL, export_id="e")}, "--follow and --export-id contradict"),
-        ({"link_command": "true"}, "--link-command needs a container link"),
         ({"cdn": True, "link": "https://a.blob.core.windows.net/c?sig=x"}, "--cdn needs an iModel id"),
         ({"cache_bytes": 1000}, "--cache-size must be at least 16 MB"),
         ({"poll": timedelta()}, "--poll must be longer"),

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from tilesync.core.option_values import parse_count_or_word, parse_duration, parse_rate
+from tilesync.core.option_values import parse_count_or_word, parse_duration, parse_rate, parse_size
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,16 @@ def test_rates_and_counts_are_read() -> None:
             parse_count_or_word(text, "all", max_count=10)
     with pytest.raises(ValueError, match="below the minimum"):
         parse_rate("10")
+
+
+def test_sizes() -> None:
+    """A size has an optional decimal or binary unit; anything else is refused."""
+    assert [parse_size(text) for text in ("256M", "1.5Gi", "4096", "16Mi")] == [
+        256_000_000,
+        1_610_612_736,
+        4096,
+        16 << 20,
+    ]
+    for text in ("", "off", "-1", "12 parsecs"):
+        with pytest.raises(ValueError, match="write bytes as 256M"):
+            parse_size(text)

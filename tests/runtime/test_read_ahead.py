@@ -74,7 +74,7 @@ def test_closing_waits_for_what_runs() -> None:
             running.set()
         ended.append(number)
 
-    results = map_ahead(work, range(100), threads=1, weigh=lambda _: 1, max_weight=100)
+    results = map_ahead(work, range(100), threads=2, weigh=lambda _: 1, max_weight=100)
     next(results)
     results.close()
     count = len(ended)

@@ -21,7 +21,14 @@ from tilesync.api.locations import (
     parse_mirror_source,
     parse_source_link,
 )
-from tilesync.api.options import AccessOptions, MirrorArguments, SelectionOptions, ServiceOptions, StoreAccessOptions
+from tilesync.api.options import (
+    AccessOptions,
+    LiveArguments,
+    MirrorArguments,
+    SelectionOptions,
+    ServiceOptions,
+    StoreAccessOptions,
+)
 from tilesync.app.requests import MirrorRequest, StoreOptions, Target
 from tilesync.app.requests import default_state_root as default_state_root
 from tilesync.app.service import API_URL, Service
@@ -39,11 +46,18 @@ from tilesync.errors import UsageError
 from tilesync.model import Content, Inventory, Layout, SasUrl, Secret, Selector
 
 if TYPE_CHECKING:
+    from tilesync.app.live import LiveRequest
     from tilesync.checks.commands import HostingRequest
 
 DEFAULT_RETRY_FOR = timedelta(seconds=60)
 DOCTOR_RETRY_FOR = timedelta(seconds=10)
 """How long requests are retried, if the caller does not say."""
+
+SERVE_RETRY_FOR = timedelta(seconds=10)
+"""How long requests for what is served are retried: a viewer does not wait longer."""
+
+DEFAULT_FOLLOW_POLL = timedelta(seconds=60)
+DEFAULT_CACHE_BYTES = 256_000_000
 
 DEFAULT_WAIT = timedelta(minutes=10)
 DEFAULT_POLL = timedelta(seconds=15)
@@ -244,3 +258,45 @@ def parse_doctor_source(source: Source | None) -> tuple[Selector, SasUrl | None]
     text = source.text if isinstance(source, Secret) else str(source)
     link = parse_source_link(text, is_secret=isinstance(source, Secret))
     return Selector(None if link else parse_imodel_id(text), export_type="3DTiles"), link
+
+
+def create_live_request(source: Source, options: LiveArguments) -> LiveRequest:
+    """Create the request for a live export. Raises UsageError for what is neither a link nor an iModel id."""
+    from tilesync.app.live import LiveRequest
+
+    text = source.text if isinstance(source, Secret) else str(source)
+    link = parse_source_link(text, is_secret=isinstance(source, Secret))
+    selector = create_selector(None if link is not None else text, options)
+    service: ServiceOptions = {
+        "auth": options.get("auth"),
+        "api_url": options.get("api_url"),
+        "retry_for": options.get("retry_for", SERVE_RETRY_FOR),
+    }
+    request = LiveRequest(
+        create_service(service),
+        selector,
+        link,
+        (options.get("link_command") or None) if link is not None else None,
+        cdn=options.get("cdn", False),
+        wait=options.get("wait", DEFAULT_WAIT),
+        follow=options.get("follow", False),
+        poll=options.get("poll", DEFAULT_FOLLOW_POLL),
+        cache_bytes=options.get("cache_size", DEFAULT_CACHE_BYTES),
+        title=(link.base if link is not None else selector.imodel) or "",
+    )
+    request.check()
+    return request
+
+
+def refuse_live_options(options: LiveArguments, *, has_live: bool, has_link: bool) -> None:
+    """Raise UsageError for options of live exports that would have no effect."""
+    refused = (
+        (
+            options.get("follow") and not has_live,
+            "--follow is for live exports: the server of a mirror always shows what its pointer names",
+        ),
+        (options.get("link_command") and not has_link, "--link-command needs a container link to serve"),
+    )
+    for is_refused, message in refused:
+        if is_refused:
+            raise UsageError(message, hint="leave the option out, or serve an iModel id or a container link")

@@ -117,3 +117,14 @@ class MirrorArguments(AccessOptions, SelectionOptions, total=False):
     """Azure to Azure: copy inside the storage service, checked by MD5."""
     every_file: bool
     """Send an event for each file."""
+
+
+class LiveArguments(ServiceOptions, SelectionOptions, total=False):
+    """Options of the export that is served: which one, how its service is reached, and how much memory it may take."""
+
+    link_command: str | None
+    """Command that prints a fresh container link when a link is served."""
+    follow: bool
+    """Take up a newer export when it is finished, looked for every `poll` (default: 60 s)."""
+    cache_size: int
+    """Bytes of memory for files of live exports. Default: 256 MB."""

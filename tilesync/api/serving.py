@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit
 
 from tilesync.api.call import Call, OnEvent
-from tilesync.api.inputs import create_target
+from tilesync.api.inputs import SERVE_RETRY_FOR, create_live_request, create_target, refuse_live_options
 from tilesync.api.locations import Source, parse_mirror_source
 from tilesync.api.monitor import RunMonitor
-from tilesync.api.options import StoreAccessOptions
+from tilesync.api.options import LiveArguments, StoreAccessOptions
 from tilesync.api.results import RunResult
 from tilesync.api.target_names import redact_dest
 from tilesync.core.safe_names import make_version_name
@@ -23,13 +22,12 @@ from tilesync.events import Warned
 from tilesync.model import Secret
 
 if TYPE_CHECKING:
+    from tilesync.app.live import LiveRequest
+    from tilesync.app.requests import Target
     from tilesync.app.serving import ServeRequest, TilesetRequest
 
 ServedSources = Source | Sequence[Source] | Mapping[str, Source]
 """One or more tilesets. A text may be NAME=WHAT; the keys of a mapping are names."""
-
-SERVE_RETRY_FOR = timedelta(seconds=10)
-"""How long requests to a store are retried: a viewer does not wait longer."""
 
 MAX_PORT = 65_535
 
@@ -37,8 +35,8 @@ _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
 _RESERVED_NAMES = frozenset({"_tilesync"})
 
 
-class ServeOptions(StoreAccessOptions, total=False):
-    """Options of the server, and of the access to what it serves."""
+class ServeOptions(StoreAccessOptions, LiveArguments, total=False):
+    """Options of the server, and of the access to what it serves: destinations, and live exports."""
 
     host: str
     """Address to listen on. Default: 127.0.0.1, which only this machine reaches."""
@@ -50,8 +48,6 @@ class ServeOptions(StoreAccessOptions, total=False):
     """Origins whose pages may read the answers. Default: `*`, all of them."""
     every_request: bool
     """Send a RequestServed event for each request."""
-    retry_for: timedelta
-    """How long to retry failed requests to a store. Default: 10 s."""
 
 
 async def serve(
@@ -61,7 +57,8 @@ async def serve(
     monitor: RunMonitor | None = None,
     **options: Unpack[ServeOptions],
 ) -> None:
-    """Serve tilesets over HTTP until cancelled: destinations of tilesync in folders and stores. Raises TilesyncError.
+    """Serve tilesets over HTTP until cancelled: destinations of tilesync in folders and stores, and live exports: an
+    iModel id or a container link (better as a Secret). Raises TilesyncError.
 
     `on_event` gets a Serving event with the URLs when the server listens.
     """
@@ -89,6 +86,7 @@ def require_server_packages() -> None:
 
 def create_serve_request(what: ServedSources, options: ServeOptions) -> ServeRequest:
     """Resolve the arguments of a server into a request. Raises UsageError."""
+    from tilesync.app.live import LiveRequest
     from tilesync.app.serving import ServeRequest
 
     port = options.get("port", 8000)
@@ -96,6 +94,8 @@ def create_serve_request(what: ServedSources, options: ServeOptions) -> ServeReq
         raise UsageError(f"{port} is not a port", hint=f"give a number up to {MAX_PORT:,}; 0 chooses a free port")
     tilesets = [_create_tileset_request(name, each, options) for name, each in _name_sources(what)]
     _refuse_clashes(tilesets)
+    live = [each.what for each in tilesets if isinstance(each.what, LiveRequest)]
+    refuse_live_options(options, has_live=bool(live), has_link=any(each.link is not None for each in live))
     if len(tilesets) > 1 and options.get("state_dir"):
         raise UsageError("--state-dir needs a single destination", hint="serve each one by itself, on its own port")
     token = options.get("token") or ""
@@ -123,21 +123,25 @@ def _name_sources(what: ServedSources) -> Iterator[tuple[str, Source]]:
 
 
 def _create_tileset_request(name: str, source: Source, options: ServeOptions) -> TilesetRequest:
-    """Create the request for one tileset. Raises UsageError for what is no destination."""
-    from tilesync.app.serving import TilesetRequest
-
+    """Create the request for one tileset. Raises UsageError for what is neither a destination nor an export."""
     location = parse_mirror_source(source, options.get("azure_endpoint"))
     if location is None:
-        raise UsageError(
-            f"{redact_dest(str(source)) or 'this'} is no destination of tilesync",
-            hint="give a folder that `tilesync mirror` has filled, az://ACCOUNT/CONTAINER or s3://BUCKET",
-        )
+        live = create_live_request(source, options)
+        link, imodel = live.link, live.selector.imodel or ""
+        return _name_tileset(name, link.container_name if link is not None else imodel, live.title, live)
     target = create_target(location, options, retry_for=options.get("retry_for", SERVE_RETRY_FOR))
     title = redact_dest(location) or name
-    found = name or make_version_name(title.rstrip("/").rpartition("/")[2])
+    return _name_tileset(name, title.rstrip("/").rpartition("/")[2], title, target)
+
+
+def _name_tileset(name: str, default_name: str, title: str, what: Target | LiveRequest) -> TilesetRequest:
+    """Create the request for a tileset with a name that URLs can have. Raises UsageError for another one."""
+    from tilesync.app.serving import TilesetRequest
+
+    found = name or make_version_name(default_name)
     if found in _RESERVED_NAMES or make_version_name(found) != found:
         raise UsageError(f"{found!r} cannot be the name of a tileset", hint="choose letters and digits: NAME=WHAT")
-    return TilesetRequest(found, title, target)
+    return TilesetRequest(found, title, what)
 
 
 def _refuse_clashes(tilesets: Sequence[TilesetRequest]) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tilesync.sources.resolvers import SourceClients
     from tilesync.transport.blob_client import BlobClient
 
-MIN_CACHE_BYTES = 16 << 20
+MIN_CACHE_BYTES = 16_000_000
 """Smallest cache in bytes: an eighth of it is the largest file that it keeps."""
 
 
@@ -41,7 +41,7 @@ class LiveRequest:
     wait: timedelta = timedelta(minutes=10)
     follow: bool = False
     poll: timedelta = timedelta(seconds=60)
-    cache_bytes: int = 256 << 20
+    cache_bytes: int = 256_000_000
     title: str = ""
 
     def check(self) -> None:
@@ -55,12 +55,8 @@ class LiveRequest:
                 self.follow and self.selector.export_id,
                 "--follow and --export-id contradict each other: a newer export has another id",
             ),
-            (
-                self.link_command and self.link is None,
-                "--link-command needs a container link: the service renews the links of an iModel",
-            ),
             (self.cdn and self.link is not None, "--cdn needs an iModel id: a container link is used as it is"),
-            (self.cache_bytes < MIN_CACHE_BYTES, f"--cache-size must be at least {MIN_CACHE_BYTES >> 20} MB"),
+            (self.cache_bytes < MIN_CACHE_BYTES, f"--cache-size must be at least {MIN_CACHE_BYTES // 1_000_000} MB"),
             (self.poll <= timedelta(), "--poll must be longer than 0 s"),
         )
         for is_refused, message in refused:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tilesync.app.live import LiveRequest, open_live_tileset
 from tilesync.app.requests import Target
 from tilesync.errors import DestinationError
 from tilesync.events import Serving
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TilesetRequest:
-    """A tileset to serve: its name in URLs, its title without secrets, and the destination that holds it."""
+    """A tileset to serve: its name in URLs, its title without secrets, and the destination or live export of it."""
 
     name: str
     title: str
-    target: Target
+    what: Target | LiveRequest
 
 
 @dataclass(frozen=True)
@@ -81,34 +82,44 @@ def find_origin(host: str, sockets: Sequence[socket]) -> str:
 
 @asynccontextmanager
 async def open_tileset(request: TilesetRequest, observe: Observer) -> AsyncIterator[ServedTileset]:
-    """Open a tileset to serve. Live exports get their own branch here."""
+    """Open a destination or a live export to serve."""
+    if isinstance(request.what, LiveRequest):
+        async with open_live_tileset(request.what, observe) as tileset:
+            yield tileset
+    else:
+        async with _open_mirror(request.title, request.what, observe) as tileset:
+            yield tileset
+
+
+@asynccontextmanager
+async def _open_mirror(title: str, target: Target, observe: Observer) -> AsyncIterator[ServedTileset]:
     from tilesync.app.destinations import open_destination
     from tilesync.serving.mirror import MirrorTileset
 
-    async with open_destination(request.target, Mode.READ, observe) as destination, AsyncExitStack() as exits:
-        parts = await _make_parts(request, destination, exits)
+    async with open_destination(target, Mode.READ, observe) as destination, AsyncExitStack() as exits:
+        parts = await _make_parts(title, target, destination, exits)
         with closing(MirrorTileset(parts, partial(_compare_versions, destination))) as tileset:
             yield tileset
 
 
-async def _make_parts(request: TilesetRequest, destination: ReadOnlyDestination, exits: AsyncExitStack) -> MirrorParts:
+async def _make_parts(
+    title: str, target: Target, destination: ReadOnlyDestination, exits: AsyncExitStack
+) -> MirrorParts:
     """Return the parts of a destination. Raises DestinationError if it is none."""
     from tilesync.runtime.threads import run_in_thread
     from tilesync.serving.mirror import MirrorParts
     from tilesync.serving.stored_files import VersionFiles
     from tilesync.serving.tilesets import TilesetKind
 
-    publication, policy = destination.publication, request.target.store_options.serving
+    publication, policy = destination.publication, target.store_options.serving
     if await run_in_thread(publication.is_vacant):
-        raise DestinationError(
-            f"no version is stored in {request.title}", hint="give a DEST that `tilesync mirror` has filled"
-        )
+        raise DestinationError(f"no version is stored in {title}", hint="give a DEST that `tilesync mirror` has filled")
     if destination.open_public_files is not None:
         files = exits.enter_context(destination.open_public_files())
-        return MirrorParts(request.title, files, publication, destination.layout, cache_policy=policy)
+        return MirrorParts(title, files, publication, destination.layout, cache_policy=policy)
     version = await run_in_thread(_read_only_version, destination)
     stored = exits.enter_context(closing(VersionFiles(destination.files, version)))
-    return MirrorParts(request.title, stored, publication, kind=TilesetKind.ARCHIVE, cache_policy=policy)
+    return MirrorParts(title, stored, publication, kind=TilesetKind.ARCHIVE, cache_policy=policy)
 
 
 def _read_only_version(destination: ReadOnlyDestination) -> Any:

@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
-from tilesync.cli.params import CountOrWordType, DeleteLimitType, DurationType, RateType
+from tilesync.cli.params import CountOrWordType, DeleteLimitType, DurationType, RateType, SizeType
 from tilesync.core.masking import looks_like_secret
 from tilesync.errors import UsageError
 from tilesync.runtime.toml_file import TomlDocument, TomlPath
 
 NUMBER_TYPES = (
-    CountOrWordType, DeleteLimitType, DurationType, RateType, click.types.IntParamType, click.types.FloatParamType
+    CountOrWordType, DeleteLimitType, DurationType, RateType, SizeType,
+    click.types.IntParamType, click.types.FloatParamType,
 )  # fmt: skip
 """Types of options whose value may be a number without quotes. In texts, TOML would change `1.10` to `1.1`."""
 

@@ -54,17 +54,21 @@ IDENTITY_OPTIONS = combine_decorators(
         help="Command that prints an access token; run again when the token is refused.",
     ),
 )
-SERVICE_OPTIONS = combine_decorators(
-    IDENTITY_OPTIONS,
-    option(
+
+
+def retry_option(default: str) -> Callable[[F], F]:
+    """Create the option for how long failed requests are retried."""
+    return option(
         "--retry-for",
         group=OptionGroup.SPEED,
         type=DurationType(),
-        default="60s",
+        default=default,
         show_default=True,
         help="How long to retry failed requests.",
-    ),
-)
+    )
+
+
+SERVICE_OPTIONS = combine_decorators(IDENTITY_OPTIONS, retry_option("60s"))
 
 OUTPUT_OPTIONS = combine_decorators(
     option(
@@ -114,7 +118,15 @@ NAME_OPTION = option(
     help="Name of this mirror in metrics and pings.  [default: DEST]",
 )
 
-SELECTION_OPTIONS = combine_decorators(
+
+def poll_option(default: str, help_text: str) -> Callable[[F], F]:
+    """Create the option for how often a command looks for an export."""
+    return option(
+        "--poll", group=OptionGroup.SOURCE, type=DurationType(), default=default, show_default=True, help=help_text
+    )
+
+
+EXPORT_OPTIONS = combine_decorators(
     option("--changeset-id", group=OptionGroup.SOURCE, help="Select the export of this changeset."),
     option("--export-id", group=OptionGroup.SOURCE, help="Select the export with this id."),
     option(
@@ -132,14 +144,11 @@ SELECTION_OPTIONS = combine_decorators(
         is_flag=True,
         help="Use links to the CDN for files; the container is still listed directly.",
     ),
-    option(
-        "--poll",
-        group=OptionGroup.SOURCE,
-        type=DurationType(),
-        default="15s",
-        show_default=True,
-        help="How often to look for an export while waiting.",
-    ),
+)
+
+SELECTION_OPTIONS = combine_decorators(
+    EXPORT_OPTIONS,
+    poll_option("15s", "How often to look for an export while waiting."),
 )
 
 INVENTORY_OPTIONS = combine_decorators(

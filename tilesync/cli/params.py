@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tilesync.core.option_values import parse_count_or_word, parse_duration, parse_rate, parse_time_of_day
+from tilesync.core.option_values import parse_count_or_word, parse_duration, parse_rate, parse_size, parse_time_of_day
 from tilesync.core.wording import format_size as format_size
 from tilesync.errors import TilesyncError
 
@@ -199,6 +199,21 @@ class RateType(click.ParamType[float | None]):
             return value
         try:
             return parse_rate(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class SizeType(click.ParamType[int]):
+    """Parameter type of a size in bytes: `256M`, `1.5Gi`."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the size in bytes. An invalid text is a usage error."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -51,6 +51,14 @@ def parse_rate(text: str) -> float | None:
     return rate
 
 
+def parse_size(text: str) -> int:
+    """Parse a size in bytes: `256M`, `1.5Gi`."""
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write bytes as 256M or 1.5Gi")
+    return int(float(match[1]) * (1024.0 if match[3] else 1000.0) ** " kmg".index((match[2] or " ").lower()))
+
+
 def parse_count_or_word(text: str, word: str, *, max_count: int) -> int | None:
     """Parse a number from 1 to `max_count`, or the word, which is None."""
     stripped = text.strip().lower()

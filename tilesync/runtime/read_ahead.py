@@ -22,9 +22,13 @@ def map_ahead(
 ) -> Generator[tuple[U, T]]:
     """Yield each item with the result of `work`, in order, while up to `threads` threads compute the next ones.
 
+    With one thread, the thread of the caller does the work: handing a small file over takes longer than reading it.
     The items under way, those with a result that was not taken included, weigh `max_weight` at most together, or are
     one. Raises the error of an item in its turn. Closing the iterator waits for what runs.
     """
+    if threads == 1:
+        yield from ((item, work(item)) for item in items)
+        return
     under_way = deque[tuple[U, int, Future[T]]]()
     weight, max_items = 0, 2 * threads
     source = iter(items)

@@ -6,11 +6,7 @@ import hashlib
 import os
 import shutil
 import signal
-import sqlite3
-import tarfile
 import time
-import zipfile
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,25 +14,13 @@ import pytest
 import tilesync as ts
 from tests.support.builders import IMODEL, glb
 from tests.support.commandline import FINISHED_FIELDS, run_tilesync, start_tilesync
+from tests.support.package_readers import read_package
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tests.support.small_disk import mounted_small_disk
 from tilesync.stores.archives.formats import INDEX_ENTRY, MANIFEST_ENTRY
 
 FORMATS = ["3tz", "3dtiles", "tar", "zip"]
 PACK_FIELDS = FINISHED_FIELDS | {"files", "package", "format", "package_bytes"}
-
-
-def read_package(path: Path) -> dict[str, bytes]:
-    """Read the entries of a package in their order, by Python's own readers."""
-    if path.suffix == ".3dtiles":
-        with closing(sqlite3.connect(path)) as db:
-            return dict(db.execute("SELECT key, content FROM media ORDER BY rowid"))
-    if path.suffix == ".tar":
-        with tarfile.open(path) as archive:
-            files = [(member.name, archive.extractfile(member)) for member in archive]
-            return {name: file.read() for name, file in files if file is not None}
-    with zipfile.ZipFile(path) as zipped:
-        return {name: zipped.read(name) for name in zipped.namelist()}
 
 
 @pytest.fixture

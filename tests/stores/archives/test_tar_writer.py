@@ -65,6 +65,7 @@ def test_measure_is_the_written_size() -> None:
     """The measured sizes add up to the written bytes, but for the end."""
     writer = TarWriter(io.BytesIO())
     total = sum(writer.measure(name, len(data)) for name, data in FILES.items())
+    assert writer.measure("big", 9 << 30) == (9 << 30) + 3 * tarfile.BLOCKSIZE
     assert 1024 <= len(write(FILES)) - total - writer.measure(MANIFEST_ENTRY, 8) <= 1024 + tarfile.RECORDSIZE
 
 

@@ -10,12 +10,31 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tilesync.cli.help_groups import OptionGroup, command
-from tilesync.cli.options import OUTPUT_OPTIONS, STATE_DIR_OPTION, STORE_OPTIONS, combine_decorators, option
-from tilesync.cli.params import DurationType, SourceType
-from tilesync.cli.parse import create_session, is_on_command_line, store_options
-from tilesync.events import Event, Serving
+from tilesync.cli.options import (
+    EXPORT_OPTIONS,
+    IDENTITY_OPTIONS,
+    OUTPUT_OPTIONS,
+    STATE_DIR_OPTION,
+    STORE_OPTIONS,
+    combine_decorators,
+    option,
+    poll_option,
+    retry_option,
+    wait_option,
+)
+from tilesync.cli.params import SizeType, SourceType
+from tilesync.cli.parse import (
+    create_session,
+    is_on_command_line,
+    read_source,
+    selection_options,
+    service_options,
+    store_options,
+)
+from tilesync.events import Event, Notice, Serving
 
 if TYPE_CHECKING:
+    from tilesync.api.options import LiveArguments
     from tilesync.api.serving import ServeOptions
     from tilesync.cli.session import Session
 
@@ -46,43 +65,76 @@ _SERVE_OPTIONS = combine_decorators(
         metavar="ORIGIN",
         help="Let only pages of this origin read the tiles; repeatable.  [default: all pages]",
     ),
+    EXPORT_OPTIONS,
+    poll_option("60s", "How often to look for a newer export with --follow."),
+    wait_option("10m"),
     option(
-        "--retry-for",
+        "--link-command",
+        group=OptionGroup.SOURCE,
+        help="Command that prints a fresh container link when a link is served.",
+    ),
+    option(
+        "--follow",
+        group=OptionGroup.SOURCE,
+        is_flag=True,
+        help="Of a live export: take up a newer one when it is finished.",
+    ),
+    option(
+        "--cache-size",
         group=OptionGroup.SPEED,
-        type=DurationType(),
-        default="10s",
+        type=SizeType(),
+        metavar="SIZE",
+        default="256M",
         show_default=True,
-        help="How long to retry failed requests to a store, before the viewer gets an error.",
+        help="Memory for the files of live exports.",
     ),
     STATE_DIR_OPTION,
     STORE_OPTIONS,
+    IDENTITY_OPTIONS,
+    retry_option("10s"),
     OUTPUT_OPTIONS,
 )
 
 
 @command(short_help="Serve tilesets over HTTP, with a viewer page.")
-@click.argument("what", nargs=-1, required=True, type=SourceType())
+@click.argument("what", nargs=-1, required=True, envvar="TILESYNC_SOURCE", type=SourceType())
 @option("--open", "open_page", is_flag=True, envvar=None, help="Open the viewer page in the browser.")
 @_SERVE_OPTIONS
 def serve(what: tuple[str, ...], *, open_page: bool, **options: Any) -> int:
-    """Serve each WHAT over HTTP until Ctrl-C: a folder, az://… or s3://… that tilesync has filled.
+    """Serve each WHAT over HTTP until Ctrl-C: a folder, az://… or s3://… that tilesync has filled, or a live export.
 
     The root tileset is at /tileset.json, and a viewer page at /. Several WHAT are below their names: NAME=WHAT chooses
     a name. Only this machine reaches the server, unless --host says otherwise.
+
+    A live export is named by an iModel id or a container link (pass a link on standard input, `-`, or in
+    TILESYNC_SOURCE). Its address stays the same while the links behind it are renewed; nothing is stored on disk.
     """
-    return run_server(what, options, open_page=open_page)
+    return run_server(what, options, open_page=open_page, live=live_options(options))
 
 
 @command(short_help="Look at tilesets in the browser.")
-@click.argument("what", nargs=-1, required=True, type=SourceType())
+@click.argument("what", nargs=-1, required=True, envvar="TILESYNC_SOURCE", type=SourceType())
 @_SERVE_OPTIONS
 def view(what: tuple[str, ...], **options: Any) -> int:
     """Serve each WHAT, as `tilesync serve` does, and open the viewer page in the browser."""
-    return run_server(what, options, open_page=True)
+    return run_server(what, options, open_page=True, live=live_options(options))
 
 
-def run_server(what: tuple[str | Path, ...], options: dict[str, Any], *, open_page: bool) -> int:
-    """Serve until a signal, and return the exit code."""
+def live_options(options: dict[str, Any]) -> LiveArguments:
+    """Return the options of live exports."""
+    return {
+        **service_options(options),
+        **selection_options(options),
+        "link_command": options["link_command"],
+        "follow": options["follow"],
+        "cache_size": options["cache_size"],
+    }
+
+
+def run_server(
+    what: tuple[str | Path, ...], options: dict[str, Any], *, open_page: bool, live: LiveArguments | None = None
+) -> int:
+    """Serve until a signal, and return the exit code. `live`: options of live exports, if there may be any."""
     from tilesync.runtime.open_files import raise_open_file_limit
 
     raise_open_file_limit()
@@ -91,7 +143,7 @@ def run_server(what: tuple[str | Path, ...], options: dict[str, Any], *, open_pa
     shows_token = options["token"] == AUTO_TOKEN or is_on_command_line(click.get_current_context(), "token")
     arguments: ServeOptions = {
         **store_options(options),
-        "retry_for": options["retry_for"],
+        **(live or {}),
         "host": options["host"],
         "port": options["port"],
         "token": token,
@@ -107,9 +159,21 @@ def run_server(what: tuple[str | Path, ...], options: dict[str, Any], *, open_pa
     async def work() -> None:
         from tilesync.api import serving
 
-        await serving.serve(list(what), on_event=show, monitor=session.monitor, **arguments)
+        warn_of_visible_links(session, what)
+        sources = [read_source(each) if isinstance(each, str) else each for each in what]
+        await serving.serve(sources, on_event=show, monitor=session.monitor, **arguments)
 
     return session.run(work)
+
+
+def warn_of_visible_links(session: Session, what: tuple[str | Path, ...]) -> None:
+    """Warn of a container link on the command line, where other users can see it."""
+    from tilesync.core.masking import looks_like_secret
+
+    if is_on_command_line(click.get_current_context(), "what") and any(looks_like_secret(str(each)) for each in what):
+        session.observe(
+            Notice("other users of this machine can see the link: pass it on stdin (-) or in TILESYNC_SOURCE")
+        )
 
 
 def announce(session: Session, event: Serving, *, token: str, shows_token: bool, open_page: bool) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, Final
 
 from tilesync.stores.archives.formats import MANIFEST_ENTRY, find_reserved_problem
+
+MAX_USTAR_BYTES: Final = 8 << 30
+"""Size that the eleven octal digits of ustar cannot write any more."""
 
 
 class TarWriter:
@@ -26,7 +29,9 @@ class TarWriter:
 
     def measure(self, name: str, size: int) -> int:
         """Return the bytes of a file with its headers, padded to blocks."""
-        return len(_make_header(name, size)) + size + _padding(size)
+        is_plain = name.isascii() and len(name) <= tarfile.LENGTH_NAME and size < MAX_USTAR_BYTES
+        header_bytes = tarfile.BLOCKSIZE if is_plain else len(_make_header(name, size))
+        return header_bytes + size + _padding(size)
 
     def add_manifest(self, size: int, chunks: Iterable[bytes]) -> None:
         """Add the manifest."""

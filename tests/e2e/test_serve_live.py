@@ -1,0 +1,323 @@
+"""Test live exports as a viewer meets them: real processes, links that die while clients read, newer exports."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from tests.support.builders import IMODEL, export
+from tests.support.commandline import run_tilesync, start_tilesync
+from tests.support.faults import error_response, is_api
+from tests.support.sample_secrets import SIG
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
+from tests.support.viewers import CAMERA_PATH, Browser, pixels, view_url
+from tilesync.azure.sas import parse_sas_link
+from tilesync.demo.city import build_city
+
+CLIENTS = 8
+
+
+@dataclass
+class ServeProcess:
+    """Process of `tilesync serve`, its address, and the lines of its stderr and stdout so far."""
+
+    process: subprocess.Popen[str]
+    url: str
+    lines: list[str]
+    output: list[str] = field(default_factory=list)
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        """Request a path."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.get(self.url + quote(path), headers=named, timeout=30, trust_env=False)
+
+    def read_json(self, path: str) -> dict[str, object]:
+        """Return a JSON document of the site."""
+        found: dict[str, object] = httpx.get(self.url + path, timeout=30, trust_env=False).json()
+        return found
+
+
+@contextmanager
+def serve_live(*words: object, sim: Simulator, **more: str) -> Iterator[ServeProcess]:
+    """Run `tilesync serve` on a free port until the block ends; it must end well."""
+    with start_tilesync("serve", *words, "--port", 0, sim=sim, **more) as process:
+        assert process.stderr is not None
+        lines: list[str] = []
+        try:
+            for line in process.stderr:
+                lines.append(line)
+                if match := re.search(r"viewer: (\S+)", line):
+                    break
+            else:
+                raise AssertionError("".join(lines))
+            served = ServeProcess(process, match[1].split("?")[0], lines)
+            readers = [
+                threading.Thread(target=lambda: lines.extend(process.stderr or ())),
+                threading.Thread(target=lambda: served.output.extend(process.stdout or ())),
+            ]
+            for reader in readers:
+                reader.start()
+            yield served
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0, "".join(lines)
+            for reader in readers:
+                reader.join()
+        finally:
+            process.kill()
+
+
+class ReadingClients:
+    """Clients that read all files again and again, until they are stopped; `statuses` of all answers."""
+
+    def __init__(self, served: ServeProcess, files: Mapping[str, bytes], *, prefix: str = "") -> None:
+        self.statuses: Counter[object] = Counter()
+        self._digests = {prefix + name: hashlib.sha256(data).digest() for name, data in files.items()}
+        self._served = served
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._read, args=(number,)) for number in range(CLIENTS)]
+
+    def __enter__(self) -> ReadingClients:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _read(self, number: int) -> None:
+        names = sorted(self._digests)
+        with httpx.Client(timeout=30, trust_env=False, base_url=self._served.url) as client:
+            while not self._stop.is_set():
+                for name in names[number::CLIENTS] + names[:number]:
+                    if self._stop.is_set():
+                        break
+                    try:
+                        answer = client.send(client.build_request("GET", quote(name)), stream=True)
+                        content = b"".join(answer.iter_raw())
+                        answer.close()
+                    except httpx.HTTPError as error:
+                        self.statuses[repr(error)] += 1
+                        continue
+                    is_right = hashlib.sha256(content).digest() == self._digests[name]
+                    self.statuses[answer.status_code if is_right else f"{answer.status_code}: other bytes"] += 1
+
+
+@pytest.fixture(scope="module")
+def city() -> dict[str, bytes]:
+    return build_city()
+
+
+@pytest.mark.scale
+def test_links_that_die_every_two_seconds(city: dict[str, bytes]) -> None:
+    """For 12 s clients read the whole city while each link lives 2 s: all answers are right, with few API calls."""
+    with Simulator(link_lifetime=timedelta(seconds=2)) as sim:
+        sim.offer_export(city)
+        with serve_live(IMODEL, "--cache-size", "16Mi", sim=sim) as served:
+            with ReadingClients(served, city) as clients:
+                time.sleep(12)
+            root = served.get("tileset.json", Accept_Encoding="identity")
+            assert root.headers["etag"] == f'"{sim.blob("tileset.json").etag}"'
+            assert served.get("tileset.json", If_None_Match=root.headers["etag"]).status_code == 304
+            part = served.get("tileset.json", Range="bytes=10-19")
+            assert (part.status_code, part.content) == (206, city["tileset.json"][10:20])
+            assert served.get("none.glb").status_code == 404
+        assert set(clients.statuses) == {200}
+        assert clients.statuses[200] > 2 * len(city)
+        assert len(sim.api_requests) <= 12
+
+
+@pytest.mark.scale
+def test_newer_export_while_clients_read() -> None:
+    """A newer export finishes while clients read the old one: no request fails, and the root leads to the new one."""
+    old, new = export(30), export(30, seed=7)
+    with Simulator(link_lifetime=timedelta(seconds=2)) as sim:
+        sim.offer_export(old)
+        with serve_live(IMODEL, "--follow", "--poll", "2s", sim=sim) as served:
+            with ReadingClients(served, old, prefix=f"versions/{EXPORT}/") as clients:
+                time.sleep(1)
+                sim.offer_export(new, export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z", status="InProgress")
+                time.sleep(3)
+                assert f"versions/{EXPORT}/".encode() in served.get("tileset.json").content
+                sim.exports[0]["status"] = "Complete"
+                deadline = time.monotonic() + 20
+                while f"versions/{OTHER_EXPORT}/".encode() not in served.get("tileset.json").content:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
+                time.sleep(1)
+            assert set(clients.statuses) == {200}
+            for name, data in new.items():
+                assert served.get(f"versions/{OTHER_EXPORT}/{name}").content == data
+            entry = served.read_json("_tilesync/site.json")["tilesets"][0]  # type: ignore[index]
+            assert (entry["kind"], entry["current"], entry["follow"]) == ("live", OTHER_EXPORT, True)
+            assert [each["name"] for each in entry["versions"]] == [OTHER_EXPORT, EXPORT]
+            found = served.read_json(f"_tilesync/file.json?version={OTHER_EXPORT}&name=tiles/000.glb")
+            assert found["sha256"] == hashlib.sha256(new["tiles/000.glb"]).hexdigest()
+        assert any("is InProgress: it is taken up" in line for line in served.lines)
+        assert any(f"export {OTHER_EXPORT}" in line and "is served from now on" in line for line in served.lines)
+
+
+def test_container_that_is_deleted() -> None:
+    """Without --follow the answers for a deleted export are 410 with a sentence that says what to do."""
+    with Simulator() as sim:
+        sim.offer_export()
+        with serve_live(IMODEL, sim=sim) as served:
+            sim.delete()
+            answer = served.get("tiles/001.glb")
+            assert answer.status_code == 410
+            assert "--follow" in answer.text
+
+
+@pytest.mark.scale
+def test_service_that_goes_down_and_comes_back() -> None:
+    """While the service is down answers are 503 with Retry-After, files in memory are served, and then all are."""
+    with Simulator() as sim:
+        files = sim.offer_export()
+        with serve_live(IMODEL, "--retry-for", "1s", sim=sim) as served:
+            assert served.get("tiles/000.glb").status_code == 200
+            fault = sim.add_fault(is_api, error_response(503, "ServerBusy"), times=None)
+            sim.revoke_links()
+            down = served.get("tiles/001.glb")
+            assert (down.status_code, down.headers["retry-after"].isdecimal()) == (503, True)
+            assert served.get("tiles/000.glb").content == files["tiles/000.glb"]
+            fault.times = fault.hits
+            assert served.get("tiles/001.glb").content == files["tiles/001.glb"]
+        assert any("503" in line for line in served.lines)
+
+
+def test_link_command(tmp_path: Path) -> None:
+    """A link from a variable is renewed by --link-command."""
+    with Simulator(link_lifetime=timedelta(seconds=1)) as sim:
+        files = sim.offer_export()
+        first = sim.create_link(EXPORT)
+        sim.link_lifetime = timedelta(hours=1)
+        (tmp_path / "link").write_text(sim.create_link(EXPORT))
+        command = shlex.join(["cat", str(tmp_path / "link")])
+        with serve_live("--link-command", command, sim=sim, TILESYNC_SOURCE=first) as served:
+            time.sleep(1.1)
+            for name, data in files.items():
+                assert served.get(name).content == data
+
+
+def test_bare_link_that_dies() -> None:
+    """A link that nothing renews: the answer and the terminal say so, and the server goes on with what it has."""
+    with Simulator() as sim:
+        files = sim.offer_export()
+        link = sim.create_link(EXPORT)
+        with serve_live(sim=sim, TILESYNC_SOURCE=link) as served:
+            assert served.get("tiles/000.glb").status_code == 200
+            sim.clock_offset = timedelta(hours=2)
+            dead = served.get("tiles/001.glb")
+            assert dead.status_code == 502
+            assert "cannot be renewed" in dead.text
+            assert "--link-command" in dead.text
+            assert served.get("tiles/000.glb").content == files["tiles/000.glb"]
+        output = "".join(served.lines)
+        assert output.count("cannot be renewed") == 1
+        assert "sig=" not in output + dead.text
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    """No signature, token or link is in the output, the log, the answers or the documents of the site."""
+    with Simulator() as sim:
+        sim.token = SIG
+        sim.offer_export()
+        log = tmp_path / "log.jsonl"
+        link = sim.create_link(EXPORT)
+        signature = link.partition("sig=")[2]
+        for source, words in ((link, ()), (IMODEL, ("--follow", "--poll", "2s"))):
+            words = (*words, "-v", "--json", "--log-file", log, "--token", "auto")
+            with serve_live(*words, sim=sim, TILESYNC_SOURCE=source) as served:
+                page = next(re.search(r"token=(\S+)", line) for line in served.lines if "token=" in line)
+                assert page is not None
+                token = {"Authorization": f"Bearer {page[1]}"}
+                texts = []
+                for path in ("tileset.json", "none", "_tilesync/site.json", "tiles/000.glb"):
+                    texts.append(httpx.get(served.url + path, headers=token, trust_env=False).text)
+                texts.append(httpx.get(f"{served.url}tileset.json?token={page[1]}", trust_env=False).text)
+                sim.revoke_links()
+                sim.add_fault(is_api, error_response(401), times=None, optional=True)
+                texts.append(httpx.get(served.url + "tiles/001.glb", headers=token, trust_env=False).text)
+                sim.faults.clear()
+            everything = "".join([*texts, *served.lines, *served.output, log.read_text()])
+            for secret in (SIG, quote(SIG, safe=""), signature, link):
+                assert secret not in everything
+            assert page[1] not in log.read_text() + "".join(served.output)
+            assert json.loads(texts[2])["tilesets"][0]["kind"] == "live"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((IMODEL, "--follow", "--export-id", EXPORT), "--follow and --export-id contradict"),
+        ((IMODEL, "--link-command", "true"), "--link-command needs a container link to serve"),
+        ((IMODEL, "--cache-size", "1M"), "--cache-size must be at least 16 MB"),
+        (("nothing",), "is not an iModel id"),
+        ((IMODEL, "--export-id", "none", "--wait", "0s"), "the service lists no export none"),
+    ],
+)
+def test_wrong_words(words: tuple[str, ...], message: str) -> None:
+    """Options that contradict, and sources that are none, end with a sentence before anything is served."""
+    with Simulator() as sim:
+        sim.offer_export()
+        result = run_tilesync("serve", *words, "--port", 0, sim=sim)
+        assert result.exit_code in {2, 4}
+        assert message in result.stderr
+
+
+MAX_SAMPLE_DIFFERENCE = 2
+"""CesiumJS lights by the time of day, so that a sample may differ a little from one minute to the next."""
+
+
+@pytest.mark.parametrize(
+    ("viewer", "direct_viewer", "words"), [("cesium", "cesium", ("--follow",)), ("three", "three?signed", ())]
+)
+def test_viewers_draw_the_same(
+    browser: Browser, city: dict[str, bytes], tmp_path: Path, viewer: str, direct_viewer: str, words: tuple[str, ...]
+) -> None:
+    """A viewer draws the same pixels through the server, while its links die, as through the service's own link."""
+    with Simulator() as sim:
+        sim.extra_headers = {"Access-Control-Allow-Origin": "*"}
+        sim.offer_export(city)
+        link = parse_sas_link(sim.create_link(EXPORT)).viewer_url()
+        direct = view_url(browser, direct_viewer, link, CAMERA_PATH[:2])
+        sim.link_lifetime = timedelta(seconds=2)
+        sim.clear_requests()
+        with serve_live(IMODEL, *words, sim=sim) as served:
+            live = view_url(
+                browser,
+                viewer,
+                f"{served.url}tileset.json",
+                CAMERA_PATH[:2],
+                before_view=lambda _: time.sleep(2.1),  # the link of the view before is dead
+            )
+        assert len(sim.api_requests) > 1
+    assert (direct.errors, live.errors) == ([], [])
+    assert live.loaded == direct.loaded > 20
+    for name, png in live.screenshots.items():
+        (tmp_path / f"{name}.png").write_bytes(png)
+        assert find_largest_difference(png, direct.screenshots[name]) <= MAX_SAMPLE_DIFFERENCE, name
+    assert all(0.1 < share < 1 for share in live.drawn_shares())
+
+
+def find_largest_difference(one: bytes, other: bytes) -> int:
+    """Return the largest difference of a sample between two pictures."""
+    pairs = zip(pixels(one), pixels(other), strict=True)
+    return max(abs(a - b) for pixel, twin in pairs for a, b in zip(pixel, twin, strict=True))
