@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree
+from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree, tileset
 from tests.support.commandline import CommandResult, run_tilesync, start_tilesync
 from tests.support.killed_runs import read_stored_rows
+from tests.support.package_readers import write_with_3d_tiles_tools
 from tests.support.packages import ENDINGS, pack_folder, write_package
 from tests.support.samples import sample_folder
 from tests.support.simulator import EXPORT, Simulator, read_latest, verify
@@ -163,6 +164,20 @@ def test_samples(tmp_path: Path) -> None:
             assert run_tilesync("mirror", package, tmp_path / folder.name).exit_code == 0
             version = read_latest(tmp_path / folder.name)["version"]
             assert read_tree(tmp_path / folder.name / "versions" / version) == files
+
+
+def test_packages_of_3d_tiles_tools(tmp_path: Path) -> None:
+    """A package that 3d-tiles-tools wrote is verified in every respect, and mirrored."""
+    folder, package = tmp_path / "folder", tmp_path / "bridge.3tz"
+    tiles = {f"tiles/{number}.glb": glb(bytes([number]) * 500) for number in range(20)}
+    files = {"tileset.json": tileset(*tiles), **tiles}
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    write_with_3d_tiles_tools(folder, package)
+    assert run_json("verify", package).last_line["verified"] == len(files)
+    last = run_json("mirror", package, tmp_path / "dest").last_line
+    assert read_tree(tmp_path / "dest/versions" / last["version"]) == files
 
 
 # --- bad packages ---

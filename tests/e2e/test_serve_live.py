@@ -26,6 +26,8 @@ from tests.support.commandline import run_tilesync, start_tilesync
 from tests.support.faults import error_response, is_api
 from tests.support.sample_secrets import SIG
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
+from tests.support.viewers import CAMERA_PATH, Browser, pixels, view_url
+from tilesync.azure.sas import parse_sas_link
 from tilesync.demo.city import build_city
 
 CLIENTS = 8
@@ -278,3 +280,44 @@ def test_wrong_words(words: tuple[str, ...], message: str) -> None:
         result = run_tilesync("serve", *words, "--port", 0, sim=sim)
         assert result.exit_code in {2, 4}
         assert message in result.stderr
+
+
+MAX_SAMPLE_DIFFERENCE = 2
+"""CesiumJS lights by the time of day, so that a sample may differ a little from one minute to the next."""
+
+
+@pytest.mark.parametrize(
+    ("viewer", "direct_viewer", "words"), [("cesium", "cesium", ("--follow",)), ("three", "three?signed", ())]
+)
+def test_viewers_draw_the_same(
+    browser: Browser, city: dict[str, bytes], tmp_path: Path, viewer: str, direct_viewer: str, words: tuple[str, ...]
+) -> None:
+    """A viewer draws the same pixels through the server, while its links die, as through the service's own link."""
+    with Simulator() as sim:
+        sim.extra_headers = {"Access-Control-Allow-Origin": "*"}
+        sim.offer_export(city)
+        link = parse_sas_link(sim.create_link(EXPORT)).viewer_url()
+        direct = view_url(browser, direct_viewer, link, CAMERA_PATH[:2])
+        sim.link_lifetime = timedelta(seconds=2)
+        sim.clear_requests()
+        with serve_live(IMODEL, *words, sim=sim) as served:
+            live = view_url(
+                browser,
+                viewer,
+                f"{served.url}tileset.json",
+                CAMERA_PATH[:2],
+                before_view=lambda _: time.sleep(2.1),  # the link of the view before is dead
+            )
+        assert len(sim.api_requests) > 1
+    assert (direct.errors, live.errors) == ([], [])
+    assert live.loaded == direct.loaded > 20
+    for name, png in live.screenshots.items():
+        (tmp_path / f"{name}.png").write_bytes(png)
+        assert find_largest_difference(png, direct.screenshots[name]) <= MAX_SAMPLE_DIFFERENCE, name
+    assert all(0.1 < share < 1 for share in live.drawn_shares())
+
+
+def find_largest_difference(one: bytes, other: bytes) -> int:
+    """Return the largest difference of a sample between two pictures."""
+    pairs = zip(pixels(one), pixels(other), strict=True)
+    return max(abs(a - b) for pixel, twin in pairs for a, b in zip(pixel, twin, strict=True))

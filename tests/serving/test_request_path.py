@@ -60,3 +60,11 @@ def test_each_segment_is_decoded_once(raw: bytes, path: str) -> None:
 def test_paths_that_no_file_has_are_refused(raw: bytes) -> None:
     """Dot segments, separators, control characters and overlong forms are refused in every encoding."""
     assert decode_path(raw) is None
+
+
+def test_leading_slashes_count_as_one() -> None:
+    """A viewer that doubles the slash after the host gets the file; other empty segments stay refused."""
+    assert decode_path(b"//a/b.glb") == "a/b.glb"
+    assert decode_path(b"///%C3%A4.glb") == "ä.glb"
+    assert decode_path(b"//../a") is None
+    assert decode_path(b"//a//b") is None

@@ -52,13 +52,24 @@ def run_reader(program: str, *arguments: object) -> str:
     return done.stdout
 
 
-def read_3tz_digests(reader: str, path: Path, names: Iterable[str]) -> dict[str, str]:
-    """Read a .3tz file by `3d-tiles-tools` or `loaders.gl`; return the SHA-256 of each file that it finds."""
+def require_npm_readers() -> None:
+    """Skip the test if the readers of npm are not installed, and fail if they are required."""
     if not INSTALLED_MARKER.exists() or not (PACKAGES / "3d-tiles-tools").is_dir():
         reason = "no readers of npm: `make test` installs them where npm is there"
         if "viewers" in os.environ.get("TILESYNC_REQUIRE", ""):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+def write_with_3d_tiles_tools(folder: Path, out: Path) -> None:
+    """Write the package of a folder by the program of 3d-tiles-tools."""
+    require_npm_readers()
+    run_reader(str(PACKAGES / ".bin/3d-tiles-tools"), "convert", "-i", folder, "-o", out)
+
+
+def read_3tz_digests(reader: str, path: Path, names: Iterable[str]) -> dict[str, str]:
+    """Read a .3tz file by `3d-tiles-tools` or `loaders.gl`; return the SHA-256 of each file that it finds."""
+    require_npm_readers()
     done = subprocess.run(
         [require_program("node"), str(PAGES / "read_3tz.mjs"), f"{PACKAGES.parent.resolve()}/", reader, str(path)],
         input=json.dumps(list(names)),

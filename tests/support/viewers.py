@@ -200,8 +200,13 @@ class Browser:
         self._unmatched: list[dict[str, Any]] = []
 
     @contextmanager
-    def page(self, url: str, size_px: tuple[int, int] = VIEW_SIZE_PX) -> Iterator[BrowserPage]:
-        """Open a page and wait until it has loaded; it closes with the context."""
+    def page(
+        self,
+        url: str,
+        size_px: tuple[int, int] = VIEW_SIZE_PX,
+        before_load: Callable[[BrowserPage], object] = lambda page: None,
+    ) -> Iterator[BrowserPage]:
+        """Open a page and wait until it has loaded; it closes with the context. `before_load` prepares it."""
         self._unmatched.clear()
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -210,6 +215,7 @@ class Browser:
                 self.call(f"{domain}.enable", session)
             size = {"width": size_px[0], "height": size_px[1], "deviceScaleFactor": 1, "mobile": False}
             self.call("Emulation.setDeviceMetricsOverride", session, **size)
+            before_load(BrowserPage(self, session))
             self.call("Page.navigate", session, url=url)
             self._wait_for(method="Page.loadEventFired", sessionId=session)
             thrown = [
@@ -234,6 +240,12 @@ class Browser:
             raise RuntimeError(f"{method}: {answer['error']}")
         result: dict[str, Any] = answer["result"]
         return result
+
+    def take_events(self, method: str) -> list[dict[str, Any]]:
+        """Return the parameters of the events of one kind so far, and forget them."""
+        taken = [message for message in self._unmatched if message.get("method") == method]
+        self._unmatched = [message for message in self._unmatched if message.get("method") != method]
+        return [message["params"] for message in taken]
 
     def _wait_for(self, **wanted: Any) -> dict[str, Any]:
         """Wait for the first message with these entries; keep the others."""
@@ -281,6 +293,10 @@ class BrowserPage:
         if "exceptionDetails" in response:
             raise RuntimeError(f"{expression}: {json.dumps(response['exceptionDetails'])}")
         return response["result"].get("value")
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Send a command about this page."""
+        return self.browser.call(method, self.session, **params)
 
     def screenshot(self) -> bytes:
         """Take a screenshot as PNG."""

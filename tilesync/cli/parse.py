@@ -41,7 +41,7 @@ def create_session(
 
     Raises UsageError for output files that must not be written.
     """
-    from tilesync.api.target_names import redact_dest, redact_source
+    from tilesync.api.locations import redact_dest, redact_source
     from tilesync.cli.output.path_checks import OutputFiles, find_local_folders
     from tilesync.cli.session import COMPLETED_HINT, OutputOptions, Session
     from tilesync.events import Warned

@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 COMPLETED_HINT = "DEST is already changed: `tilesync versions DEST` shows its versions"
 """Hint of a run that changed DEST, but could not say so."""
+
+_LINES_PER_WRITE = 500
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,12 @@ class Session:
         """Print the output of a command to stdout."""
         self._stdout.write(text + "\n")
 
+    async def print_lines(self, lines: Iterator[str]) -> None:
+        """Print many lines to stdout, some hundred at a time, so that a signal can stop it."""
+        while batch := list(islice(lines, _LINES_PER_WRITE)):
+            self._stdout.write("".join(f"{line}\n" for line in batch))
+            await asyncio.sleep(0)
+
     def write_json_line(self, line: dict[str, Any]) -> None:
         """Write a JSON line, if --json is given."""
         if self._json is not None:
@@ -204,7 +213,7 @@ class Session:
         self.write_json_line(line)
         if (output_error := self._stdout.output_error()) is not None:
             self._progress.print_line(format_error(output_error))
-            if not line["exit"]:
+            if line["kind"] != "failed":
                 line = self._write_report(self.monitor.failed_line(output_error))
         if self._log is not None:
             self._log.write(line)

@@ -11,8 +11,8 @@ const MAX_WORKERS = 2;
 /** @type {WeakMap<object, {dracoLoader: DRACOLoader, ktxLoader: KTX2Loader}>} loaders of a renderer: all tilesets share them */
 const shared = new WeakMap();
 
-/** @param {import("three").WebGLRenderer} renderer */
-export function makeLoaderPlugin(renderer) {
+/** @param {import("three").WebGLRenderer} renderer @param {import("./shared_images.js").SharedImagesPlugin} images */
+export function makeLoaderPlugin(renderer, images) {
   let loaders = shared.get(renderer);
   if (!loaders) {
     const dracoLoader = new DRACOLoader().setDecoderPath(FOLDER).setWorkerLimit(MAX_WORKERS);
@@ -20,5 +20,6 @@ export function makeLoaderPlugin(renderer) {
     loaders = { dracoLoader, ktxLoader };
     shared.set(renderer, loaders);
   }
-  return new GLTFExtensionsPlugin({ ...loaders, meshoptDecoder: MeshoptDecoder, metadata: false, autoDispose: false });
+  const plugins = [(/** @type {any} */ parser) => images.makeLoader(parser)];
+  return new GLTFExtensionsPlugin({ ...loaders, plugins, meshoptDecoder: MeshoptDecoder, metadata: false, autoDispose: false });
 }

@@ -172,6 +172,8 @@ export class Panel {
     const { app } = this;
     const problems = app.views().flatMap((view) => view.problems.map((problem) => ({ ...problem, view })));
     const notes = app.views().flatMap((view) => [...view.notes]);
+    const refused = app.views().reduce((sum, view) => sum + view.tiles.stats.refused, 0);
+    if (refused) notes.push("The memory for tiles is full, so the picture is coarser than asked for. Move the detail to the right, or look at a smaller part.");
     const section = byId("section-problems");
     section.hidden = !problems.length && !notes.length;
     byId("problem-count").textContent = problems.length ? formatCount(problems.length) : "";

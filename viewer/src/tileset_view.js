@@ -14,6 +14,7 @@ import { makeLoaderPlugin } from "./decoders.js";
 import { classifyPlace, makeFrame } from "./geometry.js";
 import { fileName, folderUrl } from "./names.js";
 import { ServerError, readError } from "./server.js";
+import { SharedImagesPlugin } from "./shared_images.js";
 import { SubtreePlugin } from "./subtree_plugin.js";
 import { prepareTint, setTint } from "./tint.js";
 
@@ -22,6 +23,8 @@ const ERROR_COLOUR = 0xe03131;
 const SELECTED_COLOUR = 0x00b7ff;
 const MAX_PROBLEMS = 500;
 const QUIET_FRAMES = 2;
+/** Memory of tiles: the limit, and what is kept of tiles out of view. */
+const CACHE_BYTES = { desktop: [800e6, 600e6], phone: [300e6, 200e6] };
 /** Without an environment to reflect, a metal is black. */
 const MAX_METALNESS = 0.2;
 /** Points of one pixel leave so many gaps that their colours look pale. */
@@ -41,6 +44,8 @@ export class TilesetView {
     this.problems = [];
     /** @type {Set<any>} */
     this.failedTiles = new Set();
+    /** @type {Set<string>} URLs that the browser must not answer from its cache: the file there is the broken one */
+    this.reloaded = new Set();
     /** @type {Set<string>} what cannot be shown, in words */
     this.notes = new Set();
     this.toLocal = new Matrix4();
@@ -94,14 +99,18 @@ export class TilesetView {
     tiles.registerPlugin(new ContentsPlugin(note, (tile, url, error) => this.addProblem(tile, url, error)));
     tiles.registerPlugin(new SubtreePlugin());
     tiles.registerPlugin(new ImplicitTilingPlugin());
-    tiles.registerPlugin(makeLoaderPlugin(this.stage.renderer));
-    tiles.registerPlugin({ name: "TILESYNC_FETCH", fetchData: (/** @type {any} */ url, /** @type {any} */ options) => fetchTile(url, options) });
+    const images = new SharedImagesPlugin();
+    tiles.registerPlugin(images);
+    tiles.registerPlugin(makeLoaderPlugin(this.stage.renderer, images));
+    tiles.registerPlugin({ name: "TILESYNC_FETCH", fetchData: (/** @type {any} */ url, /** @type {any} */ options) => this.fetch(String(url), options) });
+    const [most, least] = matchMedia("(pointer: coarse)").matches ? CACHE_BYTES.phone : CACHE_BYTES.desktop;
+    Object.assign(tiles.lruCache, { maxBytesSize: most, minBytesSize: least }); // shared by all views
     tiles.setCamera(this.stage.camera);
     tiles.addEventListener("load-root-tileset", () => this.stage.placeView(this));
     tiles.addEventListener("load-model", (/** @type {any} */ event) => this.prepareModel(event.scene, event.tile));
     tiles.addEventListener("dispose-model", (/** @type {any} */ event) => event.tile === this.selected && this.select(null));
     tiles.addEventListener("load-error", (/** @type {any} */ event) => this.addProblem(event.tile, event.url, event.error));
-    tiles.manager.onError = (/** @type {string} */ url) => this.addProblem(undefined, url, new Error("A texture or buffer beside a tile cannot be loaded."));
+    tiles.manager.onError = (/** @type {string} */ url) => this.addProblem(undefined, url, new ServerError(0, "A texture or buffer of a tile cannot be loaded."));
     for (const type of ["needs-update", "tile-visibility-change", "load-tileset", "tiles-load-end"]) {
       tiles.addEventListener(type, () => this.changed());
     }
@@ -263,11 +272,17 @@ export class TilesetView {
     return fileName(this.urlOf(tile), this.base);
   }
 
+  /** @param {string} url @param {RequestInit} options */
+  fetch(url, options) {
+    return fetchTile(url, this.reloaded.has(url) ? { ...options, cache: "reload" } : options);
+  }
+
   // --- errors ---
 
   /** @param {any} tile null for the root, undefined if it is not known @param {string | URL} url @param {any} error */
   addProblem(tile, url, error) {
-    const address = String(url);
+    const isInside = String(url).startsWith("blob:"); // an image in a GLB; its address says nothing
+    const address = isInside ? "A texture inside a tile" : String(url);
     const name = tile?.content ? this.nameOf(tile) : fileName(address, this.base);
     const status = error instanceof ServerError ? error.status : 0;
     if (tile) this.failedTiles.add(tile);
@@ -284,11 +299,16 @@ export class TilesetView {
   /** Request what failed once more. */
   retry() {
     this.problems = [];
-    // 3d-tiles-renderer 0.5.3 does not request a failed tile again that is still in its cache.
-    for (const tile of this.failedTiles) this.tiles.lruCache.remove(tile);
+    // resetFailedTiles() of 3d-tiles-renderer 0.5.3 keeps failed tiles in its cache, so that they are not requested again,
+    // and throws where a tile was not reached yet. It is good for the root only.
+    for (const tile of this.failedTiles) {
+      this.reloaded.add(this.urlOf(tile));
+      this.tiles.lruCache.remove(tile);
+    }
     this.failedTiles.clear();
     this.showErrorBoxes();
-    this.tiles.resetFailedTiles();
+    if (this.tiles.root) this.tiles.stats.failed = 0;
+    else this.tiles.resetFailedTiles();
     this.changed();
   }
 

@@ -105,7 +105,7 @@ if TYPE_CHECKING:
 def mirror(context: click.Context, /, source: str, dest: Location, *, dry_run: bool, **options: Any) -> int:
     """Mirror the latest finished export of SOURCE into DEST.
 
-    SOURCE is an iModel id, a container link https://…?SAS, or an existing mirror: a folder, az://… or s3://….
+    SOURCE is an iModel id, a container link https://…?SAS, or an existing mirror: a folder, a package, az://… or s3://….
     Other users can see arguments: pass a link on standard input (`-`), or in TILESYNC_SOURCE. Run the command
     again to continue, or to fetch the next export.
 

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 def verify(dest: Location, *, quick: bool, every: bool, **options: Any) -> int:
     """Check the files of DEST against its manifests.
 
-    The next mirror fetches bad files again, if another version or the service still has them.
+    The next mirror fetches bad files again, if another version or the service still has them. DEST may also be a
+    package: a .3tz, .zip, .tar or .3dtiles file.
     """
     from tilesync.cli.output.summary import format_verify_summary
 

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 @STORE_OPTIONS
 @OUTPUT_OPTIONS
 def versions(dest: Location, sha256sums: str | None, state_dir: Path | None, **options: Any) -> int:
-    """List the versions of DEST, newest first; `*` marks the version that the pointer names."""
+    """List the versions of DEST, newest first; `*` marks the version that the pointer names.
+
+    DEST may also be a package: a .3tz, .zip, .tar or .3dtiles file.
+    """
     from tilesync.cli.output.summary import format_ownership, format_version_table
 
     if sha256sums is not None and options["as_json"]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import packages
 from tests.support.packages import write_zip
 from tilesync.errors import DamagedPackage
-from tilesync.stores.archives import zip_records
+from tilesync.stores.archives import tz3_index
 from tilesync.stores.archives.readers import name_index
 from tilesync.stores.archives.readers.opening import PackageReference, open_package
 from tilesync.stores.archives.readers.zip_package import ZipPackage
@@ -51,7 +52,7 @@ def test_a_package_without_index_gets_one(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize("index", [True, False])
 def test_names_with_one_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: bool) -> None:
     """Among names with the same hash, the header decides."""
-    for module in (zip_records, name_index, __import__("tests.support.packages", fromlist=["x"])):
+    for module in (packages, name_index, tz3_index):
         monkeypatch.setattr(module, "hash_index_name", lambda name: b"same" * 4)
     with closing(open_zip(write_zip(tmp_path / "a.3tz", FILES, index=index))) as package:
         assert {name: read(package, name) for name in FILES} == FILES

@@ -8,7 +8,7 @@ structure         faults of the structure: names, entries that overlap, the inde
 opening           the reader of each format, here and in other processes
 package           what all readers have in common
 index_files       the index that is built for a package without one
-name_index        search in sorted records on disk, and their external sort
+name_index        search in sorted records on disk
 zip_package       .3tz and .zip
 zip_directory     the central directory of a Zip file, and the headers of its entries
 entry_bytes       unpack an entry, and check its size and CRC-32

@@ -1,16 +1,14 @@
-"""Index of a package: sorted records of 24 bytes, as in a .3tz file, searched on disk and built in flat memory."""
+"""Index of a package: sorted records of 24 bytes, as in a .3tz file, searched on disk."""
 
 from __future__ import annotations
 
-import heapq
 import tempfile
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import IO
 
 from tilesync.runtime.os_errors import translate_os_errors
 from tilesync.stores.archives.readers.package_input import PackageInput
+from tilesync.stores.archives.tz3_index import IndexBuilder
 from tilesync.stores.archives.zip_records import INDEX_RECORD, hash_index_name, index_sort_key
 
 RECORD_BYTES = INDEX_RECORD.size
@@ -18,9 +16,6 @@ DIGEST_BYTES = 16
 
 RECORDS_PER_BLOCK = 256
 """Records that the last step of a search reads at once."""
-
-RECORDS_PER_RUN = 200_000
-"""Records that are sorted in memory, about 25 MB; more of them are merged from files."""
 
 
 class NameIndex:
@@ -63,52 +58,18 @@ class NameIndex:
 def build_index_file(offsets_by_name: Iterable[tuple[str, int]]) -> Path:
     """Write the sorted records of names and their offsets to a temporary file, and return its path.
 
-    The memory is flat: runs of RECORDS_PER_RUN records are sorted, and merged from files.
+    It takes 24 bytes of memory a name, and as many on disk.
     """
-    with translate_os_errors("cannot write a temporary index of the package"):
-        records, runs = _make_records(offsets_by_name), list[IO[bytes]]()
+    builder = IndexBuilder()
+    for name, offset in offsets_by_name:
+        builder.add(name, offset)
+    with (
+        translate_os_errors("cannot write a temporary index of the package"),
+        tempfile.NamedTemporaryFile(prefix="tilesync-index-", delete=False) as file,
+    ):
         try:
-            first = _sort_run(records)
-            if len(first) < RECORDS_PER_RUN:
-                return _write_index(first)
-            runs.append(_write_run(first))
-            while run := _sort_run(records):
-                runs.append(_write_run(run))
-            return _write_index(heapq.merge(*map(_read_run, runs), key=_record_key))
-        finally:
-            for each in runs:
-                each.close()
-
-
-def _make_records(offsets_by_name: Iterable[tuple[str, int]]) -> Iterator[bytes]:
-    return (INDEX_RECORD.pack(hash_index_name(name), offset) for name, offset in offsets_by_name)
-
-
-def _record_key(record: bytes) -> bytes:
-    return index_sort_key(record[:DIGEST_BYTES])
-
-
-def _sort_run(records: Iterator[bytes]) -> list[bytes]:
-    return sorted(islice(records, RECORDS_PER_RUN), key=_record_key)
-
-
-def _write_run(records: Iterable[bytes]) -> IO[bytes]:
-    run = tempfile.TemporaryFile(prefix="tilesync-index-")  # noqa: SIM115 - closed after the merge
-    run.writelines(records)
-    run.seek(0)
-    return run
-
-
-def _read_run(run: IO[bytes]) -> Iterator[bytes]:
-    while block := run.read(RECORD_BYTES * RECORDS_PER_BLOCK):
-        yield from (block[start : start + RECORD_BYTES] for start in range(0, len(block), RECORD_BYTES))
-
-
-def _write_index(records: Iterable[bytes]) -> Path:
-    with tempfile.NamedTemporaryFile(prefix="tilesync-index-", delete=False) as file:
-        try:
-            file.writelines(records)
+            file.writelines(builder.chunks())
         except BaseException:
             Path(file.name).unlink()
             raise
-    return Path(file.name)
+        return Path(file.name)

@@ -21,7 +21,7 @@ class PackageEntry(NamedTuple):
 
     `size`: bytes when it is read. `offset`: where its header begins; in a .3dtiles file its row. `packed_size`: bytes
     in the package. `method`: number of the compression method of a Zip entry. `crc32`: of the unpacked bytes, None in
-    formats without one.
+    formats without one. `data_offset`: where its bytes begin; None if that is not known yet.
     """
 
     name: str
@@ -30,6 +30,7 @@ class PackageEntry(NamedTuple):
     packed_size: int
     method: int = 0
     crc32: int | None = None
+    data_offset: int | None = None
 
 
 class Package(ABC):

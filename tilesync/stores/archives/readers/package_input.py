@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
 from tilesync.errors import DamagedPackage, ExportReplaced, TilesyncError
-from tilesync.runtime.os_errors import translate_read_errors
+from tilesync.runtime.os_errors import to_read_error, translate_read_errors
 from tilesync.runtime.safe_open import open_regular
-
-ReadBytes = Callable[[int, int], bytes]
-"""Reads up to so many bytes; the second number counts the bytes that were read before."""
 
 READ_CHUNK_BYTES = 1 << 20
 """Bytes read at a time."""
@@ -77,18 +74,26 @@ class PackageInput:
             raise DamagedPackage(
                 f"the package {self.path} is damaged: it refers to bytes behind its end", hint=CUT_OFF_HINT
             )
-        with translate_read_errors(f"cannot read {self.path}"):
+        try:
             data = self._read(offset, size)
+        except OSError as error:
+            raise to_read_error(error, f"cannot read {self.path}") from error
         if len(data) != size:
             raise DamagedPackage(f"the package {self.path} became shorter while it was read", hint=CUT_OFF_HINT)
         return data
 
     def _read(self, offset: int, size: int) -> bytes:
         if hasattr(os, "pread"):
-            return _read_all(lambda count, done: os.pread(self._descriptor, count, offset + done), size)
+            data = os.pread(self._descriptor, size, offset)
+            while 0 < len(data) < size and (more := os.pread(self._descriptor, size - len(data), offset + len(data))):
+                data += more  # one read returns at most 2 GiB (read(2))
+            return data
         with self._lock:  # Windows
             os.lseek(self._descriptor, offset, os.SEEK_SET)
-            return _read_all(lambda count, done: os.read(self._descriptor, count), size)
+            data = os.read(self._descriptor, size)
+            while 0 < len(data) < size and (more := os.read(self._descriptor, size - len(data))):
+                data += more
+            return data
 
     def read_up_to(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset` on, or those until the end of the file."""
@@ -107,11 +112,3 @@ class PackageInput:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-
-def _read_all(read: ReadBytes, size: int) -> bytes:
-    """Read until `size` bytes are there, or the file ends. One read returns at most 2 GiB (read(2))."""
-    data = read(size, 0)
-    while 0 < len(data) < size and (more := read(size - len(data), len(data))):
-        data += more
-    return data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from tilesync.stores.archives.readers.package import Package, PackageEntry, find
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
+
+CACHED_ENTRIES = 1024
+"""Entries that are kept after a search: a server asks for the size of a file, then for its bytes."""
 
 FILES_PER_PRESENCE_PAGE = 256
 """Files checked per page."""
@@ -29,6 +33,7 @@ class ArchiveStoredFiles:
         self._reference = reference
         self._package = package
         self._lock = Lock()
+        self._find = lru_cache(CACHED_ENTRIES)(self._search)
 
     def __reduce__(self) -> tuple[type[ArchiveStoredFiles], tuple[PackageReference]]:
         return ArchiveStoredFiles, (self._reference,)
@@ -39,7 +44,7 @@ class ArchiveStoredFiles:
                 self._package = open_package(self._reference)
             return self._package
 
-    def _find(self, name: str) -> PackageEntry | None:
+    def _search(self, name: str) -> PackageEntry | None:
         return find_file(self._open(), name)
 
     def _find_existing(self, name: str) -> PackageEntry:

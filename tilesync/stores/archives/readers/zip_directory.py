@@ -134,14 +134,11 @@ def list_directory(file: PackageInput, directory: ZipDirectory) -> Iterator[Dire
     for number in range(1, directory.entries + 1):
         if place + _MAX_RECORD_BYTES > start + len(buffer) < end:
             start, buffer = place, file.read_at(place, min(_DIRECTORY_CHUNK_BYTES, end - place))
-        begin = place - start
-        if len(buffer) < begin + CENTRAL_HEADER.size or not buffer.startswith(CENTRAL_SIGNATURE, begin):
+        entry = _parse_entry(file, buffer, place - start, place)
+        if entry is None:
             raise damaged(file, f"entry {number} of its directory is not readable")
-        length = _measure_record(buffer, begin)
-        if len(buffer) < begin + length:
-            raise damaged(file, f"entry {number} of its directory is cut off")
-        yield parse_directory_entry(file, buffer[begin : begin + length], place)
-        place += length
+        yield entry
+        place += entry.record_bytes
     if place != end:
         raise damaged(file, f"its directory has more than the {directory.entries} entries that it states")
 
@@ -153,56 +150,40 @@ _DIRECTORY_CHUNK_BYTES = 1 << 20
 """Bytes of the directory that are read at a time."""
 
 
-def _measure_record(data: bytes, begin: int) -> int:
-    """Return the length of a record of the directory: the header, the name, the extra fields and the comment."""
-    name_bytes, extra_bytes, comment_bytes = CENTRAL_HEADER.unpack_from(data, begin)[10:13]
-    return CENTRAL_HEADER.size + int(name_bytes + extra_bytes + comment_bytes)
-
-
 def read_directory_entry(file: PackageInput, directory: ZipDirectory, place: int) -> DirectoryEntry:
-    """Read the entry at an offset inside the central directory."""
-    end = directory.offset + directory.size
-    data = file.read_at(place, min(_ENTRY_GUESS_BYTES, end - place)) if directory.offset <= place < end else b""
-    if len(data) < CENTRAL_HEADER.size or not data.startswith(CENTRAL_SIGNATURE):
+    """Read the entry at an offset inside the central directory. Raises DamagedPackage if there is none."""
+    end, entry = directory.offset + directory.size, None
+    for length in (_ENTRY_GUESS_BYTES, _MAX_RECORD_BYTES):
+        if entry is None and directory.offset <= place < end:
+            entry = _parse_entry(file, file.read_at(place, min(length, end - place)), 0, place)
+    if entry is None:
         raise damaged(file, "an entry of its directory is not readable")
-    length = _measure_record(data, 0)
-    if place + length > end:
-        raise damaged(file, "an entry of its directory is cut off")
-    return parse_directory_entry(file, data[:length] if length <= len(data) else file.read_at(place, length), place)
+    return entry
 
 
 _ENTRY_GUESS_BYTES = 512
 """Bytes that are read for one entry: its names rarely have more."""
 
 
-def parse_directory_entry(file: PackageInput, record: bytes, place: int) -> DirectoryEntry:
-    """Parse one whole record of the central directory. Raises DamagedPackage."""
-    (
-        _,
-        _,
-        _,
-        flags,
-        method,
-        _,
-        _,
-        crc32,
-        packed_size,
-        size,
-        name_bytes,
-        extra_bytes,
-        _,
-        disk,
-        _,
-        _,
-        offset,
-    ) = CENTRAL_HEADER.unpack_from(record)
-    name_end = CENTRAL_HEADER.size + name_bytes
-    name = decode_name(file, record[CENTRAL_HEADER.size : name_end], flags)
-    extra = record[name_end : name_end + extra_bytes]
-    size, packed_size, offset = read_zip64_fields(file, name, extra, size, packed_size, offset)
-    if disk not in {0, MAX_UINT16}:
+def _parse_entry(file: PackageInput, data: bytes, begin: int, place: int) -> DirectoryEntry | None:
+    """Parse the record of the directory that begins in `data`; None if there is none, or not the whole of it."""
+    name_begin = begin + CENTRAL_HEADER.size
+    if len(data) < name_begin:
+        return None
+    fields = CENTRAL_HEADER.unpack_from(data, begin)
+    signature, _, _, flags, method, _, _, crc32, packed_size, size = fields[:10]
+    name_bytes, extra_bytes, comment_bytes, disk, _, _, offset = fields[10:]
+    name_end = name_begin + name_bytes
+    end = name_end + extra_bytes + comment_bytes
+    if signature != CENTRAL_SIGNATURE or len(data) < end:
+        return None
+    name = decode_name(file, data[name_begin:name_end], flags)
+    if MAX_UINT32 in {size, packed_size, offset}:
+        extra = data[name_end : name_end + extra_bytes]
+        size, packed_size, offset = read_zip64_fields(file, name, extra, size, packed_size, offset)
+    if disk and disk != MAX_UINT16:
         raise DamagedPackage(f"the package {file.path} is one part of a split Zip file", hint="join the parts first")
-    return DirectoryEntry(place, name, flags, method, crc32, packed_size, size, offset, len(record))
+    return DirectoryEntry(place, name, flags, method, crc32, packed_size, size, offset, end - begin)
 
 
 def decode_name(file: PackageInput, data: bytes, flags: int) -> str:

@@ -79,7 +79,9 @@ class ZipPackage(IndexedPackage):
         if header.flags & DATA_DESCRIPTOR_FLAG:
             raise damaged(self.file, f"the header of {header.name} has no sizes, which a .3tz file must have")
         refuse_unreadable(self.file, header.name, header.flags)
-        entry = PackageEntry(header.name, header.size, offset, header.packed_size, header.method, header.crc32)
+        entry = PackageEntry(
+            header.name, header.size, offset, header.packed_size, header.method, header.crc32, header.data_offset
+        )
         check_sizes(self.file, entry, self.directory.offset)
         return entry
 
@@ -125,9 +127,12 @@ class ZipPackage(IndexedPackage):
 
     def _find_data(self, entry: PackageEntry) -> int:
         """Return the offset of the bytes of an entry: its local header may be longer than the directory says."""
-        header = read_local_header(self.file, entry.offset)
-        if header.name != entry.name:
-            raise damaged(self.file, f"the header of {entry.name} names another file")
-        if header.data_offset + entry.packed_size > self.directory.offset:
+        data_offset = entry.data_offset
+        if data_offset is None:
+            header = read_local_header(self.file, entry.offset)
+            if header.name != entry.name:
+                raise damaged(self.file, f"the header of {entry.name} names another file")
+            data_offset = header.data_offset
+        if data_offset + entry.packed_size > self.directory.offset:
             raise damaged(self.file, f"{entry.name} is said to have bytes where none are")
-        return header.data_offset
+        return data_offset

@@ -1,0 +1,1 @@
+"""Tests of the viewer page in a browser, with the real server."""

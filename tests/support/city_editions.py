@@ -1,0 +1,56 @@
+"""Two editions of the demo city: tiles were added, removed, changed and moved; and a city in projected coordinates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.support.simulator import Simulator
+from tilesync.demo.city import build_city
+
+REMOVED_DISTRICT = "district-03"
+ADDED_DISTRICT = "district-08"
+MOVED_DISTRICT = "district-01"
+MOVED_TO = "moved-district"
+PROJECT_ORIGIN = (510091, 6649129, 0)
+"""Easting and northing of an iModel that is exported in the coordinates of its project."""
+
+
+def older_edition() -> dict[str, bytes]:
+    """Return the files of the older edition."""
+    return without_district(build_city(), ADDED_DISTRICT)
+
+
+def newer_edition() -> dict[str, bytes]:
+    """Return the files of the newer edition: a district less and one more, one in another folder, and changed tiles."""
+    files = without_district(build_city(edition=2), REMOVED_DISTRICT)
+    root = files["tileset.json"].replace(f"{MOVED_DISTRICT}/".encode(), f"{MOVED_TO}/".encode())
+    moved = {name.replace(f"{MOVED_DISTRICT}/", f"{MOVED_TO}/"): data for name, data in files.items()}
+    return {**moved, "tileset.json": root}
+
+
+def city_in_project() -> dict[str, bytes]:
+    """Return a city in the coordinates of a project: the transform of its root is a plain translation."""
+    files = build_city()
+    tileset = json.loads(files["tileset.json"])
+    tileset["root"]["transform"] = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, *PROJECT_ORIGIN, 1]
+    return {**files, "tileset.json": json.dumps(tileset).encode()}
+
+
+def without_district(files: dict[str, bytes], district: str) -> dict[str, bytes]:
+    """Return a city without one of its districts."""
+    tileset = json.loads(files["tileset.json"])
+    children = tileset["root"]["children"]
+    tileset["root"]["children"] = [each for each in children if not each["content"]["uri"].startswith(f"{district}/")]
+    assert len(tileset["root"]["children"]) == len(children) - 1
+    left = {name: data for name, data in files.items() if not name.startswith(f"{district}/")}
+    return {**left, "tileset.json": json.dumps(tileset).encode()}
+
+
+def mirror_editions(dest: Path) -> None:
+    """Mirror both editions into a folder, as versions `older` and `newer`, which is the current one."""
+    with Simulator() as service:
+        service.offer_export(older_edition(), export_id="older")
+        assert service.mirror(dest).error is None
+        service.offer_export(newer_edition(), export_id="newer", lastModified="2026-03-09T08:30:00Z")
+        assert service.mirror(dest).error is None
