@@ -21,8 +21,7 @@ def record_table(name: str, table: str, suffix: str = "") -> None:
     there = dict(re.findall(r"^<!-- (\w+) -->\n(.*?)(?=^<!-- |\Z)", said, re.MULTILINE | re.DOTALL))
     there[name] = f"{table}\nMeasured {today}: {describe_machine()}{suffix}.\n\n"
     order = (*WORKLOADS, CONCURRENCY, FLEET, SERVE, PACKING)
-    sections = [f"<!-- {each} -->
-{there[each]}" for each in order if each in there]
+    sections = [f"<!-- {each} -->\n{there[each]}" for each in order if each in there]
     RESULTS.write_text("# Measured\n\nServer and clients share the machine.\n\n" + "".join(sections).rstrip() + "\n")
 
 
