@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tilesync import aio, errors, events, testing
     from tilesync.api.auth import ClientCredentials, Environment, ShareKey, Token, TokenCommand, TokenFile
+    from tilesync.api.diffing import ChangeCounts, DiffResult, DiffTotals, FileChange
     from tilesync.api.monitor import RunMonitor
     from tilesync.api.results import (
         AuditResult,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         ViewerLinkResult,
     )
     from tilesync.api.sync import (
+        diff,
         doctor,
         exports,
         iter_sha256sums,
@@ -58,12 +60,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AuditResult",
+    "ChangeCounts",
     "ClientCredentials",
     "DeleteLimit",
+    "DiffResult",
+    "DiffTotals",
     "DoctorResult",
     "Environment",
     "ExportInfo",
     "ExportsResult",
+    "FileChange",
     "FleetResult",
     "Health",
     "HeldVersion",
@@ -92,6 +98,7 @@ __all__ = [
     "__version__",
     "aio",
     "check_fleet",
+    "diff",
     "doctor",
     "errors",
     "events",
@@ -112,9 +119,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "tilesync.api.sync": "doctor exports iter_sha256sums mirror pack plan rollback serve status verify versions"
+    "tilesync.api.sync": "diff doctor exports iter_sha256sums mirror pack plan rollback serve status verify versions"
     " viewer_link",
     "tilesync.api.auth": "ClientCredentials Environment ShareKey Token TokenCommand TokenFile",
+    "tilesync.api.diffing": "ChangeCounts DiffResult DiffTotals FileChange",
     "tilesync.api.monitor": "RunMonitor",
     "tilesync.api.results": "AuditResult DoctorResult ExportInfo ExportsResult MirrorResult PackResult PlanResult"
     " RollbackResult RunCounts RunResult StatusResult VersionInfo VersionsResult ViewerLinkResult",

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from tilesync.api.locations import redact_dest, redact_source
 from tilesync.api.monitor import RunMonitor
 from tilesync.api.results import RunResult
-from tilesync.api.target_names import redact_dest, redact_source
 from tilesync.errors import TilesyncError
 from tilesync.events import Event
 from tilesync.model import Secret

@@ -1,8 +1,12 @@
-"""Parse SOURCE and DEST: an iModel id, a container link, an existing mirror, a folder, a container or a bucket."""
+"""Parse SOURCE and DEST: an iModel id, a container link, an existing mirror, a folder, a container or a bucket.
+
+Also redact them for reports: without secrets, folders as absolute paths.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from time import monotonic
 
@@ -27,6 +31,8 @@ __all__ = [
     "parse_itwin_id",
     "parse_mirror_source",
     "parse_source_link",
+    "redact_dest",
+    "redact_source",
 ]
 
 Source = str | Path | Secret | AzureLocation | S3Location
@@ -151,3 +157,29 @@ def parse_source_link(text: str, *, is_secret: bool = False) -> SasUrl | None:
     if not is_secret and ("://" not in text or find_imodel_id(text) is not None):
         return None
     return parse_sas_link(text, fetched=monotonic())
+
+
+_SECRET_PATTERN = re.compile(r"sig=|signature=|policy=", re.IGNORECASE)
+
+
+def redact_source(text: str | None) -> str | None:
+    """Return a SOURCE without possible secrets; None if it is not given, or comes from standard input."""
+    if text is None or text == "-" or not text.strip():
+        return None
+    scheme, colon, rest = text.partition("://")
+    if colon:
+        rest = re.split(r"[?#]", rest, maxsplit=1)[0]
+        host, slash, path = rest.partition("/")
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    return None if _SECRET_PATTERN.search(text) else text
+
+
+def redact_dest(text: Location | str | None) -> str | None:
+    """Return a DEST without possible secrets; a folder as an absolute path."""
+    redacted = redact_source(str(text)) if text is not None else None
+    if redacted is None or "://" in redacted:
+        return redacted
+    try:
+        return os.path.abspath(redacted)
+    except OSError:  # the working directory is gone
+        return redacted

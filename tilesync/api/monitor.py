@@ -51,6 +51,10 @@ class RunMonitor:
         self.stats = RunStats()
         self.source = source
         self.dest = dest
+        self.more_facts: dict[str, Any] = {}
+        """Facts that the command adds to the last line of a successful run."""
+        self.success_exit = 0
+        """Exit code of a successful run."""
         self.dry_run = False
         """True if nothing is written: the counts are those of a plan."""
         self.owner: str | None = None
@@ -185,7 +189,7 @@ class RunMonitor:
 
     def finished_line(self) -> dict[str, Any]:
         """Return the last line of a successful run."""
-        return {"kind": "finished", "exit": 0, **self._facts()}
+        return {"kind": "finished", "exit": self.success_exit, **self._facts(), **self.more_facts}
 
     def failed_line(
         self,

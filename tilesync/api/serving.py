@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 
 from tilesync.api.call import Call, OnEvent
 from tilesync.api.inputs import SERVE_RETRY_FOR, create_live_request, create_target, refuse_live_options
-from tilesync.api.locations import Source, parse_mirror_source
+from tilesync.api.locations import Source, parse_mirror_source, redact_dest
 from tilesync.api.monitor import RunMonitor
 from tilesync.api.options import LiveArguments, StoreAccessOptions
 from tilesync.api.results import RunResult
-from tilesync.api.target_names import redact_dest
 from tilesync.core.safe_names import make_version_name
 from tilesync.core.urls import is_loopback
 from tilesync.errors import UsageError

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Unpack
 
-from tilesync.api import aio, packing, serving
+from tilesync.api import aio, diffing, packing, serving
 from tilesync.api.blocking import make_blocking
 from tilesync.api.call import Call, OnEvent
 from tilesync.api.inputs import DEFAULT_RETRY_FOR, create_target
@@ -22,6 +22,7 @@ verify = make_blocking(aio.verify)
 rollback = make_blocking(aio.rollback)
 versions = make_blocking(aio.versions)
 status = make_blocking(aio.status)
+diff = make_blocking(diffing.diff)
 exports = make_blocking(aio.exports)
 viewer_link = make_blocking(aio.viewer_link)
 doctor = make_blocking(aio.doctor)

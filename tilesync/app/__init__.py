@@ -4,6 +4,7 @@ azure          an Azure container: endpoint, links, and the clients of its store
 backends       how the store of each kind of location is opened
 commands       one function per command: mirror, dry run, verify, rollback, versions, exports, viewer link
 destinations   open a destination for a run, a plan, reading or an audit
+diffing        compare two versions, or a version and the listing of a source
 live           a tileset that is served from the container of an export
 locations      parse az://, https:// and s3:// locations; dispatch on the kind of a location
 packing        write a version into one file

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from tilesync.api.locations import redact_dest, redact_source
 from tilesync.api.monitor import RunMonitor
-from tilesync.api.target_names import redact_dest, redact_source
 from tilesync.cli.config_file import read_command_values
 from tilesync.cli.output.path_checks import OutputFiles, find_local_folders
 from tilesync.cli.output.report import report_write_error, write_report

@@ -17,6 +17,7 @@ from tilesync import __version__
 from tilesync.cli.commands.completion import completion
 from tilesync.cli.commands.config import config
 from tilesync.cli.commands.demo import demo
+from tilesync.cli.commands.diff import diff
 from tilesync.cli.commands.doctor import doctor
 from tilesync.cli.commands.exports import exports
 from tilesync.cli.commands.fleet import fleet
@@ -43,7 +44,7 @@ def cli() -> None:
 
 
 cli.add_section("Mirror", mirror, fleet, demo)
-cli.add_section("Look", view, serve, status, exports, versions, link)
+cli.add_section("Look", view, serve, status, exports, versions, diff, link)
 cli.add_section("Maintain", verify, rollback, pack, doctor)
 cli.add_section("Set up", config, completion)
 

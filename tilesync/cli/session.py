@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 COMPLETED_HINT = "DEST is already changed: `tilesync versions DEST` shows its versions"
 """Hint of a run that changed DEST, but could not say so."""
 
+_LINES_PER_WRITE = 500
+
 
 @dataclass(frozen=True)
 class OutputOptions:
@@ -45,7 +48,8 @@ class OutputOptions:
 
     `changes_dest`: the command changes DEST. `is_stepwise`: each run of the command goes one step further.
     `ends_by_signal`: SIGINT and SIGTERM are the normal end of the command.
-    `completed_hint`: hint after a change that was not told.
+    `completed_hint`: hint after a change that was not told. `interrupted_hint`: hint of a run that was interrupted;
+    None for the default one, that the next run continues.
     """
 
     json: bool = False
@@ -60,6 +64,7 @@ class OutputOptions:
     is_stepwise: bool = False
     ends_by_signal: bool = False
     completed_hint: str = COMPLETED_HINT
+    interrupted_hint: str | None = None
 
 
 class DisplayClass(Protocol):
@@ -141,6 +146,12 @@ class Session:
         """Print the output of a command to stdout."""
         self._stdout.write(text + "\n")
 
+    async def print_lines(self, lines: Iterator[str]) -> None:
+        """Print many lines to stdout, some hundred at a time, so that a signal can stop it."""
+        while batch := list(islice(lines, _LINES_PER_WRITE)):
+            self._stdout.write("".join(f"{line}\n" for line in batch))
+            await asyncio.sleep(0)
+
     def write_json_line(self, line: dict[str, Any]) -> None:
         """Write a JSON line, if --json is given."""
         if self._json is not None:
@@ -187,8 +198,9 @@ class Session:
         return self._end_run(self.monitor.failed_line(error))
 
     def _interrupted_hint(self) -> str | None:
-        """Return the hint of an interruption; None for the default, which asks to run the same command again."""
-        return self._options.completed_hint if self._options.is_stepwise and self.monitor.published else None
+        """Return the hint of an interruption; None for the default one."""
+        is_done = self._options.is_stepwise and self.monitor.published
+        return self._options.completed_hint if is_done else self._options.interrupted_hint
 
     def _end_run(self, line: dict[str, Any], *, is_urgent: bool = False) -> int:
         """Write the last line to stdout, report and log, and report to monitors; return the exit code.
@@ -201,7 +213,7 @@ class Session:
         self.write_json_line(line)
         if (output_error := self._stdout.output_error()) is not None:
             self._progress.print_line(format_error(output_error))
-            if not line["exit"]:
+            if line["kind"] != "failed":
                 line = self._write_report(self.monitor.failed_line(output_error))
         if self._log is not None:
             self._log.write(line)

@@ -27,7 +27,18 @@ def test_values_and_origins(config: Path) -> None:
     assert rows[0] == ["config", "file:", str(config)]
     assert ["--layout", "flat", "TILESYNC_LAYOUT", "mirror"] in rows
     assert ["--keep-versions", "3", "config.toml:4", "mirror"] in rows
-    assert ["--retry-for", "15m", "config.toml:1", "mirror,", "view,", "serve,", "exports,", "link,", "doctor"] in rows
+    assert [
+        "--retry-for",
+        "15m",
+        "config.toml:1",
+        "mirror,",
+        "view,",
+        "serve,",
+        "exports,",
+        "diff,",
+        "link,",
+        "doctor",
+    ] in rows
     assert done.exit_code == 0
 
 

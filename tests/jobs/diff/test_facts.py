@@ -51,6 +51,7 @@ def test_lines_of_other_programs_give_the_same_facts() -> None:
         b"",
         b"x" + line_of(STORED),
         line_of(STORED)[:60],
+        line_of(STORED)[:-1],
         line_of(STORED).replace(SHA256.hex().encode(), b"00"),
         line_of(STORED).replace(b'"size":12', b'"size":-1'),
         line_of(STORED).replace("ä".encode(), b"\\ud800"),

@@ -7,6 +7,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -18,7 +19,7 @@ from tests.support.fake_destination import FakeDestination
 from tilesync.core.manifest import make_line
 from tilesync.errors import DestinationError, Interrupted, UsageError
 from tilesync.jobs.diff import job, reuse, spool, unchanged
-from tilesync.jobs.diff.changes import FileChange
+from tilesync.jobs.diff.changes import ChangeCounts, FileChange
 from tilesync.jobs.diff.facts import cut_facts, parse_facts
 from tilesync.jobs.diff.job import compare_sides, compare_versions, diff_lines
 from tilesync.jobs.diff.sides import Side
@@ -80,7 +81,9 @@ def _small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reuse, "MAX_CONTENTS_IN_MEMORY", 3)
 
 
-def check_against_model(a: Files, b: Files, changes: Sequence[FileChange], totals: Mapping[str, Any]) -> None:
+def check_against_model(
+    a: Files, b: Files, changes: Sequence[FileChange], totals: Mapping[str, Any], roles: Mapping[str, ChangeCounts]
+) -> None:
     """Assert that changes and totals are those of two dictionaries."""
     by_kind: dict[str, list[FileChange]] = {kind: [] for kind in ("added", "removed", "changed", "moved")}
     for change in changes:
@@ -111,7 +114,7 @@ def check_against_model(a: Files, b: Files, changes: Sequence[FileChange], total
     assert totals["bytes_moved"] == sum(b[each.name].size for each in moved)
     assert totals["bytes_changed"] == sum(b[each.name].size for each in by_kind["changed"])
     assert totals["bytes_changed_old"] == sum(a[each.name].size for each in by_kind["changed"])
-    assert sum(sum(counts.values()) for counts in totals["roles"].values()) == sum(expected.values())
+    assert sum(sum(asdict(counts).values()) for counts in roles.values()) == sum(expected.values())
 
 
 @given(PAIRS_OF_SIDES, st.data())
@@ -121,7 +124,7 @@ def test_the_comparison_is_that_of_dictionaries(sides: tuple[Files, Files], data
     a, b = sides
     diff = compare_sides(make_side(a), make_side(b, etag="f"))
     changes = list(diff.changes)
-    check_against_model(a, b, changes, diff.totals.to_dict())
+    check_against_model(a, b, changes, diff.totals.to_dict(), diff.totals.roles)
     assert list(diff.changes) == changes
     orders = [data.draw(st.permutations(sorted(files))) for files in (a, b)]
     again = compare_sides(make_side(a, order=orders[0], batch=3), make_side(b, order=orders[1], batch=1))
@@ -152,7 +155,7 @@ def test_versions_are_compared_by_their_manifests() -> None:
         v1={"tileset.json": b"{}", "a.glb": b"a", "b.glb": b"b", "c.glb": b"c"},
         v2={"tileset.json": b"{}", "a.glb": b"A", "x/b.glb": b"b", "d.glb": b"dd"},
     )
-    *lines, last = diff_lines(publication, "v1", "current")
+    *lines, tilesets, contents, last = diff_lines(publication, "v1", "current")
     assert [(line["change"], line["name"], line.get("from")) for line in lines] == [
         ("changed", "a.glb", None),
         ("removed", "c.glb", None),
@@ -184,7 +187,9 @@ def test_versions_are_compared_by_their_manifests() -> None:
         "same": 1,
     }
     assert (last["bytes_to_fetch"], last["bytes_to_drop"], last["cached"]) == (3, 2, 0)
-    assert last["roles"]["tileset"] == {"added": 0, "removed": 0, "changed": 0, "moved": 0, "same": 1}
+    none = {"added": 0, "removed": 0, "changed": 0, "moved": 0, "same": 0}
+    assert tilesets == {"kind": "role", "role": "tileset", **none, "same": 1}
+    assert contents == {"kind": "role", "role": "content", **dict.fromkeys(none, 1), "same": 0}
 
 
 def test_a_version_is_the_same_as_itself() -> None:

@@ -3,6 +3,7 @@
 completion  `tilesync completion`
 config      `tilesync config`
 demo        `tilesync demo`
+diff        `tilesync diff`
 doctor      `tilesync doctor`
 exports     `tilesync exports`
 link        `tilesync link`

@@ -1,6 +1,7 @@
 """Output of the command line: messages, progress, JSON lines, logs, reports and tables.
 
 atomic_file    write a report in one step, a log line by line
+diff_lines     differences between two versions: lines, table and summary
 log_file       the log file of --log-file: events as JSON lines
 masking        mask secrets in all output
 path_checks    refuse unsafe paths for --report, --log-file and --page
@@ -12,5 +13,4 @@ status_table   the tables of `status`: mirrors, and the runs of one
 streams        write to stdout and stderr, with their errors; the width of the terminal
 summary        the last sentences of a command, and its tables
 table          align columns, cut and wrap text
-target_names   SOURCE and DEST without secrets
 """

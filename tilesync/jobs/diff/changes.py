@@ -101,9 +101,15 @@ class DiffTotals:
         return not (self.files.added or self.files.removed or self.files.changed or self.files.moved)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the totals as fields of the last JSON line."""
+        """Return the totals of all files as fields of the last JSON line."""
         values = asdict(self)
+        del values["roles"]
         return {**values.pop("files"), **values}
+
+    def role_lines(self) -> Iterator[dict[str, Any]]:
+        """Yield a JSON line with the numbers of files of each role."""
+        for role, counts in self.roles.items():
+            yield {"kind": "role", "role": role, **asdict(counts)}
 
 
 _ENDING_AND_SIZE = re.compile(rb'(\.[^./"\n]*+)","size":([0-9]++),"sha256"')

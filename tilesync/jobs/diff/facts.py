@@ -21,8 +21,8 @@ NAME_END: Final = b'","size":'
 
 _NAME = rb'[^"\\\n]*+(?:\\.[^"\\\n]*+)*+'
 _REST = rb'[0-9]++,"sha256":(?:null|"[0-9a-f]{64}"),(?:"proof":"[a-z0-9-]++",)?"md5":(?:null|"[0-9a-f]{32}")'
-_LINE = re.compile(rb'^\{"name":"(' + _NAME + NAME_END + _REST + rb'),"etag":[^\n]*+(?:\n|\Z)', re.MULTILINE)
-"""A line as tilesync writes it. It consumes the line to its end, so that the search goes on at the next one."""
+_LINE = re.compile(rb'^\{"name":"(' + _NAME + NAME_END + _REST + rb'),"etag":[^\n]*+(?<=\})(?:\n|\Z)', re.MULTILINE)
+"""A line as tilesync writes it, not cut off. It consumes the line, so that the search goes on at the next one."""
 
 _PARTS = re.compile(
     rb'([0-9]++),"sha256":(?:null|"([0-9a-f]{64})"),(?:"proof":"[a-z0-9-]++",)?"md5":(?:null|"([0-9a-f]{32})")'

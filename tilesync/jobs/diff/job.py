@@ -146,10 +146,11 @@ def has_stable_urls(publication: ReadOnlyPublication, *sides: Side) -> bool:
 
 
 def diff_lines(publication: ReadOnlyPublication, a: str, b: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the lines of `tilesync diff --json`: one for each file that differs, and the last one with the totals.
+    """Yield the lines of `tilesync diff --json`: one for each file that differs, one for each role, and the totals.
 
     Blocks. Raises as `compare_versions` does, before the first line.
     """
     diff = compare_versions(publication, a, b)
     yield from (change.to_dict() for change in diff.changes)
+    yield from diff.totals.role_lines()
     yield {"kind": "finished", "exit": 0, **diff.to_dict()}

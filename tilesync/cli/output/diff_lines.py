@@ -1,0 +1,80 @@
+"""Differences between two versions as text: a line for each file, a table of totals, and the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tilesync.api.diffing import ChangeKind, DiffResult, DiffTotals, FileChange
+from tilesync.cli.output.table import format_table
+from tilesync.cli.params import format_size, replace_control_characters
+from tilesync.core.wording import format_file_count
+
+_MARKS = {ChangeKind.ADDED: "+", ChangeKind.REMOVED: "-", ChangeKind.CHANGED: "M", ChangeKind.MOVED: "R"}
+"""Marks of the lines, as `git diff --name-status` and `restic diff` have them."""
+
+_ROLE_NAMES = {
+    "tileset": "tilesets",
+    "subtree": "subtrees",
+    "content": "tile contents",
+    "buffer": "buffers",
+    "image": "images",
+    "shader": "shaders",
+    "other": "other files",
+}
+
+
+def format_change(change: FileChange) -> str:
+    """Format the line of a file: a mark, its size, and its name."""
+    new, old = change.new, change.old
+    name = change.name if change.old_name is None else f"{change.old_name} -> {change.name}"
+    sizes = [format_size(each.size) for each in (new, old) if each is not None]
+    was = f"  (was {sizes[-1]})" if sizes[-1] != sizes[0] else ""
+    return replace_control_characters(f"{_MARKS[change.kind]} {sizes[0]:>8}  {name}{was}")
+
+
+def format_stat_table(found: DiffResult, *, width: int | None = None) -> str:
+    """Format the table of totals: a row for each role, then the numbers and bytes of all files."""
+    totals = found.totals
+    rows = [
+        [
+            _ROLE_NAMES[role],
+            *(f"{count:,}" for count in (each.added, each.removed, each.changed, each.moved, each.same)),
+        ]
+        for role, each in totals.roles.items()
+    ]
+    files = totals.files
+    numbers = (files.added, files.removed, files.changed, files.moved, files.same)
+    sizes = (totals.bytes_added, totals.bytes_removed, totals.bytes_changed, totals.bytes_moved, totals.bytes_same)
+    rows.append(["all files", *(f"{number:,}" for number in numbers)])
+    rows.append(["bytes", *map(format_size, sizes)])
+    return format_table(["", "ADDED", "REMOVED", "CHANGED", "MOVED", "SAME"], rows, width=width)
+
+
+def format_diff_summary(found: DiffResult) -> Iterator[str]:
+    """Yield the sentences at the end: what differs, what a mirror must download, and what a viewer's cache keeps."""
+    totals, files = found.totals, found.totals.files
+    if found.is_same:
+        yield f"{found.a} and {found.b} are the same: {format_file_count(files.same)}, {format_size(totals.bytes_same)}"
+        return
+    yield (
+        f"{found.a} -> {found.b}: {files.added:,} added, {files.removed:,} removed, {files.changed:,} changed,"
+        f" {files.moved:,} moved, {files.same:,} the same"
+    )
+    yield (
+        f"new content: {format_size(totals.bytes_to_fetch)}, which a mirror that has A downloads;"
+        f" content that only A has: {format_size(totals.bytes_to_drop)}"
+    )
+    yield _describe_cache(totals)
+
+
+def _describe_cache(totals: DiffTotals) -> str:
+    """Say what a viewer that has loaded A downloads for B."""
+    if totals.cached:
+        return (
+            f"a viewer's cache keeps {format_file_count(totals.cached)} ({format_size(totals.bytes_cached)}), which"
+            f" keep their URLs; {format_size(totals.total_bytes - totals.bytes_cached)} are new to it"
+        )
+    return (
+        "a viewer's cache keeps nothing: the URLs of all files change with the version, and it downloads the tiles it"
+        f" shows, out of {format_size(totals.total_bytes)}"
+    )
