@@ -114,7 +114,7 @@ class LocalStoredFiles:
         self._fallback_resolvers = fallbacks
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LocalStoredFiles) and self._key() == other._key()
+        return isinstance(other, type(self)) and self._key() == other._key()
 
     def __hash__(self) -> int:
         return hash(self._key())

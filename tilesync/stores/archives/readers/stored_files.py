@@ -38,7 +38,7 @@ class ArchiveStoredFiles:
         return ArchiveStoredFiles, (self._reference,)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ArchiveStoredFiles) and self._reference == other._reference
+        return isinstance(other, type(self)) and self._reference == other._reference
 
     def __hash__(self) -> int:
         return hash(self._reference)
