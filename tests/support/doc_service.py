@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import random
+import socket
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
@@ -111,6 +112,9 @@ class PageRun:
         }
         if page.name == "stores.md":
             self._add_stores(request)
+        if page.name == "serving.md":
+            with socket.create_server(("127.0.0.1", 0)) as listening:
+                self._places["8080"] = str(listening.getsockname()[1])
         if page.name == "hosting.md":
             require_program("nginx")
             (folder / "srv/tiles/bridge").mkdir()
