@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from results import record_table
+from results import DIFF, record_table
 
 ROUNDS = 3
 COLUMNS = "| case | program | seconds | CPU seconds | peak memory, MB |\n| --- | --- | ---: | ---: | ---: |"
@@ -120,7 +120,7 @@ def main() -> None:
     rows = [row for case in CASES for row in measure_case(case, files, rounds)]
     remark = "The lists and the dictionaries do not find which files moved; `sort` writes temporary files of its own."
     table = "\n".join((f"### Two versions of {files:,} files", "", remark, "", COLUMNS, *rows, ""))
-    record_table("diff", table, f"; {rounds} rounds")
+    record_table(DIFF, table, f"; {rounds} rounds")
 
 
 if __name__ == "__main__":

@@ -104,3 +104,17 @@ def _watch_memory(pid: int) -> Iterator[_MemoryWatcher]:
         yield watch
     finally:
         watch.stop()
+
+
+def measure_cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds (user and system) of a running process and its children. Source: proc(5)."""
+    ticks = 0
+    for each in (pid, *_children(pid)):
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def measure_peak_memory_mb(pid: int) -> float:
+    """Return the peak memory of a running process and its children, in MB."""
+    return sum(map(_peak_memory_kb, (pid, *_children(pid)))) / 1024

@@ -186,6 +186,23 @@ def test_missing_and_gone() -> None:
     run(work)
 
 
+def test_range_of_a_large_file() -> None:
+    """A range of a file that is too large for the cache is a range at the container too."""
+    large = b"glTF" + bytes(range(256)) * 40_000
+
+    async def work() -> None:
+        with Simulator() as sim:
+            sim.offer_export(export() | {"large.glb": large})
+            async with serve(make_request(sim, cache_bytes=MIN_CACHE_BYTES)) as tileset:
+                opened = await tileset.open("large.glb")
+                assert await read(opened, 5_000_000, 5_001_000) == large[5_000_000:5_001_000]
+                assert await read(await tileset.open("large.glb")) == large
+            ranges = [request.headers.get("range") for request in sim.blob_requests("large.glb")]
+            assert ranges == [None, "bytes=5000000-5000999", None]
+
+    run(work)
+
+
 def test_gzip_payload() -> None:
     """A gzip payload is sent as it is stored, with the encoding that viewers need."""
 

@@ -223,16 +223,17 @@ def test_a_missing_and_an_additional_file(source: Path, tmp_path: Path, ending: 
     }
 
 
-@pytest.mark.parametrize("command", ["versions", "verify", "mirror"])
-@each_ending
+CUTS = [(command, ending) for command in ("versions", "verify", "mirror") for ending in ENDINGS]
+CUTS.remove(("versions", "tar"))  # reads the first member only
+
+
+@pytest.mark.parametrize(("command", "ending"), CUTS)
 def test_a_package_that_is_cut_off(source: Path, tmp_path: Path, ending: str, command: str) -> None:
     """A package that is cut off is refused with what to do: exit 8, and 10 if it was to be verified."""
-    package = pack_folder(source, tmp_path / f"bridge.{ending}", foreign=True)
+    package = pack_folder(source, tmp_path / f"bridge.{ending}")
     os.truncate(package, package.stat().st_size // 2)
     arguments = [package, *([tmp_path / "dest"] if command == "mirror" else [])]
     exit_code = {"verify": 10}.get(command, 8)
-    if command == "versions" and ending == "tar":
-        pytest.skip("versions of a tar file reads no more than its manifest")
     last = run_json(command, *arguments, exit_code=exit_code).last_line
     assert "cut off" in last["message"]
     assert "copy it again" in last["hint"]

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tilesync.errors import Unavailable
-from tilesync.runtime.streamed_file import SMALL_FILE_BYTES, StreamedFile
+from tilesync.runtime.streamed_file import SMALL_FILE_BYTES, StreamedFile, StreamPool
 
 DATA = os.urandom(3 * SMALL_FILE_BYTES)
 
@@ -35,8 +35,8 @@ class Source:
         finally:
             self.closed += 1
 
-    def open(self, pool: ThreadPoolExecutor) -> StreamedFile:
-        return StreamedFile(len(self.data), '"e"', self.read_from(0), read_from=self.read_from, pool=pool)
+    def open(self, streams: StreamPool) -> StreamedFile:
+        return StreamedFile(len(self.data), '"e"', self.read_from(0), read_from=self.read_from, streams=streams)
 
 
 async def read(file: StreamedFile, start: int, stop: int) -> bytes:
@@ -53,7 +53,7 @@ def test_any_part_of_a_large_file(start: int, stop: int) -> None:
     """Each part has its bytes; one that begins later is read from there, and every stream is closed."""
     source = Source(DATA)
     with ThreadPoolExecutor() as pool:
-        assert asyncio.run(read(source.open(pool), start, stop)) == DATA[start:stop]
+        assert asyncio.run(read(source.open(StreamPool(pool)), start, stop)) == DATA[start:stop]
     assert source.offsets == ([0] if start < source.chunk_bytes else [0, start])
     assert source.opened == source.closed
     assert source.read_bytes <= stop - start + 2 * source.chunk_bytes
@@ -62,7 +62,7 @@ def test_any_part_of_a_large_file(start: int, stop: int) -> None:
 def test_a_small_file_is_read_at_once() -> None:
     """A small file is in memory when it is open, and has its true size."""
     with ThreadPoolExecutor() as pool:
-        file = Source(DATA[:1000], 300).open(pool)
+        file = Source(DATA[:1000], 300).open(StreamPool(pool))
         assert (file.body, file.size, file.head) == (DATA[:1000], 1000, DATA[:512])
         assert asyncio.run(read(file, 10, 20)) == DATA[10:20]
 
@@ -79,7 +79,7 @@ def test_a_slow_reader_holds_one_chunk() -> None:
             assert source.read_bytes <= taken + source.chunk_bytes
 
     with ThreadPoolExecutor() as pool:
-        file = source.open(pool)
+        file = source.open(StreamPool(pool))
         asyncio.run(work())
 
 
@@ -91,6 +91,28 @@ def test_a_source_that_fails_in_the_middle() -> None:
         raise Unavailable("the store is gone")
 
     with ThreadPoolExecutor() as pool:
-        file = StreamedFile(len(DATA), '"e"', fail(), read_from=lambda offset: fail(), pool=pool)
+        file = StreamedFile(len(DATA), '"e"', fail(), read_from=lambda offset: fail(), streams=StreamPool(pool))
         with pytest.raises(Unavailable):
             asyncio.run(read(file, 0, len(DATA)))
+
+
+def test_streams_that_nobody_reads_are_closed() -> None:
+    """More slow readers than the limit have no open stream each, and all get their bytes in the end."""
+    sources = [Source(DATA) for _ in range(6)]
+
+    async def work(streams: StreamPool) -> None:
+        files = [source.open(streams) for source in sources]
+        readers = [file.chunks(0, len(DATA)) for file in files]
+        received = [b"" for _ in files]
+        for _ in range(6):
+            for number, reader in enumerate(readers):
+                received[number] += await anext(reader)
+        assert sum(source.opened - source.closed for source in sources) <= 2
+        for number, reader in enumerate(readers):
+            received[number] += b"".join([chunk async for chunk in reader])
+            await files[number].aclose()
+        assert received == [DATA] * 6
+
+    with ThreadPoolExecutor() as pool:
+        asyncio.run(work(StreamPool(pool, max_open=2)))
+    assert all(source.opened == source.closed > 1 for source in sources)

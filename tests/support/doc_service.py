@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import random
+import socket
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
@@ -111,6 +112,9 @@ class PageRun:
         }
         if page.name == "stores.md":
             self._add_stores(request)
+        if page.name == "serving.md":
+            port = _find_free_port()
+            self._places |= {":8080": f":{port}", "--port 8080": f"--port {port}"}
         if page.name == "hosting.md":
             require_program("nginx")
             (folder / "srv/tiles/bridge").mkdir()
@@ -164,6 +168,11 @@ class PageRun:
 def _build_city_once(edition: int) -> dict[str, bytes]:
     """Build an edition of the city, once for all pages of a process."""
     return build_city(edition=edition)
+
+
+def _find_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
 
 
 def _remove_allow_origin(configuration: str) -> str:

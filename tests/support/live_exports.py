@@ -79,6 +79,7 @@ class FakeContainer:
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
         self.opened: list[tuple[str, int]] = []
+        self.ends: list[int | None] = []
         self.open_bodies = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -95,7 +96,8 @@ class FakeContainer:
         await self._admit(name, 0)
         return self.blob(name), FakeBody(self, self.files[name], 0)
 
-    async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1) -> FakeBody:
+    async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1, until: int | None = None) -> FakeBody:
+        self.ends.append(until)
         await self._admit(blob.name, offset)
         if self.blob(blob.name).etag != blob.etag:
             raise ExportReplaced(f"{blob.name} changed during the run")

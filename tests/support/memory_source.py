@@ -59,7 +59,7 @@ class MemorySource:
     async def pages(self, marker: str | None) -> AsyncIterator[Page]:
         yield Page(tuple(self.blobs()), None)
 
-    async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1) -> Body:
+    async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1, until: int | None = None) -> Body:
         self.opened.append(blob.name)
         self.inside += 1
         self.max_concurrent = max(self.max_concurrent, self.inside)

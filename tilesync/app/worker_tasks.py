@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from tilesync.azure.responses import parse_etag, parse_md5
 from tilesync.errors import BlobDamaged, TilesyncError, UsageError
@@ -20,6 +20,8 @@ from tilesync.stores.worker_target import PendingUpload, WorkerTarget
 from tilesync.tiles.validator import ContentCheck
 from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import HttpPool, PoolRequest, http_pool
+
+T = TypeVar("T")
 
 PlacedFile = tuple[bytes, bytes | None, FileStamp, UnpackedFile | None, ParsedContent]
 """Stored file: SHA-256, MD5 (None: not recorded), stamp, unpacked form (None: stored as it came), parsed content."""
@@ -40,29 +42,35 @@ class FetchedBatch(NamedTuple):
     first_byte_s: float
 
 
-MAX_TARGETS = 32
-"""Targets whose folders a worker process keeps open."""
+MAX_RECENT_VALUES = 32
+"""Targets, and readers, whose files and folders a worker process keeps open."""
 
 
-class RecentTargets:
-    """Targets that tasks of this process used last; equal ones share their open folders."""
+class RecentValues(Generic[T]):
+    """Values that tasks of this process used last; equal ones share what they have opened."""
 
     def __init__(self) -> None:
-        self._targets: dict[WorkerTarget, WorkerTarget] = {}
+        self._values: dict[T, T] = {}
 
-    def get_or_add(self, target: WorkerTarget) -> WorkerTarget:
-        """Return the known target that equals `target`; add `target` if there is none."""
-        known = self._targets.pop(target, target)
-        self._targets[known] = known
-        if len(self._targets) > MAX_TARGETS:
-            del self._targets[next(iter(self._targets))]
+    def get_or_add(self, value: T) -> T:
+        """Return the known value that equals `value`; add `value` if there is none."""
+        known = self._values.pop(value, value)
+        self._values[known] = known
+        if len(self._values) > MAX_RECENT_VALUES:
+            del self._values[next(iter(self._values))]
         return known
 
 
 @asynccontextmanager
-async def open_targets() -> AsyncIterator[RecentTargets]:
+async def open_targets() -> AsyncIterator[RecentValues[WorkerTarget]]:
     """Open the cache of targets of this process."""
-    yield RecentTargets()
+    yield RecentValues()
+
+
+@asynccontextmanager
+async def open_readers() -> AsyncIterator[RecentValues[StoredFiles]]:
+    """Open the cache of readers of this process."""
+    yield RecentValues()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,8 @@ class FetchBatch:
         pool = await context.get_or_create(http_pool)
         with suppress(UsageError):
             if isinstance(self.worker_source, MirrorWorkerSource):
-                self._read_local(self.worker_source, handle_blob)
+                files = (await context.get_or_create(open_readers)).get_or_add(self.worker_source.files)
+                self._read_local(replace(self.worker_source, files=files), handle_blob)
             else:
                 requests = [_make_request(self.worker_source, blob) for blob in self.blobs]
                 await pool.send_all(
@@ -188,8 +197,9 @@ class VerifyBatch:
 
     async def __call__(self, context: WorkerContext) -> list[Finding | tuple[FileStamp, ParsedContent]]:
         """Return for each file its finding, or its stamp and parsed content."""
-        return [self._verify_file(stored) for stored in self.stored]
+        files = (await context.get_or_create(open_readers)).get_or_add(self.files)
+        return [self._verify_file(files, stored) for stored in self.stored]
 
-    def _verify_file(self, stored: StoredFile) -> Finding | tuple[FileStamp, ParsedContent]:
-        result = verify_file(self.files, None, self.version, stored)
+    def _verify_file(self, files: StoredFiles, stored: StoredFile) -> Finding | tuple[FileStamp, ParsedContent]:
+        result = verify_file(files, None, self.version, stored)
         return result if isinstance(result, Finding) else (FileStamp(*result.stored[2:4]), result.content)

@@ -36,10 +36,10 @@ class Problem:
 
 
 def options_by_key(command: click.Command) -> dict[str, click.Option]:
-    """Return the options of a command by their keys: the long names without dashes, without --help."""
+    """Return the options of a command by their keys: the long names without dashes, without --help and secrets."""
     found: dict[str, click.Option] = {}
     for param in command.params:
-        if isinstance(param, click.Option):
+        if isinstance(param, click.Option) and not getattr(param, "is_secret", False):
             found |= {name.removeprefix("--"): param for name in param.opts if name.startswith("--")}
     return found
 

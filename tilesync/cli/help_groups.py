@@ -36,11 +36,17 @@ HELP_OPTION = "Help"
 
 
 class GroupedOption(click.Option):
-    """Option of a command, with its group; None for an option that belongs to this command alone."""
+    """Option of a command, with its group; None for an option that belongs to this command alone.
 
-    def __init__(self, *arguments: Any, group: OptionGroup | None = None, **attributes: Any) -> None:
+    `is_secret`: the config file may not set it.
+    """
+
+    def __init__(
+        self, *arguments: Any, group: OptionGroup | None = None, is_secret: bool = False, **attributes: Any
+    ) -> None:
         super().__init__(*arguments, **attributes)
         self.group = group
+        self.is_secret = is_secret
 
 
 class TilesyncCommand(click.Command):

@@ -33,6 +33,7 @@ def create_session(
     display_class: DisplayClass | None = None,
     fleet_file: Path | None = None,
     completed_hint: str | None = None,
+    interrupted_hint: str | None = None,
 ) -> Session:
     """Create the session of a command from its output options, SOURCE and DEST.
 
@@ -64,6 +65,7 @@ def create_session(
             is_stepwise=is_stepwise,
             ends_by_signal=ends_by_signal,
             completed_hint=completed_hint or COMPLETED_HINT,
+            interrupted_hint=interrupted_hint,
         ),
         monitor=monitor,
         display_class=display_class,

@@ -48,7 +48,8 @@ class OutputOptions:
 
     `changes_dest`: the command changes DEST. `is_stepwise`: each run of the command goes one step further.
     `ends_by_signal`: SIGINT and SIGTERM are the normal end of the command.
-    `completed_hint`: hint after a change that was not told.
+    `completed_hint`: hint after a change that was not told. `interrupted_hint`: hint of a run that was interrupted;
+    None for the default one, that the next run continues.
     """
 
     json: bool = False
@@ -63,6 +64,7 @@ class OutputOptions:
     is_stepwise: bool = False
     ends_by_signal: bool = False
     completed_hint: str = COMPLETED_HINT
+    interrupted_hint: str | None = None
 
 
 class DisplayClass(Protocol):
@@ -196,8 +198,9 @@ class Session:
         return self._end_run(self.monitor.failed_line(error))
 
     def _interrupted_hint(self) -> str | None:
-        """Return the hint of an interruption; None for the default, which asks to run the same command again."""
-        return self._options.completed_hint if self._options.is_stepwise and self.monitor.published else None
+        """Return the hint of an interruption; None for the default one."""
+        is_done = self._options.is_stepwise and self.monitor.published
+        return self._options.completed_hint if is_done else self._options.interrupted_hint
 
     def _end_run(self, line: dict[str, Any], *, is_urgent: bool = False) -> int:
         """Write the last line to stdout, report and log, and report to monitors; return the exit code.

@@ -142,10 +142,11 @@ class Source(Protocol):
     def pages(self, marker: str | None) -> AsyncIterator[Page]:
         """Yield complete, well-formed pages of the inventory from `marker` on."""
 
-    async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1) -> Body:
+    async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1, until: int | None = None) -> Body:
         """Open `blob` at `offset`, only if its ETag is still the listed one.
 
-        `prefetch_bytes` have arrived when it returns. Raises BlobMissing, ExportReplaced (the blob or the whole
+        `prefetch_bytes` have arrived when it returns. `until`: the caller reads no byte from there on; the body may
+        have more. Raises BlobMissing, ExportReplaced (the blob or the whole
         container changed during the run), NotAuthorised, and Transient for a failure worth a retry.
         """
 

@@ -4,6 +4,7 @@ batching       blocking reads in threads, batched while they are fast
 clock          wall clock and monotonic clock
 event_loop     uvloop if installed; settings of the garbage collector
 gzip           streaming gzip decompression
+open_files     raise the limit of open files
 os_errors      OSError translated to errors of tilesync
 process_pool   pool of worker processes that run picklable tasks
 safe_open      open regular files and read small files without blocking forever

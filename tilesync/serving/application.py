@@ -178,8 +178,14 @@ class TilesetApplication:
 async def refuse_failed(exchange: _Exchange, error: TilesyncError) -> None:
     """Answer for a place that failed: its sentence and hint."""
     exchange.failure = str(error)
-    sentence = f"{error}" + (f"\n{error.hint}" if error.hint else "")
+    hint = find_own_hint(error)
+    sentence = f"{error}\n{hint}" if hint else str(error)
     await exchange.refuse(*classify_failure(error, sentence))
+
+
+def find_own_hint(error: TilesyncError) -> str:
+    """Return the hint of this very error. Those of its class are for the person who runs a command."""
+    return "" if error.hint == error.default_hint else error.hint
 
 
 def classify_failure(error: TilesyncError, sentence: str) -> tuple[int, str, HeaderList]:

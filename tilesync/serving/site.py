@@ -13,7 +13,7 @@ from tilesync import __version__
 from tilesync.errors import TilesyncError
 from tilesync.runtime.threads import run_in_thread
 from tilesync.serving.access import TokenGuard, remove_token
-from tilesync.serving.application import AsgiApplication, ServedSite, classify_failure
+from tilesync.serving.application import AsgiApplication, ServedSite, classify_failure, find_own_hint
 from tilesync.serving.tilesets import ServedTileset
 from tilesync.serving.viewer_page import ViewerBundle
 
@@ -156,4 +156,5 @@ async def _answer_not_found(request: Request, error: Exception) -> Response:
 async def _answer_failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, TilesyncError)
     status, sentence, headers = classify_failure(error, str(error))
-    return _make_error(status, sentence, error.hint, {name.decode(): value.decode() for name, value in headers})
+    texts = {name.decode(): value.decode() for name, value in headers}
+    return _make_error(status, sentence, find_own_hint(error), texts)

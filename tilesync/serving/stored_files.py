@@ -9,7 +9,7 @@ from typing import Final
 from tilesync.core.safe_names import find_universal_problem
 from tilesync.model import Version
 from tilesync.protocols import StoredFiles
-from tilesync.runtime.streamed_file import StreamedFile
+from tilesync.runtime.streamed_file import StreamedFile, StreamPool
 from tilesync.runtime.threads import run_abandonable
 
 MAX_THREADS: Final = 32
@@ -23,6 +23,7 @@ class VersionFiles:
         self._files = files
         self._version = version
         self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tilesync-stored")
+        self._streams = StreamPool(self._pool)
 
     async def open(self, path: str) -> StreamedFile | None:
         """Open a file by its name; None if there is none. Raises DestinationError."""
@@ -41,7 +42,7 @@ class VersionFiles:
             etag,
             chunks,
             read_from=lambda offset: self._files.chunks(self._version, name, offset=offset),
-            pool=self._pool,
+            streams=self._streams,
         )
 
     def close(self) -> None:

@@ -138,9 +138,11 @@ class Container:
 
         return await self._api_client.request("the container's listing", build_request, read_response)
 
-    async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1) -> BlobBody:
+    async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1, until: int | None = None) -> BlobBody:
         """Open `blob` from byte `offset` on; If-Match pins it to its listed ETag."""
         piece = self._blob_client.piece_bytes
+        if until is not None:
+            return await self._open_range(blob, offset, prefetch_bytes=prefetch_bytes, until=until)
         if piece is None or blob.size - offset <= max(piece, prefetch_bytes):
             return await self._open_range(blob, offset, prefetch_bytes=prefetch_bytes)
 

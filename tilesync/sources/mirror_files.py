@@ -112,7 +112,9 @@ class MirrorSource:
         next(lines, None)
         yield from map(read_line, lines)
 
-    async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1) -> MirrorFileBody:
+    async def open(
+        self, blob: Blob, offset: int, *, prefetch_bytes: int = 1, until: int | None = None
+    ) -> MirrorFileBody:
         """Open `blob` from byte `offset` on. Its content is not checked here: the caller compares the SHA-256.
 
         Raises BlobMissing, BlobDamaged for a file that cannot be read, ExportReplaced, Transient.

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,18 @@ def test_flat_layout_is_packed(service: Simulator, tmp_path: Path) -> None:
     assert "among the files" in inside.assert_failed(2, "UsageError")["message"]
 
 
+def test_package_is_packed_into_each_format(mirror: Path, tmp_path: Path) -> None:
+    """DEST may be a package: packed into another format, it has the bytes that the mirror itself gives."""
+    for ending in FORMATS:
+        assert run_tilesync("pack", mirror, tmp_path / f"a.{ending}").exit_code == 0
+    for source, ending in pairwise([*FORMATS, FORMATS[0]]):
+        out = tmp_path / f"b.{ending}"
+        assert run_tilesync("pack", tmp_path / f"a.{source}", out).exit_code == 0
+        assert out.read_bytes() == (tmp_path / f"a.{ending}").read_bytes()
+    itself = run_tilesync("pack", out, out, "--overwrite", "--json").assert_failed(2, "UsageError")
+    assert "is DEST itself" in itself["message"]
+
+
 def test_damaged_version_is_not_packed(mirror: Path, tmp_path: Path) -> None:
     """Each bad file is a finding, exit 3; nothing remains, and an older package stays."""
     (tmp_path / "old.3tz").write_bytes(b"old")
@@ -211,8 +224,9 @@ def test_interrupted_run_leaves_nothing(service: Simulator, tmp_path: Path) -> N
     while running.poll() is None and not (tmp_path / ".a.zip.part").exists():
         time.sleep(0.002)
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
+    _, messages = running.communicate(timeout=60)
     assert running.returncode == 130
+    assert "OUT was not changed; run the same command again: it begins anew" in messages
     assert [path.name for path in tmp_path.iterdir()] == ["mirror"]
 
 

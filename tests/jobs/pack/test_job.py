@@ -12,7 +12,17 @@ import pytest
 
 from tests.support.fake_destination import FakeDestination
 from tests.support.simulator import JobOutcome
-from tilesync.errors import DestinationError, DiskFull, Interrupted, PackFailed, TilesyncError, Unavailable, UsageError
+from tilesync.core.manifest import UNPROVEN
+from tilesync.errors import (
+    BlobDamaged,
+    DestinationError,
+    DiskFull,
+    Interrupted,
+    PackFailed,
+    TilesyncError,
+    Unavailable,
+    UsageError,
+)
 from tilesync.events import Finding, VersionChosen
 from tilesync.jobs.pack.job import MAX_FINDINGS, PackInputs, PackJob
 from tilesync.jobs.pack.proven_files import MAX_WHOLE_BYTES
@@ -170,6 +180,25 @@ def test_md5_proves_a_file_without_sha256() -> None:
         run.edit_line(index, sha256=None, proof="service-md5", md5=hashlib.md5(data).hexdigest())
     assert run.pack().findings == {"b.glb": "content"}
     assert "MD5" in run.events_of(Finding)[0].message
+
+
+def test_files_without_any_digest_are_refused() -> None:
+    """A package that others wrote has no digests: nothing could be proven, so the hint says to mirror it first."""
+    run = PackRun()
+    run.edit_line(1, sha256=None, proof=UNPROVEN)
+    run.pack()
+    assert "no digest proves the files of version e1, such as a.glb" in str(run.error)
+    assert run.error is not None
+    assert "mirror it into a folder" in run.error.hint
+    assert run.writer.entries == {}
+
+
+def test_damaged_entry_of_a_package_is_a_finding() -> None:
+    """An entry whose own checksum is wrong is told as damaged content."""
+    run = PackRun()
+    run.destination._read = lambda version, name: (_ for _ in ()).throw(BlobDamaged("CRC-32"))  # type: ignore[method-assign]
+    run.pack()
+    assert run.findings == dict.fromkeys(FILES, "content")
 
 
 def test_version_is_chosen_by_prefix() -> None:

@@ -30,7 +30,7 @@ class FakeWorkers:
         self._source = source
         self._files = destination.files
 
-    async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1) -> Body:
+    async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1, until: int | None = None) -> Body:
         body = await self._source.open(blob, offset, prefetch_bytes=prefetch_bytes)
         await self.released.wait()
         return body

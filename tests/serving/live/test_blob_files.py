@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.support.live_exports import FakeContainer, make_context, make_files, read, run
 from tilesync.model.storage import ObjectHeaders
-from tilesync.serving.live.blob_files import BytesFile
+from tilesync.serving.live.blob_files import PIECE_BYTES, BytesFile
 from tilesync.serving.tilesets import FileFacts
 
 
@@ -31,5 +31,9 @@ def test_ranges() -> None:
         file = BytesFile(FileFacts(10, '"e"', ObjectHeaders("text/plain")), b"0123456789")
         assert await read(file, 2, 5) == b"234"
         assert await read(file) == b"0123456789"
+        large = BytesFile(FileFacts(600_000, '"e"', ObjectHeaders("text/plain")), bytes(range(250)) * 2400)
+        assert large.body is None
+        assert await read(large, 1, 599_999) == (bytes(range(250)) * 2400)[1:599_999]
+        assert max([len(piece) async for piece in large.chunks(0, 600_000)]) == PIECE_BYTES
 
     run(work)

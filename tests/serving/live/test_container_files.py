@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -126,6 +127,7 @@ def test_large_file_is_streamed() -> None:
         assert await read(opened) == big
         assert await read(await files.open("big.glb"), 200_000, 200_777) == big[200_000:200_777]
         assert container.opened == [("big.glb", 0), ("big.glb", 0), ("big.glb", 200_000)]
+        assert container.ends == [None, 200_777]
         assert container.open_bodies == 0
         assert context.cache.used_bytes < 10_000
 
@@ -315,6 +317,21 @@ def test_entry_with_digest() -> None:
         assert entry.sha256 == hashlib.sha256(FILES["a.glb"]).digest()
         assert (await files.find_entry("big")).sha256 is None
         assert context.cache.reserve(context.cache.max_bytes - 20_000)
+
+    run(work)
+
+
+def test_container_that_does_not_answer() -> None:
+    """A request does not wait longer than its limit, and the next one is tried anew."""
+
+    async def work() -> None:
+        container = FakeContainer(FILES)
+        files = make_files(container, replace(make_context(), open_limit=timedelta(milliseconds=50)))
+        container.gate.clear()
+        with pytest.raises(Unavailable, match="no answer within"):
+            await files.open("a.glb")
+        container.gate.set()
+        assert await read(await files.open("a.glb")) == FILES["a.glb"]
 
     run(work)
 

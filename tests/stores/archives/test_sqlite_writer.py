@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tilesync.errors import DestinationError
+from tests.support.small_disk import mounted_small_disk
+from tilesync.errors import DestinationError, DiskFull
 from tilesync.stores.archives.formats import MANIFEST_ENTRY, MEDIA_TABLE
 from tilesync.stores.archives.sqlite_writer import MAX_ROW_BYTES, MAX_WHOLE_BYTES, SqliteWriter
 
@@ -55,6 +56,24 @@ def test_too_large_files_are_a_problem_before(tmp_path: Path) -> None:
         assert "can hold" in (writer.find_problem("a.glb", MAX_ROW_BYTES) or "")
         with pytest.raises(DestinationError, match="manifest is too large"):
             writer.add_manifest(MAX_ROW_BYTES, [])
+
+
+def test_full_disk_is_told(tmp_path: Path) -> None:
+    """A disk that fills up while the database is written is DiskFull, for small and for large files."""
+    for size in (4096, len(LARGE)):
+        with (
+            mounted_small_disk(tmp_path / f"disk {size}") as disk,
+            open(disk / "a", "wb") as file,
+            closing(SqliteWriter(str(disk / "a"), file)) as writer,
+            pytest.raises(DiskFull),
+        ):
+            write_until_full(writer, LARGE[:size])
+
+
+def write_until_full(writer: SqliteWriter, data: bytes) -> None:
+    for number in range(30_000_000 // len(data)):
+        writer.add(f"{number}", len(data), [data])
+    writer.finish()
 
 
 def test_name_twice_is_an_error(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from tilesync.api.locations import Location
 
 
+INTERRUPTED_HINT = "OUT was not changed; run the same command again: it begins anew"
+
+
 @command(short_help="Write a version into one file, to carry it.")
 @click.argument("dest", type=DestinationType())
 @click.argument("version_and_out", metavar="[VERSION] OUT", nargs=-1, required=True, type=FilePathType())
@@ -50,7 +53,7 @@ def pack(
     from tilesync.cli.output.summary import format_pack_summary
 
     version, out = _split_arguments(version_and_out)
-    session = create_session(options, dest=dest)
+    session = create_session(options, dest=dest, interrupted_hint=INTERRUPTED_HINT)
     packed: list[str] = []
 
     async def work() -> None:

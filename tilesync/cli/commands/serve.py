@@ -55,6 +55,7 @@ _SERVE_OPTIONS = combine_decorators(
     option(
         "--token",
         envvar="TILESYNC_SERVE_TOKEN",
+        is_secret=True,
         metavar="TEXT",
         help="Answer only requests with this secret; `auto` makes one. Other users can see it in the arguments.",
     ),
@@ -134,6 +135,9 @@ def run_server(
     what: tuple[str | Path, ...], options: dict[str, Any], *, open_page: bool, live: LiveArguments | None = None
 ) -> int:
     """Serve until a signal, and return the exit code. `live`: options of live exports, if there may be any."""
+    from tilesync.runtime.open_files import raise_open_file_limit
+
+    raise_open_file_limit()
     session = create_session({**options, "no_progress": True}, ends_by_signal=True)
     token = secrets.token_urlsafe(TOKEN_BYTES) if options["token"] == AUTO_TOKEN else options["token"] or ""
     shows_token = options["token"] == AUTO_TOKEN or is_on_command_line(click.get_current_context(), "token")

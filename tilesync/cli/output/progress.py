@@ -71,7 +71,7 @@ class ProgressDisplay:
     def format_line(self) -> str:
         """Return the progress line: files, bytes and retries so far."""
         stats = self._stats
-        done = stats.fetched + stats.reused + stats.kept
+        done = max(stats.fetched + stats.reused + stats.kept, stats.verified)
         listing = "" if stats.inventory_complete else ", still listing"
         fetched = f"{format_size(stats.transferred_bytes)} fetched"
         retries = format_count(stats.retries, "retry", "retries")

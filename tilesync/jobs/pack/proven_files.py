@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Final
 
-from tilesync.errors import DestinationError
+from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.events import Finding
 from tilesync.jobs.versions.file_check import check_size
 from tilesync.model import StoredFile, Version
@@ -53,6 +53,8 @@ class ProvenFiles:
                 yield chunk
         except DestinationError as error:
             raise self._explain(stored, str(error), "unreadable") from error
+        except BlobDamaged as error:  # an entry of a package whose own checksum is wrong
+            raise self._explain(stored, f"is damaged: {error}", "content") from error
         if received_bytes != stored.size or digest.digest() != (stored.sha256 or stored.blob.md5):
             kind = "SHA-256" if stored.sha256 else "MD5"
             raise self._explain(stored, f"its {kind} differs from the manifest", "content")

@@ -30,6 +30,7 @@ class Survey:
         self._problem_count = 0
         self._limits = dict[str, tuple[int, str]]()
         self._is_sorted = True
+        self._unproven_name: str | None = None
         self.root: StoredFile | None = None
         self.package_bytes = 0
 
@@ -49,6 +50,8 @@ class Survey:
         self.package_bytes += self._writer.measure(name, size)
         if name == ROOT:
             self.root = stored
+        if not stored.sha256 and stored.blob.md5 is None:
+            self._unproven_name = name
         problem = _find_unsafe_problem(name) or self._writer.find_problem(name, size)
         if problem is not None:
             self._problem_count += 1
@@ -59,13 +62,19 @@ class Survey:
             self._limits[limit] = count + 1, first
 
     def refuse_problems(self, version: Version) -> None:
-        """Raise DestinationError if the manifest contradicts itself, or if the format cannot hold a file."""
+        """Raise DestinationError if the manifest contradicts itself or proves nothing, or a file does not fit."""
         expected = version.summary
         if (self._files, self._bytes) != (expected.files, expected.bytes):
             raise DestinationError(
                 f"the manifest of version {version.name} is damaged: it lists {format_file_count(self._files)} with"
                 f" {self._bytes:,} bytes, but its first line says {expected.files:,} with {expected.bytes:,}",
                 hint=DAMAGED_HINT,
+            )
+        if self._unproven_name is not None:
+            raise DestinationError(
+                f"no digest proves the files of version {version.name}, such as {self._unproven_name}: tilesync did not"
+                " write this package",
+                hint="mirror it into a folder, which computes the digests, then pack the folder",
             )
         if self._problem_count:
             more = f"; and {self._problem_count - len(self._problems):,} more"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from typing import Final
 
 from tilesync.model import Blob
 from tilesync.serving.live.cache import CacheEntry, MemoryCache
 from tilesync.serving.tilesets import FileFacts
+
+PIECE_BYTES: Final = 1 << 18
+"""Maximum bytes that are handed to a client at once."""
 
 
 def describe_entry(entry: CacheEntry) -> FileFacts:
@@ -16,17 +20,22 @@ def describe_entry(entry: CacheEntry) -> FileFacts:
 
 
 class BytesFile:
-    """File whose bytes are at hand."""
+    """File whose bytes, `content`, are at hand.
 
-    def __init__(self, facts: FileFacts, body: bytes, *, cache: str | None = None) -> None:
+    It offers a large one in pieces only: what is sent at once waits in a buffer of each client that is slow.
+    """
+
+    def __init__(self, facts: FileFacts, content: bytes, *, cache: str | None = None) -> None:
         self.facts = facts
-        self.body: bytes | None = body
+        self.content: bytes | None = content
+        self.body = content if len(content) <= PIECE_BYTES else None
         self.cache = cache
-        self._body = body
+        self._pieces = memoryview(content)
 
     async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield the bytes from `start` to before `stop`."""
-        yield self._body[start:stop]
+        for at in range(start, stop, PIECE_BYTES):
+            yield bytes(self._pieces[at : min(at + PIECE_BYTES, stop)])
 
     async def aclose(self) -> None:
         """Do nothing: nothing is open."""
@@ -55,6 +64,7 @@ StreamRange = Callable[[Blob, int, int], AsyncGenerator[bytes, None]]
 class StreamedBlob:
     """File that is not kept in memory: each response reads it from the container."""
 
+    content: bytes | None = None
     body: bytes | None = None
     cache: str | None = "pass"
 

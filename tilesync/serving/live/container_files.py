@@ -80,12 +80,12 @@ class ContainerFiles:
         """Return the bytes of the root tileset. Raises as `open` does."""
         root = await self.open(ROOT)
         try:
-            if root.body is None:
+            if root.content is None:
                 raise BlobError(
                     f"{ROOT} has {root.facts.size:,} bytes: too large for the cache in memory",
                     hint="use a larger --cache-size",
                 )
-            return root.body
+            return root.content
         finally:
             await root.aclose()
 
@@ -207,7 +207,7 @@ class ContainerFiles:
     async def _fetch(self, name: str) -> CacheEntry:
         """Fetch a file once; return its entry, pinned. One that is too large is only described."""
         async with self._context.slots:
-            blob, body = await self._source.open_by_name(name)
+            blob, body = await self._context.within_limit(self._source.open_by_name(name))
             self._refusal = None
             try:
                 max_bytes = self._max_kept_bytes(name)
@@ -279,8 +279,9 @@ class ContainerFiles:
 
     async def _read_from(self, blob: Blob, position: int, stop: int) -> AsyncGenerator[bytes, None]:
         """Yield what one request sends of a range. Raises Transient if that is not all of it."""
+        until = stop if stop < blob.size else None
         async with self._context.slots:  # not while the body is read: a slow client must not stall the others
-            body = await self._source.open(blob, position)
+            body = await self._context.within_limit(self._source.open(blob, position, until=until))
         try:
             at = body.start
             async for chunk in body.chunks():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from tilesync.core.backoff import RetryPolicy
 from tilesync.errors import TilesyncError, Transient, Unavailable
@@ -13,8 +14,12 @@ from tilesync.events import Event, Retried, Warned
 from tilesync.protocols import Clock, Observer
 from tilesync.serving.live.cache import MemoryCache
 
+T = TypeVar("T")
+
 MAX_CONCURRENT_DOWNLOADS: Final = 64
 """Maximum downloads into the cache at a time; large files are streamed beside them, one for each client."""
+
+GOES_ON_HINT: Final = "the server goes on: try again in a moment"
 
 SAME_MESSAGE_S: Final = 60.0
 """Seconds for which the same message is not repeated: an outage fails every request."""
@@ -45,13 +50,32 @@ class Announcer:
 
 @dataclass(frozen=True)
 class LiveContext:
-    """Resources of a server of live exports. `retry_for`: how long a failing request to the container is retried."""
+    """Resources of a server of live exports.
+
+    `retry_for`: how long a failing request to the container is retried. `open_limit`: longest wait until the container
+    begins to answer, also while its link is being renewed.
+    """
 
     clock: Clock
     announcer: Announcer
     cache: MemoryCache
     retry_for: timedelta = timedelta(seconds=10)
+    open_limit: timedelta = timedelta(seconds=30)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_DOWNLOADS))
+
+    async def within_limit(self, opening: Coroutine[Any, Any, T]) -> T:
+        """Return the result of a request that opens a blob. Raises Unavailable after `open_limit`.
+
+        A service that throttles may want minutes before it renews a link: no viewer waits that long.
+        """
+        try:
+            async with asyncio.timeout(self.open_limit.total_seconds()):
+                return await opening
+        except TimeoutError:
+            raise Unavailable(
+                f"no answer within {self.open_limit.total_seconds():.0f} s: the container or the service is slow",
+                hint=GOES_ON_HINT,
+            ) from None
 
     def new_policy(self) -> RetryPolicy:
         """Return the retry policy of one request to the container."""
@@ -60,6 +84,4 @@ class LiveContext:
 
 class _ContainerPolicy(RetryPolicy):
     def final_error(self, error: Transient) -> TilesyncError:
-        return Unavailable(
-            f"{self.subject} kept failing: {error}", hint=error.hint or "the server goes on: try again in a moment"
-        )
+        return Unavailable(f"{self.subject} kept failing: {error}", hint=error.hint or GOES_ON_HINT)

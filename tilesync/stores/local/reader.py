@@ -113,6 +113,15 @@ class LocalStoredFiles:
         self._resolver = resolver
         self._fallback_resolvers = fallbacks
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[object, ...]:
+        return (type(self), self._resolver, *self._fallback_resolvers)
+
     def find(self, version: str, name: str) -> tuple[Entry, os.stat_result] | None:
         """Find a version's file; return its entry and its stat result, None if it does not exist.
 

@@ -11,7 +11,7 @@ from typing import Final
 from tilesync.core.safe_names import find_universal_problem
 from tilesync.errors import DestinationError
 from tilesync.protocols import Objects
-from tilesync.runtime.streamed_file import StreamedFile
+from tilesync.runtime.streamed_file import StreamedFile, StreamPool
 from tilesync.runtime.threads import run_abandonable
 
 MAX_THREADS: Final = 64
@@ -24,6 +24,7 @@ class ObjectPublicFiles:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tilesync-objects")
+        self._streams = StreamPool(self._pool)
 
     async def open(self, path: str) -> StreamedFile | None:
         """Open an object; None if there is none. Raises the RunErrors of the store."""
@@ -41,7 +42,7 @@ class ObjectPublicFiles:
             f'"{etag}"',
             stored.chunks,
             read_from=partial(self._read_from, path, etag),
-            pool=self._pool,
+            streams=self._streams,
         )
 
     def _read_from(self, path: str, etag: str, offset: int) -> Iterator[bytes]:

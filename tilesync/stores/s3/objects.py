@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OBJECTS_PER_PAGE: Final = 1000
 """Maximum number of objects in a page. Source: Amazon S3 API Reference, "ListObjectsV2"."""
 
-CHUNK_BYTES: Final = 1 << 20
+CHUNK_BYTES: Final = 1 << 17
 """Minimum bytes of a chunk of a body."""
 
 _STATUS_PATTERN: Final = re.compile(r"status code: (\d{3})")

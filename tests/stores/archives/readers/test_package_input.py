@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -59,6 +60,20 @@ def test_a_file_that_becomes_shorter(path: Path) -> None:
             file.read_at(5, 100)
         with pytest.raises(ExportReplaced):
             file.check_unchanged()
+
+
+def test_a_package_is_closed_once(path: Path) -> None:
+    """A closed package reads nothing, and one that nobody uses any more is closed."""
+    file = PackageInput(path)
+    file.close()
+    file.close()
+    with pytest.raises(DestinationError, match="closed"):
+        file.read_at(0, 1)
+    before = len(os.listdir("/proc/self/fd"))
+    files = [PackageInput(path) for _ in range(5)]
+    del files
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:

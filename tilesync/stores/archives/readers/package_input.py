@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from tilesync.errors import DamagedPackage, ExportReplaced, TilesyncError
+from tilesync.errors import DamagedPackage, DestinationError, ExportReplaced, TilesyncError
 from tilesync.runtime.os_errors import to_read_error, translate_read_errors
 from tilesync.runtime.safe_open import open_regular
 
@@ -33,7 +34,7 @@ def stamp_of(found: os.stat_result) -> PackageStamp:
 
 
 class PackageInput:
-    """An open package. Reads may come from several threads.
+    """An open package. Reads may come from several threads. `close` closes it, as does the end of this object.
 
     `stamp`: the stamp that it has, and must keep; None: the one that it has now. Raises DestinationError, and
     ExportReplaced if it has another stamp.
@@ -44,6 +45,7 @@ class PackageInput:
         self._lock = Lock()
         with translate_read_errors(f"cannot read {path}"):
             self._descriptor = open_regular(path, follow_symlinks=True)
+        self.close = weakref.finalize(self, os.close, self._descriptor)
         try:
             self.stamp = stamp or self._read_stamp()
             self.check_unchanged()
@@ -74,6 +76,8 @@ class PackageInput:
             raise DamagedPackage(
                 f"the package {self.path} is damaged: it refers to bytes behind its end", hint=CUT_OFF_HINT
             )
+        if not self.close.alive:  # its descriptor may belong to another file by now
+            raise DestinationError(f"the package {self.path} is closed")
         try:
             data = self._read(offset, size)
         except OSError as error:
@@ -106,9 +110,3 @@ class PackageInput:
             chunk = self.read_at(offset, min(READ_CHUNK_BYTES, end - offset))
             offset += len(chunk)
             yield chunk
-
-    def close(self) -> None:
-        """Close the file. May be called twice."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from tilesync.stores.archives.readers.package import Package, PackageEntry, find
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
 
-CACHED_ENTRIES = 1024
+MAX_CACHED_ENTRIES = 1024
 """Entries that are kept after a search: a server asks for the size of a file, then for its bytes."""
 
 FILES_PER_PRESENCE_PAGE = 256
@@ -33,10 +32,16 @@ class ArchiveStoredFiles:
         self._reference = reference
         self._package = package
         self._lock = Lock()
-        self._find = lru_cache(CACHED_ENTRIES)(self._search)
+        self._entries: dict[str, PackageEntry | None] = {}
 
     def __reduce__(self) -> tuple[type[ArchiveStoredFiles], tuple[PackageReference]]:
         return ArchiveStoredFiles, (self._reference,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self._reference == other._reference
+
+    def __hash__(self) -> int:
+        return hash(self._reference)
 
     def _open(self) -> Package:
         with self._lock:
@@ -44,8 +49,14 @@ class ArchiveStoredFiles:
                 self._package = open_package(self._reference)
             return self._package
 
-    def _search(self, name: str) -> PackageEntry | None:
-        return find_file(self._open(), name)
+    def _find(self, name: str) -> PackageEntry | None:
+        entries = self._entries
+        if name in entries:
+            return entries[name]
+        if len(entries) >= MAX_CACHED_ENTRIES:
+            entries = self._entries = {}  # replaced, not cleared: other threads may use the old one
+        entry = entries[name] = find_file(self._open(), name)
+        return entry
 
     def _find_existing(self, name: str) -> PackageEntry:
         entry = self._find(name)
