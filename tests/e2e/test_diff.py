@@ -35,13 +35,15 @@ def test_versions_in_a_bucket(bucket_server: BucketServer, tmp_path: Path, sim: 
         if not md5:
             sim.blob(CHANGED_FILE, export_id).md5 = ""
         assert place.mirror(sim).exit_code == 0
-    done = run_tilesync("diff", place.url, FIRST, "--json", "--exit-code", **place.env)
+    done = run_tilesync("diff", place.url, FIRST, "--json", "--exit-code", sim=None, **place.env)
     last = assert_one_change(done)
     assert (last["b"], last["cached"], last["bytes_to_fetch"]) == (SECOND, 0, len(files_of(SECOND)[CHANGED_FILE]))
     folder = mirror_each(tmp_path / "folder", FIRST)
-    done = run_tilesync("diff", folder, "current", f"latest@{place.url}", "--json", "--exit-code", **place.env)
+    done = run_tilesync(
+        "diff", folder, "current", f"latest@{place.url}", "--json", "--exit-code", sim=None, **place.env
+    )
     assert assert_one_change(done)["b"] == SECOND
-    missing = run_tilesync("diff", place.url, "zz", "--json", **place.env).assert_failed(2, "UsageError")
+    missing = run_tilesync("diff", place.url, "zz", "--json", sim=None, **place.env).assert_failed(2, "UsageError")
     assert FIRST in missing["hint"]
 
 
