@@ -40,7 +40,7 @@ check: $(VENV)/.check ## check style, types, layers and documentation; changes n
 docs: $(VENV)/.check ## build the documentation into site/
 	@$(MKDOCS)
 
-picture: $(VENV)/.test viewers ## take the picture of the demo city that the documentation shows
+picture: $(VENV)/.test viewers ## take the pictures that the documentation shows
 	@$(BIN)/python scripts/docs/picture.py
 
 viewer: viewer/node_modules/.installed ## build the viewer page into tilesync/serving/viewer_files/ (needs npm)

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 STATUS_PAGE_FILES = ("monitoring/templates/status_page.css", "monitoring/templates/status_page.html")
 VIEWER_FILES = (
     "THIRD_PARTY_NOTICES.txt",
-    "basis_transcoder.js",
     "basis_transcoder.wasm",
+    "basis_worker.js",
     "draco_decoder.wasm",
     "draco_wasm_wrapper.js",
     "index.html",

@@ -5,19 +5,18 @@ import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "nod
 import { dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { KTX2Loader } from "three/addons/loaders/KTX2Loader.js";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const target = join(here, "..", "tilesync", "serving", "viewer_files");
 const modules = join(here, "node_modules");
 const LIBS = "three/examples/jsm/libs";
 // Read by the page when a tile needs them: WebAssembly and the scripts of its workers.
-const DECODERS = [
-  "draco/gltf/draco_wasm_wrapper.js", "draco/gltf/draco_decoder.wasm", "basis/basis_transcoder.js", "basis/basis_transcoder.wasm",
-];
+const DECODERS = ["draco/gltf/draco_wasm_wrapper.js", "draco/gltf/draco_decoder.wasm", "basis/basis_transcoder.wasm"];
 // In the package of three.js, with licences of their own that the package does not repeat.
 const INSIDE_THREE = [
   ["Draco (draco_wasm_wrapper.js, draco_decoder.wasm)", "https://github.com/google/draco", "Apache-2.0, Copyright The Draco Authors"],
-  ["Basis Universal (basis_transcoder.js, basis_transcoder.wasm)", "https://github.com/BinomialLLC/basis_universal", "Apache-2.0, Copyright 2019-2022 Binomial LLC"],
+  ["Basis Universal (basis_worker.js, basis_transcoder.wasm)", "https://github.com/BinomialLLC/basis_universal", "Apache-2.0, Copyright 2019-2022 Binomial LLC"],
   ["meshoptimizer (in viewer.js)", "https://github.com/zeux/meshoptimizer", "MIT, Copyright 2016-2025 Arseny Kapoulkine"],
 ];
 
@@ -47,9 +46,25 @@ async function makeFiles() {
     ["index.html", readFileSync(join(here, "src", "index.html"))],
     ["viewer.js", Buffer.from(bundle.outputFiles[0].contents)],
     ["viewer.css", Buffer.from(style.outputFiles[0].contents)],
+    ["basis_worker.js", Buffer.from(makeBasisWorker())],
     ...DECODERS.map((path) => [path.split("/").at(-1), readFileSync(join(modules, LIBS, path))]),
     ["THIRD_PARTY_NOTICES.txt", Buffer.from(makeNotices([...packages].sort()))],
   ]);
+}
+
+/**
+ * The worker of KTX2Loader as a file. By itself, the loader makes it a blob, which is under the policy of the page; but the
+ * transcoder makes functions of text, which that policy forbids. As a file, it has a policy of its own.
+ */
+function makeBasisWorker() {
+  const work = KTX2Loader.BasisWorker.toString();
+  const names = ["EngineFormat", "EngineType", "TranscoderFormat", "BasisFormat"];
+  return [
+    ...names.map((name) => `let _${name} = ${JSON.stringify(KTX2Loader[name])}`),
+    readFileSync(join(modules, LIBS, "basis", "basis_transcoder.js"), "utf8"),
+    work.slice(work.indexOf("{") + 1, work.lastIndexOf("}")),
+    "",
+  ].join("\n");
 }
 
 /** Name of the package that an input of the bundle belongs to; null for our own sources. */

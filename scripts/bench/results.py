@@ -10,8 +10,8 @@ from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 WORKLOADS = ("start", "large", "small", "uploads", "growth", "changed", "unchanged", "listing", "verify")
-CONCURRENCY, FLEET, SERVE, PACKING = "concurrency", "fleet", "serve", "packing"
-"""Sections that concurrency.py, fleet.py, serve.py and packing.py write."""
+CONCURRENCY, FLEET, SERVE, LIVE, DIFF, PACKING = "concurrency", "fleet", "serve", "live", "diff", "packing"
+"""Sections that concurrency.py, fleet.py, serve.py, serve_live.py, diff.py and packing.py write."""
 
 
 def record_table(name: str, table: str, suffix: str = "") -> None:
@@ -20,7 +20,7 @@ def record_table(name: str, table: str, suffix: str = "") -> None:
     said = RESULTS.read_text() if RESULTS.exists() else ""
     there = dict(re.findall(r"^<!-- (\w+) -->\n(.*?)(?=^<!-- |\Z)", said, re.MULTILINE | re.DOTALL))
     there[name] = f"{table}\nMeasured {today}: {describe_machine()}{suffix}.\n\n"
-    order = (*WORKLOADS, CONCURRENCY, FLEET, SERVE, PACKING)
+    order = (*WORKLOADS, CONCURRENCY, FLEET, SERVE, LIVE, DIFF, PACKING)
     sections = [f"<!-- {each} -->\n{there[each]}" for each in order if each in there]
     RESULTS.write_text("# Measured\n\nServer and clients share the machine.\n\n" + "".join(sections).rstrip() + "\n")
 

@@ -1,4 +1,4 @@
-"""Take the picture of the demo city that the documentation shows. Needs the viewers: `make picture`."""
+"""Take the pictures of the documentation: the demo city, and the viewer page. Needs the viewers: `make picture`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.support.demo_picture import PICTURE, encode_picture, take_picture
+from tests.support.viewer_pictures import take_viewer_pictures
 from tests.support.viewers import find_browser, start_browser
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the pictures."""
     program = find_browser()
     if program is None:
         sys.exit("no viewers: `make viewers` installs them")
     with tempfile.TemporaryDirectory() as folder, start_browser(program) as browser:
         PICTURE.parent.mkdir(exist_ok=True)
         PICTURE.write_bytes(encode_picture(take_picture(browser, Path(folder))))
-    print(PICTURE, PICTURE.stat().st_size, "bytes")
+        written = [PICTURE, *take_viewer_pictures(browser, Path(folder) / "pages")]
+    for picture in written:
+        print(picture, picture.stat().st_size, "bytes")
 
 
 if __name__ == "__main__":

@@ -148,13 +148,17 @@ def offer_files(sim: Simulator) -> None:
         blob.content_type, blob.content_encoding = stated["content_type"], stated["content_encoding"]
 
 
-@pytest.fixture(params=["versioned", "flat", "azure", "s3"])
+@pytest.fixture(params=["versioned", "flat", "package", "azure", "s3"])
 def place(request: pytest.FixtureRequest, sim: Simulator, tmp_path: Path) -> Place:
     """Mirror the export to a place of each kind."""
     offer_files(sim)
     if request.param in {"versioned", "flat"}:
         assert sim.mirror(tmp_path / "d", layout=Layout(request.param)).error is None
         return Place(str(tmp_path / "d"), f"versions/{EXPORT}/" if request.param == "versioned" else "")
+    if request.param == "package":
+        assert sim.mirror(tmp_path / "d").error is None
+        assert run_tilesync("pack", tmp_path / "d", tmp_path / "bridge.3tz").exit_code == 0
+        return Place(str(tmp_path / "bridge.3tz"), "")
     if request.param == "azure":
         azure: AzureFixture = request.getfixturevalue("azure_store")
         assert azure.mirror(sim).exit_code == 0

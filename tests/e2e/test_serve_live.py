@@ -6,14 +6,10 @@ import hashlib
 import json
 import re
 import shlex
-import signal
-import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -22,8 +18,9 @@ import httpx
 import pytest
 
 from tests.support.builders import IMODEL, export
-from tests.support.commandline import run_tilesync, start_tilesync
+from tests.support.commandline import run_tilesync
 from tests.support.faults import error_response, is_api
+from tests.support.live_server import ServeProcess, serve_live
 from tests.support.sample_secrets import SIG
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tests.support.viewers import CAMERA_PATH, Browser, pixels, view_url
@@ -31,55 +28,6 @@ from tilesync.azure.sas import parse_sas_link
 from tilesync.demo.city import build_city
 
 CLIENTS = 8
-
-
-@dataclass
-class ServeProcess:
-    """Process of `tilesync serve`, its address, and the lines of its stderr and stdout so far."""
-
-    process: subprocess.Popen[str]
-    url: str
-    lines: list[str]
-    output: list[str] = field(default_factory=list)
-
-    def get(self, path: str, **headers: str) -> httpx.Response:
-        """Request a path."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx.get(self.url + quote(path), headers=named, timeout=30, trust_env=False)
-
-    def read_json(self, path: str) -> dict[str, object]:
-        """Return a JSON document of the site."""
-        found: dict[str, object] = httpx.get(self.url + path, timeout=30, trust_env=False).json()
-        return found
-
-
-@contextmanager
-def serve_live(*words: object, sim: Simulator, **more: str) -> Iterator[ServeProcess]:
-    """Run `tilesync serve` on a free port until the block ends; it must end well."""
-    with start_tilesync("serve", *words, "--port", 0, sim=sim, **more) as process:
-        assert process.stderr is not None
-        lines: list[str] = []
-        try:
-            for line in process.stderr:
-                lines.append(line)
-                if match := re.search(r"viewer: (\S+)", line):
-                    break
-            else:
-                raise AssertionError("".join(lines))
-            served = ServeProcess(process, match[1].split("?")[0], lines)
-            readers = [
-                threading.Thread(target=lambda: lines.extend(process.stderr or ())),
-                threading.Thread(target=lambda: served.output.extend(process.stdout or ())),
-            ]
-            for reader in readers:
-                reader.start()
-            yield served
-            process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0, "".join(lines)
-            for reader in readers:
-                reader.join()
-        finally:
-            process.kill()
 
 
 class ReadingClients:
@@ -165,7 +113,7 @@ def test_newer_export_while_clients_read() -> None:
             assert set(clients.statuses) == {200}
             for name, data in new.items():
                 assert served.get(f"versions/{OTHER_EXPORT}/{name}").content == data
-            entry = served.read_json("_tilesync/site.json")["tilesets"][0]  # type: ignore[index]
+            entry = served.read_json("_tilesync/site.json")["tilesets"][0]
             assert (entry["kind"], entry["current"], entry["follow"]) == ("live", OTHER_EXPORT, True)
             assert [each["name"] for each in entry["versions"]] == [OTHER_EXPORT, EXPORT]
             found = served.read_json(f"_tilesync/file.json?version={OTHER_EXPORT}&name=tiles/000.glb")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +17,12 @@ from tests.support.builders import export, glb
 from tests.support.simulator import EXPORT
 from tests.support.tile_server import RunningServer, mirror_files, running_server
 from tilesync.core.http_headers import IMMUTABLE_CACHE_CONTROL, REVALIDATE_CACHE_CONTROL
-from tilesync.events import RequestServed
+from tilesync.errors import DestinationError, ExportReplaced, Transient, Unavailable, UsageError
+from tilesync.events import Event, RequestServed, Warned
+from tilesync.model.storage import ObjectHeaders
+from tilesync.serving.access import CorsPolicy, TokenGuard
+from tilesync.serving.application import ServedSite, TilesetApplication
+from tilesync.serving.tilesets import FileFacts, TilesetKind
 
 NAMED = "ä b+%20/100% #?.png"
 PACKED, LARGE = "tiles/packed.glb", "tiles/large.glb"
@@ -237,3 +244,94 @@ def test_several_tilesets_are_below_their_names(dest: Path, tmp_path: Path) -> N
         assert server.request("/other/tileset.json").body == (other / "tileset.json").read_bytes()
         for path in ("/tileset.json", "/a", "/a/", "/b/tileset.json", "/a/other/tileset.json", "/a/../other/x"):
             assert server.request(path).status == 404
+
+
+class BrokenTileset:
+    """Tileset with a bug: opening a file fails, or reading it in the middle."""
+
+    kind = TilesetKind.MIRROR
+
+    def __init__(self, error: Exception, *, in_the_middle: bool = False) -> None:
+        self.error = error
+        self.in_the_middle = in_the_middle
+        self.closed = 0
+        self.facts = FileFacts(1000, '"e"', ObjectHeaders("model/gltf-binary"))
+        self.body = self.cache = None
+
+    async def open(self, path: str) -> BrokenTileset:
+        if not self.in_the_middle:
+            raise self.error
+        return self
+
+    async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        yield b"x" * 10
+        raise self.error
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def ask(tileset: Any, events: list[Event]) -> list[Any]:
+    """Return the messages of the answer to a request for a file."""
+    messages: list[Any] = []
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    async def receive() -> Any:
+        return await asyncio.Event().wait()
+
+    async def site(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError
+
+    application = TilesetApplication(
+        ServedSite({"a": tileset}),
+        site,
+        guard=TokenGuard(),
+        cors=CorsPolicy(),
+        observe=events.append,
+        every_request=True,
+    )
+    scope = {"type": "http", "method": "GET", "raw_path": b"/a.glb", "query_string": b"", "headers": []}
+    await application(scope, receive, send)
+    return messages
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Unavailable("the store is away"), 503),
+        (Transient("busy", retry_after=7.2), 503),
+        (ExportReplaced("it is gone"), 410),
+        (UsageError("no such version"), 404),
+        (DestinationError("the disk is broken", hint="mend it"), 502),
+        (ZeroDivisionError("by zero"), 500),
+    ],
+)
+def test_a_place_that_fails(error: Exception, status: int) -> None:
+    """Each kind of error has its status, with a sentence, and headers that let pages of all origins read it."""
+    events: list[Event] = []
+    start, body = asyncio.run(ask(BrokenTileset(error), events))
+    headers = dict(start["headers"])
+    assert start["status"] == status
+    assert headers[b"access-control-allow-origin"] == b"*"
+    assert headers.get(b"retry-after") == {503: b"8" if "busy" in str(error) else b"2"}.get(status)
+    assert (str(error) in body["body"].decode()) is (status != 500)
+    assert [each.message for each in events if isinstance(each, Warned)] == (
+        ["the answer to /a.glb failed: ZeroDivisionError: by zero; please report this bug in tilesync"]
+        if status == 500
+        else []
+    )
+    (served,) = (each for each in events if isinstance(each, RequestServed))
+    assert (served.status, str(error) in served.failure) == (status, True)
+
+
+@pytest.mark.parametrize("error", [Unavailable("the store is away"), ZeroDivisionError("a bug")])
+def test_a_place_that_fails_in_the_middle(error: Exception) -> None:
+    """An answer that breaks off does not end: the server closes the connection, and the file is closed."""
+    events: list[Event] = []
+    tileset = BrokenTileset(error, in_the_middle=True)
+    start, body = asyncio.run(ask(tileset, events))
+    assert (start["status"], body["more_body"], tileset.closed) == (200, True, 1)
+    (served,) = (each for each in events if isinstance(each, RequestServed))
+    assert str(error) in served.failure

@@ -96,6 +96,7 @@ def test_the_page(server: RunningServer) -> None:
     assert plain.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in plain.headers["content-security-policy"]
     assert "http" not in plain.headers["content-security-policy"]
+    assert "unsafe-eval" not in plain.headers["content-security-policy"].replace("wasm-unsafe-eval", "")
     assert plain.headers["cache-control"] == "no-cache"
     assert plain.headers["vary"] == "Accept-Encoding"
     assert packed.headers["etag"] != plain.headers["etag"]

@@ -41,11 +41,11 @@ def mean_difference(left: Iterable[Colour], right: Iterable[Colour]) -> float:
     return sum(differences) / len(differences)
 
 
-def encode_picture(picture: list[Colour]) -> bytes:
+def encode_picture(picture: list[Colour], size_px: tuple[int, int] = SIZE_PX) -> bytes:
     """Encode a picture as a PNG with a palette, so that it is small (PNG, section 11)."""
     palette = choose_palette(Counter(picture))
     nearest = {colour: number for number, (_, group) in enumerate(palette) for colour in group}
-    width, height = SIZE_PX
+    width, height = size_px
     rows = (picture[start : start + width] for start in range(0, width * height, width))
     data = b"".join(b"\0" + bytes(nearest[colour] for colour in row) for row in rows)
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)

@@ -15,6 +15,7 @@ from tilesync.app.sources import run_link_command
 from tilesync.errors import UsageError
 from tilesync.model import SasUrl, Selector
 from tilesync.protocols import Observer, SourceResolver
+from tilesync.runtime.clock import WallClock
 
 if TYPE_CHECKING:
     from tilesync.serving.live.tileset import LiveTileset
@@ -75,10 +76,11 @@ async def open_live_tileset(request: LiveRequest, observe: Observer) -> AsyncIte
     from tilesync.serving.live.tileset import LiveOptions, LiveTileset
 
     request.check()
-    async with open_clients(request.service, observe) as clients:
+    announcer = Announcer(observe, WallClock())
+    async with open_clients(request.service, announcer) as clients:
         context = LiveContext(
             clients.clock,
-            Announcer(observe, clients.clock),
+            announcer,
             MemoryCache(request.cache_bytes),
             retry_for=request.service.retry_for,
         )

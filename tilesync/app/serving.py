@@ -66,7 +66,8 @@ async def serve(request: ServeRequest, observe: Observer) -> None:
                 create_site(served, guard),
                 guard=guard,
                 cors=CorsPolicy(request.origins),
-                observe=observe if request.every_request else None,
+                observe=observe,
+                every_request=request.every_request,
             )
             origin = find_origin(request.host, sockets)
             urls = tuple(f"{origin}/{served.base(name)}tileset.json" for name in tilesets)

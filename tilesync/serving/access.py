@@ -48,8 +48,12 @@ class TokenGuard:
         return any(name == "token" and self._matches(value.encode()) for name, value in pairs)
 
     def make_cookie(self) -> str:
-        """Return the value of Set-Cookie for a browser that brought the token in the query."""
-        return f"{self.cookie_name}={self._cookie_value()}; Path=/; HttpOnly; SameSite=Strict"
+        """Return the value of Set-Cookie for a browser that brought the token in the query.
+
+        Lax, not Strict: else a browser that follows a link in a chat would not send it after the redirect. It lets
+        other sites do nothing, since the server only answers GET.
+        """
+        return f"{self.cookie_name}={self._cookie_value()}; Path=/; HttpOnly; SameSite=Lax"
 
     def _cookie_value(self) -> str:
         """Return the token in characters that a cookie may have."""

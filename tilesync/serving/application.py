@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, Final
 
 from tilesync.errors import ExportReplaced, TilesyncError, Transient, Unavailable, UsageError
-from tilesync.events import RequestServed
+from tilesync.events import RequestServed, Warned
 from tilesync.model.storage import ObjectHeaders
 from tilesync.protocols import Observer
 from tilesync.serving.access import CorsPolicy, HeaderList, TokenGuard
@@ -112,8 +112,8 @@ _NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 class TilesetApplication:
     """ASGI application for the files of tilesets.
 
-    `site`: the application for `/` and what is below `/_tilesync/`. `observe`: gets an event for each request; None
-    for no events.
+    `site`: the application for `/` and what is below `/_tilesync/`. `observe` gets warnings, and with `every_request`
+    an event for each request.
     """
 
     def __init__(
@@ -123,13 +123,15 @@ class TilesetApplication:
         *,
         guard: TokenGuard,
         cors: CorsPolicy,
-        observe: Observer | None = None,
+        observe: Observer,
+        every_request: bool = False,
     ) -> None:
         self._served = served
         self._site = site
         self._guard = guard
         self._cors = cors
         self._observe = observe
+        self._every_request = every_request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -139,9 +141,19 @@ class TilesetApplication:
         exchange = _Exchange(scope, receive, send, self._cors)
         try:
             await self._answer(exchange)
+        except Exception as error:  # noqa: BLE001 - last handler: a bug ends one answer, not the server
+            await self._report_bug(exchange, error)
         finally:
-            if self._observe is not None:
+            if self._every_request:
                 self._observe(_describe(exchange, monotonic() - began))
+
+    async def _report_bug(self, exchange: _Exchange, error: Exception) -> None:
+        """Warn of an error that nobody expected; answer with 500 unless the answer has begun."""
+        exchange.failure = f"{type(error).__name__}: {error}"
+        path = exchange.scope["raw_path"].decode("latin-1")
+        self._observe(Warned(f"the answer to {path} failed: {exchange.failure}; please report this bug in tilesync"))
+        if not exchange.status:
+            await exchange.refuse(500, "this is a bug in tilesync; its terminal says more")
 
     async def _answer(self, exchange: _Exchange) -> None:
         if exchange.method not in _METHODS:

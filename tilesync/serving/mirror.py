@@ -137,7 +137,9 @@ class MirrorTileset:
             stated = (await self._read_stated_types(version)).find(name)
         blob = Blob(name, opened.size, content_type=stated.content_type, content_encoding=stated.content_encoding)
         headers = self._policy.file_headers(blob, opened.head)
-        return MirrorFile(opened, headers._replace(cache_control=cache_control))
+        if cache_control != headers.cache_control:
+            headers = headers._replace(cache_control=cache_control)
+        return MirrorFile(opened, headers)
 
     async def _read_stated_types(self, version: str) -> StatedTypes:
         """Read what the manifest of a version states, once. An unknown version states nothing."""

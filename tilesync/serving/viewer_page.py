@@ -17,18 +17,22 @@ VIEWER_FOLDER: Final = "viewer_files"
 CONTENT_SECURITY_POLICY: Final = "; ".join(
     (
         "default-src 'none'",
-        "script-src 'self' 'wasm-unsafe-eval' blob:",
+        "script-src 'self' 'wasm-unsafe-eval'",
         "worker-src 'self' blob:",
-        "style-src 'self' 'unsafe-inline'",
+        "style-src 'self'",
         "img-src 'self' blob: data:",
         "connect-src 'self' blob: data:",
-        "font-src 'self' data:",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'self'",
     )
 )
 """Policy of the page: it loads nothing from other hosts. `blob:` and WebAssembly are for the decoders of tiles."""
+
+WORKER_SECURITY_POLICIES: Final = {
+    "basis_worker.js": "default-src 'none'; script-src 'unsafe-eval' 'wasm-unsafe-eval'",
+}
+"""Policies of workers with one of their own: the decoder of KTX2 makes functions of text. It can request nothing."""
 
 _MEDIA_TYPES: Final = {
     "html": "text/html; charset=utf-8",
@@ -79,7 +83,7 @@ class ViewerBundle:
             "etag": etag,
             "cache-control": "no-cache",
             "vary": "Accept-Encoding",
-            "content-security-policy": CONTENT_SECURITY_POLICY,
+            "content-security-policy": WORKER_SECURITY_POLICIES.get(name, CONTENT_SECURITY_POLICY),
             "referrer-policy": "no-referrer",
         }
         if etag in request.headers.get("if-none-match", ""):

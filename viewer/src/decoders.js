@@ -1,6 +1,7 @@
 /** Decoders of compressed meshes and textures. Those with WebAssembly are files beside the page, read when first needed. */
 
 import { DRACOLoader } from "three/addons/loaders/DRACOLoader.js";
+import { FileLoader } from "three";
 import { KTX2Loader } from "three/addons/loaders/KTX2Loader.js";
 import { MeshoptDecoder } from "three/addons/libs/meshopt_decoder.module.js";
 import { GLTFExtensionsPlugin } from "3d-tiles-renderer/src/three/plugins/GLTFExtensionsPlugin.js";
@@ -8,7 +9,22 @@ import { GLTFExtensionsPlugin } from "3d-tiles-renderer/src/three/plugins/GLTFEx
 const FOLDER = "_tilesync/";
 const MAX_WORKERS = 2;
 
-/** @type {WeakMap<object, {dracoLoader: DRACOLoader, ktxLoader: KTX2Loader}>} loaders of a renderer: all tilesets share them */
+/** KTX2Loader with its worker from a file: see makeBasisWorker in build.mjs. */
+class TextureLoader extends KTX2Loader {
+  init() {
+    this.transcoderPending ??= new FileLoader().setPath(FOLDER).setResponseType("arraybuffer").loadAsync("basis_transcoder.wasm").then((program) => {
+      this.workerPool.setWorkerCreator(() => {
+        const worker = new Worker(`${FOLDER}basis_worker.js`);
+        const transcoderBinary = /** @type {ArrayBuffer} */ (program).slice(0);
+        worker.postMessage({ type: "init", config: this.workerConfig, transcoderBinary }, [transcoderBinary]);
+        return worker;
+      });
+    });
+    return this.transcoderPending;
+  }
+}
+
+/** @type {WeakMap<object, {dracoLoader: DRACOLoader, ktxLoader: TextureLoader}>} loaders of a renderer: all tilesets share them */
 const shared = new WeakMap();
 
 /** @param {import("three").WebGLRenderer} renderer @param {import("./shared_images.js").SharedImagesPlugin} images */
@@ -16,7 +32,7 @@ export function makeLoaderPlugin(renderer, images) {
   let loaders = shared.get(renderer);
   if (!loaders) {
     const dracoLoader = new DRACOLoader().setDecoderPath(FOLDER).setWorkerLimit(MAX_WORKERS);
-    const ktxLoader = new KTX2Loader().setTranscoderPath(FOLDER).setWorkerLimit(MAX_WORKERS).detectSupport(renderer);
+    const ktxLoader = new TextureLoader().setTranscoderPath(FOLDER).setWorkerLimit(MAX_WORKERS).detectSupport(renderer);
     loaders = { dracoLoader, ktxLoader };
     shared.set(renderer, loaders);
   }

@@ -61,7 +61,9 @@ export class Panel {
     }
     const name = app.tileset?.title ?? app.tileset?.name;
     document.title = name ? `${name} · tilesync` : "tilesync";
-    byId("about").textContent = ["tilesync", app.site?.tilesync, tilesets.length === 1 ? name : null].filter(Boolean).join(" · ");
+    byId("brand").textContent = (tilesets.length === 1 && app.version?.display_name) || "tilesync";
+    byId("brand").title = name ?? "";
+    byId("about").textContent = ["tilesync", app.site?.tilesync].filter(Boolean).join(" ");
   }
 
   renderCard() {
@@ -81,6 +83,7 @@ export class Panel {
     const { app } = this;
     if (!app.site) return app.outage ? ["The server does not answer", describeError(app.outage), "This page tries again every few seconds."] : null;
     if (!app.site.tilesets.length) return ["No tileset", "This server offers no tileset."];
+    if (app.tileset?.error) return ["This tileset cannot be read", app.tileset.error, "This page tries again every few seconds."];
     if (!app.tileset?.versions.length) return ["Nothing to show yet", "This tileset has no finished version. It appears here when the first one is published."];
     const failure = app.view?.rootFailed ? app.view.problems.find(({ tile }) => tile === null) : null;
     return failure ? ["This version cannot be shown", failure.status ? `Status ${failure.status}: ${failure.message}` : failure.message, failure.name ?? ""] : null;

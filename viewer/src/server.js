@@ -8,7 +8,7 @@
  * }} Version
  * @typedef {{
  *   name: string, title?: string | null, kind: string, base: string, url: string, current: string | null,
- *   follow?: boolean, versions: Version[],
+ *   follow?: boolean, error?: string, versions: Version[],
  * }} Tileset
  * @typedef {{tilesync?: string, tilesets: Tileset[]}} Site
  * @typedef {{

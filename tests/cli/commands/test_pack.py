@@ -167,7 +167,17 @@ def test_bad_arguments_have_clear_errors(mirror: Path, tmp_path: Path) -> None:
         failed = run_tilesync("pack", *arguments, "--json").assert_failed(code, error)
         assert message in failed["message"], failed
     assert (tmp_path / "a.zip").read_bytes() == b"old"
-    assert "Missing argument" in run_tilesync("pack", mirror).stderr
+    missing = run_tilesync("pack", mirror, "--json").assert_failed(2, "UsageError")
+    assert missing["message"] == "OUT is missing"
+
+
+def test_dest_can_be_a_variable(mirror: Path, tmp_path: Path) -> None:
+    """With TILESYNC_DEST a single argument is OUT; with more arguments the first one is DEST."""
+    only = run_tilesync("pack", tmp_path / "a.tar", "--json", TILESYNC_DEST=str(mirror))
+    assert only.last_line["package"] == str(tmp_path / "a.tar")
+    assert only.last_line["dest"] == str(mirror)
+    both = run_tilesync("pack", mirror, tmp_path / "b.tar", "--json", TILESYNC_DEST="/nonexistent")
+    assert both.last_line["dest"] == str(mirror)
 
 
 def test_warnings_name_what_other_readers_refuse(mirror: Path, tmp_path: Path) -> None:
@@ -192,40 +202,53 @@ def test_full_disk_leaves_nothing(mirror: Path, service: Simulator, tmp_path: Pa
         assert [path.name for path in disk.iterdir()] == ["fits.tar"]
 
 
-@pytest.mark.parametrize("ending", FORMATS)
-def test_killed_run_is_repeated_cleanly(service: Simulator, ending: str, tmp_path: Path) -> None:
-    """After a SIGKILL in the middle, the next run writes the right package and leaves no temporary file."""
+@pytest.fixture
+def larger_mirror(service: Simulator, tmp_path: Path) -> Path:
+    """Mirror an export of 30 MB, which takes a moment to pack."""
     files = {f"tiles/{number:04d}.glb": glb(b"tile" * 5000) for number in range(1500)}
     service.offer_export({"tileset.json": service.containers[EXPORT]["tileset.json"].data, **files})
-    run_tilesync("mirror", IMODEL, tmp_path / "mirror", "--allow-missing", sim=service)
-    out, temporary = tmp_path / f"a.{ending}", tmp_path / f".a.{ending}.part"
-    running = start_tilesync("pack", tmp_path / "mirror", out)
-    deadline = time.monotonic() + 60
-    while running.poll() is None and time.monotonic() < deadline:
-        if temporary.exists() and temporary.stat().st_size > 1 << 20:
-            break
-        time.sleep(0.002)
-    running.send_signal(signal.SIGKILL)
-    running.communicate()
-    assert running.returncode == -signal.SIGKILL
-    assert sorted(path.name for path in tmp_path.iterdir()) == [temporary.name, "mirror"]
-    again = run_tilesync("pack", tmp_path / "mirror", out, "--json").last_line
+    assert run_tilesync("mirror", IMODEL, tmp_path / "mirror", "--allow-missing", sim=service).exit_code == 0
+    return tmp_path / "mirror"
+
+
+def stop_in_the_middle(mirror: Path, out: Path, number: int) -> tuple[int, str]:
+    """Send a signal to a run that has written more than 1 MB; return its exit code and its messages.
+
+    A run that ends before the signal arrives is repeated.
+    """
+    temporary = out.with_name(f".{out.name}.part")
+    for _ in range(20):
+        running = start_tilesync("pack", mirror, out, "--overwrite")
+        deadline = time.monotonic() + 60
+        while running.poll() is None and time.monotonic() < deadline:
+            if temporary.exists() and temporary.stat().st_size > 1 << 20:
+                break
+            time.sleep(0.002)
+        running.send_signal(number)
+        _, messages = running.communicate(timeout=60)
+        if running.returncode != 0:
+            return running.returncode, messages
+        out.unlink()
+    pytest.fail("each run ended before the signal")
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_killed_run_is_repeated_cleanly(larger_mirror: Path, ending: str, tmp_path: Path) -> None:
+    """After a SIGKILL in the middle, the next run writes the right package and leaves no temporary file."""
+    out = tmp_path / f"a.{ending}"
+    assert stop_in_the_middle(larger_mirror, out, signal.SIGKILL)[0] == -signal.SIGKILL
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".a.{ending}.part", "mirror"]
+    again = run_tilesync("pack", larger_mirror, out, "--json").last_line
     assert again["exit"] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "mirror"]
     assert len(read_package(out)) == again["files"] + (2 if ending == "3tz" else 1)
+    assert run_tilesync("verify", out).exit_code == run_tilesync("verify", larger_mirror).exit_code
 
 
-def test_interrupted_run_leaves_nothing(service: Simulator, tmp_path: Path) -> None:
+def test_interrupted_run_leaves_nothing(larger_mirror: Path, tmp_path: Path) -> None:
     """Ctrl-C ends the run with 130, and removes the temporary file."""
-    files = {f"tiles/{number:04d}.glb": glb(b"tile" * 5000) for number in range(1500)}
-    service.offer_export({"tileset.json": service.containers[EXPORT]["tileset.json"].data, **files})
-    run_tilesync("mirror", IMODEL, tmp_path / "mirror", "--allow-missing", sim=service)
-    running = start_tilesync("pack", tmp_path / "mirror", tmp_path / "a.zip")
-    while running.poll() is None and not (tmp_path / ".a.zip.part").exists():
-        time.sleep(0.002)
-    running.send_signal(signal.SIGINT)
-    _, messages = running.communicate(timeout=60)
-    assert running.returncode == 130
+    code, messages = stop_in_the_middle(larger_mirror, tmp_path / "a.zip", signal.SIGINT)
+    assert code == 130
     assert "OUT was not changed; run the same command again: it begins anew" in messages
     assert [path.name for path in tmp_path.iterdir()] == ["mirror"]
 

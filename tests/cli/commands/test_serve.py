@@ -19,6 +19,7 @@ import pytest
 from tests.support.builders import export
 from tests.support.commandline import run_tilesync, start_tilesync
 from tests.support.tile_server import mirror_files
+from tilesync.model import Layout
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +141,25 @@ def test_errors_say_what_to_do(dest: Path, tmp_path: Path) -> None:
         ([dest, f"b={dest}", "--state-dir", tmp_path], 2, "UsageError"),
     ):
         run_tilesync("serve", *words, "--port", 0, "--json").assert_failed(exit_code, error)
+
+
+def test_the_service_manager_is_told(dest: Path, tmp_path: Path) -> None:
+    """Under systemd the server says when it listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        with serving(dest, NOTIFY_SOCKET=str(tmp_path / "notify")):
+            assert re.match(r"READY=1\nSTATUS=serving http://127\.0\.0\.1:\d+/", manager.recv(1000).decode())
+
+
+def test_a_flat_layout_with_another_state_folder(tmp_path: Path) -> None:
+    """With --state-dir the manifests of the flat layout are found there."""
+    files = export(2)
+    flat = mirror_files(tmp_path / "d", files, layout=Layout.FLAT, state_dir=tmp_path / "state")
+    with serving(flat, "--state-dir", tmp_path / "state") as process:
+        page = read_until(process, r"(?<=viewer: )\S+")
+        with urllib.request.urlopen(f"{page}_tilesync/site.json") as response:
+            (entry,) = json.load(response)["tilesets"]
+        assert [(each["url"], each["files"]) for each in entry["versions"]] == [("tileset.json", len(files))]
+        with urllib.request.urlopen(f"{page}tileset.json") as response:
+            assert response.read() == files["tileset.json"]

@@ -9,6 +9,15 @@ import pytest
 from tests.support.builders import IMODEL
 from tests.support.simulator import Simulator
 from tests.support.terminal import run_in_terminal
+from tilesync.api.monitor import RunStats
+from tilesync.cli.output.progress import ProgressDisplay
+
+
+def test_line_counts_verified_files() -> None:
+    """The line of an audit, or of a pack, counts the files that were checked: it fetches none."""
+    stats = RunStats(listed=440, verified=12, transferred_bytes=345_000, inventory_complete=True)
+    line = ProgressDisplay(stats, bar=False, lines=True).format_line()
+    assert line.startswith("12 of 440 files, 345.0 kB")
 
 
 @pytest.mark.parametrize("size", [(24, 100), (0, 0)])

@@ -91,7 +91,7 @@ def check_against_model(
     moved = by_kind["moved"]
     removed, added = a.keys() - b.keys(), b.keys() - a.keys()
     assert [each.name for each in changes] == sorted(
-        (each.name for each in changes), key=lambda name: json.dumps(name, ensure_ascii=False)[1:-1].encode()
+        (each.name for each in changes), key=lambda name: json.dumps(name, ensure_ascii=False)[1:].encode()
     )
     assert sorted([*(each.name for each in by_kind["added"]), *(each.name for each in moved)]) == sorted(added)
     assert sorted([*(each.name for each in by_kind["removed"]), *(each.old_name or "" for each in moved)]) == sorted(

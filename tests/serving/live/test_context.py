@@ -10,18 +10,21 @@ from tilesync.events import Notice, Retried, Warned
 from tilesync.serving.live.context import SAME_MESSAGE_S, Announcer
 
 
-def test_same_message_is_said_once_a_minute() -> None:
-    """An equal message is passed on again only after SAME_MESSAGE_S; retries are not passed on."""
+def test_same_message_is_said_once_in_a_while() -> None:
+    """An equal message is passed on again only after SAME_MESSAGE_S; other events always are."""
     clock, outcome = FakeClock(), JobOutcome()
     announcer = Announcer(outcome, clock)
-    for _ in range(3):
+    for number in range(3):
         announcer(Notice("down"))
         announcer(Retried("the container", "503", 1.0))
         announcer.warn("e1: ", Unavailable("the service is down", hint="wait"))
-    assert outcome.events == [Notice("down"), Warned("e1: the service is down (wait)")]
+        announcer.warn("", Unavailable(f"file {number} is refused", hint=""), topic="refused")
+    messages = [Notice("down"), Warned("e1: the service is down (wait)"), Warned("file 0 is refused")]
+    assert [event for event in outcome.events if not isinstance(event, Retried)] == messages
+    assert len(outcome.events_of(Retried)) == 3
     clock.advance(SAME_MESSAGE_S)
     announcer(Notice("down"))
-    assert len(outcome.events) == 3
+    assert len(outcome.events_of(Notice)) == 2
 
 
 def test_final_error_of_retries() -> None:

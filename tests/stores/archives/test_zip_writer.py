@@ -10,10 +10,13 @@ import zipfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tilesync.errors import DestinationError
 from tilesync.stores.archives.compression import Compression, make_compressor
 from tilesync.stores.archives.formats import INDEX_ENTRY, MANIFEST_ENTRY, ArchiveFormat
+from tilesync.stores.archives.zip_records import hash_index_name
 from tilesync.stores.archives.zip_writer import MAX_WHOLE_BYTES, ZipWriter
 
 FILES = {"tileset.json": b"{}" * 500, "tiles/ä b%20+#.bin": random.Random(2).randbytes(5000), "data/empty": b""}
@@ -182,3 +185,25 @@ def test_huge_files_have_zip64_fields(monkeypatch: pytest.MonkeyPatch) -> None:
     end = out.pieces[max(out.pieces)]
     assert end[:4] == b"PK\6\6"
     assert struct.unpack_from("<4Q", end, 24) == (2, 2, len(first + second), offset + 30 + len("after") + len("end"))
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\\"), min_size=1, max_size=40)
+
+
+@given(files=st.dictionaries(NAMES, st.binary(max_size=2000), max_size=12), is_3tz=st.booleans(), word=st.booleans())
+def test_any_names_and_contents_are_read_back(files: dict[str, bytes], is_3tz: bool, word: bool) -> None:
+    """Whatever the names and the bytes, Python's reader gives them back, and the index leads to each of them."""
+    for reserved in (MANIFEST_ENTRY, INDEX_ENTRY):
+        files.pop(reserved, None)
+    data = write(files, is_3tz=is_3tz, compression=Compression.DEFLATE if word else Compression.NONE)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {each.orig_filename: each for each in archive.infolist()}
+        assert {name: archive.read(entries[name]) for name in files} == files
+        if is_3tz:
+            records = list(struct.iter_unpack("<16sQ", archive.read(INDEX_ENTRY)))
+            assert [offset for _, offset in records] == [
+                entry.header_offset
+                for digest, _ in records
+                for entry in entries.values()
+                if hash_index_name(entry.orig_filename) == digest
+            ]

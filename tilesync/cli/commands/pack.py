@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ INTERRUPTED_HINT = "OUT was not changed; run the same command again: it begins a
 
 @command(short_help="Write a version into one file, to carry it.")
 @click.argument("dest", type=DestinationType())
-@click.argument("version_and_out", metavar="[VERSION] OUT", nargs=-1, required=True, type=FilePathType())
+@click.argument("version_and_out", metavar="[VERSION] OUT", nargs=-1, type=FilePathType())
 @option(
     "--compress",
     type=click.Choice(["none", "deflate", "zstd"]),
@@ -52,6 +53,8 @@ def pack(
     """
     from tilesync.cli.output.summary import format_pack_summary
 
+    if not version_and_out:
+        dest, version_and_out = _find_dest_in_environment(dest)
     version, out = _split_arguments(version_and_out)
     session = create_session(options, dest=dest, interrupted_hint=INTERRUPTED_HINT)
     packed: list[str] = []
@@ -72,6 +75,19 @@ def pack(
         packed.append(format_pack_summary(result))
 
     return session.run(work, closing_message=lambda: packed[0])
+
+
+def _find_dest_in_environment(only_argument: Location) -> tuple[Location, tuple[Path]]:
+    """Return DEST from its variable, and the only argument as OUT. Raises UsageError without the variable.
+
+    Click cannot do this: it gives the first argument to DEST, whatever the variable says.
+    """
+    from tilesync.api.locations import is_folder
+
+    text = os.environ.get("TILESYNC_DEST")
+    if not text or not is_folder(only_argument):
+        raise UsageError("OUT is missing", hint="name the file to write: `tilesync pack DEST OUT`")
+    return DestinationType().convert(text, None, click.get_current_context()), (Path(str(only_argument)),)
 
 
 def _split_arguments(arguments: tuple[Path | None, ...]) -> tuple[str | None, Path]:

@@ -118,7 +118,11 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class ChangeCollector:
-    """Collects differences and counts them. Iterating yields them by name, as often as wanted."""
+    """Collects differences and counts them. Iterating yields them by name, as often as wanted.
+
+    A record of the spool is the facts of a file in B (of a removed one in A), a kind, and for files on both sides the
+    facts in A, with tabs between them: JSON escapes the tab in names.
+    """
 
     def __init__(self) -> None:
         self._records = SortedSpool()
@@ -128,44 +132,37 @@ class ChangeCollector:
 
     def add_same(self, facts: Sequence[bytes]) -> None:
         """Count files that are the same on both sides."""
-        rows = _ENDING_AND_SIZE.findall(b"\n".join(facts))
-        if len(rows) != len(facts):  # a name without an ending
-            parts = [each.partition(NAME_END) for each in facts]
-            rows = [(cut_ending(name), rest.partition(b",")[0]) for name, _, rest in parts]
-        self._count(_SAME, [ending for ending, _ in rows])
-        self._new_bytes[_SAME] += sum(int(size) for _, size in rows)
+        self._new_bytes[_SAME] += self._count(_SAME, facts)
 
     def add_added(self, facts: Sequence[bytes]) -> None:
         """Add files that only B has."""
-        parts = (each.partition(NAME_END) for each in facts)
-        self._add(ChangeKind.ADDED, [(name, b"", b"", rest) for name, _, rest in parts])
+        self._records.add([each + b"\tadded\t" for each in facts])
+        self._new_bytes[ChangeKind.ADDED] += self._count(ChangeKind.ADDED, facts)
 
     def add_removed(self, facts: Sequence[bytes]) -> None:
         """Add files that only A has."""
-        parts = (each.partition(NAME_END) for each in facts)
-        self._add(ChangeKind.REMOVED, [(name, b"", rest, b"") for name, _, rest in parts])
+        self._records.add([each + b"\tremoved\t" for each in facts])
+        self._old_bytes[ChangeKind.REMOVED] += self._count(ChangeKind.REMOVED, facts)
 
     def add_changed(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """Add files with other content: their facts in A and in B."""
-        parts = ((old.partition(NAME_END)[2], *new.partition(NAME_END)) for old, new in pairs)
-        self._add(ChangeKind.CHANGED, [(name, b"", old, new) for old, name, _, new in parts])
+        self._records.add([b"%b\tchanged\t%b" % (new, old) for old, new in pairs])
+        self._new_bytes[ChangeKind.CHANGED] += self._count(ChangeKind.CHANGED, [new for _, new in pairs])
+        self._old_bytes[ChangeKind.CHANGED] += sum(
+            int(size) for _, size in _endings_and_sizes([old for old, _ in pairs])
+        )
 
     def add_moved(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """Add files with another name: their facts in A and in B."""
-        parts = ((*old.partition(NAME_END), *new.partition(NAME_END)) for old, new in pairs)
-        self._add(ChangeKind.MOVED, [(name, old_name, old, new) for old_name, _, old, name, _, new in parts])
+        self._records.add([b"%b\tmoved\t%b" % (new, old) for old, new in pairs])
+        self._new_bytes[ChangeKind.MOVED] += self._count(ChangeKind.MOVED, [new for _, new in pairs])
 
-    def _add(self, kind: ChangeKind, rows: Sequence[tuple[bytes, bytes, bytes, bytes]]) -> None:
-        """Add rows of name, old name, and the other facts in A and in B. No part contains a tab: JSON escapes it."""
-        mark = kind.value.encode()
-        self._records.add([b"\t".join((name, mark, old_name, old, new)) for name, old_name, old, new in rows])
-        self._count(kind.value, [cut_ending(name) for name, *_ in rows])
-        self._old_bytes[kind.value] += sum(int(old.partition(b",")[0] or 0) for _, _, old, _ in rows)
-        self._new_bytes[kind.value] += sum(int(new.partition(b",")[0] or 0) for *_, new in rows)
-
-    def _count(self, kind: str, endings: list[bytes]) -> None:
-        for ending, count in Counter(endings).items():
+    def _count(self, kind: str, facts: Sequence[bytes]) -> int:
+        """Count files by their roles; return their bytes."""
+        rows = _endings_and_sizes(facts)
+        for ending, count in Counter(ending for ending, _ in rows).items():
             self._files[kind, find_role(ending)] += count
+        return sum(int(size) for _, size in rows)
 
     def __iter__(self) -> Iterator[FileChange]:
         return map(_parse_record, self._records)
@@ -194,10 +191,29 @@ class ChangeCollector:
         )
 
 
+def _endings_and_sizes(facts: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the ending of the name of each file, and its size."""
+    rows: list[tuple[bytes, bytes]] = _ENDING_AND_SIZE.findall(b"\n".join(facts))
+    if len(rows) == len(facts):
+        return rows
+    parts = (each.partition(NAME_END) for each in facts)  # a name has no ending
+    return [(cut_ending(name), rest.partition(b",")[0]) for name, _, rest in parts]
+
+
+def _split_record(record: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+    """Return kind, name, the other facts in B, name in A, and the other facts in A; empty if there are none."""
+    facts, kind, old_facts = record.split(b"\t")
+    name, _, rest = facts.partition(NAME_END)
+    if kind == b"removed":
+        return kind, name, b"", b"", rest
+    old_name, _, old = old_facts.partition(NAME_END)
+    return kind, name, rest, old_name if old_name != name else b"", old
+
+
 def _parse_record(record: bytes) -> FileChange:
-    name, mark, old_name, old, new = record.split(b"\t")
+    kind, name, new, old_name, old = _split_record(record)
     return FileChange(
-        ChangeKind(mark.decode()),
+        ChangeKind(kind.decode()),
         parse_name(name),
         find_role(cut_ending(name)),
         parse_facts(old) if old else None,
@@ -210,15 +226,13 @@ def _record_to_json(record: bytes) -> bytes:
     """Return the JSON of a difference. The parts of its record are JSON already, except for what few manifests have."""
     if b'"proof"' in record or b'"packed"' in record:
         return _ENCODER.encode(_parse_record(record).to_dict()).encode()
-    name, mark, old_name, old, new = record.split(b"\t")
-    moved_from = b'"from":"%b",' % old_name if old_name else b""
-    role = find_role(cut_ending(name)).encode()
+    kind, name, new, old_name, old = _split_record(record)
     renamed = old.replace(b'"sha256"', b'"old_sha256"', 1).replace(b'"md5"', b'"old_md5"', 1)
     return b'{"kind":"file","change":"%b","name":"%b",%b"role":"%b","size":%b,"old_size":%b}' % (
-        mark,
+        kind,
         name,
-        moved_from,
-        role,
+        b'"from":"%b",' % old_name if old_name else b"",
+        find_role(cut_ending(name)).encode(),
         new or b'null,"sha256":null,"md5":null',
         renamed or b'null,"old_sha256":null,"old_md5":null',
     )

@@ -79,7 +79,7 @@ class Comparison:
         for number, spool in enumerate(self._by_name):
             with damaged_manifest(self._sides[number].name):
                 indexes.append(index_by_name(spool.read(partition)))
-        found = compare_names(*indexes)
+        found = compare_names(*indexes, needs_md5=self._needs_md5)
         self._changes.add_same(found.same)
         self._changes.add_changed(found.changed)
         for side, (left, spool) in enumerate(zip((found.removed, found.added), self._by_content, strict=True)):

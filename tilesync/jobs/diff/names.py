@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tilesync.jobs.diff.facts import NAME_END, is_same_content, parse_facts, parse_name
+from tilesync.jobs.diff.moves import sha256_keys
 
 
 class NameComparison(NamedTuple):
@@ -28,14 +29,21 @@ def index_by_name(facts: Sequence[bytes]) -> dict[bytes, bytes]:
     return index
 
 
-def compare_names(a: dict[bytes, bytes], b: dict[bytes, bytes]) -> NameComparison:
-    """Compare two indexes of `index_by_name`, which are emptied."""
+def compare_names(a: dict[bytes, bytes], b: dict[bytes, bytes], *, needs_md5: bool) -> NameComparison:
+    """Compare two indexes of `index_by_name`, which are emptied.
+
+    `needs_md5`: a SHA-256 is missing somewhere, or a file is stored unpacked.
+    """
     same, changed = list[bytes](), list[tuple[bytes, bytes]]()
-    for name in a.keys() & b.keys():
-        old, new = a.pop(name), b.pop(name)
-        start = len(name) + len(NAME_END)
-        if old == new or is_same_content(parse_facts(old[start:]), parse_facts(new[start:])):
-            same.append(new)
+    pairs = [(a.pop(name), b.pop(name)) for name in a.keys() & b.keys()]
+    if needs_md5:
+        proofs = [is_same_content(*(parse_facts(each.partition(NAME_END)[2]) for each in pair)) for pair in pairs]
+    else:
+        keys = zip(sha256_keys([old for old, _ in pairs]), sha256_keys([new for _, new in pairs]), strict=True)
+        proofs = [old == new for old, new in keys]
+    for pair, is_same in zip(pairs, proofs, strict=True):
+        if is_same:
+            same.append(pair[1])
         else:
-            changed.append((old, new))
+            changed.append(pair)
     return NameComparison(same, changed, list(a.values()), list(b.values()))

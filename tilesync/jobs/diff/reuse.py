@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tilesync.jobs.diff.facts import NAME_END
 from tilesync.jobs.diff.sides import Side
 from tilesync.jobs.diff.spool import PartitionedSpool
 
@@ -14,28 +13,31 @@ MAX_CONTENTS_IN_MEMORY: Final = 1 << 17
 """Contents that are looked up at once; each takes about 200 bytes of memory."""
 
 _PARTITIONS: Final = 128
-_SHA256 = re.compile(rb'"sha256":"([0-9a-f]{64})"')
-_MD5 = re.compile(rb'"md5":"([0-9a-f]{32})"')
+_SIZE = re.compile(rb'","size":([0-9]++),"sha256"')
 
 
 class NewContents:
-    """Contents that may be new, each with its size. A content that several files have counts once.
+    """Contents that may be new. A content that several files have counts once.
 
     `uses_md5`: one of the sides has no SHA-256 of some files, so that the MD5 is looked up.
     """
 
     def __init__(self, *, uses_md5: bool) -> None:
         self._spool = PartitionedSpool(_PARTITIONS)
-        self._digest = _MD5 if uses_md5 else _SHA256
         self._count = 0
+        member, digits = (b'"md5":"', 32) if uses_md5 else (b'"sha256":"', 64)
+        self._member, self._digits = member, digits
+        self._digest = re.compile(member + rb"([0-9a-f]{%d})" % digits)
 
     def add(self, facts: Sequence[bytes]) -> None:
         """Add files."""
-        rests = [each.partition(NAME_END)[2] for each in facts]
-        keys = [found[1] if (found := self._digest.search(rest)) else b"" for rest in rests]
-        sizes = [rest.partition(b",")[0] for rest in rests]
-        self._count += len(keys)
-        self._spool.add(keys, list(map(b" ".join, zip(keys, sizes, strict=True))))
+        self._count += len(facts)
+        self._spool.add(self._find_digests(facts), facts)
+
+    def _find_digests(self, facts: Sequence[bytes]) -> list[bytes]:
+        """Return the digest of each file; empty if it is not known."""
+        member, digits = self._member, self._digits
+        return [each.partition(member)[2][:digits] for each in facts]
 
     def sum_missing(self, other: Side) -> int:
         """Return the bytes of the contents that the other side does not have. Reads it only if there are any."""
@@ -50,10 +52,15 @@ class NewContents:
         return sum(self._sum_missing([number], iter([spool.read(number)])) for number in range(_PARTITIONS))
 
     def _sum_missing(self, partitions: Sequence[int], others: Iterator[list[bytes]]) -> int:
-        rows = [record.partition(b" ") for number in partitions for record in self._spool.read(number)]
-        sizes = {key: int(size) for key, _, size in rows if key}
-        undigested_bytes = sum(int(size) for key, _, size in rows if not key)
-        missing = set(sizes)
-        for digests in others:
-            missing.difference_update(digests)
-        return undigested_bytes + sum(map(sizes.__getitem__, missing))
+        facts = [each for number in partitions for each in self._spool.read(number)]
+        digests, sizes = self._find_digests(facts), map(int, _SIZE.findall(b"\n".join(facts)))
+        size_by_digest, unknown_bytes = dict[bytes, int](), 0
+        for digest, size in zip(digests, sizes, strict=True):
+            if digest:
+                size_by_digest[digest] = size
+            else:
+                unknown_bytes += size
+        missing = set(size_by_digest)
+        for known in others:
+            missing.difference_update(known)
+        return unknown_bytes + sum(map(size_by_digest.__getitem__, missing))

@@ -150,7 +150,7 @@ class ContainerFiles:
             raise ExportReplaced(str(error), hint=self._gone_hint) from error
         except NotAuthorised as error:
             self._refusal = (error, now_s() + REFUSED_FOR_S)
-            self._context.announcer.warn("", error)
+            self._context.announcer.warn("", error, topic=f"refused {self._version}")
             raise
 
     # --- downloads into the cache ---

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from tilesync.core.backoff import RetryPolicy
 from tilesync.errors import TilesyncError, Transient, Unavailable
-from tilesync.events import Event, Retried, Warned
+from tilesync.events import Event, Notice, Warned
 from tilesync.protocols import Clock, Observer
 from tilesync.serving.live.cache import MemoryCache
 
@@ -21,7 +21,7 @@ MAX_CONCURRENT_DOWNLOADS: Final = 64
 
 GOES_ON_HINT: Final = "the server goes on: try again in a moment"
 
-SAME_MESSAGE_S: Final = 60.0
+SAME_MESSAGE_S: Final = 600.0
 """Seconds for which the same message is not repeated: an outage fails every request."""
 
 
@@ -31,21 +31,25 @@ class Announcer:
     def __init__(self, observe: Observer, clock: Clock) -> None:
         self._observe = observe
         self._clock = clock
-        self._sent_at_s: dict[Event, float] = {}
+        self._sent_at_s: dict[object, float] = {}
 
     def __call__(self, event: Event) -> None:
-        """Pass an event on, unless an equal one was passed on in the last SAME_MESSAGE_S."""
-        if isinstance(event, Retried):
-            return
-        now_s = self._clock.monotonic()
-        self._sent_at_s = {each: at for each, at in self._sent_at_s.items() if now_s - at < SAME_MESSAGE_S}
-        if event not in self._sent_at_s:
-            self._sent_at_s[event] = now_s
+        """Pass an event on, unless it is a message that was passed on in the last SAME_MESSAGE_S."""
+        if not isinstance(event, Notice | Warned) or self._is_due(event):
             self._observe(event)
 
-    def warn(self, message: str, error: TilesyncError) -> None:
-        """Warn about an error, with its hint."""
-        self(Warned(f"{message}{error}" + (f" ({error.hint})" if error.hint else "")))
+    def warn(self, message: str, error: TilesyncError, *, topic: str = "") -> None:
+        """Warn about an error, with its hint. Messages of one topic count as the same, whatever they say."""
+        event = Warned(f"{message}{error}" + (f" ({error.hint})" if error.hint else ""))
+        if self._is_due(topic or event):
+            self._observe(event)
+
+    def _is_due(self, key: object) -> bool:
+        now_s = self._clock.monotonic()
+        self._sent_at_s = {each: at for each, at in self._sent_at_s.items() if now_s - at < SAME_MESSAGE_S}
+        is_due = key not in self._sent_at_s
+        self._sent_at_s.setdefault(key, now_s)
+        return is_due
 
 
 @dataclass(frozen=True)

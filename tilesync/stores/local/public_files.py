@@ -65,7 +65,7 @@ class OpenedLocalFile:
             wanted = min(CHUNK_BYTES, stop - start)
             chunk = _read_cached(self._descriptor, wanted, start)
             if chunk is None:
-                chunk = await run_abandonable(self._pool, partial(os.pread, self._descriptor, wanted, start))
+                chunk = await run_abandonable(self._pool, partial(_read_waiting, self._descriptor, wanted, start))
             if not chunk:
                 return
             start += len(chunk)
@@ -139,6 +139,12 @@ def open_public_files(root: Path) -> Iterator[LocalPublicFiles]:
     """Open the files below a folder for a server. Raises Unreadable."""
     with closing(LocalPublicFiles(root)) as files:
         yield files
+
+
+def _read_waiting(descriptor: int, count: int, offset: int) -> bytes:
+    """Read bytes, from the disk if necessary. Raises Unreadable."""
+    with translate_read_errors("cannot read an open file"):
+        return os.pread(descriptor, count, offset)
 
 
 def _read_cached(descriptor: int, count: int, offset: int) -> bytes | None:

@@ -1,0 +1,101 @@
+"""Test the memory of a server of live exports: many files through a small cache, and clients that do not read."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import socket
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.builders import IMODEL, glb, tileset
+from tests.support.live_server import ServeProcess, serve_live
+from tests.support.simulator import Simulator
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+
+CACHE_MB = 32
+SLACK_MB = 40
+"""Memory for connections, buffers and the allocator."""
+
+
+def peak_memory_mb(served: ServeProcess) -> float:
+    """Return the largest memory that the process had so far."""
+    status = Path(f"/proc/{served.process.pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def make_export(count: int, size: int) -> dict[str, bytes]:
+    """Make an export of so many files of one size."""
+    dice = random.Random(1)
+    files = {f"tiles/{number}.glb": glb(dice.randbytes(size)) for number in range(count)}
+    return {"tileset.json": tileset(*files), "small.glb": glb(b"small"), **files}
+
+
+@pytest.mark.scale
+def test_memory_is_flat() -> None:
+    """Three passes over 160 MB of files through a cache of 32 MB take no more memory than the cache and its slack."""
+    files = make_export(1600, 100_000)
+    with Simulator() as sim:
+        sim.offer_export(files)
+        with serve_live(IMODEL, "--cache-size", f"{CACHE_MB}M", sim=sim) as served:
+            assert served.get("small.glb").status_code == 200
+            began_mb = peak_memory_mb(served)
+            address = urlsplit(served.url)
+            for _ in range(3):
+                with socket.create_connection((address.hostname, address.port)) as connection:
+                    for name, data in files.items():
+                        assert hashlib.sha256(request(connection, name)).digest() == hashlib.sha256(data).digest()
+            assert peak_memory_mb(served) - began_mb < CACHE_MB + SLACK_MB
+
+
+def request(connection: socket.socket, name: str) -> bytes:
+    """Request a file over a connection that stays open; return its bytes."""
+    connection.sendall(f"GET /{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += connection.recv(65536)
+    head, _, body = head.partition(b"\r\n\r\n")
+    assert b" 200 " in head
+    length = next(
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+    )
+    parts, left = [body], length - len(body)
+    while left:
+        parts.append(connection.recv(min(left, 1 << 20)))
+        assert parts[-1]
+        left -= len(parts[-1])
+    return b"".join(parts)
+
+
+@pytest.mark.scale
+def test_clients_that_do_not_read() -> None:
+    """Clients that stop reading different large files hold no more than the cache, and stall no other client."""
+    files = make_export(40, 3_500_000)
+    with Simulator() as sim:
+        sim.offer_export(files)
+        with serve_live(IMODEL, "--cache-size", f"{CACHE_MB}M", sim=sim) as served:
+            assert served.get("small.glb").status_code == 200
+            began_mb = peak_memory_mb(served)
+            address = urlsplit(served.url)
+            names = [name for name in files if name.startswith("tiles/")]
+            stalled = []
+            for name in names:
+                connection = socket.socket()
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+                connection.connect((address.hostname, address.port))
+                connection.sendall(f"GET /{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                assert connection.recv(15, socket.MSG_WAITALL) == b"HTTP/1.1 200 OK"
+                stalled.append(connection)
+            asked_at = time.monotonic()
+            assert served.get("small.glb").content == files["small.glb"]
+            assert time.monotonic() - asked_at < 5
+            # A streamed body holds a read of the container and what one connection buffers.
+            assert peak_memory_mb(served) - began_mb < CACHE_MB + SLACK_MB + len(names)
+            for name, connection in zip(names, stalled, strict=True):
+                with connection:
+                    received = b"".join(iter(lambda: connection.recv(1 << 20), b""))  # noqa: B023 - called at once
+                assert received.endswith(files[name])
