@@ -88,8 +88,7 @@ export class App {
     if (!before || !now) return this.open({ ...this.state });
     if (now.current && now.current !== before.current && now.current !== this.state.version) this.announce(now);
     if (!this.version) return this.showVersion(chooseVersion(now, null)); // it was retired
-    const url = this.absolute(this.version.url);
-    if (this.view.url !== url && this.next?.url !== url) this.load(url);
+    this.load(this.version); // if it has another address now
   }
 
   /** @param {import("./server.js").Tileset} tileset with a new current version */
@@ -120,7 +119,7 @@ export class App {
     this.wantedPose = wanted.position && wanted.target ? { position: wanted.position, target: wanted.target } : null;
     if (this.wantedPose && this.stage.frame) this.stage.pose = this.wantedPose;
     const found = this.version;
-    if (found) this.load(this.absolute(found.url));
+    if (found) this.load(found);
     this.setMode(wanted.mode);
     this.applyOptions();
   }
@@ -144,24 +143,25 @@ export class App {
     this.remarks = [];
     this.state.version = name;
     if (this.state.compare === name) this.state.compare = null;
-    if (this.version) this.load(this.absolute(this.version.url));
+    if (this.version) this.load(this.version);
     this.setMode(this.state.mode);
   }
 
-  /** @param {string} url of the version that becomes the main one */
-  load(url) {
-    if (this.view?.url === url) return this.dropNext();
-    if (this.next?.url === url) return;
+  /** @param {import("./server.js").Version} version that becomes the main one */
+  load(version) {
+    const key = keyOf(version);
+    if (this.view?.key === key) return this.dropNext();
+    if (this.next?.key === key) return;
     this.dropNext();
-    const view = this.createView(url);
+    const view = this.createView(version);
     if (!this.view) this.become(view);
     else [this.next, this.nextSince] = [view, performance.now()];
     this.onChange();
   }
 
-  /** @param {string} url */
-  createView(url) {
-    const view = new TilesetView({ url, stage: this.stage, onChange: this.onChange });
+  /** @param {import("./server.js").Version} version */
+  createView(version) {
+    const view = new TilesetView({ url: this.absolute(version.url), key: keyOf(version), stage: this.stage, onChange: this.onChange });
     this.applyOptionsTo(view);
     return view;
   }
@@ -247,7 +247,7 @@ export class App {
     if (mode !== "single" && !this.compared) this.comparisonProblem = "There is only one version, so there is nothing to compare it with.";
     if (mode !== "swipe" || !this.compared) this.dropOther();
     if (mode !== "changes" || !this.compared) this.clearChanges();
-    if (mode === "swipe" && this.compared) this.showOther(this.absolute(this.compared.url));
+    if (mode === "swipe" && this.compared) this.showOther(this.compared);
     if (mode === "changes" && this.compared) this.compare();
     this.stage.invalidate();
     this.onChange();
@@ -266,11 +266,11 @@ export class App {
     return (versions[at + 1] ?? versions[at - 1])?.name ?? null;
   }
 
-  /** @param {string} url */
-  showOther(url) {
-    if (this.other?.url === url) return;
+  /** @param {import("./server.js").Version} version */
+  showOther(version) {
+    if (this.other?.key === keyOf(version)) return;
     this.dropOther();
-    this.other = this.createView(url);
+    this.other = this.createView(version);
     this.stage.left = this.other;
     this.stage.swipe = this.state.swipe;
   }
@@ -364,6 +364,10 @@ export class App {
     return this.site !== null && this.pendingWork === 0 && this.next === null && this.stage.isIdle;
   }
 }
+
+/** Key of the view of a version: in the flat layout, all versions have the same address, one after the other.
+ * @param {import("./server.js").Version} version */
+const keyOf = ({ name, url }) => `${name} ${url}`;
 
 /** @param {import("./tileset_view.js").TileProblem} problem that may be over when the server answers again */
 const isOutage = ({ status }) => status === 0 || status === 401 || status >= 500;

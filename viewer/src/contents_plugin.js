@@ -1,7 +1,7 @@
 /**
  * Tiles that 3d-tiles-renderer 0.5.3 does not read by itself: several contents (3D Tiles 1.1 `contents`, and
  * 3DTILES_multiple_contents), implicit tiling as an extension of 1.0, repeated variables in templates, composites in
- * composites, and tilesets that contain themselves.
+ * composites, tilesets that contain themselves, and tilesets at the root of a server.
  *
  * The renderer loads the first content of a tile. This plugin loads the others with it and puts them into its scene.
  */
@@ -35,6 +35,8 @@ export class ContentsPlugin {
 
   /** @param {any} tile @param {string} _folder @param {any} parent */
   preprocessNode(tile, _folder, parent) {
+    // Of a tileset at the root of the server, the folder already ends with a slash, and the renderer adds another one.
+    tile.internal.basePath = tile.internal.basePath.replace(/\/+$/, "");
     const implicit = tile.extensions?.["3DTILES_implicit_tiling"];
     if (implicit && !tile.implicitTiling) {
       tile.implicitTiling = { availableLevels: (implicit.maximumLevel ?? 0) + 1, ...implicit };

@@ -32,11 +32,12 @@ const POINT_PX = 2.5;
 
 export class TilesetView {
   /**
-   * @param {{url: string, stage: import("./stage.js").Stage, onChange: () => void}} options
-   *   `url`: absolute, of the root tileset; `onChange`: called when something must be drawn or listed anew
+   * @param {{url: string, key: string, stage: import("./stage.js").Stage, onChange: () => void}} options
+   *   `url`: absolute, of the root tileset; `key`: tells it from other versions at the same address; `onChange`: called when something must be drawn or listed anew
    */
-  constructor({ url, stage, onChange }) {
+  constructor({ url, key, stage, onChange }) {
     this.url = url;
+    this.key = key;
     this.base = folderUrl(url);
     this.stage = stage;
     this.onChange = onChange;

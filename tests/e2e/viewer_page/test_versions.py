@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.city_editions import ADDED_DISTRICT, MOVED_TO, REMOVED_DISTRICT, mirror_editions
+from tests.support.city_editions import (
+    ADDED_DISTRICT,
+    MOVED_TO,
+    REMOVED_DISTRICT,
+    mirror_editions,
+    newer_edition,
+    older_edition,
+)
 from tests.support.commandline import run_tilesync
+from tests.support.simulator import Simulator
 from tests.support.viewer_page import (
     PHONE_PX,
     ViewerPage,
@@ -18,6 +26,7 @@ from tests.support.viewer_page import (
     share_of,
 )
 from tests.support.viewers import Browser
+from tilesync.model import Layout
 
 
 @pytest.fixture(scope="module")
@@ -195,3 +204,23 @@ def test_a_new_version_is_followed(browser: Browser, tmp_path: Path) -> None:
     assert followed["totals"]["visible"] > 10
     assert fewest > 10
     assert failed == []
+
+
+def test_a_new_export_in_the_flat_layout_is_shown(browser: Browser, tmp_path: Path) -> None:
+    """Where an export replaces the last one at the same address, the page shows it and keeps the camera."""
+    dest = tmp_path / "flat"
+    with Simulator() as service:
+        service.offer_export(older_edition(), export_id="older")
+        assert service.mirror(dest, layout=Layout.FLAT).error is None
+        with serve_process(dest) as url, open_viewer(browser, url) as viewer:
+            viewer.press("ArrowLeft")
+            first, picture = viewer.state(), viewer.picture()
+            service.offer_export(newer_edition(), export_id="newer", lastModified="2026-03-09T08:30:00Z")
+            assert service.mirror(dest, layout=Layout.FLAT).error is None
+            viewer.page.run("tilesyncViewer.poll")
+            second = viewer.state()
+            changed = mean_difference(viewer.picture(), picture)
+    assert (first["version"], second["version"]) == ("older", "newer")
+    assert second["position"] == pytest.approx(first["position"])
+    assert any(name.startswith(MOVED_TO) for name in second["names"])
+    assert changed > 0.1
