@@ -34,12 +34,13 @@ CASES: dict[str, Callable[[int, int], tuple[str, int]]] = {
 """Name and content of a file of the second version, from its number and the number of files."""
 
 LISTS_COMMAND = r"""
+export LC_ALL=C
 for each in "$1" "$2"; do
   tail -n +2 "$each" |
     sed -E 's/^\{"name":"(.*)","size":[0-9]+,"sha256":"([0-9a-f]{64})".*/\2  \1/' |
-    LC_ALL=C sort > "$each.sums"
+    sort > "$each.sums"
 done
-LC_ALL=C comm -3 "$1.sums" "$2.sums" | wc -l
+comm -3 "$1.sums" "$2.sums" | wc -l
 """
 DICTIONARIES_PROGRAM = """
 import json, sys

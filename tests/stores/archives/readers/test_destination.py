@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -85,6 +86,21 @@ def test_a_package_of_another_program(tmp_path: Path, ending: str) -> None:
     assert isinstance(warning, Warned)
     proof = "the CRC-32 of each file" if ending in {"zip", "3tz"} else "the size of each file"
     assert proof in warning.message
+
+
+def test_links_of_a_foreign_package(tmp_path: Path) -> None:
+    """Links in a tar file are left out, and a warning names them."""
+    path, warnings = write_package(tmp_path / "a.tar", FILES), list[Event]()
+    link = tarfile.TarInfo("tiles/link.glb")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with tarfile.open(path, "a") as package:
+        package.addfile(link)
+    with open_archive_read_only(path, Mode.READ, warnings.append) as opened:
+        assert read_version(opened)[0].summary.files == len(FILES)
+        assert opened.publication.latest() is not None
+    assert [each.message for each in warnings if isinstance(each, Warned)][1:] == [
+        f"links and devices in the package {path} are left out: 'tiles/link.glb'"
+    ]
 
 
 def find_name(path: Path) -> str:

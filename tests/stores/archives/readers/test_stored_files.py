@@ -78,7 +78,13 @@ def test_other_names_are_missing(files: ArchiveStoredFiles, name: str) -> None:
 
 
 def test_reader_for_other_processes(files: ArchiveStoredFiles) -> None:
-    """The reader for worker processes is picklable, and reads the same bytes."""
+    """The reader for worker processes is picklable, and reads the same bytes.
+
+    Two copies are equal: a worker keeps the first, and with it the open package.
+    """
+    one, other = (pickle.loads(pickle.dumps(files.worker_reader())) for _ in range(2))
+    assert (one, hash(one)) == (other, hash(other))
+    assert one != ArchiveStoredFiles(PackageReference(Path("other.3tz")))
     with closing(pickle.loads(pickle.dumps(files.worker_reader()))) as reader:
         assert {name: reader.read(V1, name) for name in FILES} == FILES
 

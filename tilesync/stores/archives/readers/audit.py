@@ -14,7 +14,6 @@ from tilesync.stores.archives.readers.package import OWN_ENTRIES, Package
 from tilesync.stores.archives.readers.package_input import PackageInput
 from tilesync.stores.archives.readers.publication import ArchivePublication
 from tilesync.stores.archives.readers.structure import find_index_problems, refuse_bad_structure
-from tilesync.stores.archives.readers.tar_package import TarPackage
 from tilesync.stores.archives.readers.zip_package import ZipPackage
 from tilesync.stores.archives.zip_records import index_sort_key
 
@@ -40,7 +39,7 @@ class PackageAudit:
             if isinstance(self._package, ZipPackage) and find_format(path.name) is ArchiveFormat.TZ3:
                 for problem in islice(find_index_problems(self._package), MAX_FINDINGS):
                     yield Finding(path.name, PACKAGE_PROBLEM, problem, version=version)
-            if isinstance(self._package, TarPackage) and not self._publication.is_foreign:
+            if not self._publication.is_foreign:
                 for name in islice(self._package.ignored_names(), MAX_FINDINGS):
                     yield Finding(
                         name, UNLISTED_PROBLEM, "is a link or a device, which no version has", version=version

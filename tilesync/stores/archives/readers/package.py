@@ -70,6 +70,10 @@ class Package(ABC):
     def prepare_search(self) -> None:
         """Build the index that `find` needs, if the package has none."""
 
+    def ignored_names(self) -> Iterator[str]:
+        """Yield the names of entries that are neither files nor folders; only a tar file has them."""
+        return iter(())
+
     def close(self) -> None:
         """Close it. May be called twice."""
         self.file.close()

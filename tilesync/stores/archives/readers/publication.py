@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tilesync.core.foreign_json import MAX_DOCUMENT_BYTES, parse_json, read_mapping
 from tilesync.core.manifest import read_header
+from tilesync.core.safe_names import quote_name
 from tilesync.errors import DamagedPackage, DestinationError
 from tilesync.events import Warned
 from tilesync.model import ROOT, Version
@@ -18,6 +20,8 @@ from tilesync.stores.archives.formats import MANIFEST_ENTRY
 from tilesync.stores.archives.readers.foreign_manifest import ForeignManifest
 from tilesync.stores.archives.readers.package import Package, PackageEntry, find_file, find_manifest
 from tilesync.stores.base import encode_line
+
+MAX_NAMES_IN_WARNING = 3
 
 
 class ArchivePublication:
@@ -39,6 +43,9 @@ class ArchivePublication:
         if self._manifest_entry is not None:
             return None
         self._observe(Warned(_describe_proof(self._package)))
+        if ignored := list(islice(self._package.ignored_names(), MAX_NAMES_IN_WARNING)):
+            names = ", ".join(map(quote_name, ignored))
+            self._observe(Warned(f"links and devices in the package {self._path} are left out: {names}"))
         return ForeignManifest(self._package)
 
     @property
