@@ -107,7 +107,6 @@ MODULES_WITHOUT_TEST_FILE = {
     "runtime/clock.py": "three calls of the standard library; tests replace it by tests/support/clock.py",
     "runtime/event_loop.py": "tests/api/test_aio.py asserts that the loop and garbage collector of a host stay",
     "stores/archives/readers/foreign_manifest.py": "tests/stores/archives/readers/test_destination.py asserts it",
-    "stores/archives/readers/index_files.py": _PACKAGES,
     "stores/archives/readers/opening.py": _PACKAGES,
     "stores/archives/readers/package.py": _PACKAGES,
     "stores/archives/readers/publication.py": "tests/stores/archives/readers/test_destination.py asserts it",

@@ -22,7 +22,11 @@ class IndexBuilder:
 
     def add(self, name: str, offset: int) -> None:
         """Add the entry whose local header begins at `offset`."""
-        self._records += INDEX_RECORD.pack(hash_index_name(name), offset)
+        self.add_record(hash_index_name(name), offset)
+
+    def add_record(self, digest: bytes, offset: int) -> None:
+        """Add the entry of a name with this hash."""
+        self._records += INDEX_RECORD.pack(digest, offset)
 
     @property
     def size(self) -> int:
@@ -30,13 +34,13 @@ class IndexBuilder:
         return len(self._records)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the records in the order of the index, part by part."""
+        """Yield the records in the order of the index, part by part; those of one hash by their offsets."""
         size = INDEX_RECORD.size
         first_bytes = bytes(self._records[KEY_BYTE::size])
         for value in range(256):
             places = (at * size for at in _find_all(first_bytes, value))
             records = [bytes(self._records[place : place + size]) for place in places]
-            records.sort(key=lambda record: index_sort_key(record[:16]))
+            records.sort(key=lambda record: index_sort_key(record[:16]) + record[:15:-1])  # the offset, big-endian
             yield b"".join(records)
 
 

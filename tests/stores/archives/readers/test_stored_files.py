@@ -17,6 +17,7 @@ from tests.support.packages import ENDINGS, make_stored_file, with_manifest, wri
 from tilesync.catalog.catalog import Catalog
 from tilesync.errors import DestinationError, ExportReplaced
 from tilesync.model import FileResult, FileStamp, ListingState, Version
+from tilesync.stores.archives.readers import stored_files
 from tilesync.stores.archives.readers.opening import PackageReference
 from tilesync.stores.archives.readers.stored_files import ArchiveStoredFiles
 
@@ -75,6 +76,15 @@ def test_other_names_are_missing(files: ArchiveStoredFiles, name: str) -> None:
         with pytest.raises(DestinationError) as raised:
             read(V1, name)
         assert isinstance(raised.value.__cause__, FileNotFoundError)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 1024])
+def test_sizes_after_a_listing(files: ArchiveStoredFiles, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """After a listing, sizes are right in any order, each time, and the package's own entries are still no files."""
+    monkeypatch.setattr(stored_files, "MAX_CACHED_ENTRIES", limit)
+    files.prepare_listing(V1)
+    for name in [*reversed(FILES), "no", "tilesync-manifest.jsonl", "@3dtilesIndex1@", *FILES]:
+        assert files.size(V1, name) == (len(FILES[name]) if name in FILES else None)
 
 
 def test_reader_for_other_processes(files: ArchiveStoredFiles) -> None:

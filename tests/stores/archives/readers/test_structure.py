@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.support import packages
 from tests.support.packages import write_package, write_zip
 from tilesync.errors import DamagedPackage
 from tilesync.stores.archives.formats import INDEX_ENTRY
+from tilesync.stores.archives.readers import name_index
 from tilesync.stores.archives.readers.opening import PackageReference, open_package
-from tilesync.stores.archives.readers.structure import find_index_problems, refuse_bad_structure
 from tilesync.stores.archives.readers.zip_package import ZipPackage
-from tilesync.stores.archives.zip_records import CENTRAL_SIGNATURE, INDEX_RECORD, LOCAL_SIGNATURE
+from tilesync.stores.archives.zip_records import (
+    CENTRAL_SIGNATURE,
+    INDEX_RECORD,
+    LOCAL_HEADER,
+    LOCAL_SIGNATURE,
+    hash_index_name,
+)
 
 FILES = {f"tiles/{number}.glb": bytes([number]) * (number + 1) for number in range(9)}
 
 
 def find_problems(path: Path) -> list[str]:
     with closing(open_package(PackageReference(path))) as package:
-        assert isinstance(package, ZipPackage)
-        return list(find_index_problems(package))
+        return list(package.find_index_problems())
 
 
 @pytest.mark.parametrize("ending", ["3tz", "zip", "tar", "3dtiles"])
 def test_good_packages(tmp_path: Path, ending: str) -> None:
     """A good package of each format passes."""
     with closing(open_package(PackageReference(write_package(tmp_path / f"a.{ending}", FILES)))) as package:
-        refuse_bad_structure(package)
+        package.refuse_bad_structure()
     assert ending != "3tz" or find_problems(package.file.path) == []
 
 
@@ -48,7 +55,7 @@ def test_entries_that_share_bytes(tmp_path: Path, number: int) -> None:
     path = write_zip(tmp_path / "a.zip", FILES)
     point_to_first(path, number)
     with closing(open_package(PackageReference(path))) as package, pytest.raises(DamagedPackage, match="bomb"):
-        refuse_bad_structure(package)
+        package.refuse_bad_structure()
 
 
 def test_entries_in_another_order(tmp_path: Path) -> None:
@@ -60,7 +67,7 @@ def test_entries_in_another_order(tmp_path: Path) -> None:
     path.write_bytes(data[:start] + data[second:end] + data[start:second] + data[end:])
     with closing(open_package(PackageReference(path))) as package:
         assert [entry.name for entry in package.entries()] == ["b", "a"]
-        refuse_bad_structure(package)
+        package.refuse_bad_structure()
 
 
 def edit_index(path: Path, records: list[tuple[bytes, int]]) -> Path:
@@ -76,19 +83,51 @@ def read_index(path: Path) -> list[tuple[bytes, int]]:
         return list(package.own_index.records())
 
 
+MISSED = "has an index that does not lead to "
+UNSORTED = "has an index that is not sorted"
+
+
 def test_faults_of_the_index(tmp_path: Path) -> None:
-    """An index that is missing, unsorted, or does not lead to every file is found, and the reason is given."""
+    """An index that is missing, not the last entry, unsorted, or does not lead to every file is found."""
     path = tmp_path / "a.3tz"
     records = read_index(path)
+    digest, offset = records[0]
+    name = next(name for name in FILES if hash_index_name(name) == digest)
     assert "has no @3dtilesIndex1@" in find_problems(write_zip(path, FILES))[0]
     assert find_problems(edit_index(path, records)) == []
-    assert "has an index that is not sorted" in find_problems(edit_index(path, records[::-1]))
-    shorter = find_problems(edit_index(path, records[1:]))
-    assert len(shorter) == 2
-    assert "does not lead to tiles/" in shorter[0]
-    assert shorter[1] == "has an index of 8 entries, but 9 files"
-    wrong = [(records[0][0], records[0][1] + 1), *records[1:]]
-    assert "does not lead to" in find_problems(edit_index(path, wrong))[0]
+    assert find_problems(edit_index(path, records[::-1])) == [UNSORTED]
+    assert find_problems(edit_index(path, records[1:])) == [MISSED + name, "has an index of 8 entries, but 9 files"]
+    assert find_problems(edit_index(path, [(digest, offset + 1), *records[1:]])) == [MISSED + name]
+    assert find_problems(edit_index(path, [*records[1:], (digest, offset + 1)])) == [UNSORTED, MISSED + name]
+    assert find_problems(edit_index(path, [*records[1:2], *records[1:]])) == [MISSED + name]
+    more = [*records, (b"\xff" * 16, offset)]
+    assert find_problems(edit_index(path, more)) == ["has an index of 10 entries, but 9 files"]
+    index = b"".join(INDEX_RECORD.pack(*record) for record in records)
+    assert "has no @3dtilesIndex1@ as its last" in find_problems(write_zip(path, {INDEX_ENTRY: index, **FILES}))[0]
+    assert find_problems(write_zip(tmp_path / "b.zip", FILES)) == []
+
+
+def test_the_index_may_order_equal_hashes_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names with one hash may stand in any order in the index."""
+    for module in (packages, name_index):
+        monkeypatch.setattr(module, "hash_index_name", lambda name: b"same" * 4)
+    path = tmp_path / "a.3tz"
+    assert find_problems(edit_index(path, read_index(path)[::-1])) == []
+
+
+def test_a_large_index_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index of several blocks, whose directory is sorted in several runs, is compared to its last record."""
+    monkeypatch.setattr(name_index, "RECORDS_PER_RUN", 200)
+    files = {f"tiles/{number}.glb": b"" for number in range(1001)}
+    path = write_zip(tmp_path / "a.3tz", files, index=True)
+    assert find_problems(path) == []
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as package:
+        place = package.getinfo(INDEX_ENTRY).header_offset + LOCAL_HEADER.size + len(INDEX_ENTRY)
+    struct.pack_into("<Q", data, place + 1001 * INDEX_RECORD.size - 8, 5)
+    path.write_bytes(data)
+    (problem,) = find_problems(path)
+    assert problem.startswith(MISSED)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import tempfile
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +14,10 @@ import pytest
 from tests.support import packages
 from tests.support.packages import write_zip
 from tilesync.errors import DamagedPackage
-from tilesync.stores.archives import tz3_index
 from tilesync.stores.archives.readers import name_index
+from tilesync.stores.archives.readers import package as package_module
 from tilesync.stores.archives.readers.opening import PackageReference, open_package
+from tilesync.stores.archives.readers.package_input import PackageInput
 from tilesync.stores.archives.readers.zip_package import ZipPackage
 
 FILES = {f"tiles/{number}.glb": bytes([number]) * number for number in range(50)} | {"tileset.json": b"{}"}
@@ -36,23 +39,39 @@ def test_the_index_of_a_3tz_is_used(tmp_path: Path) -> None:
     with closing(open_zip(write_zip(tmp_path / "a.3tz", FILES, index=True))) as package:
         assert {name: read(package, name) for name in FILES} == FILES
         assert read(package, "none") is None
-        assert package.index_path is None
+        assert package.describe_index() is None
 
 
 @pytest.mark.parametrize("ending", ["zip", "3tz"])
-def test_a_package_without_index_gets_one(tmp_path: Path, ending: str) -> None:
-    """For other packages an index is built in a temporary file, which is removed at the end."""
+def test_a_package_without_index_gets_one(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For other packages an index is built, in a temporary file that no folder shows."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     with closing(open_zip(write_zip(tmp_path / f"a.{ending}", FILES))) as package:
         assert {name: read(package, name) for name in FILES} == FILES
-        assert package.index_path is not None
-        assert package.index_path.exists()
-    assert not package.index_path.exists()
+        assert package.describe_index() is not None
+        assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="processes cannot share a file without a name")
+def test_another_reader_uses_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another reader searches the index that was built, and builds its own if that one is closed."""
+    path = write_zip(tmp_path / "a.zip", FILES)
+    with closing(open_zip(path)) as package:
+        package.prepare_search()
+        index = package.describe_index()
+        with monkeypatch.context() as patched:
+            patched.setattr(package_module, "build_index_file", lambda places: pytest.fail("it was built again"))
+            with closing(ZipPackage(PackageInput(path), index, has_own_index=False)) as other:
+                assert {name: read(other, name) for name in FILES} == FILES
+    with closing(ZipPackage(PackageInput(path), index, has_own_index=False)) as other:
+        assert {name: read(other, name) for name in FILES} == FILES
 
 
 @pytest.mark.parametrize("index", [True, False])
 def test_names_with_one_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: bool) -> None:
     """Among names with the same hash, the header decides."""
-    for module in (packages, name_index, tz3_index):
+    for module in (packages, name_index):
         monkeypatch.setattr(module, "hash_index_name", lambda name: b"same" * 4)
     with closing(open_zip(write_zip(tmp_path / "a.3tz", FILES, index=index))) as package:
         assert {name: read(package, name) for name in FILES} == FILES

@@ -4,11 +4,10 @@ destination       open a package: its files, its manifest, and its audit
 publication       the manifest, and what follows from it
 foreign_manifest  the manifest of a package that tilesync did not write
 stored_files      the files of the version
-structure         faults of the structure: names, entries that overlap, the index of a .3tz file
+structure         faults of the structure of a Zip file: entries that overlap, the index of a .3tz file
 opening           the reader of each format, here and in other processes
-package           what all readers have in common
-index_files       the index that is built for a package without one
-name_index        search in sorted records on disk
+package           what all readers have in common: entries, and the index that is built for a package without one
+name_index        search in sorted records on disk, and sort them
 zip_package       .3tz and .zip
 zip_directory     the central directory of a Zip file, and the headers of its entries
 entry_bytes       unpack an entry, and check its size and CRC-32

@@ -13,7 +13,6 @@ from tilesync.core.safe_names import make_version_name
 from tilesync.errors import DamagedPackage
 from tilesync.model import ROOT, Inventory
 from tilesync.stores.archives.readers.package import OWN_ENTRIES, Package, PackageEntry
-from tilesync.stores.archives.readers.structure import refuse_bad_structure
 
 MAX_STEM_CHARS = 60
 """Characters of the file name that the name of the version begins with."""
@@ -37,7 +36,7 @@ class ForeignManifest:
     @cached_property
     def header(self) -> Mapping[str, Any]:
         """First line. Raises DamagedPackage for a package whose entries contradict each other, or without a root."""
-        refuse_bad_structure(self._package)
+        self._package.refuse_bad_structure()
         digest, files, size, has_root, has_checksums = hashlib.sha256(), 0, 0, False, True
         for entry in self._entries():
             digest.update(f"{entry.name}\0{entry.size}\0{entry.crc32}\n".encode())

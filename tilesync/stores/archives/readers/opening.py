@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tilesync.errors import TilesyncError
 from tilesync.stores.archives.formats import ArchiveFormat, parse_format
-from tilesync.stores.archives.readers.package import Package
+from tilesync.stores.archives.readers.package import IndexReference, Package
 from tilesync.stores.archives.readers.package_input import PackageInput, PackageStamp
 
 
@@ -15,12 +15,12 @@ from tilesync.stores.archives.readers.package_input import PackageInput, Package
 class PackageReference:
     """Description of a package with which another process opens it. Picklable.
 
-    `stamp`: the stamp that it must have; None: any. `index_path`: an index that was built for it.
+    `stamp`: the stamp that it must have; None: any. `index`: one that was built for it.
     """
 
     path: Path
     stamp: PackageStamp | None = None
-    index_path: Path | None = None
+    index: IndexReference | None = None
 
 
 def open_package(reference: PackageReference) -> Package:
@@ -28,27 +28,27 @@ def open_package(reference: PackageReference) -> Package:
     package_format = parse_format(reference.path.name)
     file = PackageInput(reference.path, reference.stamp)
     try:
-        return _make_reader(package_format, file, reference.index_path)
+        return _make_reader(package_format, file, reference.index)
     except TilesyncError:
         file.close()
         raise
 
 
-def _make_reader(package_format: ArchiveFormat, file: PackageInput, index_path: Path | None) -> Package:
+def _make_reader(package_format: ArchiveFormat, file: PackageInput, index: IndexReference | None) -> Package:
     if package_format is ArchiveFormat.TAR:
         from tilesync.stores.archives.readers.tar_package import TarPackage
 
-        return TarPackage(file, index_path=index_path)
+        return TarPackage(file, index)
     if package_format is ArchiveFormat.SQLITE:
         from tilesync.stores.archives.readers.sqlite_package import SqlitePackage
 
         return SqlitePackage(file)
     from tilesync.stores.archives.readers.zip_package import ZipPackage
 
-    return ZipPackage(file, has_index=package_format is ArchiveFormat.TZ3, index_path=index_path)
+    return ZipPackage(file, index, has_own_index=package_format is ArchiveFormat.TZ3)
 
 
 def describe_package(package: Package) -> PackageReference:
     """Return the reference with which other processes open a package; build its index if it needs one."""
     package.prepare_search()
-    return PackageReference(package.file.path, package.file.stamp, package.index_path)
+    return PackageReference(package.file.path, package.file.stamp, package.describe_index())

@@ -36,15 +36,15 @@ def stamp_of(found: os.stat_result) -> PackageStamp:
 class PackageInput:
     """An open package. Reads may come from several threads. `close` closes it, as does the end of this object.
 
-    `stamp`: the stamp that it has, and must keep; None: the one that it has now. Raises DestinationError, and
-    ExportReplaced if it has another stamp.
+    `stamp`: the stamp that it has, and must keep; None: the one that it has now. `descriptor`: the file, if it is open
+    already; this object closes it. Raises DestinationError, and ExportReplaced if it has another stamp.
     """
 
-    def __init__(self, path: Path, stamp: PackageStamp | None = None) -> None:
+    def __init__(self, path: Path, stamp: PackageStamp | None = None, *, descriptor: int | None = None) -> None:
         self.path = path
         self._lock = Lock()
         with translate_read_errors(f"cannot read {path}"):
-            self._descriptor = open_regular(path, follow_symlinks=True)
+            self._descriptor = open_regular(path, follow_symlinks=True) if descriptor is None else descriptor
         self.close = weakref.finalize(self, os.close, self._descriptor)
         try:
             self.stamp = stamp or self._read_stamp()

@@ -26,7 +26,7 @@ class SqlitePackage(Package):
     """An open .3dtiles file. Its rows have no checksum: only a manifest can prove them."""
 
     def __init__(self, file: PackageInput) -> None:
-        self.file = file
+        super().__init__(file)
         self._idle = deque[sqlite3.Connection]()
         if file.read_up_to(0, len(SQLITE_MAGIC)) != SQLITE_MAGIC:
             raise DamagedPackage(f"{file.path} is not an SQLite database, as the ending of its name says")
@@ -80,9 +80,11 @@ class SqlitePackage(Package):
             row = connection.execute(f"{_SELECT} WHERE key = ?", (name,)).fetchone()
         return self._to_entry(row) if row is not None else None
 
-    def first(self) -> PackageEntry | None:
-        """Return the first row."""
-        return next(self.entries(), None)
+    def read_place(self, place: int) -> PackageEntry | None:
+        """Read the row of a number."""
+        with self._connected() as connection:
+            row = connection.execute(f"{_SELECT} WHERE rowid = ?", (place,)).fetchone()
+        return self._to_entry(row) if row is not None else None
 
     def entries(self) -> Iterator[PackageEntry]:
         """Yield all rows, in the order in which they were written."""
@@ -93,7 +95,7 @@ class SqlitePackage(Package):
                 rows = connection.execute(f"{_SELECT}{after} ORDER BY rowid LIMIT {ROWS_PER_PAGE}").fetchall()
             for row in rows:
                 entry = self._to_entry(row)
-                if last is not None and entry.offset <= last:  # a cycle in the tree of a damaged file
+                if entry.offset <= (-1 if last is None else last):  # a cycle in the tree of a damaged file
                     raise DamagedPackage(f"the package {self.file.path} is damaged: its rows are not in order")
                 last = entry.offset
                 yield entry
@@ -122,11 +124,11 @@ class SqlitePackage(Package):
                 offset += len(chunk)
                 yield chunk
 
-    def refuse_duplicates(self) -> None:
+    def prepare_search(self) -> None:
         """Do nothing: the name is the primary key."""
 
-    def prepare_search(self) -> None:
-        """Do nothing: the primary key is the index."""
+    def refuse_bad_structure(self) -> None:
+        """Do nothing: the name is the primary key."""
 
     def close(self) -> None:
         """Close all connections. May be called twice."""

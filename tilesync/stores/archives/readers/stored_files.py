@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from tilesync.errors import DestinationError
 from tilesync.model import FileStamp, StoredFile, Version
 from tilesync.protocols import PresencePage
 from tilesync.stores.archives.readers.opening import PackageReference, describe_package, open_package
-from tilesync.stores.archives.readers.package import Package, PackageEntry, find_file
+from tilesync.stores.archives.readers.package import OWN_ENTRIES, Package, PackageEntry, find_file
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
@@ -21,6 +22,23 @@ MAX_CACHED_ENTRIES = 1024
 
 FILES_PER_PRESENCE_PAGE = 256
 """Files checked per page."""
+
+
+class _EntriesAhead:
+    """Files of a package in its order, read ahead of a check that asks for them in about this order."""
+
+    def __init__(self, package: Package) -> None:
+        self._following = (entry for entry in package.entries() if entry.name not in OWN_ENTRIES)
+        self._entries: dict[str, PackageEntry] = {}
+        self._lock = Lock()
+
+    def pop(self, name: str) -> PackageEntry | None:
+        """Return the entry of a name, once; None if it is not among those that were read ahead."""
+        with self._lock:
+            if name not in self._entries:
+                for entry in islice(self._following, MAX_CACHED_ENTRIES - len(self._entries)):
+                    self._entries[entry.name] = entry
+            return self._entries.pop(name, None)
 
 
 class ArchiveStoredFiles:
@@ -33,6 +51,7 @@ class ArchiveStoredFiles:
         self._package = package
         self._lock = Lock()
         self._entries: dict[str, PackageEntry | None] = {}
+        self._ahead: _EntriesAhead | None = None
 
     def __reduce__(self) -> tuple[type[ArchiveStoredFiles], tuple[PackageReference]]:
         return ArchiveStoredFiles, (self._reference,)
@@ -55,7 +74,8 @@ class ArchiveStoredFiles:
             return entries[name]
         if len(entries) >= MAX_CACHED_ENTRIES:
             entries = self._entries = {}  # replaced, not cleared: other threads may use the old one
-        entry = entries[name] = find_file(self._open(), name)
+        entry = self._ahead.pop(name) if self._ahead is not None else None
+        entries[name] = entry = entry or find_file(self._open(), name)
         return entry
 
     def _find_existing(self, name: str) -> PackageEntry:
@@ -70,8 +90,10 @@ class ArchiveStoredFiles:
         return ArchiveStoredFiles(describe_package(self._open()))
 
     def prepare_listing(self, version: Version) -> None:
-        """Build the index of the package if it has none."""
-        self._open().prepare_search()
+        """Build the index of the package if it has none, and read ahead from its first entry on."""
+        package = self._open()
+        package.prepare_search()
+        self._ahead = _EntriesAhead(package)
 
     def size(self, version: Version, name: str) -> int | None:
         """Return the size of a file in bytes; None if the package does not have it."""

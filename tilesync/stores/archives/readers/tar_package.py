@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from tilesync.errors import DamagedPackage
-from tilesync.stores.archives.readers.index_files import IndexedPackage
-from tilesync.stores.archives.readers.package import PackageEntry, check_entry_name
+from tilesync.stores.archives.readers.package import Package, PackageEntry, check_entry_name
 from tilesync.stores.archives.readers.package_input import CUT_OFF_HINT, PackageInput
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
@@ -135,12 +134,8 @@ def _refuse_sparse(file: PackageInput, info: tarfile.TarInfo, extensions: Mappin
         )
 
 
-class TarPackage(IndexedPackage):
+class TarPackage(Package):
     """An open tar file. Its members have no checksum: only a manifest can prove them."""
-
-    def first(self) -> PackageEntry | None:
-        """Return the first member that is a file."""
-        return next(self.entries(), None)
 
     def members(self) -> Iterator[TarMember]:
         """Yield all members, in order."""
@@ -162,10 +157,6 @@ class TarPackage(IndexedPackage):
     def _to_entry(self, member: TarMember) -> PackageEntry:
         name = check_entry_name(member.name.removeprefix("./"), self.file)
         return PackageEntry(name, member.size, member.offset, member.size)
-
-    def list_places(self) -> Iterator[tuple[str, int]]:
-        """Yield the name of each file, and where its headers begin."""
-        return ((entry.name, entry.offset) for entry in self.entries())
 
     def read_place(self, place: int) -> PackageEntry | None:
         """Read the member whose headers begin at an offset."""

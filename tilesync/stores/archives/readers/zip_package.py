@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+from itertools import pairwise
 
 from tilesync.errors import DamagedPackage
 from tilesync.stores.archives.formats import INDEX_ENTRY
 from tilesync.stores.archives.readers.entry_bytes import unpack_entry
-from tilesync.stores.archives.readers.index_files import IndexedPackage
 from tilesync.stores.archives.readers.name_index import RECORD_BYTES, NameIndex
-from tilesync.stores.archives.readers.package import PackageEntry, check_entry_name
+from tilesync.stores.archives.readers.package import IndexReference, Package, PackageEntry, check_entry_name
 from tilesync.stores.archives.readers.package_input import PackageInput
+from tilesync.stores.archives.readers.structure import find_header_problems, find_missed_files, refuse_overlaps
 from tilesync.stores.archives.readers.zip_directory import (
     DirectoryEntry,
     LocalHeader,
@@ -35,17 +35,18 @@ INDEX_TAIL_BYTES = 1 << 16
 """Bytes at the end of the directory in which the record of the index is searched."""
 
 
-class ZipPackage(IndexedPackage):
-    """An open Zip file.
+class ZipPackage(Package):
+    """An open Zip file. `has_own_index`: it is a .3tz file, which should have an index.
 
-    The index of a .3tz file points to the headers of the entries. An index that is built points into the directory,
-    because other Zip files may state the sizes only there.
+    That index points to the headers of the entries. An index that is built for a file without one points into the
+    directory, because other Zip files may state the sizes only there.
     """
 
-    def __init__(self, file: PackageInput, *, has_index: bool, index_path: Path | None = None) -> None:
-        super().__init__(file, index_path=index_path)
+    def __init__(self, file: PackageInput, index: IndexReference | None = None, *, has_own_index: bool) -> None:
+        super().__init__(file, index)
         self.directory = read_directory(file)
-        self.own_index = self._find_own_index() if has_index else None
+        self._is_3tz = has_own_index
+        self.own_index = self._find_own_index() if has_own_index else None
 
     def _find_own_index(self) -> NameIndex | None:
         """Return the index of a .3tz file; None if it has none, or none that can be used."""
@@ -90,10 +91,6 @@ class ZipPackage(IndexedPackage):
         if self.own_index is None:
             self.search_index()
 
-    def first(self) -> PackageEntry | None:
-        """Return the first entry of the directory that is a file."""
-        return next(self.entries(), None)
-
     def entries(self) -> Iterator[PackageEntry]:
         """Yield the entries of the directory that are files."""
         return (self._check(entry) for entry in self.list_files())
@@ -103,12 +100,31 @@ class ZipPackage(IndexedPackage):
         return (entry for entry in list_directory(self.file, self.directory) if not entry.name.endswith("/"))
 
     def list_places(self) -> Iterator[tuple[str, int]]:
-        """Yield the name of each entry, and the place of its record in the directory."""
-        return ((self._check(entry).name, entry.place) for entry in self.list_files())
+        """Yield the name of each entry, and the place of its record in the directory; of its header in a .3tz file."""
+        if self.own_index is None:
+            return ((self._check(entry).name, entry.place) for entry in self.list_files())
+        return ((entry.name, entry.offset) for entry, _ in pairwise(self.entries()))  # the last one is the index
 
     def read_place(self, place: int) -> PackageEntry:
-        """Read the record at a place of the directory."""
-        return self._check(read_directory_entry(self.file, self.directory, place))
+        """Read the entry at a place."""
+        if self.own_index is None:
+            return self._check(read_directory_entry(self.file, self.directory, place))
+        return self._from_header(place, read_local_header(self.file, place))
+
+    def refuse_bad_structure(self) -> None:
+        """Raise DamagedPackage for entries that share bytes, and for a name with two entries."""
+        refuse_overlaps(self.file, self.list_files)
+        super().refuse_bad_structure()
+
+    def find_index_problems(self) -> Iterator[str]:
+        """Yield a sentence for each fault of a .3tz file that makes readers miss files. Source: 3TZ 1.3."""
+        if not self._is_3tz:
+            return
+        if self.own_index is None:
+            yield f"has no {INDEX_ENTRY} as its last entry, or an unreadable one: other readers cannot find its files"
+            return
+        yield from find_missed_files(self.own_index, self.search_index(), self.list_files)
+        yield from find_header_problems(self.file, (entry for entry, _ in pairwise(self.list_files())))
 
     def _check(self, entry: DirectoryEntry) -> PackageEntry:
         """Return the entry that a record describes. Raises DamagedPackage if it cannot be read safely."""
