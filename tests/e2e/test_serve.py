@@ -6,15 +6,11 @@ import gzip
 import hashlib
 import json
 import random
-import re
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
@@ -22,24 +18,11 @@ import pytest
 
 from tests.support.azure_proxy import AzureFixture
 from tests.support.builders import export, glb
-from tests.support.commandline import run_tilesync, start_tilesync
+from tests.support.commandline import run_tilesync
 from tests.support.s3 import BucketFixture
 from tests.support.simulator import EXPORT, Simulator
-from tests.support.tile_server import mirror_files, running_server
+from tests.support.tile_server import mirror_files, running_server, server_process
 from tilesync.model import Layout
-
-
-@contextmanager
-def serve_process(*words: object, **more: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run `tilesync serve` as a process; yield the address of its page."""
-    with start_tilesync("serve", *words, "--port", 0, **more) as process:
-        assert process.stderr is not None
-        try:
-            lines = iter(process.stderr.readline, "")
-            yield next(match[1] for line in lines if (match := re.search(r"viewer: (\S+)", line))), process
-        finally:
-            process.terminate()
-            assert process.wait(20) == 0
 
 
 def find_uris(document: object) -> Iterator[str]:
@@ -93,7 +76,7 @@ def test_no_request_fails_while_versions_are_published(tmp_path: Path) -> None:
     dest = tmp_path / "city"
     assert run_tilesync("demo", dest, "-q").exit_code == 0
     stop = threading.Event()
-    with serve_process(dest) as (page, _):
+    with server_process(dest) as (page, _):
         clients = [ViewerClient(page, stop) for _ in range(4)]
         for client in clients:
             client.start()
@@ -170,7 +153,7 @@ def place(request: pytest.FixtureRequest, sim: Simulator, tmp_path: Path) -> Pla
 
 def test_the_same_answers_from_each_kind_of_place(place: Place) -> None:
     """Files, types, encodings, ranges, validators and what is hidden are the same for a folder and a store."""
-    with serve_process(place.what, **place.env) as (page, _), httpx.Client(base_url=page, trust_env=False) as client:
+    with server_process(place.what, env=place.env) as (page, _), httpx.Client(base_url=page, trust_env=False) as client:
         for name, data in FILES.items():
             path = f"/{place.folder}{quote(name)}"
             answer = client.send(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import re
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.support.commandline import start_tilesync
 from tests.support.simulator import Simulator
 from tilesync import aio
 from tilesync.events import Event, Serving
@@ -108,3 +111,26 @@ def mirror_files(dest: Path, files: dict[str, bytes], **more: Any) -> Path:
         sim.offer_export(files)
         assert sim.mirror(dest, **more).error is None
     return dest
+
+
+@contextmanager
+def server_process(
+    *words: object, port: int = 0, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run `tilesync serve` as a process; yield the address of its page, and the process. It must end with exit 0."""
+    with start_tilesync("serve", *words, "--port", port, sim=None, **(env or {})) as process:
+        try:
+            yield _read_address(process), process
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
+
+
+def _read_address(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    said = ""
+    for line in iter(process.stderr.readline, ""):
+        said += line
+        if match := re.search(r"viewer: (\S+)", line):
+            return match[1]
+    raise AssertionError(f"the server did not start: {said}")

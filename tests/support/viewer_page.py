@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import re
-import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.support.commandline import start_tilesync
+from tests.support.tile_server import server_process
 from tests.support.viewers import Browser, BrowserPage, pixels
 
 DESKTOP_PX = (1100, 700)
@@ -27,24 +25,10 @@ Pixels = list[tuple[int, ...]]
 
 
 @contextmanager
-def serve_process(*words: object, port: int = 0) -> Iterator[str]:
+def serve_process(*words: object, port: int = 0, env: Mapping[str, str] | None = None) -> Iterator[str]:
     """Run `tilesync serve` as a process; yield the address of its page."""
-    with start_tilesync("serve", *words, "--port", port) as process:
-        try:
-            yield _read_address(process)
-        finally:
-            process.terminate()
-            assert process.wait(20) == 0
-
-
-def _read_address(process: subprocess.Popen[str]) -> str:
-    assert process.stderr is not None
-    said = ""
-    for line in iter(process.stderr.readline, ""):
-        said += line
-        if match := re.search(r"viewer: (\S+)", line):
-            return match[1]
-    raise AssertionError(f"the server did not start: {said}")
+    with server_process(*words, port=port, env=env) as (url, _):
+        yield url
 
 
 @dataclass

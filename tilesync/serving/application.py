@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import lru_cache
 from math import ceil
@@ -28,6 +29,12 @@ RETRY_AFTER_S: Final = 2
 """Seconds after which a client should try again, if the place that does not answer names none."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_PAGE_FILE: Final = re.compile(rb"/(?:_tilesync/[A-Za-z_]+\.(?:css|js|txt|wasm))?")
+
+
+def is_page(raw_path: bytes) -> bool:
+    """Return whether a path is the viewer page or a file of it. They have no secrets, and ask for the token."""
+    return _PAGE_FILE.fullmatch(raw_path) is not None
 
 
 class ServedSite:
@@ -161,7 +168,9 @@ class TilesetApplication:
         elif exchange.method == "OPTIONS":
             await exchange.start(204, self._cors.preflight_headers(exchange.headers))
             await exchange.write(b"")
-        elif not self._guard.admits(exchange.headers, exchange.scope["query_string"]):
+        elif not is_page(exchange.scope["raw_path"]) and not self._guard.admits(
+            exchange.headers, exchange.scope["query_string"]
+        ):
             await exchange.refuse(
                 401, "this server needs its token: add ?token=… to the address", [(b"www-authenticate", b"Bearer")]
             )

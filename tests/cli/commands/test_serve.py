@@ -125,6 +125,16 @@ def test_view_opens_the_page(dest: Path, tmp_path: Path) -> None:
         read_until(process, "no browser could be opened")
 
 
+def test_a_browser_of_the_terminal_is_not_opened(dest: Path, tmp_path: Path) -> None:
+    """Without a desktop, `tilesync view` leaves the browsers of the terminal alone, and says that it opened none."""
+    browser = tmp_path / "lynx"
+    browser.write_text(f"#!/bin/sh\ntouch {tmp_path}/opened\n")
+    browser.chmod(0o755)
+    with serving(dest, command="view", PATH=str(tmp_path), BROWSER="", DISPLAY="", WAYLAND_DISPLAY="") as process:
+        read_until(process, "no browser could be opened")
+    assert not (tmp_path / "opened").exists()
+
+
 def test_errors_say_what_to_do(dest: Path, tmp_path: Path) -> None:
     """A port in use, what is no destination, two equal names and bad options end with an exit code and a hint."""
     with socket.create_server(("127.0.0.1", 0)) as other:

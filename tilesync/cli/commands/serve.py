@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,12 +30,14 @@ from tilesync.cli.parse import (
     service_options,
     store_options,
 )
-from tilesync.events import Event, Notice, Serving
 
 if TYPE_CHECKING:
+    import webbrowser
+
     from tilesync.api.options import LiveArguments
     from tilesync.api.serving import ServeOptions
     from tilesync.cli.session import Session
+    from tilesync.events import Event, Serving
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -135,6 +136,9 @@ def run_server(
     what: tuple[str | Path, ...], options: dict[str, Any], *, open_page: bool, live: LiveArguments | None = None
 ) -> int:
     """Serve until a signal, and return the exit code. `live`: options of live exports, if there may be any."""
+    import secrets
+
+    from tilesync.events import Serving
     from tilesync.runtime.open_files import raise_open_file_limit
 
     raise_open_file_limit()
@@ -169,6 +173,7 @@ def run_server(
 def warn_of_visible_links(session: Session, what: tuple[str | Path, ...]) -> None:
     """Warn of a container link on the command line, where other users can see it."""
     from tilesync.core.masking import looks_like_secret
+    from tilesync.events import Notice
 
     if is_on_command_line(click.get_current_context(), "what") and any(looks_like_secret(str(each)) for each in what):
         session.observe(
@@ -178,11 +183,13 @@ def warn_of_visible_links(session: Session, what: tuple[str | Path, ...]) -> Non
 
 def announce(session: Session, event: Serving, *, token: str, shows_token: bool, open_page: bool) -> None:
     """Print the URLs, tell the service manager, and open the page. Only these lines ever show the token."""
+    from urllib.parse import quote
+
     from tilesync.monitoring.service_manager import notify_ready
 
     for url in event.urls:
         session.print_message(f"serving {url}")
-    page = f"{event.viewer}?token={token}" if token else event.viewer
+    page = f"{event.viewer}?token={quote(token, safe='')}" if token else event.viewer
     session.print_message(f"viewer: {page if shows_token else event.viewer} (Ctrl-C ends the server)")
     notify_ready(f"serving {event.viewer}")
     if open_page:
@@ -192,10 +199,26 @@ def announce(session: Session, event: Serving, *, token: str, shows_token: bool,
 def open_in_browser(session: Session, page: str) -> None:
     """Open a page in the browser, without waiting for it."""
     import threading
-    import webbrowser
 
     def work() -> None:
-        if not webbrowser.open(page):
+        browser = find_browser()
+        if browser is None or not browser.open(page):
             session.print_message("no browser could be opened: open the address above yourself")
 
     threading.Thread(target=work, daemon=True, name="tilesync-browser").start()
+
+
+def find_browser() -> webbrowser.BaseBrowser | None:
+    """Return the browser that the variable BROWSER names, or else one of the desktop; None if there is none.
+
+    Browsers of the terminal, which Python chooses where there is no desktop, cannot draw tiles.
+    """
+    import os
+    import webbrowser
+
+    try:
+        found = webbrowser.get()
+    except webbrowser.Error:
+        return None
+    is_of_terminal = type(found) is webbrowser.GenericBrowser and not os.environ.get("BROWSER")
+    return None if is_of_terminal else found

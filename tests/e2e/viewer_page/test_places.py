@@ -1,0 +1,66 @@
+"""Test the viewer page with each place that a tileset can be served from: a folder, a package, a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import tilesync as ts
+from tests.support.s3 import BucketFixture, BucketServer
+from tests.support.simulator import Simulator
+from tests.support.tile_server import mirror_files
+from tests.support.viewer_page import (
+    Pixels,
+    drawn_share,
+    mean_difference,
+    most_frequent,
+    open_viewer,
+    serve_process,
+)
+from tests.support.viewers import Browser
+from tilesync.demo.city import build_city
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Mirror the demo city once."""
+    return mirror_files(tmp_path_factory.mktemp("city") / "city", build_city())
+
+
+@pytest.fixture(scope="module")
+def folder_picture(browser: Browser, city: Path) -> Pixels:
+    """Take the picture of the city that is served from its folder."""
+    return take_picture(browser, city)
+
+
+def take_picture(browser: Browser, what: object, env: Mapping[str, str] | None = None) -> Pixels:
+    """Serve a tileset and take its picture, without a problem or a failed request."""
+    with serve_process(what, env=env) as url, open_viewer(browser, url) as viewer:
+        picture = viewer.picture()
+        assert viewer.state()["problems"] == []
+        assert viewer.assert_own_server_only() == []
+    return picture
+
+
+@pytest.mark.parametrize("suffix", [".3tz", ".3dtiles"])
+def test_a_package_looks_like_its_folder(
+    browser: Browser, city: Path, folder_picture: Pixels, tmp_path: Path, suffix: str
+) -> None:
+    """A package that is served in place shows the same picture as the folder that it was packed from."""
+    package = tmp_path / f"city{suffix}"
+    ts.pack(city, package)
+    assert drawn_share(folder_picture, most_frequent(folder_picture)) > 0.1
+    assert mean_difference(take_picture(browser, package), folder_picture) == 0
+
+
+def test_a_bucket_looks_like_a_folder(
+    browser: Browser, bucket_server: BucketServer, folder_picture: Pixels, tmp_path: Path
+) -> None:
+    """A mirror in a bucket shows the same picture as one in a folder."""
+    bucket = BucketFixture(bucket_server, tmp_path / "state")
+    with Simulator() as sim:
+        sim.offer_export(build_city())
+        assert bucket.mirror(sim).exit_code == 0
+    assert mean_difference(take_picture(browser, bucket.url, bucket.env), folder_picture) == 0
