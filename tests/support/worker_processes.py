@@ -33,7 +33,7 @@ def list_worker_pids() -> list[int]:
 
 
 def is_from_worker(request: FakeRequest) -> bool:
-    """Match requests for blobs by worker processes: their client sends the Host first, that of the main process last."""
+    """Match requests for blobs by worker processes: their client sends the Host header first, the other last."""
     return is_blob(request) and next(iter(request.headers.keys())).lower() == "host"
 
 
