@@ -56,7 +56,8 @@ def make_responses(
     ("result", "words"),
     [
         (make_response(status=302, location="https://other.example/b/tileset.json?sig=S"), "redirects"),
-        *((make_response(status=status), "is not public") for status in (401, 403, 404, 409)),
+        *((make_response(status=status), "is not public") for status in (403, 404, 409)),
+        (make_response(status=401), "asks for a token or a password"),
         (make_response(status=405), "answers 405"),
         (make_response(b"<html>"), "is not JSON"),
     ],
