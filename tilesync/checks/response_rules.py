@@ -80,8 +80,7 @@ def check_public_access(response: HttpResponse, remedies: Remedies) -> CheckResu
         )
     if response.status == 401:
         raise DestinationError(
-            f"{response.url} asks for a token or a password (401): doctor checks what viewers without one get",
-            hint="if only users with a token shall see the tiles, this is right; else serve them without one",
+            f"{response.url} is not public (401): it asks for a token or a password", hint=remedies.credentials()
         )
     if response.status in {403, 404, 409}:
         raise DestinationError(f"{response.url} is not public ({response.status})", hint=remedies.access())
