@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilesync.app.live import LiveRequest, open_live_tileset
+from tilesync.app.locations import match_location
 from tilesync.app.requests import Target
 from tilesync.errors import DestinationError
 from tilesync.events import Serving
@@ -88,8 +90,25 @@ async def open_tileset(request: TilesetRequest, observe: Observer) -> AsyncItera
         async with open_live_tileset(request.what, observe) as tileset:
             yield tileset
     else:
-        async with _open_mirror(request.title, request.what, observe) as tileset:
+        async with _open_reopened(request, request.what, observe) as tileset:
             yield tileset
+
+
+@asynccontextmanager
+async def _open_reopened(request: TilesetRequest, target: Target, observe: Observer) -> AsyncIterator[ServedTileset]:
+    """Open a destination. One on a disk is opened again when its path leads elsewhere."""
+    from tilesync.serving.reopening import ReopenedTileset
+
+    open_once = partial(_open_mirror, request.title, target, observe)
+    path = match_location(target.location, folder=Path, azure=lambda _: None, s3=lambda _: None)
+    if path is None:
+        async with open_once() as tileset:
+            yield tileset
+        return
+    paths = [path] if target.state_dir is None else [path, target.state_dir]
+    reopened = ReopenedTileset(request.name, paths, open_once, observe)
+    async with reopened.running():
+        yield reopened
 
 
 @asynccontextmanager

@@ -186,8 +186,8 @@ class MirrorTileset:
         fields = "name", "size", "sha256", "md5", "etag", "content_type", "content_encoding", "last_modified"
         return next(({key: line.get(key) for key in fields} for line in lines if line.get("name") == name), None)
 
-    def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
-        """Yield the differences between two versions. Blocks."""
+    async def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
+        """Return the differences between two versions. The iterator blocks."""
         return self._compare(a, b)
 
     async def _read_latest(self) -> bytes | None:

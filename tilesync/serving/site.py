@@ -117,7 +117,7 @@ class _Site:
         tileset, query = self._find_tileset(request), request.query_params
         if tileset is None:
             return _make_error(404, "no tileset has this name", "site.json lists the tilesets")
-        lines = tileset.diff_lines(query.get("a", ""), query.get("b", ""))
+        lines = await tileset.diff_lines(query.get("a", ""), query.get("b", ""))
         first = await run_in_thread(partial(_take_lines, lines))
         return StreamingResponse(_stream_lines(first, lines), media_type="application/jsonl", headers=_NO_CACHE)
 
