@@ -41,7 +41,7 @@ def read_versions(server: RunningServer) -> list[str]:
 
 
 def test_a_folder_that_is_deleted_and_mirrored_again(tmp_path: Path) -> None:
-    """While the folder is away the answers are 503 with a sentence; then it is served again, as often as that happens."""
+    """While the folder is away the answers are 503 with a sentence; then it is served again, each time."""
     dest, path = tmp_path / "bridge", f"/versions/{EXPORT}/tileset.json"
     mirror_files(dest, FILES)
     with running_server(dest) as server:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tilesync.errors import UsageError
 from tilesync.serving.application import AsgiApplication
+from tilesync.serving.connections import ConnectionLimits, create_protocol_class
 
 END_TIMEOUT_S: Final = 2
 """Seconds that answers have to end after the server was told to stop."""
@@ -99,13 +100,20 @@ def _translate_bind_error(error: OSError, address: tuple[Any, ...]) -> UsageErro
 
 
 async def run_server(
-    application: AsgiApplication, sockets: Sequence[socket.socket], *, on_listening: Callable[[], None]
+    application: AsgiApplication,
+    sockets: Sequence[socket.socket],
+    *,
+    on_listening: Callable[[], None],
+    limits: ConnectionLimits | None = None,
 ) -> None:
     """Serve until cancelled. Then it accepts no more, and answers that are under way have END_TIMEOUT_S to end."""
     import uvicorn
 
+    limits = limits or ConnectionLimits()
     config = uvicorn.Config(
         application,
+        http=create_protocol_class(limits),
+        h11_max_incomplete_event_size=limits.header_bytes,
         lifespan="off",
         ws="none",
         log_config=None,
