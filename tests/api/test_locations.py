@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tilesync.api.locations import parse_imodel_id, parse_itwin_id, redact_dest, redact_source
+from tilesync.api.locations import (
+    find_viewer_location,
+    parse_imodel_id,
+    parse_itwin_id,
+    parse_mirror_source,
+    redact_dest,
+    redact_source,
+)
 from tilesync.errors import UsageError
 
 ITWIN, IMODEL = "0a1b2c3d-0000-4111-8222-333344445555", "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
@@ -48,3 +56,45 @@ def test_sources_and_destinations_are_reported_without_secrets(text: str | None,
     """A URL is reported without query and user; a text that may contain a signature is not reported."""
     assert redact_source(text) == shown
     assert redact_dest("d") == os.path.abspath("d")
+
+
+@pytest.mark.parametrize("text", ["ab=c", "./ab=c", "a?b/c&d", "design=3"])
+def test_a_path_with_signs_of_a_query(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the whole text exists as a path, it is one, whatever signs are in it, alone or below other folders."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / text / "manifests").mkdir(parents=True)
+    assert parse_mirror_source(text) == Path(text)
+    assert parse_mirror_source(str(tmp_path / text)) == tmp_path / text
+    assert find_viewer_location(text) == Path(text)
+
+
+@pytest.mark.parametrize("text", ["new/a=b", "/nowhere/a=b?c&d", "./a=b"])
+def test_a_missing_path_with_signs_of_a_query(text: str) -> None:
+    """A text with a slash before the first question mark is a path, so the error says that it does not exist."""
+    with pytest.raises(UsageError, match="does not exist"):
+        parse_mirror_source(text)
+
+
+@pytest.mark.parametrize("text", ["a=b", "c?d/e", "host/c?sv=1&sig=SECRET", "host/sig=SECRET", "h/c?SIG=SECRET"])
+def test_a_text_that_may_be_a_link_is_no_path(text: str) -> None:
+    """A text that may be the rest of a link is left to the parser of links, and never shown."""
+    assert parse_mirror_source(text) is None
+    assert find_viewer_location(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("nothere", "there is no folder nothere, and it is not", "path of a folder"),
+        ("x.gz", "x.gz is not a folder", ".3tz"),
+    ],
+)
+def test_a_name_that_is_no_folder(
+    text: str, message: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is neither a folder nor an id says which of them is missing, and what may be given."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.gz").touch()
+    with pytest.raises(UsageError, match=message) as caught:
+        parse_mirror_source(text)
+    assert hint in caught.value.hint

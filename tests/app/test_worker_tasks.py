@@ -28,11 +28,21 @@ from tests.support.faults import (
     is_listing,
     replace_headers,
     truncate_body,
+    wait_for,
 )
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, verify
-from tests.support.worker_processes import LATE, TILES, list_worker_pids, record_worker_pids, wait_for_slow_batches
+from tests.support.worker_processes import (
+    LATE,
+    TILES,
+    is_from_worker,
+    list_worker_pids,
+    record_worker_pids,
+    wait_for_slow_batches,
+)
 from tilesync.app import shared
+from tilesync.app.workers import ProcessWorkers
 from tilesync.demo.faults import Effect
+from tilesync.demo.loopback_server import FakeRequest
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import FileStored, Finding
 from tilesync.jobs.versions.file_check import FileVerifier
@@ -326,16 +336,31 @@ def test_verify_with_workers_that_hang(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.scale
-def test_one_stuck_blob_does_not_delay_its_batch(tmp_path: Path) -> None:
+def test_one_stuck_blob_does_not_delay_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A blob without a response is requested again by the main process; the others of its batch are recorded."""
-    requested_again, stuck = threading.Event(), "tiles/998.glb"  # late in the listing: by then the workers run
-    with Simulator(delay_s=0.03) as sim:
+    workers_run, requested_again, stuck, lock = threading.Event(), threading.Event(), list[str](), threading.Lock()
+    start = ProcessWorkers.start
+
+    async def start_and_report(self: ProcessWorkers) -> None:
+        await start(self)
+        workers_run.set()
+
+    def is_stuck(request: FakeRequest) -> bool:
+        """Match the first blob that a worker requests."""
+        with lock:
+            if is_from_worker(request) and not stuck:
+                stuck.append(blob_name(request) or "")
+            return blob_name(request) in stuck
+
+    monkeypatch.setattr(ProcessWorkers, "start", start_and_report)
+    with Simulator() as sim:
         files = sim.offer_export(export(TILES))
-        sim.add_fault(is_blob_named(stuck), call_before(lambda: requested_again.wait(20)))
-        sim.run_before_request(1, is_blob_named(stuck), requested_again.set)
+        sim.add_fault(is_stuck, call_before(lambda: requested_again.wait(20)))
+        sim.run_before_request(1, is_stuck, requested_again.set)
+        sim.add_fault(is_blob, wait_for(workers_run, at_most=30), times=None, skip=100)  # leaves blobs to the workers
         run = sim.mirror(tmp_path)
         assert (run.exit_code, run.stats.fetched) == (0, len(files))
-        assert len(sim.blob_requests(stuck)) == 2
+        assert len(sim.blob_requests(stuck[0])) == 2
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.support.faults import is_blob
 from tests.support.simulator import Simulator
 from tilesync.app import worker_tasks
+from tilesync.demo.loopback_server import FakeRequest
 
 TILES = 1200
 LATE = 900
@@ -29,6 +30,11 @@ def list_worker_pids() -> list[int]:
         if int(fields[1]) == os.getpid() and b"tilesync.runtime.process_pool" in command:
             pids.append(int(pid))
     return pids
+
+
+def is_from_worker(request: FakeRequest) -> bool:
+    """Match requests for blobs by worker processes: their client sends the Host header first, the other last."""
+    return is_blob(request) and next(iter(request.headers.keys())).lower() == "host"
 
 
 def wait_for_slow_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import threading
+from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -41,7 +42,8 @@ def test_hanging_handshake(trusted_authority: trustme.CA, with_pool: Run, monkey
                     threading.Thread(target=serve_connection, args=(sock,), daemon=True).start()
 
         def serve_connection(sock: socket.socket) -> None:
-            with context.wrap_socket(sock, server_side=True) as secure:
+            # on a busy machine the client may give this connection up too
+            with suppress(OSError), context.wrap_socket(sock, server_side=True) as secure:
                 while b"\r\n\r\n" in secure.recv(65536):
                     secure.sendall(head("Content-Length: 5") + b"hello")
 

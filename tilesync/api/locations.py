@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 from time import monotonic
 
-from tilesync.app.locations import Location, find_link, is_azure, is_folder, is_package, parse_location
+from tilesync.app.locations import (
+    Location,
+    find_link,
+    is_azure,
+    is_folder,
+    is_package,
+    parse_location,
+    refuse_missing_folder,
+)
 from tilesync.azure.sas import parse_sas_link
 from tilesync.errors import UsageError
 from tilesync.itwin.portal_urls import IMODEL_ID_HINT, ITWIN_ID_HINT, find_imodel_id, find_itwin_id, parse_guid
@@ -33,6 +42,7 @@ __all__ = [
     "parse_source_link",
     "redact_dest",
     "redact_source",
+    "refuse_missing_folder",
 ]
 
 Source = str | Path | Secret | AzureLocation | S3Location
@@ -64,13 +74,24 @@ def find_viewer_location(what: Source, azure_endpoint: str | None = None) -> Loc
         return None
     if "://" in text or text.startswith(("az:", "s3:")):
         return parse_location(text, endpoint=azure_endpoint or None)
-    is_plain = not any(letter in "?&=" for letter in text)
-    return Path(text) if is_plain and ("/" in text or text in {".", ".."} or _is_here(Path(text))) else None
+    is_path = _may_be_path(text) and ("/" in text or text in {".", ".."})
+    return Path(text) if is_path or _is_here(Path(text)) else None
 
 
 def _is_here(path: Path) -> bool:
     """Return whether a name is that of a folder or a package."""
-    return path.is_dir() or (is_package(path) and path.exists())
+    return os.path.isdir(path) or (is_package(path) and os.path.exists(path))
+
+
+def _may_be_path(text: str) -> bool:
+    """Return whether a text without `://` can be read and shown as a path: it cannot contain a signature, or exists.
+
+    A link whose beginning is lost has a query. So a text with a sign of a query is a path only if a slash comes before
+    the first question mark, and nothing looks like a signature.
+    """
+    if not any(sign in text for sign in "?&=") or os.path.exists(os.path.expanduser(text)):
+        return True
+    return _SECRET_PATTERN.search(text) is None and any(sign in text.partition("?")[0] for sign in "/\\")
 
 
 _EXAMPLE_ID = "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
@@ -108,6 +129,9 @@ _SOURCE_HINT = (
     "give an iModel id, a container link, a folder that `tilesync mirror` has filled, or a package of `tilesync pack`"
 )
 
+_NAME_HINT = f"give the path of a folder or a package; or an iModel id, such as {_EXAMPLE_ID}: {IMODEL_ID_HINT}"
+_MANIFEST_PATHS = ("manifests", ".tilesync/manifests")
+
 
 def _parse_mirror_text(source: str, endpoint: str | None) -> Location | None:
     """Parse SOURCE as the location of an existing mirror; None if it is anything else.
@@ -115,30 +139,49 @@ def _parse_mirror_text(source: str, endpoint: str | None) -> Location | None:
     A text that ends as the name of a package does is one, unless it is a folder. A text with a slash, or with a leading
     dot or tilde, is a folder. The name of an existing folder is one too, unless
     it is an iModel id and the folder has no manifests. A text that looks like a link is never read as a path nor shown,
-    since it may contain a signature; a container link is always that of an export. Raises UsageError.
+    since it may contain a signature; a container link is always that of an export. Raises UsageError, and Unreadable
+    for a path that cannot be inspected.
     """
     if source.startswith(("az:", "s3:")):
         return parse_location(source, endpoint=endpoint)
-    if source == "-" or "://" in source or any(sign in source for sign in "?&="):
+    if source == "-" or "://" in source or not _may_be_path(source):
         return None
     path = Path(os.path.expanduser(source))
     if is_package(path):
-        if not os.path.exists(path):
+        from tilesync.stores.local.folder_paths import read_mode
+
+        if read_mode(path) is None:
             raise UsageError(f"the package {path} does not exist", hint=_SOURCE_HINT)
         return path
     if any(sign in source for sign in "/\\") or source.startswith((".", "~")):
-        if os.path.exists(path) and not os.path.isdir(path):
-            from tilesync.stores.local.folder_paths import folder_hint
+        _require_folder(path)
+        return path
+    if parse_guid(source) is not None:
+        return path if any(os.path.isdir(path / inner) for inner in _MANIFEST_PATHS) else None
+    return _parse_folder_name(path)
 
-            raise UsageError(f"{path} is not a folder", hint=folder_hint(path))
-        if not os.path.isdir(path):
-            raise UsageError(f"the folder {path} does not exist", hint=_SOURCE_HINT)
-        return path
-    if any((path / inner).is_dir() for inner in ("manifests", ".tilesync/manifests")):
-        return path
-    if path.is_dir() and parse_guid(source) is None:
+
+def _require_folder(path: Path) -> None:
+    """Raise UsageError unless a folder is at the path, Unreadable if that cannot be told."""
+    from tilesync.stores.local.folder_paths import folder_hint, read_mode
+
+    mode = read_mode(path)
+    if mode is None:
+        raise UsageError(f"the folder {path} does not exist", hint=_SOURCE_HINT)
+    if not stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is not a folder", hint=folder_hint(path, is_read=True))
+
+
+def _parse_folder_name(path: Path) -> Path:
+    """Return the path of a mirror in the working directory. Raises UsageError for anything else but an iModel id."""
+    from tilesync.stores.local.folder_paths import read_mode
+
+    if read_mode(path) is None:
+        raise UsageError(f"there is no folder {path}, and it is not an iModel id", hint=_NAME_HINT)
+    _require_folder(path)
+    if not any(read_mode(path / inner) for inner in _MANIFEST_PATHS):
         raise UsageError(f"the folder {path} is not a mirror of tilesync", hint=_SOURCE_HINT)
-    return None
+    return path
 
 
 def parse_mirror_source(source: Source, azure_endpoint: str | None = None) -> Location | None:

@@ -117,9 +117,11 @@ class ArchiveBackend(Backend):
     path: Path
 
     def open(self, opening: Opening) -> AbstractContextManager[ReadOnlyDestination]:
-        """Open the package. Raises UsageError for a mode that writes."""
+        """Open the package. Raises UsageError for a mode that writes, Unreadable if it cannot be inspected."""
         from tilesync.stores.archives.readers.destination import open_archive_read_only
+        from tilesync.stores.local.folder_paths import read_mode
 
+        read_mode(self.path)
         return open_archive_read_only(self.path, opening.mode, opening.observe)
 
     @property
@@ -130,7 +132,9 @@ class ArchiveBackend(Backend):
     def refuse_source(self, source: Location, identity: str) -> None:
         """Raise UsageError: nothing can be mirrored into a package."""
         from tilesync.stores.archives.readers.destination import refuse_writing
+        from tilesync.stores.local.folder_paths import read_mode
 
+        read_mode(self.path)
         refuse_writing(self.path, Mode.WRITE)
 
 

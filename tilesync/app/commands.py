@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tilesync.app.backends import make_backend
 from tilesync.app.destinations import open_destination, open_destination_blocking
-from tilesync.app.locations import is_folder
+from tilesync.app.locations import is_folder, refuse_missing_folder
 from tilesync.app.requests import MirrorRequest, Target
 from tilesync.app.service import Service, make_mesh_exports, make_rate_limiter, open_clients
 from tilesync.app.shared import create_process_pool
@@ -297,6 +297,7 @@ async def verify(
     from tilesync.jobs.verify import AuditInputs, VerifyJob
     from tilesync.stores.local.scratch_files import open_scratch_files
 
+    refuse_missing_folder(target.location)
     try:
         with open_scratch_files() as scratch:
             async with open_destination(target, Mode.AUDIT, observe) as destination, AsyncExitStack() as closing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tilesync.app.destinations import open_destination
+from tilesync.app.locations import refuse_missing_folder
 from tilesync.app.requests import MirrorRequest, Target
 from tilesync.app.service import open_clients
 from tilesync.app.sources import make_resolver
@@ -25,6 +26,7 @@ async def diff(target: Target, a: DiffSide, b: DiffSide, observe: Observer) -> D
     """Compare two sides of which at least one is a version of the destination. Raises the RunErrors."""
     from tilesync.jobs.diff.job import compare_sides, has_stable_urls
 
+    refuse_missing_folder(target.location)
     async with open_destination(target, Mode.AUDIT, observe) as destination:
         publication = destination.publication
         versions = [await _find_version(publication, side) for side in (a, b)]

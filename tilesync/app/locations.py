@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -54,9 +55,21 @@ def is_package(location: Location) -> bool:
     """Return whether a location is a package file: by the ending of its name, unless it is a folder."""
     return match_location(
         location,
-        folder=lambda path: find_format(path.name) is not None and not path.is_dir(),
+        folder=lambda path: find_format(path.name) is not None and not os.path.isdir(path),
         azure=lambda _: False,
         s3=lambda _: False,
+    )
+
+
+def refuse_missing_folder(location: Location) -> None:
+    """Raise DestinationError if a location is a folder that does not exist; a package is opened first of all."""
+    from tilesync.stores.local.folder_paths import refuse_missing
+
+    match_location(
+        location,
+        folder=lambda path: None if is_package(path) else refuse_missing(path),
+        azure=lambda _: None,
+        s3=lambda _: None,
     )
 
 

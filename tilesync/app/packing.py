@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilesync.app.destinations import open_destination
-from tilesync.app.locations import match_location
+from tilesync.app.locations import match_location, refuse_missing_folder
 from tilesync.app.requests import Target
-from tilesync.core.ownership import RESERVED_NAMES
 from tilesync.events import VersionPacked
-from tilesync.model import Layout, Version
+from tilesync.model import Version
 from tilesync.protocols import Observer
 from tilesync.runtime.threads import run_in_thread
 from tilesync.stores.archives.compression import Compression
@@ -27,22 +26,22 @@ async def pack(
     target: Target, version: str, options: PackageOptions, observe: Observer, stats: RunStats
 ) -> VersionPacked:
     """Pack the version that `version` names, and report it. Raises the RunErrors."""
+    refuse_missing_folder(target.location)
+    _refuse_out_inside(target, options.out)
     async with open_destination(target, Mode.AUDIT, observe) as destination:
-        _refuse_out_inside(target, options.out, destination.layout)
         work = partial(_write_package, destination, version, options, observe, stats)
         packed = await run_in_thread(work)
     observe(packed)
     return packed
 
 
-def _refuse_out_inside(target: Target, out: Path, layout: Layout) -> None:
-    """Raise UsageError if the package would be among the files of the destination. A flat one has them at its top."""
+def _refuse_out_inside(target: Target, out: Path) -> None:
+    """Raise UsageError if the package would be inside the destination."""
     from tilesync.stores.archives.package_file import refuse_inside
 
-    reserved = frozenset() if layout is Layout.FLAT else RESERVED_NAMES
     match_location(
         target.location,
-        folder=lambda path: refuse_inside(out, path, reserved),
+        folder=lambda path: refuse_inside(out, path),
         azure=lambda _: None,
         s3=lambda _: None,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilesync.app.destinations import open_destination_blocking
+from tilesync.app.locations import refuse_missing_folder
 from tilesync.app.requests import Target
 from tilesync.core.ownership import is_container
 from tilesync.errors import DestinationError
@@ -37,6 +38,7 @@ def read_status(
     from tilesync.jobs.versions.ownership import read_ownership_status
     from tilesync.jobs.versions.run_history import describe_held
 
+    refuse_missing_folder(target.location)
     with open_destination_blocking(target, observe) as destination:
         ownership = read_ownership_status(destination.publication)
         listed = list_versions(destination.publication, destination.catalog, observe, include_retired=True)

@@ -120,7 +120,7 @@ def test_flat_layout_is_packed(service: Simulator, tmp_path: Path) -> None:
     del entries[MANIFEST_ENTRY]
     assert entries == {name: stored.data for name, stored in service.containers[EXPORT].items()}
     inside = run_tilesync("pack", tmp_path / "flat", tmp_path / "flat/a.zip", "--json")
-    assert "among the files" in inside.assert_failed(2, "UsageError")["message"]
+    assert "is inside DEST" in inside.assert_failed(2, "UsageError")["message"]
 
 
 def test_package_is_packed_into_each_format(mirror: Path, tmp_path: Path) -> None:
@@ -158,7 +158,9 @@ def test_bad_arguments_have_clear_errors(mirror: Path, tmp_path: Path) -> None:
     for arguments, code, error, message in (
         ((mirror, tmp_path / "a.rar"), 2, "UsageError", "ends with .3tz, .3dtiles, .tar or .zip"),
         ((mirror, tmp_path / "a.zip"), 2, "UsageError", "exists"),
-        ((mirror, mirror / "versions/a.zip"), 2, "UsageError", "among the files"),
+        ((mirror, mirror / "versions/a.zip"), 2, "UsageError", "is inside DEST"),
+        ((mirror, mirror / "a.zip"), 2, "UsageError", "is inside DEST"),
+        ((mirror, mirror / "new/a.zip"), 2, "UsageError", "is inside DEST"),
         ((mirror, tmp_path / "nowhere/a.zip"), 2, "UsageError", "no folder"),
         ((tmp_path / "empty", tmp_path / "b.zip"), 8, "DestinationError", "no finished version"),
         ((mirror, "current", "more", tmp_path / "b.zip"), 2, "UsageError", "too many arguments"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tilesync.errors import DestinationError
-from tilesync.stores.local.folder_paths import folder_hint, refuse_file
+from tilesync.stores.local.folder_paths import READ_HINT, folder_hint, refuse_file, refuse_missing
 
 
 def test_a_folder_and_a_missing_path_are_accepted(tmp_path: Path) -> None:
@@ -42,3 +42,22 @@ def test_the_hint_suggests_the_destination_around_a_file(tmp_path: Path, manifes
     (tmp_path / "d" / manifests).mkdir(parents=True)
     assert folder_hint(tmp_path / "d/versions/e1/tileset.json").endswith(f": {tmp_path / 'd'}")
     assert "does not exist yet" in folder_hint(tmp_path / "elsewhere/tileset.json")
+
+
+def test_commands_that_read_suggest_what_can_be_read(tmp_path: Path) -> None:
+    """A command that only reads suggests a filled folder or a package, never a path that does not exist yet."""
+    (tmp_path / "x.tar.gz").touch()
+    assert folder_hint(tmp_path / "x.tar.gz", is_read=True) == READ_HINT
+    with pytest.raises(DestinationError) as caught:
+        refuse_file(tmp_path / "x.tar.gz", is_read=True)
+    assert caught.value.hint == READ_HINT
+    for ending in (".3tz", ".3dtiles", ".tar", ".zip"):
+        assert ending in READ_HINT
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """Also one whose name no file system stores; a folder that exists is accepted."""
+    for name in ("gone", "gone/below", "x" * 300):
+        with pytest.raises(DestinationError, match="there is no folder"):
+            refuse_missing(tmp_path / name)
+    refuse_missing(tmp_path)

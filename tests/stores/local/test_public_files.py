@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tilesync.stores.local import public_files
 from tilesync.stores.local.cached_open import find_cached_open
 from tilesync.stores.local.public_files import CHUNK_BYTES, LocalPublicFiles, OpenedLocalFile, open_public_files
 
+NOBODY = 65534
 SMALL, LARGE = b"small", os.urandom(3 * CHUNK_BYTES + 7)
 
 
@@ -120,20 +122,32 @@ def test_a_file_that_becomes_shorter(root: Path) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.usefixtures("without_cache")
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not list open files")
 def test_no_descriptor_is_left_open(root: Path) -> None:
-    """Every file is closed, also if it is not read."""
-    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    """Every file and folder is closed at the end, also if it is not read, and while a thread still knows the object."""
 
-    async def work() -> None:
+    async def work() -> LocalPublicFiles:
         with open_public_files(root) as files:
             for path in ("a/small", "a/large", "a", "none"):
                 if (file := await files.open(path)) is not None:
                     await file.aclose()
                     await file.aclose()
+            assert list_open_paths(root)
+        return files
 
-    asyncio.run(work())
-    if before:
-        assert len(os.listdir("/proc/self/fd")) == before
+    files = asyncio.run(work())
+    assert list_open_paths(root) == []
+    del files
+
+
+def list_open_paths(root: Path) -> list[str]:
+    """Return what this process has open in a folder; other tests may open and close other files meanwhile."""
+    paths = list[str]()
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            paths.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [path for path in paths if Path(path).is_relative_to(root)]
 
 
 class HangingDisk:
@@ -176,16 +190,22 @@ def test_a_disk_that_hangs_holds_up_no_other_file(root: Path, monkeypatch: pytes
     asyncio.run(work())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read(root: Path) -> None:
     """A file without permission is an error, not a missing file."""
     (root / "a" / "small").chmod(0)
+    user = os.geteuid()
 
     async def work() -> None:
-        with open_public_files(root) as files, pytest.raises(Unreadable):
-            await files.open("a/small")
+        with open_public_files(root) as files:
+            assert await read(await files.open("a/large")) == LARGE
+            os.seteuid(user or NOBODY)  # root reads every file, so it becomes another user
+            with pytest.raises(Unreadable):
+                await files.open("a/small")
 
-    asyncio.run(work())
+    try:
+        asyncio.run(work())
+    finally:
+        os.seteuid(user)
 
 
 def test_cached_files_need_no_thread(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ def versions(dest: Location, sha256sums: str | None, state_dir: Path | None, **o
 
     async def work() -> None:
         from tilesync.api import aio
+        from tilesync.api.locations import refuse_missing_folder
         from tilesync.api.sync import iter_sha256sums
 
         if sha256sums is not None:
@@ -53,6 +54,7 @@ def versions(dest: Location, sha256sums: str | None, state_dir: Path | None, **o
             return
         found = await aio.versions(dest, on_event=session.show, monitor=session.monitor, **store)
         if not found:
+            refuse_missing_folder(dest)
             raise DestinationError(
                 f"no version is stored in {dest}", hint="give a DEST that `tilesync mirror` has filled"
             )

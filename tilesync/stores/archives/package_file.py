@@ -157,13 +157,13 @@ def _lock_current(descriptor: int, temporary: str, out: Path) -> bool:
         return False
 
 
-def refuse_inside(out: Path, folder: Path, reserved: frozenset[str]) -> None:
-    """Raise UsageError if a package would be among the files of the destination `folder`.
-
-    `reserved`: the names at the top that belong to tilesync; empty if all names do.
-    """
+def refuse_inside(out: Path, folder: Path) -> None:
+    """Raise UsageError if a package would be in the destination `folder`, which a web server may give to everybody."""
     real, root = Path(os.path.realpath(out)), Path(os.path.realpath(folder))
     if real == root:
         raise UsageError(f"{out} is DEST itself", hint="give the package another name")
-    if real.is_relative_to(root) and (not reserved or real.relative_to(root).parts[0].lower() in reserved):
-        raise UsageError(f"{out} is among the files of {folder}", hint="write the package outside DEST")
+    if real.is_relative_to(root):
+        raise UsageError(
+            f"{out} is inside DEST, where a web server would give the package to everybody",
+            hint=f"write it beside DEST: {root.parent / real.name}",
+        )

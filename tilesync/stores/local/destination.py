@@ -22,6 +22,7 @@ from tilesync.stores.local.destination_folder import (
 )
 from tilesync.stores.local.directory_handles import DirectoryTree
 from tilesync.stores.local.file_names import is_case_insensitive
+from tilesync.stores.local.folder_paths import refuse_missing
 from tilesync.stores.local.fs import ensure_real_folder, read_boot_id
 from tilesync.stores.local.lock_file import is_held, locked_folder, locked_temporary_folder
 from tilesync.stores.local.public_files import open_public_files
@@ -91,6 +92,7 @@ def open_local(
     layout = layout or detected
     folder.refuse_state_inside(layout)
     if layout is None:
+        refuse_missing(root)
         raise DestinationError(
             f"{folder.root} contains no version", hint="give the folder that `tilesync mirror` filled"
         )
@@ -144,7 +146,7 @@ def open_local_read_only(
     admission: Admission | None = None,
 ) -> Iterator[ReadOnlyDestination]:
     """Open the destination for any mode but WRITE; without a lock. Only AUDIT writes, and only to the catalog."""
-    folder = DestinationFolder.from_paths(root, state_dir)
+    folder = DestinationFolder.from_paths(root, state_dir, is_read=mode is not Mode.PLAN)
     folder.refuse_foreign_state()
     detected = folder.detect_layout()
     layout = layout or detected or Layout.VERSIONED

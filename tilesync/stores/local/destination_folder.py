@@ -37,10 +37,13 @@ class DestinationFolder:
     state: Path
 
     @classmethod
-    def from_paths(cls, root: Path, state_dir: Path | None) -> DestinationFolder:
-        """Create from paths; without `state_dir` the state is in `root`. Raises DestinationError if one is a file."""
+    def from_paths(cls, root: Path, state_dir: Path | None, *, is_read: bool = False) -> DestinationFolder:
+        """Create from paths; without `state_dir` the state is in `root`. Raises DestinationError if one is a file.
+
+        `is_read`: the hint of the error also suggests what can only be read.
+        """
         root = root.absolute()
-        refuse_file(root)
+        refuse_file(root, is_read=is_read)
         if state_dir is not None:
             refuse_file(state_dir.absolute(), hint="check --state-dir")
         return cls(root, state_dir.absolute() if state_dir is not None else root / STATE_DIR)

@@ -129,6 +129,7 @@ class LocalPublicFiles:
     def close(self) -> None:
         """Close the folder. Does not wait for reads that hang."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._resolver = SafePathResolver(self._root, within=None)  # a thread may keep this object, but no open folder
         if self._root_descriptor is not None:
             os.close(self._root_descriptor)
             self._root_descriptor = None

@@ -45,7 +45,7 @@ class PackageAudit:
         next(lines)
         listed = chain(OWN_ENTRIES, (str(line.get("name")) for line in lines))
         with closing(build_index_file((name, 0) for name in listed)) as file:
-            records = self._package.search_index().records()
+            records = self._package.build_index().records()
             places = sorted(islice(find_missing(records, NameIndex(file).records(), by_hash), MAX_FINDINGS))
         for entry in map(self._package.read_place, places):
             assert entry is not None

@@ -88,13 +88,17 @@ class Package(ABC):
         return next((entry for entry in found if entry is not None and entry.name == name), None)
 
     def search_index(self) -> NameIndex:
+        """Return the index by which `find` searches."""
+        return self.build_index()
+
+    def build_index(self) -> NameIndex:
         """Return the index of names and places; build it if there is none, and refuse a name with two entries."""
         with self._lock:
             if self._index_file is None:
-                self._index_file = self._open_shared_index() or self._build_index()
+                self._index_file = self._open_shared_index() or self._write_index()
             return NameIndex(self._index_file)
 
-    def _build_index(self) -> PackageInput:
+    def _write_index(self) -> PackageInput:
         file = build_index_file(self.list_places())
         for _, records in groupby(NameIndex(file).records(), key=itemgetter(0)):
             first, *others = records
@@ -127,7 +131,7 @@ class Package(ABC):
 
     def refuse_bad_structure(self) -> None:
         """Raise DamagedPackage for a name with two entries, and for entries that share bytes."""
-        self.search_index()
+        self.build_index()
 
     def find_index_problems(self) -> Iterator[str]:
         """Yield a sentence for each fault of the package's own index; only a .3tz file has one."""

@@ -73,9 +73,7 @@ class PackageInput:
     def read_at(self, offset: int, size: int) -> bytes:
         """Return exactly `size` bytes from `offset` on. Raises DamagedPackage if the file ends before."""
         if offset < 0 or offset + size > self.size:
-            raise DamagedPackage(
-                f"the package {self.path} is damaged: it refers to bytes behind its end", hint=CUT_OFF_HINT
-            )
+            raise damaged(self, "it refers to bytes behind its end")
         if not self.close.alive:  # its descriptor may belong to another file by now
             raise DestinationError(f"the package {self.path} is closed")
         try:
@@ -110,3 +108,8 @@ class PackageInput:
             chunk = self.read_at(offset, min(READ_CHUNK_BYTES, end - offset))
             offset += len(chunk)
             yield chunk
+
+
+def damaged(file: PackageInput, problem: str) -> DamagedPackage:
+    """Return the error for a package whose structure is damaged."""
+    return DamagedPackage(f"the package {file.path} is damaged: {problem}", hint=CUT_OFF_HINT)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tilesync.errors import BlobDamaged, DamagedPackage
 from tilesync.stores.archives.readers.package import Package, PackageEntry, check_entry_name
-from tilesync.stores.archives.readers.package_input import CUT_OFF_HINT, READ_CHUNK_BYTES, PackageInput
+from tilesync.stores.archives.readers.package_input import CUT_OFF_HINT, READ_CHUNK_BYTES, PackageInput, damaged
 
 SQLITE_MAGIC = b"SQLite format 3\0"
 
@@ -64,7 +64,7 @@ class SqlitePackage(Package):
             finally:
                 self._idle.append(connection)
         except (sqlite3.Error, OverflowError) as error:
-            raise DamagedPackage(f"the package {self.file.path} is damaged: {error}", hint=CUT_OFF_HINT) from error
+            raise damaged(self.file, str(error)) from error
 
     def _connect(self) -> sqlite3.Connection:
         self.file.check_unchanged()
@@ -96,7 +96,7 @@ class SqlitePackage(Package):
             for row in rows:
                 entry = self._to_entry(row)
                 if entry.offset <= (-1 if last is None else last):  # a cycle in the tree of a damaged file
-                    raise DamagedPackage(f"the package {self.file.path} is damaged: its rows are not in order")
+                    raise damaged(self.file, "its rows are not in order")
                 last = entry.offset
                 yield entry
             has_more = len(rows) == ROWS_PER_PAGE

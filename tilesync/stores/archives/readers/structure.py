@@ -14,8 +14,8 @@ from tilesync.stores.archives.readers.name_index import (
     find_missing,
     sort_records,
 )
-from tilesync.stores.archives.readers.package_input import PackageInput
-from tilesync.stores.archives.readers.zip_directory import DirectoryEntry, damaged, read_local_header
+from tilesync.stores.archives.readers.package_input import PackageInput, damaged
+from tilesync.stores.archives.readers.zip_directory import DirectoryEntry, read_local_header
 from tilesync.stores.archives.zip_records import DATA_DESCRIPTOR_FLAG, LOCAL_HEADER
 
 MAX_FINDINGS = 100

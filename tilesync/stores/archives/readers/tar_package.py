@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tilesync.errors import DamagedPackage
 from tilesync.stores.archives.readers.package import Package, PackageEntry, check_entry_name
-from tilesync.stores.archives.readers.package_input import CUT_OFF_HINT, PackageInput
+from tilesync.stores.archives.readers.package_input import CUT_OFF_HINT, PackageInput, damaged
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 
@@ -74,9 +74,9 @@ def _parse_header(file: PackageInput, block: bytes, place: int) -> tarfile.TarIn
     except (tarfile.HeaderError, UnicodeDecodeError, ValueError):
         if place == 0:
             raise _not_a_tar_file(file) from None
-        raise _damaged(file, f"there is no header at byte {place}") from None
+        raise damaged(file, f"there is no header at byte {place}") from None
     if info.size < 0:
-        raise _damaged(file, f"{info.name} is said to have {info.size} bytes")
+        raise damaged(file, f"{info.name} is said to have {info.size} bytes")
     return info
 
 
@@ -84,22 +84,18 @@ def _not_a_tar_file(file: PackageInput) -> DamagedPackage:
     return DamagedPackage(f"{file.path} is not a tar file, as the ending of its name says")
 
 
-def _damaged(file: PackageInput, problem: str) -> DamagedPackage:
-    return DamagedPackage(f"the package {file.path} is damaged: {problem}", hint=CUT_OFF_HINT)
-
-
 def _read_size(file: PackageInput, text: str | None, size: int) -> int:
     """Return the size of a member: that of its PAX record, if it has one, since the header ends at 8 GiB."""
     if text is None:
         return size
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
-        raise _damaged(file, f"it states a size of {text[:20]!r}")
+        raise damaged(file, f"it states a size of {text[:20]!r}")
     return int(text)
 
 
 def _read_extension(file: PackageInput, offset: int, size: int) -> bytes:
     if size > MAX_EXTENSION_BYTES:
-        raise _damaged(file, f"a header has more than {MAX_EXTENSION_BYTES:,} bytes")
+        raise damaged(file, f"a header has more than {MAX_EXTENSION_BYTES:,} bytes")
     return file.read_at(offset, size)
 
 
@@ -112,7 +108,7 @@ def _parse_pax(file: PackageInput, data: bytes) -> dict[str, str]:
         record = data[place + len(digits) + 1 : place + length]
         key, equals, value = record.partition(b"=")
         if place + length > len(data) or not record.endswith(b"\n") or not equals:
-            raise _damaged(file, "an extended header is not readable")
+            raise damaged(file, "an extended header is not readable")
         if key in {b"path", b"size"} or key.startswith(b"GNU.sparse."):
             records[_decode(file, key)] = _decode(file, value[:-1])
         place += length
@@ -123,7 +119,7 @@ def _decode(file: PackageInput, data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise _damaged(file, f"a name in it is not valid UTF-8: {data[:80]!r}") from None
+        raise damaged(file, f"a name in it is not valid UTF-8: {data[:80]!r}") from None
 
 
 def _refuse_sparse(file: PackageInput, info: tarfile.TarInfo, extensions: Mapping[str, str]) -> None:
@@ -167,5 +163,5 @@ class TarPackage(Package):
         """Yield the bytes of an entry from `offset` on."""
         member = read_member(self.file, entry.offset)
         if member is None or member.size != entry.size:
-            raise _damaged(self.file, f"there is no header of {entry.name}")
+            raise damaged(self.file, f"there is no header of {entry.name}")
         return self.file.chunks(member.data_offset + offset, max(0, entry.size - offset))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tilesync.errors import DamagedPackage
 from tilesync.stores.archives.readers.package import PackageEntry
-from tilesync.stores.archives.readers.package_input import CUT_OFF_HINT, PackageInput
+from tilesync.stores.archives.readers.package_input import CUT_OFF_HINT, PackageInput, damaged
 from tilesync.stores.archives.zip_records import (
     CENTRAL_HEADER,
     CENTRAL_SIGNATURE,
@@ -69,11 +69,6 @@ class DirectoryEntry(NamedTuple):
     def to_package_entry(self) -> PackageEntry:
         """Return the entry as readers see it."""
         return PackageEntry(self.name, self.size, self.offset, self.packed_size, self.method, self.crc32)
-
-
-def damaged(file: PackageInput, problem: str) -> DamagedPackage:
-    """Return the error for a package whose structure is damaged."""
-    return DamagedPackage(f"the package {file.path} is damaged: {problem}", hint=CUT_OFF_HINT)
 
 
 def read_directory(file: PackageInput) -> ZipDirectory:

@@ -11,13 +11,11 @@ from tilesync.stores.archives.formats import INDEX_ENTRY
 from tilesync.stores.archives.readers.entry_bytes import unpack_entry
 from tilesync.stores.archives.readers.name_index import RECORD_BYTES, NameIndex
 from tilesync.stores.archives.readers.package import IndexReference, Package, PackageEntry, check_entry_name
-from tilesync.stores.archives.readers.package_input import PackageInput
+from tilesync.stores.archives.readers.package_input import PackageInput, damaged
 from tilesync.stores.archives.readers.structure import find_header_problems, find_missed_files, refuse_overlaps
 from tilesync.stores.archives.readers.zip_directory import (
     DirectoryEntry,
-    LocalHeader,
     check_sizes,
-    damaged,
     list_directory,
     read_directory,
     read_directory_entry,
@@ -51,12 +49,12 @@ class ZipPackage(Package):
     def _find_own_index(self) -> NameIndex | None:
         """Return the index of a .3tz file; None if it has none, or none that can be used."""
         with suppress(DamagedPackage):
-            entry = self.find_index_entry()
+            entry = self._find_index_entry()
             if entry is not None and entry.method == ZipMethod.STORED and not entry.size % RECORD_BYTES:
                 return NameIndex(self.file, self._find_data(entry), entry.size)
         return None
 
-    def find_index_entry(self) -> PackageEntry | None:
+    def _find_index_entry(self) -> PackageEntry | None:
         """Return the entry of the index, if it is the last one of the directory."""
         end = self.directory.offset + self.directory.size
         start = max(self.directory.offset, end - INDEX_TAIL_BYTES)
@@ -68,28 +66,9 @@ class ZipPackage(Package):
         is_last = start + place + entry.record_bytes == end
         return self._check(entry) if entry.name == INDEX_ENTRY and is_last else None
 
-    def find(self, name: str) -> PackageEntry | None:
-        """Return the entry of a name; None if there is none."""
-        if self.own_index is None:
-            return super().find(name)
-        headers = ((offset, read_local_header(self.file, offset)) for offset in self.own_index.find_offsets(name))
-        return next((self._from_header(*each) for each in headers if each[1].name == name), None)
-
-    def _from_header(self, offset: int, header: LocalHeader) -> PackageEntry:
-        """Return the entry that a local header describes: in a .3tz file it has the sizes."""
-        if header.flags & DATA_DESCRIPTOR_FLAG:
-            raise damaged(self.file, f"the header of {header.name} has no sizes, which a .3tz file must have")
-        refuse_unreadable(self.file, header.name, header.flags)
-        entry = PackageEntry(
-            header.name, header.size, offset, header.packed_size, header.method, header.crc32, header.data_offset
-        )
-        check_sizes(self.file, entry, self.directory.offset)
-        return entry
-
-    def prepare_search(self) -> None:
-        """Build an index if the package has none."""
-        if self.own_index is None:
-            self.search_index()
+    def search_index(self) -> NameIndex:
+        """Return the index of a .3tz file; the one that is built if it has none."""
+        return self.own_index if self.own_index is not None else self.build_index()
 
     def entries(self) -> Iterator[PackageEntry]:
         """Yield the entries of the directory that are files."""
@@ -109,7 +88,19 @@ class ZipPackage(Package):
         """Read the entry at a place."""
         if self.own_index is None:
             return self._check(read_directory_entry(self.file, self.directory, place))
-        return self._from_header(place, read_local_header(self.file, place))
+        return self._read_header(place)
+
+    def _read_header(self, offset: int) -> PackageEntry:
+        """Read the entry whose header begins at an offset: in a .3tz file it has the sizes."""
+        header = read_local_header(self.file, offset)
+        if header.flags & DATA_DESCRIPTOR_FLAG:
+            raise damaged(self.file, f"the header of {header.name} has no sizes, which a .3tz file must have")
+        refuse_unreadable(self.file, header.name, header.flags)
+        entry = PackageEntry(
+            header.name, header.size, offset, header.packed_size, header.method, header.crc32, header.data_offset
+        )
+        check_sizes(self.file, entry, self.directory.offset)
+        return entry
 
     def refuse_bad_structure(self) -> None:
         """Raise DamagedPackage for entries that share bytes, and for a name with two entries."""
@@ -123,7 +114,7 @@ class ZipPackage(Package):
         if self.own_index is None:
             yield f"has no {INDEX_ENTRY} as its last entry, or an unreadable one: other readers cannot find its files"
             return
-        yield from find_missed_files(self.own_index, self.search_index(), self.list_files)
+        yield from find_missed_files(self.own_index, self.build_index(), self.list_files)
         yield from find_header_problems(self.file, (entry for entry, _ in pairwise(self.list_files())))
 
     def _check(self, entry: DirectoryEntry) -> PackageEntry:
