@@ -56,7 +56,7 @@ def test_each_file_is_served_as_it_is_stored(server: RunningServer) -> None:
         assert (answer.status, answer.body) == (200, data), name
         headers = answer.headers
         assert headers["content-length"] == str(len(data))
-        assert headers["cache-control"] == IMMUTABLE_CACHE_CONTROL
+        assert headers["cache-control"] == (IMMUTABLE_CACHE_CONTROL if data else REVALIDATE_CACHE_CONTROL)
         assert headers["access-control-allow-origin"] == "*"
         assert headers["accept-ranges"] == "bytes"
         assert headers["x-content-type-options"] == "nosniff"
