@@ -37,7 +37,7 @@ _MANIFEST_MEDIA_TYPE: Final = "application/jsonl"
 
 @dataclass(frozen=True)
 class MirrorParts:
-    """A destination, opened to be served.
+    """A destination, opened to be served. `title`: name for people, if the current export has none.
 
     `files`: its files by their paths below its top. In a package there is one version, and names are paths.
     """
@@ -189,7 +189,7 @@ class MirrorTileset:
         if not self._is_versioned:
             versions = [each for each in versions if each["current"]]
         return {
-            "title": self._parts.title,
+            "title": next((each["display_name"] for each in versions if each["current"]), None) or self._parts.title,
             "kind": self.kind.value,
             "current": current,
             "follow": False,
