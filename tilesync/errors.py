@@ -209,7 +209,7 @@ class DiskFull(DestinationError):
 class Unreadable(DestinationError):
     """A file in the destination cannot be read or examined; it does not count as missing."""
 
-    default_hint = "fix the cause (permissions, the disk), then run again: the file still counts as stored"
+    default_hint = "fix the cause (permissions, the disk), then run again: nothing is lost"
 
 
 class DamagedPackage(DestinationError):

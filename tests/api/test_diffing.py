@@ -43,6 +43,8 @@ def test_the_flat_layout_keeps_urls(tmp_path: Path) -> None:
         ts.mirror(IMODEL, tmp_path, layout="flat", auth=ts.Token(sim.token), api_url=sim.url)
         offer_exports(sim, SECOND)
         result = ts.diff(tmp_path, "current", f"latest@{IMODEL}", auth=ts.Token(sim.token), api_url=sim.url)
+        by_link = ts.diff(tmp_path, "current", ts.Secret(sim.create_link(SECOND)))
+    assert by_link.totals == result.totals
     files = files_of(FIRST)
     kept = sum(len(data) for name, data in files.items() if name != CHANGED_FILE)
     assert (result.totals.cached, result.totals.bytes_cached) == (len(files) - 1, kept)

@@ -223,11 +223,8 @@ def test_a_missing_and_an_additional_file(source: Path, tmp_path: Path, ending: 
     }
 
 
-CUTS = [(command, ending) for command in ("versions", "verify", "mirror") for ending in ENDINGS]
-CUTS.remove(("versions", "tar"))  # reads the first member only
-
-
-@pytest.mark.parametrize(("command", "ending"), CUTS)
+@each_ending
+@pytest.mark.parametrize("command", ["versions", "verify", "mirror"])
 def test_a_package_that_is_cut_off(source: Path, tmp_path: Path, ending: str, command: str) -> None:
     """A package that is cut off is refused with what to do: exit 8, and 10 if it was to be verified."""
     package = pack_folder(source, tmp_path / f"bridge.{ending}")

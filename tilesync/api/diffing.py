@@ -19,6 +19,7 @@ from tilesync.jobs.diff.changes import ChangeKind as ChangeKind
 from tilesync.jobs.diff.changes import DiffTotals as DiffTotals
 from tilesync.jobs.diff.changes import FileChange as FileChange
 from tilesync.jobs.versions.resolve import CURRENT
+from tilesync.model import Secret
 
 if TYPE_CHECKING:
     from tilesync.app.diffing import DiffSide
@@ -64,8 +65,8 @@ class DiffResult(RunResult):
 
 async def diff(
     dest: Dest,
-    a: str,
-    b: str = CURRENT,
+    a: str | Secret,
+    b: str | Secret = CURRENT,
     *,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
@@ -74,7 +75,8 @@ async def diff(
     """Compare two versions of a destination by their manifests; no tile is read. Raises TilesyncError.
 
     `a` and `b`: a version name, a unique prefix of one, `current`, or `latest@SOURCE`: the latest finished export of an
-    iModel, a container link or another mirror, by its listing. One of them must be a version.
+    iModel, a container link or another mirror, by its listing. A Secret is a container link, without `latest@`. One of
+    them must be a version.
     """
     from tilesync.app import diffing
 
@@ -89,18 +91,19 @@ async def diff(
     return call.monitor.result(DiffResult, a=found.a.name, b=found.b.name, totals=found.totals, changes=found.changes)
 
 
-def _create_side(text: str, dest: Dest, options: DiffOptions) -> DiffSide:
+def _create_side(side: str | Secret, dest: Dest, options: DiffOptions) -> DiffSide:
     """Return a text that names a version, or the request for the listing of a source. Raises UsageError."""
-    if not text.startswith(LATEST_OF):
-        if any(sign in text for sign in "?&=/"):  # perhaps a link, whose signature no message may show
+    if isinstance(side, str) and not side.startswith(LATEST_OF):
+        if any(sign in side for sign in "?&=/"):  # perhaps a link, whose signature no message may show
             raise UsageError(
                 "A and B must be versions, but one of them is a path or a link",
                 hint=f"write {LATEST_OF}SOURCE for the latest export of a source",
             )
-        return text
+        return side
     arguments: MirrorArguments = {
         **options,  # type: ignore[typeddict-item]  # mypy: the extra keys might be there
         "wait": timedelta(),
         "inventory": "list",
     }
-    return create_mirror_request(text.removeprefix(LATEST_OF), dest, arguments)
+    source = side.removeprefix(LATEST_OF) if isinstance(side, str) else side
+    return create_mirror_request(source, dest, arguments)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tilesync.api.monitor import RunMonitor
     from tilesync.api.options import MirrorArguments, SelectionOptions, ServiceOptions, StoreAccessOptions
     from tilesync.cli.session import DisplayClass, Session
+    from tilesync.model import Secret
 
 
 def create_session(
@@ -159,6 +160,22 @@ def read_source(source: str) -> Source:
     if not link:
         raise UsageError("standard input is empty, but SOURCE is -", hint="pipe the container link into tilesync")
     return Secret(link)
+
+
+def read_diff_side(text: str) -> str | Secret:
+    """Return a side of `diff` unchanged, but `latest@-` as the container link from standard input, and `latest@` with
+    the SOURCE of its variable. Raises UsageError without one.
+    """
+    from tilesync.api.diffing import LATEST_OF
+    from tilesync.model import Secret
+
+    if not text.startswith(LATEST_OF):
+        return text
+    source = text.removeprefix(LATEST_OF) or os.environ.get("TILESYNC_SOURCE", "").strip()
+    if not source:
+        raise UsageError("SOURCE is empty", hint=f"write {LATEST_OF}SOURCE, or set TILESYNC_SOURCE")
+    value = read_source(source)
+    return value if isinstance(value, Secret) else f"{LATEST_OF}{value}"
 
 
 def _read_stdin_line() -> str:

@@ -54,12 +54,16 @@ def test_one_version_is_compared_with_the_current_one(dest: Path) -> None:
 def test_lines_for_people(dest: Path) -> None:
     """Each file has a mark and a size, then the totals follow; --stat prints a table instead of the files."""
     done = run_tilesync("diff", dest, FIRST)
-    first, summary, contents, cache = done.stdout.splitlines()
+    first, summary, for_mirror, dropped, for_viewer = done.stdout.splitlines()
     assert first.split() == ["M", str(len(files_of(SECOND)[CHANGED_FILE])), "B", CHANGED_FILE]
     same = len(files_of(FIRST)) - 1
     assert summary == f"{FIRST} -> {SECOND}: 0 added, 0 removed, 1 changed, 0 moved, {same} the same"
-    assert contents.startswith("new content: ")
-    assert cache.startswith("a viewer's cache keeps nothing: ")
+    assert for_mirror.startswith(
+        f"download for a mirror that has the first version: {len(files_of(SECOND)[CHANGED_FILE])} B of "
+    )
+    assert dropped == f"only in the first version: {len(files_of(FIRST)[CHANGED_FILE])} B"
+    assert for_viewer.startswith("download for a viewer: up to ")
+    assert "its cache does not help" in for_viewer
     stat = run_tilesync("diff", dest, FIRST, "--stat")
     rows = {line.split("  ")[0]: line.split()[-5:] for line in stat.stdout.splitlines()}
     assert rows["tile contents"] == ["0", "0", "1", "0", str(CONTENTS - 1)]
@@ -93,6 +97,7 @@ def test_added_removed_and_moved_files(sim: Simulator, tmp_path: Path) -> None:
         (["latest@x/y", "latest@x/y"], 2, "UsageError", "the folder x/y does not exist"),
         (["https://a.blob.core.windows.net/c?sig=x"], 2, "UsageError", "one of them is a path or a link"),
         (["latest@"], 2, "UsageError", "SOURCE is empty"),
+        (["latest@-"], 2, "UsageError", "standard input is empty"),
         (["latest@not-an-id"], 2, "UsageError", "not an iModel id"),
     ],
 )
@@ -135,6 +140,31 @@ def test_the_latest_export_of_a_source_by_its_listing(tmp_path: Path) -> None:
         )
         assert (link.exit_code, link.last_line["same"]) == (0, len(files_of(FIRST))), link.stdout
         assert "sig=" not in link.stdout + link.stderr
+        assert link.lines_of_kind("notice")[0]["message"].startswith("other users of this machine can see the link")
     other = mirror_each(tmp_path / "o", SECOND)
     mirror = run_tilesync("diff", dest, FIRST, f"latest@{other}", "--json", "--exit-code")
     assert (mirror.exit_code, mirror.last_line["b"], read_changes(mirror)) == (13, SECOND, [("changed", CHANGED_FILE)])
+
+
+def test_quiet_prints_the_list_alone(dest: Path) -> None:
+    """With -q there is no sentence, only the list, or with --stat the table; and nothing if nothing differs."""
+    quiet = run_tilesync("diff", dest, FIRST, "-q")
+    assert (quiet.stdout.count("\n"), quiet.stdout.split()[0], quiet.stderr) == (1, "M", "")
+    stat = run_tilesync("diff", dest, FIRST, "-q", "--stat").stdout.splitlines()
+    assert stat[-1].startswith("bytes")
+    assert run_tilesync("diff", dest, SECOND, "-q").stdout == ""
+
+
+@pytest.mark.parametrize("way", ["stdin", "variable", "dash in the variable"])
+def test_a_link_that_other_users_cannot_see(dest: Path, way: str) -> None:
+    """`latest@-` reads the link from standard input, `latest@` the SOURCE of the variable; no notice, no signature."""
+    with Simulator() as sim:
+        offer_exports(sim, FIRST)
+        link = sim.create_link(FIRST)
+        side = "latest@-" if way == "stdin" else "latest@"
+        variable = {"stdin": {}, "variable": {"TILESYNC_SOURCE": link}}.get(way, {"TILESYNC_SOURCE": "-"})
+        stdin = "" if way == "variable" else f"{link}\n"
+        done = run_tilesync("diff", dest, FIRST, side, "--json", sim=sim, stdin=stdin, **variable)
+    assert (done.exit_code, done.last_line["same"]) == (0, len(files_of(FIRST))), done.stderr
+    assert "sig=" not in done.stdout + done.stderr
+    assert done.lines_of_kind("notice") == []

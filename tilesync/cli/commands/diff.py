@@ -17,7 +17,7 @@ from tilesync.cli.options import (
     option,
 )
 from tilesync.cli.params import DestinationType
-from tilesync.cli.parse import create_session, service_options, store_options
+from tilesync.cli.parse import create_session, read_diff_side, service_options, store_options
 
 if TYPE_CHECKING:
     from tilesync.api.diffing import DiffResult
@@ -57,16 +57,27 @@ def diff(
 
     A and B are version names, the first characters of one, `current`, or `latest@SOURCE`: the latest export of an
     iModel, a container link or another mirror. Only manifests and listings are compared: no tile is read.
+    -q leaves out the summary after the list.
+
+    Other users can see arguments: pass a link on standard input (`latest@-`), or in TILESYNC_SOURCE (`latest@`).
     """
     session = create_session(options, dest=dest)
 
     async def work() -> None:
         from tilesync.api import diffing
+        from tilesync.events import Notice
 
+        if any(_has_visible_link(side) for side in (a, b)):
+            session.observe(
+                Notice(
+                    "other users of this machine can see the link: pass it on stdin (latest@-) or in TILESYNC_SOURCE"
+                    " (latest@)"
+                )
+            )
         found = await diffing.diff(
             dest,
-            a,
-            b,
+            read_diff_side(a),
+            read_diff_side(b),
             link_command=link_command,
             on_event=session.show,
             monitor=session.monitor,
@@ -79,19 +90,27 @@ def diff(
             for line in found.totals.role_lines():
                 session.write_json_line(line)
         else:
-            await session.print_lines(_format_lines(found, stat=stat, width=session.width))
+            await session.print_lines(_format_lines(found, stat=stat, quiet=options["quiet"], width=session.width))
         if exit_code and not found.is_same:
             session.monitor.success_exit = DIFFERENT
 
     return session.run(work)
 
 
-def _format_lines(found: DiffResult, *, stat: bool, width: int | None) -> Iterator[str]:
-    """Yield the lines for people: the files, then the summary."""
+def _has_visible_link(side: str) -> bool:
+    """Return whether an argument contains a link, where other users can see it."""
+    from tilesync.core.masking import looks_like_secret
+
+    return looks_like_secret(side)
+
+
+def _format_lines(found: DiffResult, *, stat: bool, quiet: bool, width: int | None) -> Iterator[str]:
+    """Yield the lines for people: the files or the table, then the summary unless `quiet`."""
     from tilesync.cli.output.diff_lines import format_change, format_diff_summary, format_stat_table
 
     if stat:
         yield format_stat_table(found, width=width)
     else:
         yield from map(format_change, found)
-    yield from format_diff_summary(found)
+    if not quiet:
+        yield from format_diff_summary(found)

@@ -51,7 +51,7 @@ def format_stat_table(found: DiffResult, *, width: int | None = None) -> str:
 
 
 def format_diff_summary(found: DiffResult) -> Iterator[str]:
-    """Yield the sentences at the end: what differs, what a mirror must download, and what a viewer's cache keeps."""
+    """Yield the lines at the end: what differs, and what mirrors and viewers must download."""
     totals, files = found.totals, found.totals.files
     if found.is_same:
         yield f"{found.a} and {found.b} are the same: {format_file_count(files.same)}, {format_size(totals.bytes_same)}"
@@ -61,20 +61,17 @@ def format_diff_summary(found: DiffResult) -> Iterator[str]:
         f" {files.moved:,} moved, {files.same:,} the same"
     )
     yield (
-        f"new content: {format_size(totals.bytes_to_fetch)}, which a mirror that has A downloads;"
-        f" content that only A has: {format_size(totals.bytes_to_drop)}"
+        f"download for a mirror that has the first version: {format_size(totals.bytes_to_fetch)} of"
+        f" {format_size(totals.total_bytes)}"
     )
-    yield _describe_cache(totals)
+    yield f"only in the first version: {format_size(totals.bytes_to_drop)}"
+    yield _describe_viewer_download(totals)
 
 
-def _describe_cache(totals: DiffTotals) -> str:
-    """Say what a viewer that has loaded A downloads for B."""
+def _describe_viewer_download(totals: DiffTotals) -> str:
+    """Say what a viewer downloads for B if its cache has all of A."""
+    text = f"download for a viewer: up to {format_size(totals.total_bytes - totals.bytes_cached)};"
     if totals.cached:
-        return (
-            f"a viewer's cache keeps {format_file_count(totals.cached)} ({format_size(totals.bytes_cached)}), which"
-            f" keep their URLs; {format_size(totals.total_bytes - totals.bytes_cached)} are new to it"
-        )
-    return (
-        "a viewer's cache keeps nothing: the URLs of all files change with the version, and it downloads the tiles it"
-        f" shows, out of {format_size(totals.total_bytes)}"
-    )
+        cached = f"{format_file_count(totals.cached)} ({format_size(totals.bytes_cached)})"
+        return f"{text} its cache keeps {cached}, since their URLs do not change"
+    return f"{text} the URLs of all files change with the version, so its cache does not help"

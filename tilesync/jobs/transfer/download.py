@@ -249,7 +249,7 @@ def _raise_if_permanent(error: BlobDamaged, sha256: bytes, damaged_digests: list
     If only the structure is damaged, bytes that come twice are not an error: ContentCheck accepts them.
     """
     if sha256 in damaged_digests:
-        message = f"{error} (the same bytes came twice: the container stores them like this)"
+        message = f"{error} (the same bytes came twice: the source stores them like this)"
         raise BlobDamaged(message, hint=DAMAGED_AT_SOURCE_HINT) from error
     damaged_digests.append(sha256)
     if len(damaged_digests) >= MAX_DAMAGED_FETCHES:

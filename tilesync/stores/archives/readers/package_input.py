@@ -16,7 +16,7 @@ from tilesync.runtime.safe_open import open_regular
 READ_CHUNK_BYTES = 1 << 20
 """Bytes read at a time."""
 
-CUT_OFF_HINT = "it may be cut off: compare its size with that of the original, and copy it again"
+COPY_AGAIN_HINT = "compare its size with that of the original, and copy it again"
 
 
 class PackageStamp(NamedTuple):
@@ -81,7 +81,7 @@ class PackageInput:
         except OSError as error:
             raise to_read_error(error, f"cannot read {self.path}") from error
         if len(data) != size:
-            raise DamagedPackage(f"the package {self.path} became shorter while it was read", hint=CUT_OFF_HINT)
+            raise DamagedPackage(f"the package {self.path} became shorter while it was read", hint=COPY_AGAIN_HINT)
         return data
 
     def _read(self, offset: int, size: int) -> bytes:
@@ -112,4 +112,4 @@ class PackageInput:
 
 def damaged(file: PackageInput, problem: str) -> DamagedPackage:
     """Return the error for a package whose structure is damaged."""
-    return DamagedPackage(f"the package {file.path} is damaged: {problem}", hint=CUT_OFF_HINT)
+    return DamagedPackage(f"the package {file.path} is damaged: {problem}", hint=COPY_AGAIN_HINT)

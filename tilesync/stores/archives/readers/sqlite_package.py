@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tilesync.errors import BlobDamaged, DamagedPackage
 from tilesync.stores.archives.readers.package import Package, PackageEntry, check_entry_name
-from tilesync.stores.archives.readers.package_input import CUT_OFF_HINT, READ_CHUNK_BYTES, PackageInput, damaged
+from tilesync.stores.archives.readers.package_input import COPY_AGAIN_HINT, READ_CHUNK_BYTES, PackageInput, damaged
 
 SQLITE_MAGIC = b"SQLite format 3\0"
 
@@ -51,7 +51,7 @@ class SqlitePackage(Package):
             raise DamagedPackage(
                 f"the package {self.file.path} is cut off: it should have {pages * page_bytes} bytes, and has"
                 f" {self.file.size}",
-                hint=CUT_OFF_HINT,
+                hint=COPY_AGAIN_HINT,
             )
 
     @contextmanager

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from tilesync.errors import DamagedPackage
-from tilesync.stores.archives.readers.package import Package, PackageEntry, check_entry_name
-from tilesync.stores.archives.readers.package_input import CUT_OFF_HINT, PackageInput, damaged
+from tilesync.stores.archives.readers.package import IndexReference, Package, PackageEntry, check_entry_name
+from tilesync.stores.archives.readers.package_input import COPY_AGAIN_HINT, PackageInput, damaged
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 
@@ -48,7 +48,7 @@ def read_member(file: PackageInput, offset: int) -> TarMember | None:
         if place + BLOCK_BYTES > file.size:
             if place == 0:
                 raise _not_a_tar_file(file)
-            raise DamagedPackage(f"the package {file.path} is cut off: its end mark is missing", hint=CUT_OFF_HINT)
+            raise _cut_off(file, "its end mark is missing")
         block = file.read_at(place, BLOCK_BYTES)
         if not block.strip(b"\0"):
             return None
@@ -57,7 +57,7 @@ def read_member(file: PackageInput, offset: int) -> TarMember | None:
         size = _read_size(file, extensions.get("size"), info.size)
         end = data_offset + -(-size // BLOCK_BYTES) * BLOCK_BYTES
         if data_offset + size > file.size:
-            raise DamagedPackage(f"the package {file.path} is cut off in the middle of {info.name}", hint=CUT_OFF_HINT)
+            raise _cut_off(file, f"it ends in the middle of {info.name}")
         if info.type in _PAX_TYPES:
             extensions |= _parse_pax(file, _read_extension(file, data_offset, size))
         elif info.type == tarfile.GNUTYPE_LONGNAME:
@@ -78,6 +78,10 @@ def _parse_header(file: PackageInput, block: bytes, place: int) -> tarfile.TarIn
     if info.size < 0:
         raise damaged(file, f"{info.name} is said to have {info.size} bytes")
     return info
+
+
+def _cut_off(file: PackageInput, reason: str) -> DamagedPackage:
+    return DamagedPackage(f"the package {file.path} is cut off: {reason}", hint=COPY_AGAIN_HINT)
 
 
 def _not_a_tar_file(file: PackageInput) -> DamagedPackage:
@@ -130,8 +134,22 @@ def _refuse_sparse(file: PackageInput, info: tarfile.TarInfo, extensions: Mappin
         )
 
 
+def refuse_cut_off(file: PackageInput) -> None:
+    """Raise DamagedPackage if the file is no tar file, or does not end with the block of zeros of an end mark."""
+    read_member(file, 0)
+    if file.size % BLOCK_BYTES or file.read_at(file.size - BLOCK_BYTES, BLOCK_BYTES).strip(b"\0"):
+        raise _cut_off(file, "its end mark is missing")
+
+
 class TarPackage(Package):
-    """An open tar file. Its members have no checksum: only a manifest can prove them."""
+    """An open tar file. Its members have no checksum: only a manifest can prove them.
+
+    Only the end mark tells whether all members are there; it is read when the package is opened.
+    """
+
+    def __init__(self, file: PackageInput, index: IndexReference | None = None) -> None:
+        super().__init__(file, index)
+        refuse_cut_off(file)
 
     def members(self) -> Iterator[TarMember]:
         """Yield all members, in order."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tilesync.errors import DamagedPackage
 from tilesync.stores.archives.readers.package import PackageEntry
-from tilesync.stores.archives.readers.package_input import CUT_OFF_HINT, PackageInput, damaged
+from tilesync.stores.archives.readers.package_input import COPY_AGAIN_HINT, PackageInput, damaged
 from tilesync.stores.archives.zip_records import (
     CENTRAL_HEADER,
     CENTRAL_SIGNATURE,
@@ -84,7 +84,7 @@ def read_directory(file: PackageInput) -> ZipDirectory:
         place = tail.rfind(END_SIGNATURE, 0, place + len(END_SIGNATURE) - 1)
     begins_as_zip = file.read_up_to(0, 4) in {LOCAL_SIGNATURE, END_SIGNATURE}
     raise (
-        DamagedPackage(f"the package {file.path} is cut off: the directory at its end is missing", hint=CUT_OFF_HINT)
+        DamagedPackage(f"the package {file.path} is cut off: the directory at its end is missing", hint=COPY_AGAIN_HINT)
         if begins_as_zip
         else DamagedPackage(f"{file.path} is not a Zip file, as the ending of its name says")
     )
