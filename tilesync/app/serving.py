@@ -37,8 +37,8 @@ class TilesetRequest:
 class ServeRequest:
     """Options of `tilesync serve`.
 
-    `token`: empty lets everybody in. `entry_code`: a one-time code for a browser, instead of the token. `origins`: origins
-    whose pages may read the answers, or `*`. `every_request`: send an event for each.
+    `token`: empty lets everybody in. `entry_code`: a one-time code for a browser, instead of the token. `origins`:
+    origins whose pages may read the answers, or `*`. `every_request`: send an event for each.
     """
 
     tilesets: Sequence[TilesetRequest]

@@ -5,7 +5,7 @@ application    the ASGI application: admit a request, answer it with a file of a
 conditions     conditional requests and ranges: the status of an answer, and which bytes it has
 connections    limits of a connection: the size of headers, and the time of a request
 mirror         a destination or a package as a tileset
-name_index     the names of a version, in eight bytes each
+name_set       the names of a version, in eight bytes each
 reopening      the tileset of a local path, opened again when the path leads elsewhere
 request_path   decode the path of a request, and refuse whatever could leave a folder
 server         bind the port, run uvicorn, end within two seconds

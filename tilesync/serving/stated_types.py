@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tilesync.serving.name_index import NameIndex
+from tilesync.serving.name_set import NameSet
 
 
 class StatedType(NamedTuple):
@@ -29,7 +29,7 @@ class StatedTypes:
         self._exceptions: dict[str, StatedType] = {}
         self._hidden = set[str]()
         names = self._collect(lines)
-        self.names = NameIndex(names if with_names else ())
+        self.names = NameSet(names if with_names else ())
         for _ in names:
             pass  # the rest of the lines
         self.hidden_names = frozenset(self._hidden)

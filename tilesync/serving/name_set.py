@@ -12,7 +12,7 @@ from typing import Final
 _DIGEST_BYTES: Final = 8
 
 
-class NameIndex:
+class NameSet:
     """Set of names that keeps a digest of each, sorted.
 
     The digests have a random key, so nobody can choose a name with the digest of another one. A name that is not in
