@@ -56,7 +56,8 @@ def make_responses(
     ("result", "words"),
     [
         (make_response(status=302, location="https://other.example/b/tileset.json?sig=S"), "redirects"),
-        *((make_response(status=status), "is not public") for status in (401, 403, 404, 409)),
+        *((make_response(status=status), "is not public") for status in (403, 404, 409)),
+        (make_response(status=401), "it asks for a token or a password"),
         (make_response(status=405), "answers 405"),
         (make_response(b"<html>"), "is not JSON"),
     ],
@@ -67,6 +68,14 @@ def test_a_pointer_that_cannot_be_read(result: HttpResponse, words: str, remedie
         response_rules.check_public_access(result, remedies)
     assert caught.value.hint
     assert "sig" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_server_that_asks_for_a_token() -> None:
+    """The hint says that this may be intended, not that permissions are wrong; a store is made public instead."""
+    assert "without a token" in SERVER_REMEDIES.credentials()
+    assert "namei" not in SERVER_REMEDIES.credentials()
+    for remedies in ALL_REMEDIES:
+        assert remedies is SERVER_REMEDIES or remedies.credentials() == remedies.access()
 
 
 def test_a_pointer_that_can_be_read() -> None:

@@ -28,6 +28,9 @@ class Remedies(Protocol):
     def access(self) -> str:
         """Hint: nobody can read the destination."""
 
+    def credentials(self) -> str:
+        """Hint: only those who have a token or a password can read it."""
+
     def cors(self, origin: str) -> str:
         """Hint: pages of other origins cannot read it."""
 
@@ -80,6 +83,10 @@ class AzureRemedies(StoreRemedies):
 
     location: AzureLocation
 
+    def credentials(self) -> str:
+        """Public access: a viewer has no identity of Azure."""
+        return self.access()
+
     def access(self) -> str:
         """Public access, or a signed URL."""
         account = self.location.account
@@ -120,6 +127,10 @@ class BucketRemedies(StoreRemedies):
 
     location: S3Location
     endpoint: str | None = None
+
+    def credentials(self) -> str:
+        """Public access: a viewer has no credentials of the store."""
+        return self.access()
 
     def access(self) -> str:
         """A bucket policy that makes the files public that viewers need."""

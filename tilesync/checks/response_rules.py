@@ -78,7 +78,11 @@ def check_public_access(response: HttpResponse, remedies: Remedies) -> CheckResu
         raise DestinationError(
             f"{response.url} redirects ({response.status}) to {target}", hint=f"give --public-url {target}"
         )
-    if response.status in {401, 403, 404, 409}:
+    if response.status == 401:
+        raise DestinationError(
+            f"{response.url} is not public (401): it asks for a token or a password", hint=remedies.credentials()
+        )
+    if response.status in {403, 404, 409}:
         raise DestinationError(f"{response.url} is not public ({response.status})", hint=remedies.access())
     if response.status != 200:
         raise DestinationError(f"{response.url} answers {response.status}", hint=remedies.access())

@@ -46,6 +46,13 @@ class WebServerRemedies:
             " and the folders above it (check with `namei -l FOLDER/tileset.json`)"
         )
 
+    def credentials(self) -> str:
+        """Only those who have the token see the tiles, which may be intended."""
+        return (
+            "doctor checks what viewers without a token or a password get: this is right if only those who have it"
+            " shall see the tiles; to check the rest, serve them without it"
+        )
+
     def cors(self, origin: str) -> str:
         """A header that replaces one for other origins."""
         return self._choose_lines(

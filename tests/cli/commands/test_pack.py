@@ -169,6 +169,9 @@ def test_bad_arguments_have_clear_errors(mirror: Path, tmp_path: Path) -> None:
         failed = run_tilesync("pack", *arguments, "--json").assert_failed(code, error)
         assert message in failed["message"], failed
     assert (tmp_path / "a.zip").read_bytes() == b"old"
+    dash = run_tilesync("pack", mirror, "-", "--json").assert_failed(2, "UsageError")
+    assert "a package cannot go to standard output" in dash["message"]
+    assert "/dev/stdout" not in dash["message"]
     missing = run_tilesync("pack", mirror, "--json").assert_failed(2, "UsageError")
     assert missing["message"] == "OUT is missing"
 

@@ -281,3 +281,11 @@ def test_a_state_that_cannot_be_read(tmp_path: Path) -> None:
     last = run_tilesync("status", tmp_path / "f.toml", "--json").assert_failed(8, "DestinationError")
     assert str(tmp_path / "state") in last["message"]
     assert "state-dir" in last["hint"]
+
+
+def test_a_package_has_no_status(tmp_path: Path) -> None:
+    """A package is not read as a fleet file: the error says what it is, and which command shows it."""
+    (tmp_path / "a.3tz").write_bytes(b"PK\3\4")
+    done = run_tilesync("status", tmp_path / "a.3tz", "--json").assert_failed(2, "UsageError")
+    assert "is a package" in done["message"]
+    assert "tilesync versions" in done["hint"]

@@ -225,6 +225,19 @@ def test_limits_are_checked_before_the_first_byte() -> None:
     assert full.writer.entries == {}
 
 
+def test_unsafe_names_are_no_limit_of_the_format() -> None:
+    """A name that leaves its folder is told as such, and no other format is suggested; nothing is written."""
+    run = PackRun()
+    run.destination.add_version("bad", {"tileset.json": b"{}", "../../etc/passwd": b"x"})
+    run.pack("bad")
+    assert run.exit_code == 8
+    assert str(run.error).startswith("the manifest of version bad has unsafe names")
+    assert "'../../etc/passwd' leaves its folder" in str(run.error)
+    assert run.error is not None
+    assert "format" not in run.error.hint
+    assert run.writer.entries == {}
+
+
 def test_limits_of_readers_are_one_warning_each() -> None:
     """Files that some programs cannot read are told in one sentence for each reason, with the first name."""
     run = PackRun()

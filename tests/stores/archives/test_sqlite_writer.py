@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -91,3 +92,19 @@ def test_measure_is_an_upper_bound(tmp_path: Path) -> None:
     with open(tmp_path / "b", "wb") as file, closing(SqliteWriter(str(tmp_path / "b"), file)) as writer:
         total = sum(writer.measure(name, len(data)) for name, data in files.items())
     assert total * 0.5 <= (tmp_path / "a").stat().st_size <= total + 10_000
+
+
+def test_an_error_names_the_package(tmp_path: Path) -> None:
+    """A limit on the size of files is an error of the disk to SQLite: the message names OUT, the hint the limit."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open(tmp_path / "a.part", "wb") as file:
+        writer = SqliteWriter(str(tmp_path / "a.part"), file, display_name="out/a.3dtiles")
+        writer.add("tileset.json", 20_000, [b" " * 20_000])
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+            with pytest.raises(DestinationError, match=r"cannot write out/a\.3dtiles: ") as caught:
+                writer.finish()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            writer.close()
+    assert "ulimit -f" in caught.value.hint

@@ -27,9 +27,19 @@ if TYPE_CHECKING:
 INTERRUPTED_HINT = "OUT was not changed; run the same command again: it begins anew"
 
 
+class PackageType(FilePathType):
+    """Parameter type of OUT, or of VERSION before it; refuses standard output."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path | None:
+        """Return the path; None for an empty text. A dash and a URL are usage errors."""
+        if str(value).strip() == "-":
+            self.fail("a package cannot go to standard output: write a file, whose ending is the format", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @command(short_help="Write a version into one file, to carry it.")
 @click.argument("dest", type=DestinationType())
-@click.argument("version_and_out", metavar="[VERSION] OUT", nargs=-1, type=FilePathType())
+@click.argument("version_and_out", metavar="[VERSION] OUT", nargs=-1, type=PackageType())
 @option(
     "--compress",
     type=click.Choice(["none", "deflate", "zstd"]),

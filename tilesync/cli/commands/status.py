@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from tilesync.cli.help_groups import OptionGroup, command
 from tilesync.cli.options import OUTPUT_OPTIONS, STATE_DIR_OPTION, STORE_OPTIONS, option
 from tilesync.cli.params import DestinationType, DurationType, FilePathType
 from tilesync.cli.parse import create_session, store_options
+from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
     from tilesync.api.locations import Location
@@ -44,6 +46,7 @@ def status(dest: Location, *, max_age: timedelta | None, page: Path | None, **op
 
     The exit code is 0 if all mirrors are fresh, and 12 if one is stale or failing, or was never mirrored.
     """
+    _refuse_package(dest)
     fleet = _find_fleet(dest)
     session = create_session({**options, "page": page}, dest=dest, fleet_file=fleet)
 
@@ -63,6 +66,17 @@ def status(dest: Location, *, max_age: timedelta | None, page: Path | None, **op
             raise found.error
 
     return session.run(work)
+
+
+def _refuse_package(dest: Location) -> None:
+    """Raise UsageError for a package, which no run fills."""
+    from tilesync.api.locations import is_package
+
+    if is_package(dest) and os.path.exists(str(dest)):
+        raise UsageError(
+            f"{dest} is a package, which has no runs to show",
+            hint=f"`tilesync versions {shlex.quote(str(dest))}` shows its version",
+        )
 
 
 def _find_fleet(dest: Location) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NoReturn
 
 from tilesync.core.safe_names import find_universal_problem, quote_name
 from tilesync.core.wording import format_file_count
@@ -27,7 +27,7 @@ class Survey:
         self._writer = writer
         self._files = self._bytes = 0
         self._problems = list[str]()
-        self._problem_count = 0
+        self._problem_count = self._unsafe_count = 0
         self._limits = dict[str, tuple[int, str]]()
         self._is_sorted = True
         self._unproven_name: str | None = None
@@ -52,8 +52,9 @@ class Survey:
             self.root = stored
         if not stored.sha256 and stored.blob.md5 is None:
             self._unproven_name = name
-        problem = _find_unsafe_problem(name) or self._writer.find_problem(name, size)
-        if problem is not None:
+        unsafe_problem = _find_unsafe_problem(name)
+        self._unsafe_count += unsafe_problem is not None
+        if problem := unsafe_problem or self._writer.find_problem(name, size):
             self._problem_count += 1
             if len(self._problems) < MAX_NAMED_PROBLEMS:
                 self._problems.append(f"{quote_name(name)} {problem}")
@@ -77,13 +78,21 @@ class Survey:
                 hint="mirror it into a folder, which computes the digests, then pack the folder",
             )
         if self._problem_count:
-            more = f"; and {self._problem_count - len(self._problems):,} more"
+            self._raise_problems(version)
+
+    def _raise_problems(self, version: Version) -> NoReturn:
+        """Raise DestinationError for unsafe names, which no format may hold, or for the limits of this format."""
+        unnamed = self._problem_count - len(self._problems)
+        named = "; ".join(self._problems) + (f"; and {unnamed:,} more" if unnamed else "")
+        if self._unsafe_count:
             raise DestinationError(
-                f"this format cannot hold {format_file_count(self._problem_count)} of version {version.name}: "
-                + "; ".join(self._problems)
-                + (more if self._problem_count > len(self._problems) else ""),
-                hint="choose another format: .tar and .zip hold all files whose names tilesync does not use itself",
+                f"the manifest of version {version.name} has unsafe names, which no package may hold: {named}",
+                hint=f"somebody may have changed the manifest: {DAMAGED_HINT}",
             )
+        raise DestinationError(
+            f"this format cannot hold {format_file_count(self._problem_count)} of version {version.name}: {named}",
+            hint="choose another format: .tar and .zip hold all files whose names tilesync does not use itself",
+        )
 
     def find_repeated_name(self, stored_files: Iterable[StoredFile]) -> str | None:
         """Return a name that the manifest lists twice; None if there is none. A sorted manifest is not read again."""

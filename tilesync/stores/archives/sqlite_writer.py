@@ -22,6 +22,8 @@ Source: "Implementation Limits For SQLite", SQLITE_MAX_LENGTH.
 ROW_RESERVE_BYTES: Final = 8192
 """Bytes of a row beside its content: the key, of 1,024 characters at most, and the header of the row."""
 
+IO_HINT: Final = "check the disk, and the limit on the size of files (`ulimit -f`), or choose another folder for OUT"
+
 PAGE_BYTES: Final = 4096
 CACHE_PAGES: Final = 2048
 
@@ -34,10 +36,11 @@ make equal packages of equal versions. Source: "Database File Format", 1.3.
 
 
 class SqliteWriter:
-    """Writer of a .3dtiles file. `file` is open at `path`, and empty."""
+    """Writer of a .3dtiles file. `file` is open at `path`, and empty. `display_name`: of the package, for messages."""
 
-    def __init__(self, path: str, file: IO[bytes]) -> None:
+    def __init__(self, path: str, file: IO[bytes], *, display_name: str | None = None) -> None:
         self._file = file
+        self._display_name = display_name or path
         self._db = sqlite3.connect(path, isolation_level=None)
         with self._translated_errors():
             self._db.execute(f"PRAGMA page_size={PAGE_BYTES}")
@@ -100,6 +103,7 @@ class SqliteWriter:
         try:
             yield
         except sqlite3.Error as error:
+            message = f"cannot write {self._display_name}: {error}"
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                raise DiskFull(f"cannot write the package: {error}") from error
-            raise DestinationError(f"cannot write the package: {error}") from error
+                raise DiskFull(message) from error
+            raise DestinationError(message, hint=IO_HINT) from error

@@ -31,7 +31,7 @@ def open_package(options: PackageOptions) -> Iterator[tuple[PackageFile, Archive
         if options.archive_format is ArchiveFormat.SQLITE:
             from tilesync.stores.archives.sqlite_writer import SqliteWriter
 
-            database = SqliteWriter(package.path, package.file)
+            database = SqliteWriter(package.path, package.file, display_name=str(options.out))
             exits.callback(database.close)
             yield package, database
         elif options.archive_format is ArchiveFormat.TAR:
