@@ -282,11 +282,15 @@ class CheckCompleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Serving(Event):
-    """The server listens. `urls`: the root tilesets; `viewer`: the viewer page. No URL has a token."""
+    """The server listens. `urls`: the root tilesets; `viewer`: the viewer page; `network`: its addresses for others.
+
+    No URL has a token.
+    """
 
     kind: ClassVar[str] = "serving"
     viewer: str
     urls: tuple[str, ...]
+    network: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tilesync.serving.access import CorsPolicy, TokenGuard, remove_token
+from tilesync.serving.access import CODE_SECONDS, CorsPolicy, OneTimeCode, TokenGuard, remove_secrets
 
 GUARD = TokenGuard("s3cret +&ä")
 COOKIE = GUARD.make_cookie().partition(";")[0].encode()
@@ -47,8 +47,8 @@ def test_a_cookie_is_kept_from_scripts_and_other_sites() -> None:
 
 def test_a_query_without_the_token() -> None:
     """Removing the token keeps the rest of a query."""
-    assert remove_token(b"a=1&token=x&b=%C3%A4&c=") == "a=1&b=%C3%A4&c="
-    assert remove_token(b"token=x") == ""
+    assert remove_secrets(b"a=1&token=x&code=y&b=%C3%A4&c=") == "a=1&b=%C3%A4&c="
+    assert remove_secrets(b"token=x") == ""
 
 
 def test_all_origins_may_read() -> None:
@@ -74,3 +74,20 @@ def test_a_preflight_allows_what_is_asked() -> None:
     headers = dict(CorsPolicy().preflight_headers({b"access-control-request-headers": b"range,x-a"}))
     assert headers[b"access-control-allow-headers"] == b"range,x-a"
     assert b"GET" in headers[b"access-control-allow-methods"]
+
+
+def test_a_code_is_valid_once() -> None:
+    """A one-time code is spent when it is used; another code does not spend it."""
+    code = OneTimeCode("c&1")
+    assert not code.redeem(b"code=other&token=c%261")
+    assert code.redeem(b"view=1&code=c%261")
+    assert not code.redeem(b"code=c%261")
+
+
+def test_a_code_ends() -> None:
+    """A one-time code is valid for a minute; without a code nothing is one."""
+    now = [0.0]
+    code = OneTimeCode("c", clock=lambda: now[0])
+    now[0] = CODE_SECONDS
+    assert not code.redeem(b"code=c")
+    assert not OneTimeCode().redeem(b"code=")

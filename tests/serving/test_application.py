@@ -56,7 +56,7 @@ def test_each_file_is_served_as_it_is_stored(server: RunningServer) -> None:
         assert (answer.status, answer.body) == (200, data), name
         headers = answer.headers
         assert headers["content-length"] == str(len(data))
-        assert headers["cache-control"] == IMMUTABLE_CACHE_CONTROL
+        assert headers["cache-control"] == (IMMUTABLE_CACHE_CONTROL if data else REVALIDATE_CACHE_CONTROL)
         assert headers["access-control-allow-origin"] == "*"
         assert headers["accept-ranges"] == "bytes"
         assert headers["x-content-type-options"] == "nosniff"
@@ -220,7 +220,7 @@ def test_each_request_is_an_event(server: RunningServer) -> None:
 
 def test_a_token_is_needed(dest: Path) -> None:
     """Without the token nothing is served but preflights and the page, which asks for it and moves it to a cookie."""
-    with running_server(dest, token="s3cret", cors_origin="https://a.example") as server:
+    with running_server(dest, token="s3cret-1", cors_origin="https://a.example") as server:
         hidden = ("/tileset.json", "/_tilesync/site.json", "/_tilesync/site%2Ejson", "/_tilesync/x/../file.json", "//")
         for path in (*hidden, "/nothing", "/nothing.js", "/_tilesync/diff.jsonl?a=1&x=.js"):
             answer = server.request(path, Origin="https://a.example")
@@ -228,9 +228,9 @@ def test_a_token_is_needed(dest: Path) -> None:
             assert answer.headers["access-control-allow-origin"] == "https://a.example"
         assert server.request("/", "OPTIONS").status == 204
         assert [server.request(path).status for path in ("/", "/_tilesync/viewer.js")] == [200, 200]
-        assert server.request("/tileset.json?token=s3cret").status == 200
-        assert server.request("/tileset.json", Authorization="Bearer s3cret").status == 200
-        entry = server.request("/?token=s3cret&view=1")
+        assert server.request("/tileset.json?token=s3cret-1").status == 200
+        assert server.request("/tileset.json", Authorization="Bearer s3cret-1").status == 200
+        entry = server.request("/?token=s3cret-1&view=1")
         assert (entry.status, entry.headers["location"]) == (303, "/?view=1")
         cookie = entry.headers["set-cookie"].partition(";")[0]
         assert server.request("/", Cookie=cookie).status == 200

@@ -30,7 +30,7 @@ def test_the_versions_of_a_destination(server: RunningServer, dest: Path) -> Non
     (entry,) = document["tilesets"]
     assert document["tilesync"] == __version__
     assert (entry["name"], entry["base"], entry["url"], entry["kind"]) == ("bridge", "", "tileset.json", "mirror")
-    assert (entry["title"], entry["current"], entry["follow"]) == (str(dest), SECOND, False)
+    assert (entry["title"], entry["current"], entry["follow"]) == ("Demo city", SECOND, False)
     assert [each["name"] for each in entry["versions"]] == [SECOND, FIRST]
     assert [each["current"] for each in entry["versions"]] == [True, False]
     assert {each["files"] for each in entry["versions"]} == {len(files_of(FIRST))}

@@ -28,5 +28,16 @@ def test_values_that_no_header_can_have() -> None:
 
 
 def test_hidden_names() -> None:
-    """Names that begin with a dot are known, since only these may be served."""
-    assert StatedTypes([line(".hidden/x"), line("a/.b")]).hidden_names == {".hidden/x"}
+    """Names with a segment that begins with a dot are known, since only these may be served."""
+    found = StatedTypes([line(".hidden/x"), line("a/.b"), line("a.b/c.d")])
+    assert found.hidden_names == {".hidden/x", "a/.b"}
+    assert found.find("c.d") == StatedType()
+
+
+def test_all_names() -> None:
+    """The index of all names is built if it is wanted."""
+    lines = [line("a", "a/b"), line("b.x", "c/d")]
+    assert len(StatedTypes(lines).names) == 0
+    found = StatedTypes(iter(lines), with_names=True)
+    assert ("a" in found.names, "c" in found.names) == (True, False)
+    assert found.find("b.x") == StatedType("c/d")

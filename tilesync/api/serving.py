@@ -30,6 +30,10 @@ ServedSources = Source | Sequence[Source] | Mapping[str, Source]
 
 MAX_PORT = 65_535
 
+MIN_TOKEN_CHARACTERS = 8
+
+_TOKEN_HINT = "`--token auto` makes a good one; without --token and TILESYNC_SERVE_TOKEN everybody may read"  # noqa: S105
+
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
 _RESERVED_NAMES = frozenset({"_tilesync"})
 
@@ -42,7 +46,9 @@ class ServeOptions(StoreAccessOptions, LiveArguments, total=False):
     port: int
     """Port to listen on; 0 chooses a free one. Default: 8000."""
     token: str | Secret | None
-    """Secret that each request must have; None lets everybody in."""
+    """Secret that each request must have, of 8 characters or more; None lets everybody in."""
+    entry_code: str
+    """One-time code: `/?code=…` lets one browser in without the token, within a minute from the start."""
     cors_origin: str | Sequence[str]
     """Origins whose pages may read the answers. Default: `*`, all of them."""
     every_request: bool
@@ -97,12 +103,12 @@ def create_serve_request(what: ServedSources, options: ServeOptions) -> ServeReq
     refuse_live_options(options, has_live=bool(live), has_link=any(each.link is not None for each in live))
     if len(tilesets) > 1 and options.get("state_dir"):
         raise UsageError("--state-dir needs a single destination", hint="serve each one by itself, on its own port")
-    token = options.get("token") or ""
     return ServeRequest(
         tilesets,
         options.get("host", "127.0.0.1"),
         port,
-        token.text if isinstance(token, Secret) else token,
+        _check_token(options.get("token")),
+        options.get("entry_code", ""),
         _parse_origins(options.get("cors_origin", "*")),
         options.get("every_request", False),
     )
@@ -152,6 +158,25 @@ def _refuse_clashes(tilesets: Sequence[TilesetRequest]) -> None:
                 f"two tilesets have the name {each.name!r}: {other} and {each.title}",
                 hint=f"choose another name for one of them: NAME={each.title}",
             )
+
+
+def _check_token(token: str | Secret | None) -> str:
+    """Return the token, empty for None. Raises UsageError for one that protects nothing, or that no client can send."""
+    if token is None:
+        return ""
+    text = token.text if isinstance(token, Secret) else token
+    refused = (
+        (not text, "the token is empty, so everybody could read the tiles"),
+        (not text.isprintable(), "the token has control characters, which no header can have"),
+        (
+            len(text) < MIN_TOKEN_CHARACTERS,
+            f"the token is shorter than {MIN_TOKEN_CHARACTERS} characters: easy to guess",
+        ),
+    )
+    for is_refused, message in refused:
+        if is_refused:
+            raise UsageError(message, hint=_TOKEN_HINT)
+    return text
 
 
 def _parse_origins(origins: str | Sequence[str]) -> tuple[str, ...]:

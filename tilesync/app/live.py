@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tilesync.app.locations import find_last_part
 from tilesync.app.service import Service, make_mesh_exports, open_clients
 from tilesync.app.sources import run_link_command
 from tilesync.errors import UsageError
@@ -84,7 +85,7 @@ async def open_live_tileset(request: LiveRequest, observe: Observer) -> AsyncIte
             MemoryCache(request.cache_bytes),
             retry_for=request.service.retry_for,
         )
-        options = LiveOptions(request.follow, request.poll, request.title)
+        options = LiveOptions(request.follow, request.poll, find_last_part(request.title))
         tileset = LiveTileset(_make_resolver(request, _share_blob_client(clients)), context, options)
         async with tileset.running():
             yield tileset

@@ -170,3 +170,8 @@ def _normalize_prefix(text: str) -> str:
     if text and (problem := find_problem(text)):
         raise UsageError(f"the prefix {text!r} {problem}")
     return f"{text}/" if text else ""
+
+
+def find_last_part(location: str) -> str:
+    """Return the last part of a location that is written as text: what a person calls it."""
+    return re.split(r"[/\\]", location.rstrip("/\\"))[-1] or location

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilesync.app.live import LiveRequest, open_live_tileset
+from tilesync.app.locations import find_last_part, match_location
 from tilesync.app.requests import Target
 from tilesync.errors import DestinationError
 from tilesync.events import Serving
@@ -35,23 +37,24 @@ class TilesetRequest:
 class ServeRequest:
     """Options of `tilesync serve`.
 
-    `token`: empty lets everybody in. `origins`: origins whose pages may read the answers, or `*`. `every_request`: send
-    an event for each.
+    `token`: empty lets everybody in. `entry_code`: a one-time code for a browser, instead of the token. `origins`:
+    origins whose pages may read the answers, or `*`. `every_request`: send an event for each.
     """
 
     tilesets: Sequence[TilesetRequest]
     host: str = "127.0.0.1"
     port: int = 8000
     token: str = field(default="", repr=False)
+    entry_code: str = field(default="", repr=False)
     origins: tuple[str, ...] = ("*",)
     every_request: bool = False
 
 
 async def serve(request: ServeRequest, observe: Observer) -> None:
     """Serve until cancelled. Raises the RunErrors if a tileset cannot be opened, or the port cannot be used."""
-    from tilesync.serving.access import CorsPolicy, TokenGuard
+    from tilesync.serving.access import CorsPolicy, OneTimeCode, TokenGuard
     from tilesync.serving.application import ServedSite, TilesetApplication
-    from tilesync.serving.server import bound_sockets, require_server_packages, run_server
+    from tilesync.serving.server import bound_sockets, find_network_pages, require_server_packages, run_server
     from tilesync.serving.site import create_site
 
     require_server_packages()
@@ -63,7 +66,7 @@ async def serve(request: ServeRequest, observe: Observer) -> None:
             served, guard = ServedSite(tilesets), TokenGuard(request.token)
             application = TilesetApplication(
                 served,
-                create_site(served, guard),
+                create_site(served, guard, OneTimeCode(request.entry_code)),
                 guard=guard,
                 cors=CorsPolicy(request.origins),
                 observe=observe,
@@ -71,7 +74,8 @@ async def serve(request: ServeRequest, observe: Observer) -> None:
             )
             origin = find_origin(request.host, sockets)
             urls = tuple(f"{origin}/{served.base(name)}tileset.json" for name in tilesets)
-            await run_server(application, sockets, on_listening=lambda: observe(Serving(f"{origin}/", urls)))
+            network = find_network_pages(request.host, sockets)
+            await run_server(application, sockets, on_listening=lambda: observe(Serving(f"{origin}/", urls, network)))
 
 
 def find_origin(host: str, sockets: Sequence[socket]) -> str:
@@ -88,23 +92,40 @@ async def open_tileset(request: TilesetRequest, observe: Observer) -> AsyncItera
         async with open_live_tileset(request.what, observe) as tileset:
             yield tileset
     else:
-        async with _open_mirror(request.title, request.what, observe) as tileset:
+        async with _open_reopened(request, request.what, observe) as tileset:
             yield tileset
 
 
 @asynccontextmanager
-async def _open_mirror(title: str, target: Target, observe: Observer) -> AsyncIterator[ServedTileset]:
+async def _open_reopened(request: TilesetRequest, target: Target, observe: Observer) -> AsyncIterator[ServedTileset]:
+    """Open a destination. One on a disk is opened again when its path leads elsewhere."""
+    from tilesync.serving.reopening import ReopenedTileset
+
+    open_once = partial(_open_mirror, request, target, observe)
+    path = match_location(target.location, folder=Path, azure=lambda _: None, s3=lambda _: None)
+    if path is None:
+        async with open_once() as tileset:
+            yield tileset
+        return
+    paths = [path] if target.state_dir is None else [path, target.state_dir]
+    reopened = ReopenedTileset(request.name, paths, open_once, observe)
+    async with reopened.running():
+        yield reopened
+
+
+@asynccontextmanager
+async def _open_mirror(request: TilesetRequest, target: Target, observe: Observer) -> AsyncIterator[ServedTileset]:
     from tilesync.app.destinations import open_destination
     from tilesync.serving.mirror import MirrorTileset
 
     async with open_destination(target, Mode.READ, observe) as destination, AsyncExitStack() as exits:
-        parts = await _make_parts(title, target, destination, exits)
+        parts = await _make_parts(request, target, destination, exits)
         with closing(MirrorTileset(parts, partial(_compare_versions, destination))) as tileset:
             yield tileset
 
 
 async def _make_parts(
-    title: str, target: Target, destination: ReadOnlyDestination, exits: AsyncExitStack
+    request: TilesetRequest, target: Target, destination: ReadOnlyDestination, exits: AsyncExitStack
 ) -> MirrorParts:
     """Return the parts of a destination. Raises DestinationError if it is none."""
     from tilesync.runtime.threads import run_in_thread
@@ -112,9 +133,12 @@ async def _make_parts(
     from tilesync.serving.stored_files import VersionFiles
     from tilesync.serving.tilesets import TilesetKind
 
+    title = find_last_part(request.title)
     publication, policy = destination.publication, target.store_options.serving
     if await run_in_thread(publication.is_vacant):
-        raise DestinationError(f"no version is stored in {title}", hint="give a DEST that `tilesync mirror` has filled")
+        raise DestinationError(
+            f"no version is stored in {request.title}", hint="give a DEST that `tilesync mirror` has filled"
+        )
     if destination.open_public_files is not None:
         files = exits.enter_context(destination.open_public_files())
         return MirrorParts(title, files, publication, destination.layout, cache_policy=policy)

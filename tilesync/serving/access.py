@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -13,6 +14,9 @@ EXPOSED_HEADERS: Final = b"ETag, Content-Length, Content-Range, Content-Encoding
 
 _ANY_ORIGIN: Final = "*"
 _PREFLIGHT_SECONDS: Final = b"86400"
+
+CODE_SECONDS: Final = 60.0
+"""Seconds for which a one-time code is valid."""
 
 HeaderList = list[tuple[bytes, bytes]]
 
@@ -72,11 +76,32 @@ class TokenGuard:
         return hmac.compare_digest(offered, self.token.encode())
 
 
-def remove_token(query: bytes) -> str:
-    """Return a query without the token in it."""
-    return urlencode(
-        [pair for pair in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if pair[0] != "token"]
-    )
+class OneTimeCode:
+    """Code that lets one browser in: once, and within a minute. The arguments of a browser can be seen by other users.
+
+    An empty code lets nobody in.
+    """
+
+    def __init__(self, code: str = "", *, clock: Callable[[], float] = monotonic) -> None:
+        self._code = code.encode()
+        self._clock = clock
+        self._ends_at = clock() + CODE_SECONDS
+
+    def redeem(self, query: bytes) -> bool:
+        """Return whether the query has the code, which is spent by that."""
+        if not self._code or b"code=" not in query or self._clock() >= self._ends_at:
+            return False
+        pairs = parse_qsl(query.decode("latin-1"))
+        is_valid = any(name == "code" and hmac.compare_digest(value.encode(), self._code) for name, value in pairs)
+        if is_valid:
+            self._code = b""
+        return is_valid
+
+
+def remove_secrets(query: bytes) -> str:
+    """Return a query without the token and the one-time code."""
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    return urlencode([pair for pair in pairs if pair[0] not in {"token", "code"}])
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from tilesync.model import POINTER, Blob, Layout
 from tilesync.model.storage import ObjectHeaders
 from tilesync.protocols import OpenedFile, PublicFiles, ReadOnlyPublication
 from tilesync.runtime.threads import run_abandonable
-from tilesync.serving.stated_types import StatedType, StatedTypes
+from tilesync.serving.stated_types import StatedType, StatedTypes, is_hidden
 from tilesync.serving.tilesets import FileFacts, TilesetKind
 from tilesync.serving.version_list import VersionList
 
@@ -22,6 +23,9 @@ CompareVersions = Callable[[str, str], Iterator[Mapping[str, Any]]]
 
 MAX_DOCUMENT_THREADS: Final = 8
 """Threads that read manifests and the pointer of one destination."""
+
+MISS_REFRESH_S: Final = 0.1
+"""Seconds for which `latest.json` is not read again for a name that the current version does not have."""
 
 MAX_KNOWN_VERSIONS: Final = 64
 """Versions whose stated types are kept in memory."""
@@ -33,7 +37,7 @@ _MANIFEST_MEDIA_TYPE: Final = "application/jsonl"
 
 @dataclass(frozen=True)
 class MirrorParts:
-    """A destination, opened to be served.
+    """A destination, opened to be served. `title`: name for people, if the current export has none.
 
     `files`: its files by their paths below its top. In a package there is one version, and names are paths.
     """
@@ -78,7 +82,8 @@ class MirrorTileset:
         self._is_versioned = parts.layout is Layout.VERSIONED and parts.kind is TilesetKind.MIRROR
         self._versions = VersionList(parts.publication, self._read_latest, self._run)
         self._published = set[str]()
-        self._stated: dict[str, StatedTypes] = {}
+        self._stated: dict[str, asyncio.Task[StatedTypes]] = {}
+        self._stated_revision = 0
 
     def close(self) -> None:
         """End the threads. Does not wait for reads that hang."""
@@ -107,8 +112,14 @@ class MirrorTileset:
     async def _open_of_version(self, version: str, name: str, cache_control: str) -> MirrorFile | None:
         if not name or not (version in self._published or await self._find_published(version)):
             return None
+        if is_hidden(name) and name not in (await self._read_stated_types(version)).hidden_names:
+            return None
         opened = await self._files.open(f"{_VERSIONS}/{version}/{name}")
-        return None if opened is None else await self._describe_opened(opened, version, name, cache_control)
+        if opened is None:
+            return None
+        if not opened.size:  # perhaps damaged, as after a power failure: caches must ask again
+            cache_control = self._policy.pointer_cache_control
+        return await self._describe_opened(opened, version, name, cache_control)
 
     async def _find_published(self, version: str) -> bool:
         """Return whether a version has a manifest, and remember it."""
@@ -120,15 +131,30 @@ class MirrorTileset:
         return True
 
     async def _open_in_place(self, path: str) -> MirrorFile | None:
-        """Open a file of the flat layout or of a package. A hidden file must be one of the version."""
-        if path.startswith("."):
-            version = await self._versions.current()
-            if version is None or path not in (await self._read_stated_types(version)).hidden_names:
-                return None
+        """Open a file of the flat layout or of a package, which the manifest must name."""
+        if not await self._is_public(path):
+            return None
         opened = await self._files.open(path)
         if opened is None:
             return None
         return await self._describe_opened(opened, "", path, self._policy.pointer_cache_control)
+
+    async def _is_public(self, path: str) -> bool:
+        """Return whether the manifest has a name. Only hidden names of a package are looked up: it has no others."""
+        is_mirror = self.kind is TilesetKind.MIRROR
+        if not is_mirror and not is_hidden(path):
+            return True
+        if await self._is_named(path, await self._versions.current()):
+            return True
+        revision = self._versions.revision
+        version = await self._versions.current(max_age_s=MISS_REFRESH_S)
+        return self._versions.revision != revision and await self._is_named(path, version)
+
+    async def _is_named(self, path: str, version: str | None) -> bool:
+        if version is None:
+            return False
+        stated = await self._read_stated_types(version)
+        return path in (stated.names if self.kind is TilesetKind.MIRROR else stated.hidden_names)
 
     async def _describe_opened(self, opened: OpenedFile, version: str, name: str, cache_control: str) -> MirrorFile:
         stated = StatedType()
@@ -143,17 +169,19 @@ class MirrorTileset:
 
     async def _read_stated_types(self, version: str) -> StatedTypes:
         """Read what the manifest of a version states, once. An unknown version states nothing."""
+        if self._stated_revision != self._versions.revision or len(self._stated) >= MAX_KNOWN_VERSIONS:
+            self._stated_revision = self._versions.revision  # a version may be published again, with other files
+            self._stated.clear()
         known = self._stated.get(version)
-        if known is None:
-            if len(self._stated) >= MAX_KNOWN_VERSIONS:
-                self._stated.clear()
-            known = self._stated[version] = await self._run(partial(self._collect_stated_types, version))
-        return known
+        if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
+            known = asyncio.ensure_future(self._run(partial(self._collect_stated_types, version)))
+            self._stated[version] = known
+        return await asyncio.shield(known)
 
     def _collect_stated_types(self, version: str) -> StatedTypes:
         lines = self._parts.publication.manifest(version) if version else iter(())
         next(lines, None)
-        return StatedTypes(lines)
+        return StatedTypes(lines, with_names=not self._is_versioned and self.kind is TilesetKind.MIRROR)
 
     async def describe(self) -> Mapping[str, Any]:
         """Return its entry in `site.json`."""
@@ -161,7 +189,7 @@ class MirrorTileset:
         if not self._is_versioned:
             versions = [each for each in versions if each["current"]]
         return {
-            "title": self._parts.title,
+            "title": next((each["display_name"] for each in versions if each["current"]), None) or self._parts.title,
             "kind": self.kind.value,
             "current": current,
             "follow": False,
@@ -186,8 +214,8 @@ class MirrorTileset:
         fields = "name", "size", "sha256", "md5", "etag", "content_type", "content_encoding", "last_modified"
         return next(({key: line.get(key) for key in fields} for line in lines if line.get("name") == name), None)
 
-    def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
-        """Yield the differences between two versions. Blocks."""
+    async def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
+        """Return the differences between two versions. The iterator blocks."""
         return self._compare(a, b)
 
     async def _read_latest(self) -> bytes | None:

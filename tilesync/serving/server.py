@@ -6,13 +6,15 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any, Final
 
+from tilesync.core.urls import is_loopback
 from tilesync.errors import UsageError
 from tilesync.serving.application import AsgiApplication
+from tilesync.serving.connections import ConnectionLimits, create_protocol_class
 
 END_TIMEOUT_S: Final = 2
 """Seconds that answers have to end after the server was told to stop."""
@@ -21,6 +23,14 @@ KEEP_ALIVE_S: Final = 75
 """Seconds that a connection may be idle: as nginx has it."""
 
 BACKLOG: Final = 2048
+
+_ALL_ADDRESSES: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104
+
+_EXAMPLE_ADDRESSES: Final[Mapping[int, tuple[str, int]]] = {
+    socket.AF_INET: ("192.0.2.1", 9),
+    socket.AF_INET6: ("2001:db8::1", 9),
+}
+"""Addresses of no machine, which the route to the world leads to. Source: RFC 5737, RFC 3849."""
 
 INSTALL_HINT: Final = "install them: pip install 'tilesync[serve]'"
 
@@ -46,6 +56,25 @@ def bound_sockets(host: str, port: int) -> Iterator[list[socket.socket]]:
     finally:
         for each in sockets:
             each.close()
+
+
+def find_network_pages(host: str, sockets: Sequence[socket.socket]) -> tuple[str, ...]:
+    """Return the addresses of the page for other machines, if the server listens on all addresses of this one."""
+    if host not in _ALL_ADDRESSES:
+        return ()
+    port = sockets[0].getsockname()[1]
+    found = [address for each in sockets if (address := _find_own_address(each.family)) is not None]
+    names = found or [socket.gethostname()]
+    return tuple(f"http://{f'[{name}]' if ':' in name else name}:{port}/" for name in names)
+
+
+def _find_own_address(family: int) -> str | None:
+    """Return the address from which this machine reaches others; None if it reaches none. Sends no packet."""
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(_EXAMPLE_ADDRESSES[family])
+        address = str(probe.getsockname()[0])
+        return None if is_loopback(address) else address
+    return None
 
 
 def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
@@ -99,13 +128,20 @@ def _translate_bind_error(error: OSError, address: tuple[Any, ...]) -> UsageErro
 
 
 async def run_server(
-    application: AsgiApplication, sockets: Sequence[socket.socket], *, on_listening: Callable[[], None]
+    application: AsgiApplication,
+    sockets: Sequence[socket.socket],
+    *,
+    on_listening: Callable[[], None],
+    limits: ConnectionLimits | None = None,
 ) -> None:
     """Serve until cancelled. Then it accepts no more, and answers that are under way have END_TIMEOUT_S to end."""
     import uvicorn
 
+    limits = limits or ConnectionLimits()
     config = uvicorn.Config(
         application,
+        http=create_protocol_class(limits),
+        h11_max_incomplete_event_size=limits.header_bytes,
         lifespan="off",
         ws="none",
         log_config=None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tilesync import __version__
 from tilesync.errors import TilesyncError
 from tilesync.runtime.threads import run_in_thread
-from tilesync.serving.access import TokenGuard, remove_token
+from tilesync.serving.access import OneTimeCode, TokenGuard, remove_secrets
 from tilesync.serving.application import AsgiApplication, ServedSite, classify_failure, find_own_hint
 from tilesync.serving.tilesets import ServedTileset
 from tilesync.serving.viewer_page import ViewerBundle
@@ -27,12 +27,12 @@ LINES_PER_WRITE: Final = 1000
 _NO_CACHE: Final = {"cache-control": "no-cache"}
 
 
-def create_site(served: ServedSite, guard: TokenGuard) -> AsgiApplication:
-    """Create the application for `/` and `/_tilesync/`."""
+def create_site(served: ServedSite, guard: TokenGuard, code: OneTimeCode) -> AsgiApplication:
+    """Create the application for `/` and `/_tilesync/`. `code` lets a browser in without the token."""
     from starlette.applications import Starlette
     from starlette.routing import Route
 
-    site = _Site(served, guard, ViewerBundle())
+    site = _Site(served, guard, code, ViewerBundle())
     return Starlette(
         routes=[
             Route("/", site.show_page),
@@ -46,19 +46,20 @@ def create_site(served: ServedSite, guard: TokenGuard) -> AsgiApplication:
 
 
 class _Site:
-    def __init__(self, served: ServedSite, guard: TokenGuard, viewer: ViewerBundle) -> None:
+    def __init__(self, served: ServedSite, guard: TokenGuard, code: OneTimeCode, viewer: ViewerBundle) -> None:
         self._served = served
+        self._code = code
         self._guard = guard
         self._viewer = viewer
 
     async def show_page(self, request: Request) -> Response:
-        """Send the viewer page. A token in the query moves to a cookie, out of the address that people copy."""
+        """Send the viewer page. A token or a one-time code in the query becomes a cookie, out of the address."""
         from starlette.responses import RedirectResponse
 
         query = request.scope["query_string"]
-        if not self._guard.is_in_query(query):
+        if not self._guard.is_in_query(query) and not self._code.redeem(query):
             return self._viewer.respond("index.html", request)
-        rest = remove_token(query)
+        rest = remove_secrets(query)
         headers = {
             "set-cookie": self._guard.make_cookie(),
             "cache-control": "no-store",
@@ -117,7 +118,7 @@ class _Site:
         tileset, query = self._find_tileset(request), request.query_params
         if tileset is None:
             return _make_error(404, "no tileset has this name", "site.json lists the tilesets")
-        lines = tileset.diff_lines(query.get("a", ""), query.get("b", ""))
+        lines = await tileset.diff_lines(query.get("a", ""), query.get("b", ""))
         first = await run_in_thread(partial(_take_lines, lines))
         return StreamingResponse(_stream_lines(first, lines), media_type="application/jsonl", headers=_NO_CACHE)
 

@@ -83,5 +83,5 @@ class ServedTileset(Protocol):
     async def find_file(self, version: str, name: str) -> Mapping[str, Any] | None:
         """Return what is known of a file: size, digests, type, encoding and times; None if there is no such file."""
 
-    def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
-        """Yield the differences between two versions, as `tilesync diff --json` prints them. Blocks."""
+    async def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
+        """Return the differences between two versions, as `tilesync diff --json` prints them. The iterator blocks."""

@@ -39,12 +39,14 @@ class VersionList:
         self._latest: Mapping[str, Any] | None = None
         self._latest_read_at = self._list_read_at = -REFRESH_S
         self._rows: Sequence[Mapping[str, Any]] = ()
+        self.revision = 0
+        """Number of changes of `latest.json`."""
 
-    async def current(self) -> str | None:
-        """Return the name of the current version; None if nothing is published."""
-        if monotonic() - self._latest_read_at >= REFRESH_S:
+    async def current(self, *, max_age_s: float = REFRESH_S) -> str | None:
+        """Return the name of the current version, read in the last `max_age_s`; None if nothing is published."""
+        if monotonic() - self._latest_read_at >= max_age_s:
             async with self._lock:
-                await self._refresh_latest()
+                await self._refresh_latest(max_age_s)
         return None if self._latest is None else str(self._latest["version"])
 
     async def read(self) -> tuple[str | None, Sequence[Mapping[str, Any]]]:
@@ -56,14 +58,15 @@ class VersionList:
                 self._list_read_at = monotonic()
         return None if self._latest is None else str(self._latest["version"]), self._rows
 
-    async def _refresh_latest(self) -> None:
-        if monotonic() - self._latest_read_at < REFRESH_S:
+    async def _refresh_latest(self, max_age_s: float = REFRESH_S) -> None:
+        if monotonic() - self._latest_read_at < max_age_s:
             return
         data = await self._read_document()
         latest = read_latest(data) if data is not None else await self._run(self._publication.latest)
         if latest != self._latest:
             self._headers.clear()  # a manifest that was written again has other facts
             self._list_read_at = -REFRESH_S
+            self.revision += 1
         self._latest, self._latest_read_at = latest, monotonic()
 
     def _list_rows(self) -> Sequence[Mapping[str, Any]]:

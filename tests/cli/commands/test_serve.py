@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.builders import export
@@ -102,25 +103,73 @@ def test_everybody_can_read_is_said_plainly(dest: Path) -> None:
     """A host that others reach is a warning, and with a token it is none."""
     with serving(dest, "--host", "0.0.0.0") as process:
         read_until(process, r"warning: everybody who can reach .* can read these tiles")
-    with serving(dest, "--host", "0.0.0.0", TILESYNC_SERVE_TOKEN="s3cret") as process:
+    with serving(dest, "--host", "0.0.0.0", TILESYNC_SERVE_TOKEN="s3cret-1") as process:
         assert process.stderr is not None
-        first = process.stderr.readline()
-        assert first.startswith("serving http://127.0.0.1:")
+        lines = [process.stderr.readline() for _ in range(2)]
+        assert lines[0].startswith("serving http://127.0.0.1:")
+        other = re.fullmatch(r"for other machines: http://(.+):\d+/\n", lines[1])
+        assert other
+        assert other[1] not in {"127.0.0.1", "0.0.0.0", "localhost"}
+
+
+@pytest.mark.parametrize("token", ["", "abc", "with\ncontrol", "seven77"])
+def test_a_token_that_protects_nothing(dest: Path, token: str) -> None:
+    """An empty, short or unsendable token is refused, as an option and as a variable; the message does not have it."""
+    for result in (
+        run_tilesync("serve", dest, "--port", 0, "--json", "--token", token),
+        run_tilesync("serve", dest, "--port", 0, "--json", TILESYNC_SERVE_TOKEN=token),
+    ):
+        error = result.assert_failed(2, "UsageError")
+        assert "the token" in error["message"]
+        assert "--token auto" in error["hint"]
+        assert not token or token not in error["message"]
+
+
+def test_a_token_is_shown_although_quiet(dest: Path) -> None:
+    """With -q the address that has the made token is printed, and nothing else."""
+    with serving(dest, "--token", "auto", "-q") as process:
+        assert process.stderr is not None
+        assert "/?token=" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert "serving" not in process.communicate(timeout=20)[1]
+
+
+def read_opened(folder: Path) -> str:
+    """Wait for the browser of `make_browser`, and return the address that it was given."""
+    deadline = time.monotonic() + 20
+    while not (folder / "opened").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return (folder / "opened").read_text().strip()
+
+
+def make_browser(folder: Path) -> str:
+    """Return the value of BROWSER for a program that stores the address."""
+    browser = folder / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {folder}/opened.part && mv {folder}/opened.part {folder}/opened\n')
+    browser.chmod(0o755)
+    return f"{browser} %s"
+
+
+def test_the_browser_gets_no_token(dest: Path, tmp_path: Path) -> None:
+    """The browser is started with a code, which gives it the cookie once."""
+    with serving(dest, "--token", "s3cret-1", command="view", BROWSER=make_browser(tmp_path)) as process:
+        read_until(process, "viewer: ")
+        page = read_opened(tmp_path)
+        assert "s3cret" not in page
+        client = httpx.Client(trust_env=False)
+        entry = client.get(page)
+        assert (entry.status_code, entry.headers["location"]) == (303, "/")
+        assert client.get(page.partition("?")[0] + "tileset.json").status_code == 200
+        other = httpx.Client(trust_env=False)
+        assert other.get(page).status_code == 200  # the page, which asks for the token
+        assert other.get(page.partition("?")[0] + "tileset.json").status_code == 401
 
 
 def test_view_opens_the_page(dest: Path, tmp_path: Path) -> None:
     """`tilesync view` opens the page in the browser; without a browser it says so."""
-    browser = tmp_path / "browser"
-    browser.write_text(
-        f'#!/bin/sh\necho "$1" > {tmp_path}/opened.part && mv {tmp_path}/opened.part {tmp_path}/opened\n'
-    )
-    browser.chmod(0o755)
-    with serving(dest, command="view", BROWSER=f"{browser} %s") as process:
+    with serving(dest, command="view", BROWSER=make_browser(tmp_path)) as process:
         page = read_until(process, r"(?<=viewer: )\S+")
-        deadline = time.monotonic() + 20
-        while not (tmp_path / "opened").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert (tmp_path / "opened").read_text().strip() == page
+        assert read_opened(tmp_path) == page
     with serving(dest, "--open", BROWSER="/nonexistent", PATH="/nonexistent") as process:
         read_until(process, "no browser could be opened")
 

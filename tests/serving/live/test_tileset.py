@@ -319,6 +319,6 @@ def test_description_and_facts() -> None:
             assert await tileset.find_file("e1", "none") is None
             assert await tileset.find_file("e9", "tiles/0.glb") is None
             with pytest.raises(UsageError, match="cannot be compared"):
-                tileset.diff_lines("e1", "e1")
+                await tileset.diff_lines("e1", "e1")
 
     run(work)

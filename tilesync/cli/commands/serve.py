@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +44,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 AUTO_TOKEN = "auto"  # noqa: S105
 TOKEN_BYTES = 16
+TOKEN_VARIABLE = "TILESYNC_SERVE_TOKEN"  # noqa: S105
 
 _SERVE_OPTIONS = combine_decorators(
     option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all of them."),
@@ -55,7 +57,7 @@ _SERVE_OPTIONS = combine_decorators(
     ),
     option(
         "--token",
-        envvar="TILESYNC_SERVE_TOKEN",
+        envvar=TOKEN_VARIABLE,
         is_secret=True,
         metavar="TEXT",
         help="Answer only requests with this secret; `auto` makes one. Other users can see it in the arguments.",
@@ -143,14 +145,21 @@ def run_server(
 
     raise_open_file_limit()
     session = create_session({**options, "no_progress": True}, ends_by_signal=True)
-    token = secrets.token_urlsafe(TOKEN_BYTES) if options["token"] == AUTO_TOKEN else options["token"] or ""
-    shows_token = options["token"] == AUTO_TOKEN or is_on_command_line(click.get_current_context(), "token")
+    token = secrets.token_urlsafe(TOKEN_BYTES) if options["token"] == AUTO_TOKEN else read_token(options["token"])
+    entry_code = secrets.token_urlsafe(TOKEN_BYTES) if token else ""
+    pages = Pages(
+        token or "",
+        entry_code,
+        shows_token=options["token"] == AUTO_TOKEN or is_on_command_line(click.get_current_context(), "token"),
+        is_token_new=options["token"] == AUTO_TOKEN,
+    )
     arguments: ServeOptions = {
         **store_options(options),
         **(live or {}),
         "host": options["host"],
         "port": options["port"],
         "token": token,
+        "entry_code": entry_code,
         "cors_origin": options["cors_origin"] or "*",
         "every_request": options["verbose"] or options["log_file"] is not None,
     }
@@ -158,7 +167,7 @@ def run_server(
     def show(event: Event) -> None:
         session.show(event)
         if isinstance(event, Serving):
-            announce(session, event, token=token, shows_token=shows_token, open_page=open_page)
+            announce(session, event, pages, open_page=open_page)
 
     async def work() -> None:
         from tilesync.api import serving
@@ -181,19 +190,47 @@ def warn_of_visible_links(session: Session, what: tuple[str | Path, ...]) -> Non
         )
 
 
-def announce(session: Session, event: Serving, *, token: str, shows_token: bool, open_page: bool) -> None:
-    """Print the URLs, tell the service manager, and open the page. Only these lines ever show the token."""
-    from urllib.parse import quote
+def read_token(token: str | None) -> str | None:
+    """Return the token; an empty one if the variable is set, but empty, which click takes for not set."""
+    import os
 
+    return "" if token is None and TOKEN_VARIABLE in os.environ else token
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Addresses of the page: with the token if it may be shown, and with the one-time code for the own browser."""
+
+    token: str = field(repr=False)
+    entry_code: str = field(repr=False)
+    shows_token: bool
+    is_token_new: bool
+
+    def printed(self, page: str) -> str:
+        """Return the address to print."""
+        from urllib.parse import quote
+
+        return f"{page}?token={quote(self.token, safe='')}" if self.token and self.shows_token else page
+
+    def opened(self, page: str) -> str:
+        """Return the address to open in the browser, whose arguments other users can see."""
+        return f"{page}?code={self.entry_code}" if self.token else page
+
+
+def announce(session: Session, event: Serving, pages: Pages, *, open_page: bool) -> None:
+    """Print the URLs, tell the service manager, and open the page. Only these lines ever show the token."""
     from tilesync.monitoring.service_manager import notify_ready
 
     for url in event.urls:
         session.print_message(f"serving {url}")
-    page = f"{event.viewer}?token={quote(token, safe='')}" if token else event.viewer
-    session.print_message(f"viewer: {page if shows_token else event.viewer} (Ctrl-C ends the server)")
+    # A token that nobody else knows is a result: -q does not hide it.
+    print_page = session.print_always if pages.is_token_new else session.print_message
+    for page in event.network:
+        session.print_message(f"for other machines: {pages.printed(page)}")
+    print_page(f"viewer: {pages.printed(event.viewer)} (Ctrl-C ends the server)")
     notify_ready(f"serving {event.viewer}")
     if open_page:
-        open_in_browser(session, page)
+        open_in_browser(session, pages.opened(event.viewer))
 
 
 def open_in_browser(session: Session, page: str) -> None:

@@ -169,7 +169,7 @@ class LiveTileset:
             "last_modified": modified,
         }
 
-    def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
+    async def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
         """Raise UsageError: a live export has no manifests."""
         raise UsageError(
             "exports that are served live cannot be compared: they have no manifests",
