@@ -10,6 +10,9 @@ from tests.support.builders import IMODEL, export
 from tests.support.commandline import FAILED_FIELDS, FINISHED_FIELDS, CommandResult, run_tilesync
 from tests.support.sequential_exports import CHANGED_FILE, FIRST, SECOND, THIRD, files_of, mirror_each, offer_exports
 from tests.support.simulator import Simulator
+from tilesync.api.diffing import ChangeKind, FileChange
+from tilesync.cli.output.diff_lines import format_change
+from tilesync.jobs.diff.facts import ContentFacts
 
 DIFF_FIELDS = {
     "a", "b", "added", "removed", "changed", "moved", "same", "bytes_added", "bytes_removed", "bytes_changed",
@@ -168,3 +171,10 @@ def test_a_link_that_other_users_cannot_see(dest: Path, way: str) -> None:
     assert (done.exit_code, done.last_line["same"]) == (0, len(files_of(FIRST))), done.stderr
     assert "sig=" not in done.stdout + done.stderr
     assert done.lines_of_kind("notice") == []
+
+
+def test_a_name_cannot_look_like_another_line() -> None:
+    """A manifest that was changed may have any name: line breaks and escape sequences do not reach the terminal."""
+    name = "../../x\nM  1 B\ty\x1b[31m"
+    line = format_change(FileChange(ChangeKind.ADDED, name, "other", None, ContentFacts(5, "", "")))
+    assert line == "+      5 B  ../../x\ufffdM  1 B\ufffdy\ufffd[31m"

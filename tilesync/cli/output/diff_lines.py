@@ -12,6 +12,8 @@ from tilesync.core.wording import format_file_count
 _MARKS = {ChangeKind.ADDED: "+", ChangeKind.REMOVED: "-", ChangeKind.CHANGED: "M", ChangeKind.MOVED: "R"}
 """Marks of the lines, as `git diff --name-status` and `restic diff` have them."""
 
+_LINE_BREAKS = dict.fromkeys(map(ord, "\n\t"), "\N{REPLACEMENT CHARACTER}")
+
 _ROLE_NAMES = {
     "tileset": "tilesets",
     "subtree": "subtrees",
@@ -24,12 +26,13 @@ _ROLE_NAMES = {
 
 
 def format_change(change: FileChange) -> str:
-    """Format the line of a file: a mark, its size, and its name."""
+    """Format the line of a file: a mark, its size, and its name, which cannot look like another line."""
     new, old = change.new, change.old
     name = change.name if change.old_name is None else f"{change.old_name} -> {change.name}"
     sizes = [format_size(each.size) for each in (new, old) if each is not None]
     was = f"  (was {sizes[-1]})" if sizes[-1] != sizes[0] else ""
-    return replace_control_characters(f"{_MARKS[change.kind]} {sizes[0]:>8}  {name}{was}")
+    line = replace_control_characters(f"{_MARKS[change.kind]} {sizes[0]:>8}  {name}{was}")
+    return line.translate(_LINE_BREAKS)
 
 
 def format_stat_table(found: DiffResult, *, width: int | None = None) -> str:

@@ -8,8 +8,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from tilesync.errors import DestinationError
-from tilesync.runtime.os_errors import translate_read_errors
+from tilesync.errors import DestinationError, Unreadable
 from tilesync.runtime.safe_open import describe_file_type
 from tilesync.stores.archives.formats import FORMAT_ENDINGS
 
@@ -27,15 +26,17 @@ READ_HINT: Final = (
 
 def read_mode(path: Path) -> int | None:
     """Return the mode of what is at a path; None if nothing is there. Raises Unreadable if it cannot be told."""
-    with translate_read_errors(f"cannot inspect {path}"):
-        try:
-            return os.stat(path).st_mode
-        except ValueError:  # a NUL byte
+    try:
+        return os.stat(path).st_mode
+    except ValueError:  # a NUL byte
+        return None
+    except OSError as error:
+        if error.errno in _NO_PATH_ERRNOS:
             return None
-        except OSError as error:
-            if error.errno in _NO_PATH_ERRNOS:
-                return None
-            raise
+        raise Unreadable(
+            f"cannot inspect {path}: {error.strerror}",
+            hint="check the permissions of this path and of the folders above it, then run again",
+        ) from error
 
 
 def refuse_missing(folder: Path) -> None:
