@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
+from tilesync.core.foreign_json import MAX_DOCUMENT_BYTES
 from tilesync.core.ownership import is_owner_stated
 from tilesync.errors import DestinationError
 from tilesync.model import POINTER, StoredFile, Version
@@ -22,6 +23,18 @@ _LINE_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), chec
 def encode_line(line: Mapping[str, Any]) -> bytes:
     """Encode one line of a manifest or sidecar index."""
     return _LINE_ENCODER.encode(line).encode(errors="surrogatepass") + b"\n"
+
+
+def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a document that arrives in chunks, without empty ones. Raises ValueError for a long one."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from filter(None, lines)
+        if len(rest) > MAX_DOCUMENT_BYTES:
+            raise ValueError(f"it has a line of more than {MAX_DOCUMENT_BYTES:,} bytes")
+    if rest:
+        yield rest
 
 
 def compact_timestamp(moment: str) -> str:

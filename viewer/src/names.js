@@ -30,12 +30,11 @@ export function decodePath(path) {
 export const folderUrl = (url) => new URL(".", url).href;
 
 /**
- * Coordinates of an implicit tile by the name of its file.
- * @param {string} template such as `content/{level}/{x}/{y}.glb`, relative to the same folder as the name
- * @param {string} name
- * @returns {{level: number, x: number, y: number, z: number} | null} null if the name is none of the template
+ * Function that reads the coordinates of an implicit tile from the name of its file.
+ * @param {string} template such as `content/{level}/{x}/{y}.glb`, relative to the same folder as the names
+ * @returns {(name: string) => {level: number, x: number, y: number, z: number} | null} null if the name is none of the template
  */
-export function matchTemplate(template, name) {
+export function compileTemplate(template) {
   const seen = new Set();
   const pattern = template.replace(/\{(level|x|y|z)\}|[^{]+|\{/g, (part, key) => {
     if (!key) return part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
@@ -43,10 +42,13 @@ export function matchTemplate(template, name) {
     seen.add(key);
     return `(?<${key}>\\d+)`;
   });
-  const found = new RegExp(`^${pattern}$`).exec(name);
-  if (!found || !seen.size) return null;
-  const { level = "0", x = "0", y = "0", z = "0" } = found.groups ?? {};
-  return { level: Number(level), x: Number(x), y: Number(y), z: Number(z) };
+  const compiled = new RegExp(`^${pattern}$`);
+  return (name) => {
+    const found = seen.size ? compiled.exec(name) : null;
+    if (!found) return null;
+    const { level = "0", x = "0", y = "0", z = "0" } = found.groups ?? {};
+    return { level: Number(level), x: Number(x), y: Number(y), z: Number(z) };
+  };
 }
 
 /**

@@ -7,7 +7,7 @@ import { Matrix4 } from "three";
 import { TileBoundingVolume } from "3d-tiles-renderer/src/three/renderer/math/TileBoundingVolume.js";
 import { WGS84_ELLIPSOID } from "3d-tiles-renderer/three";
 import { listContents } from "./contents_plugin.js";
-import { divideVolume, fileName, folderUrl, matchTemplate } from "./names.js";
+import { compileTemplate, divideVolume, fileName, folderUrl } from "./names.js";
 
 const MAX_TILESETS = 500;
 const IS_TILESET = /\.json([?#]|$)/i;
@@ -36,7 +36,9 @@ export async function findRemovedTiles({ url, removed, readJson }) {
       for (const uri of contentUris(tile)) {
         const address = new URL(uri, folder).href;
         if (implicitOf(tile)) {
-          found.push(...implicitTiles({ tile, uri: fileName(address.replaceAll("%7B", "{").replaceAll("%7D", "}"), base), removed, transform }));
+          const template = fileName(address.replaceAll("%7B", "{").replaceAll("%7D", "}"), base);
+          // No push(...): every argument is on the stack, which has no room for 200,000.
+          for (const each of implicitTiles({ tile, template, removed, transform })) found.push(each);
         } else if (IS_TILESET.test(uri)) {
           if (seen.has(address) || seen.size >= MAX_TILESETS) continue;
           seen.add(address);
@@ -64,15 +66,19 @@ function contentUris(tile) {
 /** @param {any} tile */
 const implicitOf = (tile) => tile.implicitTiling ?? tile.extensions?.["3DTILES_implicit_tiling"] ?? null;
 
-/** @param {{tile: any, uri: string | null, removed: Set<string>, transform: Matrix4}} request */
-function implicitTiles({ tile, uri, removed, transform }) {
-  if (uri === null) return [];
+/** @param {{tile: any, template: string | null, removed: Set<string>, transform: Matrix4}} request */
+function implicitTiles({ tile, template, removed, transform }) {
+  if (template === null) return [];
   const isOctree = implicitOf(tile).subdivisionScheme === "OCTREE";
-  const places = [...removed].flatMap((name) => {
-    const at = matchTemplate(uri, name);
-    return at ? [{ name, at }] : [];
-  });
-  const deepest = Math.max(...places.map(({ at }) => at.level));
+  const match = compileTemplate(template);
+  const places = [];
+  let deepest = 0;
+  for (const name of removed) {
+    const at = match(name);
+    if (!at) continue;
+    places.push({ name, at });
+    deepest = Math.max(deepest, at.level);
+  }
   return places
     .filter(({ at }) => at.level === deepest)
     .map(({ name, at }) => ({

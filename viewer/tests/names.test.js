@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { divideVolume, fileName, folderUrl, matchTemplate } from "../src/names.js";
+import { compileTemplate, divideVolume, fileName, folderUrl } from "../src/names.js";
 
 const BASE = "http://127.0.0.1:8000/bridge/versions/v1/";
 
@@ -20,17 +20,17 @@ test("the folder of a file ends with a slash", () => {
 });
 
 test("a template gives the coordinates of a file", () => {
-  assert.deepEqual(matchTemplate("content/{level}/{x}/{y}.glb", "content/3/5/2.glb"), { level: 3, x: 5, y: 2, z: 0 });
-  assert.deepEqual(matchTemplate("{level}_{x}_{y}_{z}.glb", "1_0_1_1.glb"), { level: 1, x: 0, y: 1, z: 1 });
-  assert.deepEqual(matchTemplate("{level}/{x}-{level}.glb", "2/1-2.glb"), { level: 2, x: 1, y: 0, z: 0 });
+  assert.deepEqual(compileTemplate("content/{level}/{x}/{y}.glb")("content/3/5/2.glb"), { level: 3, x: 5, y: 2, z: 0 });
+  assert.deepEqual(compileTemplate("{level}_{x}_{y}_{z}.glb")("1_0_1_1.glb"), { level: 1, x: 0, y: 1, z: 1 });
+  assert.deepEqual(compileTemplate("{level}/{x}-{level}.glb")("2/1-2.glb"), { level: 2, x: 1, y: 0, z: 0 });
 });
 
 test("a name that only looks similar is none of the template", () => {
   for (const name of ["content/3/5/x.glb", "content/3/5/2xglb", "a/content/3/5/2.glb"]) {
-    assert.equal(matchTemplate("content/{level}/{x}/{y}.glb", name), null, name);
+    assert.equal(compileTemplate("content/{level}/{x}/{y}.glb")(name), null, name);
   }
-  assert.equal(matchTemplate("{level}/{x}-{level}.glb", "2/1-3.glb"), null);
-  assert.equal(matchTemplate("plain.glb", "plain.glb"), null);
+  assert.equal(compileTemplate("{level}/{x}-{level}.glb")("2/1-3.glb"), null);
+  assert.equal(compileTemplate("plain.glb")("plain.glb"), null);
 });
 
 test("a box is divided along its own axes", () => {

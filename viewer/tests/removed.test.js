@@ -60,3 +60,13 @@ test("implicit tiles are computed from the names of their files, the deepest lev
   assert.deepEqual(boxes, [["c/2/3/0.glb", [6, -6, 0], [2, 2, 8]]]);
   assert.deepEqual(requests, ["tileset.json"]);
 });
+
+test("a tiling that lost 200,000 tiles gives as many boxes, and compiles its template once", async (t) => {
+  const removed = new Set(["other.glb"]);
+  for (let at = 0; at < 200_000; at++) removed.add(`c/9/${at % 512}/${Math.floor(at / 512)}.glb`);
+  const root = { ...tile(box(0, 0, 512), "c/{level}/{x}/{y}.glb"), implicitTiling: { subdivisionScheme: "QUADTREE" } };
+  const compile = t.mock.method(globalThis, "RegExp");
+  const { tiles } = await findRemovedTiles({ url: `${BASE}tileset.json`, removed, readJson: async () => ({ root }) });
+  assert.equal(tiles.length, 200_000);
+  assert.equal(compile.mock.callCount(), 1);
+});

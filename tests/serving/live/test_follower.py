@@ -13,6 +13,8 @@ from tests.support.live_exports import (
     make_resolution,
     run,
 )
+from tests.support.simulator import JobOutcome
+from tilesync.events import Warned
 from tilesync.model import Resolution
 from tilesync.serving.live.follower import ExportFollower
 from tilesync.serving.live.held_exports import HeldExport, HeldExports
@@ -23,7 +25,8 @@ class WatchFixture:
 
     def __init__(self, *, follow: bool = True) -> None:
         self.clock = ManualClock()
-        context = make_context(clock=self.clock)
+        self.outcome = JobOutcome()
+        context = make_context(clock=self.clock, outcome=self.outcome)
         resolution = make_resolution("e1")
         container = FakeContainer({"tileset.json": b"{}"})
         self.looks: list[float] = []
@@ -106,5 +109,27 @@ def test_without_follow_it_only_checks() -> None:
         task.cancel()
         assert len(checks) == 1
         assert watch.looks == []
+
+    run(work)
+
+
+def test_a_bug_ends_one_look() -> None:
+    """An error that nobody expected is told, and the watch looks again at the next poll."""
+
+    async def work() -> None:
+        watch = WatchFixture()
+
+        async def fail(*, is_replacement: bool = False) -> Resolution:
+            watch.looks.append(watch.clock.monotonic())
+            raise KeyError("status")
+
+        watch.resolver.resolve = fail  # type: ignore[method-assign]
+        task = asyncio.create_task(watch.follower.run())
+        await watch.advance_to(130)
+        task.cancel()
+        assert len(watch.looks) == 2
+        (told,) = watch.outcome.events
+        assert isinstance(told, Warned)
+        assert "KeyError: 'status'; please report this bug" in told.message
 
     run(work)

@@ -51,7 +51,14 @@ class ExportFollower:
         """Look again and again, until cancelled."""
         while True:
             await self._wait()
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:  # noqa: BLE001 - last handler: a bug ends one look, not all later ones
+                self._context.announcer(
+                    Warned(
+                        f"the look for a newer export failed: {type(error).__name__}: {error}; please report this bug"
+                    )
+                )
             self._looked.set()
 
     def wake(self) -> None:

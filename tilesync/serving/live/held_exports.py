@@ -41,7 +41,7 @@ class HeldExports:
     """The current export, and the previous ones until HELD_FOR_S after they were replaced."""
 
     def __init__(self) -> None:
-        self._held: dict[str, HeldExport] = {}  # newest first is last
+        self._held: dict[str, HeldExport] = {}  # oldest first
         self._retired: set[str] = set()
         self._current: HeldExport | None = None
 

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from tilesync.catalog.catalog import Catalog
-from tilesync.core.foreign_json import MAX_DOCUMENT_BYTES, parse_json, read_mapping
+from tilesync.core.foreign_json import parse_json, read_mapping
 from tilesync.core.http_headers import CachePolicy
 from tilesync.core.manifest import read_latest
 from tilesync.core.ownership import (
@@ -37,6 +37,7 @@ from tilesync.stores.base import (
     PublicationBase,
     compact_timestamp,
     encode_line,
+    split_lines,
 )
 from tilesync.stores.object_store.files import OBJECTS_PER_DELETE
 from tilesync.stores.object_store.lock import LeaseRenewer
@@ -132,7 +133,7 @@ class ReadOnlyObjectPublication(PublicationBase):
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """Yield the lines of a manifest, the first about the version. Raises DestinationError if it is unreadable."""
         try:
-            yield from (read_mapping(parse_json(line)) for line in _split_lines(self.manifest_chunks(version)))
+            yield from (read_mapping(parse_json(line)) for line in split_lines(self.manifest_chunks(version)))
         except ValueError as error:
             raise DestinationError(f"the manifest {_manifest_key(version)} is damaged ({error})") from error
 
@@ -146,7 +147,7 @@ class ReadOnlyObjectPublication(PublicationBase):
 
     def _read_lines(self, name: str) -> Iterator[bytes] | None:
         stored = self._objects.read(name)
-        return _split_lines(stored.chunks) if stored is not None else None
+        return split_lines(stored.chunks) if stored is not None else None
 
     def read_sidecar(self, version: Version) -> Iterator[Mapping[str, Any]] | None:
         """Yield the lines of the sidecar index of a version; None if it has none."""
@@ -354,15 +355,3 @@ def _hash_while_reading(data: Iterable[bytes], update: Callable[[bytes], object]
     for piece in data:
         update(piece)
         yield piece
-
-
-def _split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a document that arrives in chunks."""
-    unfinished = b""
-    for chunk in chunks:
-        *lines, unfinished = (unfinished + chunk).split(b"\n")
-        yield from (line for line in lines if line)
-        if len(unfinished) > MAX_DOCUMENT_BYTES:
-            break  # the JSON parser refuses the line as too large
-    if unfinished:
-        yield unfinished

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tilesync.core.foreign_json import MAX_DOCUMENT_BYTES, parse_json, read_mapping
+from tilesync.core.foreign_json import parse_json, read_mapping
 from tilesync.core.manifest import read_header
 from tilesync.core.safe_names import quote_name
 from tilesync.errors import DamagedPackage, DestinationError
@@ -19,7 +19,7 @@ from tilesync.protocols import Observer
 from tilesync.stores.archives.formats import MANIFEST_ENTRY
 from tilesync.stores.archives.readers.foreign_manifest import ForeignManifest
 from tilesync.stores.archives.readers.package import Package, PackageEntry, find_file, find_manifest
-from tilesync.stores.base import encode_line
+from tilesync.stores.base import encode_line, split_lines
 
 MAX_NAMES_IN_WARNING = 3
 
@@ -171,15 +171,3 @@ def _describe_proof(package: Package) -> str:
         f"tilesync did not write the package {package.file.path}: it has no manifest, so that no SHA-256 proves its"
         f" files; {proof}, the structure of the package and the references of the tileset are checked"
     )
-
-
-def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a document without their ends. Raises ValueError for one that is too long."""
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-        if len(rest) > MAX_DOCUMENT_BYTES:
-            raise ValueError(f"it has a line of more than {MAX_DOCUMENT_BYTES:,} bytes")
-    if rest:
-        yield rest
