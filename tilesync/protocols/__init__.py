@@ -19,6 +19,7 @@ from tilesync.protocols.destination import (
     Publication,
     ReadOnlyPublication,
     StoredFiles,
+    StructureChecks,
 )
 from tilesync.protocols.object_store import Lease, Objects, ObjectStream, Upload
 from tilesync.protocols.public_files import OpenedFile, PublicFiles
@@ -31,7 +32,6 @@ from tilesync.protocols.source import (
     Observer,
     Source,
     SourceResolver,
-    StructureChecks,
     TokenProvider,
     Workers,
     WorkerSource,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from tilesync.events import Finding
 from tilesync.model import Blob, Digests, FileStamp, Layout, SasUrl, StoredFile, Version
 
 if TYPE_CHECKING:
@@ -45,6 +47,17 @@ class PresencePage(NamedTuple):
     files: int
     doubtful: Sequence[StoredFile]
     cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class StructureChecks:
+    """Checks of a destination beyond its files, which only a package needs.
+
+    `find_problems`: yields the findings about a version. `remedy`: hint if there are any.
+    """
+
+    find_problems: Callable[[str], Iterator[Finding]]
+    remedy: str
 
 
 class StoredFiles(Protocol):

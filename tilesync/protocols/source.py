@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -93,17 +93,6 @@ class MirrorWorkerSource:
     files: StoredFiles
     version: Version
     is_unproven: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StructureChecks:
-    """Checks of a destination beyond its files, which only a package needs.
-
-    `find_problems`: yields the findings about a version. `remedy`: hint if there are any.
-    """
-
-    find_problems: Callable[[str], Iterator[Finding]]
-    remedy: str
 
 
 WorkerSource = SasUrl | MirrorWorkerSource

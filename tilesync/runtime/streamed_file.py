@@ -48,6 +48,7 @@ class StreamedFile:
         self.head = self._buffer[:HEAD_BYTES]
         if size <= SMALL_FILE_BYTES:
             self.body, self.size = self._buffer, len(self._buffer)
+            self._chunks = None  # read to its end: there is nothing to close
 
     async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield the stored bytes from `start` to before `stop`."""

@@ -79,7 +79,7 @@ export class Server {
     const query = new URLSearchParams({ tileset, a, b });
     const response = await this.send(`_tilesync/diff.jsonl?${query}`);
     if (!response.ok) throw await readError(response);
-    return parseLines(await response.text());
+    return readLines(response.body);
   }
 
   /** @param {string} url @param {RequestInit} [options] */
@@ -92,9 +92,28 @@ export class Server {
   }
 }
 
-/** @param {string} text @returns {DiffLine[]} Raises ServerError if the last line is missing: the answer broke off. */
-export function parseLines(text) {
-  const lines = text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
-  if (lines.at(-1)?.kind !== "finished") throw new ServerError(0, "The comparison broke off before its end.", "Try again.");
+/**
+ * Parse JSON lines as they arrive: the text of a large comparison is never in memory as a whole.
+ * @param {ReadableStream<Uint8Array> | null} body each of its lines ends with a line feed
+ * @returns {Promise<DiffLine[]>} Raises ServerError if the last line is missing: the answer broke off.
+ */
+export async function readLines(body) {
+  /** @type {DiffLine[]} */
+  const lines = [];
+  let rest = "";
+  try {
+    const reader = body?.pipeThrough(new TextDecoderStream()).getReader();
+    for (let part = await reader?.read(); part && !part.done; part = await reader?.read()) {
+      const texts = (rest + part.value).split("\n");
+      rest = texts.pop() ?? "";
+      for (const text of texts) if (text) lines.push(JSON.parse(text));
+    }
+  } catch (error) {
+    if (error instanceof SyntaxError) throw error;
+    throw brokenOff(); // the connection was lost
+  }
+  if (rest || lines.at(-1)?.kind !== "finished") throw brokenOff();
   return lines;
 }
+
+const brokenOff = () => new ServerError(0, "The comparison broke off before its end.", "Try again.");

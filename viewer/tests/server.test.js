@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Changes } from "../src/changes.js";
-import { Server, ServerError, parseLines, readError } from "../src/server.js";
+import { Server, ServerError, readError, readLines } from "../src/server.js";
 
 /** A server that gives these answers, one after the other, and notes the requests. */
 function scripted(...answers) {
@@ -44,9 +44,42 @@ test("no answer at all has status 0", async () => {
   await assert.rejects(server.readSite(), (error) => error instanceof ServerError && error.status === 0);
 });
 
-test("a comparison that breaks off is an error", () => {
-  assert.throws(() => parseLines('{"kind":"file","change":"added","name":"a"}\n'), ServerError);
-  assert.equal(parseLines('{"kind":"finished","exit":0}\n').length, 1);
+const DIFF = '{"kind":"file","change":"added","name":"häuser/🏠.glb"}\n\n{"kind":"finished","exit":13}\n';
+
+/** A body that arrives in these chunks, and then ends or breaks off. */
+function body(chunks, error = null) {
+  return new ReadableStream({
+    pull(controller) {
+      if (chunks.length) controller.enqueue(chunks.shift());
+      else if (error) controller.error(error);
+      else controller.close();
+    },
+  });
+}
+
+test("a comparison is read line by line, wherever its chunks are cut", async () => {
+  const bytes = new TextEncoder().encode(DIFF);
+  for (let cut = 0; cut <= bytes.length; cut++) {
+    const { server } = scripted(new Response(body([bytes.slice(0, cut), bytes.slice(cut)])));
+    const lines = await server.readDiff("t", "a", "b");
+    assert.deepEqual(lines, [{ kind: "file", change: "added", name: "häuser/🏠.glb" }, { kind: "finished", exit: 13 }], `cut at ${cut}`);
+  }
+  const single = await readLines(body([...bytes].map((byte) => Uint8Array.of(byte))));
+  assert.deepEqual(single.map(({ kind }) => kind), ["file", "finished"]);
+});
+
+test("a comparison is never asked for as one text", async () => {
+  const answer = new Response(DIFF);
+  answer.text = () => assert.fail("the whole body was read as a string");
+  assert.equal((await scripted(answer).server.readDiff("t", "a", "b")).length, 2);
+});
+
+test("a comparison that breaks off anywhere is an error with a hint", async () => {
+  const bytes = new TextEncoder().encode(DIFF);
+  const isBroken = (error) => error instanceof ServerError && error.status === 0 && error.hint === "Try again.";
+  for (let end = 0; end < bytes.length; end++) await assert.rejects(readLines(body([bytes.slice(0, end)])), isBroken, `end at ${end}`);
+  await assert.rejects(readLines(body([bytes.slice(0, 60)], new TypeError("network error"))), isBroken);
+  await assert.rejects(readLines(null), isBroken);
 });
 
 test("changes are found by name; what has no line is the same", () => {
