@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit
 
@@ -125,7 +125,7 @@ def _name_sources(what: ServedSources) -> Iterator[tuple[str, Source]]:
     if not sources:
         raise UsageError("there is nothing to serve", hint="name a folder that `tilesync mirror` has filled")
     for each in sources:
-        yield _split_name(each) if isinstance(each, str) and not Path(each).exists() else ("", each)
+        yield _split_name(each) if isinstance(each, str) and not os.path.exists(each) else ("", each)
 
 
 def _split_name(text: str) -> tuple[str, str]:
