@@ -39,7 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize(
     "words",
     [
-        "serve closed", "mirror closed new", "diff d current latest@closed", "diff closed current", "pack closed a.zip",
+        "serve closed", "serve ./closed-parent/a", "serve closed-parent/a.zip",
+        "mirror closed new", "diff d current latest@closed", "diff closed current", "pack closed a.zip",
         "mirror ./closed-parent/a new", "mirror closed-parent/a.zip new", "mirror d closed-parent/a.zip",
         "verify closed-parent/a.zip", "pack closed-parent/a.zip b.zip", "versions closed-parent/a.zip",
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -226,6 +227,11 @@ def test_a_token_is_needed(dest: Path) -> None:
             answer = server.request(path, Origin="https://a.example")
             assert answer.status == 401
             assert answer.headers["access-control-allow-origin"] == "https://a.example"
+        refused = [server.request("/_tilesync/site.json"), server.request("/_tilesync/site.json", "POST")]
+        assert [(each.status, set(json.loads(each.body))) for each in refused] == [
+            (401, {"error", "hint"}),
+            (405, {"error", "hint"}),
+        ]
         assert server.request("/", "OPTIONS").status == 204
         assert [server.request(path).status for path in ("/", "/_tilesync/viewer.js")] == [200, 200]
         assert server.request("/tileset.json?token=s3cret-1").status == 200

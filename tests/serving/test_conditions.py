@@ -33,7 +33,6 @@ DATE, EARLIER, LATER = (format_date(MODIFIED + offset) for offset in (0, -1, 1))
         (b"bytes=-", WHOLE),
         (b"bytes=a-b", WHOLE),
         (b"lines=0-1", WHOLE),
-        (b"bytes=" + b"9" * 30 + b"-", WHOLE),
         (b"", WHOLE),
     ],
 )
@@ -92,3 +91,29 @@ def test_an_empty_file() -> None:
     facts = FileFacts(0, '"e"', FACTS.headers)
     assert select_bytes(facts, {}) == Selection(200, 0, 0)
     assert select_bytes(facts, {b"range": b"bytes=0-"}).status == 416
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status"),
+    [(b'"x", "e"', 200), (b"*", 200), (b'"x"', 412), (b'W/"e"', 412)],
+)
+def test_another_file_is_wanted(wanted: bytes, status: int) -> None:
+    """If-Match that does not name this file is 412, before all other conditions."""
+    facts = FileFacts(10, '"e"', ObjectHeaders("a/b"))
+    assert select_bytes(facts, {b"if-match": wanted}).status == status
+    if status == 412:
+        assert select_bytes(facts, {b"if-match": wanted, b"range": b"bytes=0-1", b"if-none-match": b"*"}).status == 412
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"bytes=99999999999999999999-", (416, 0, 0)),
+        (b"bytes=2-99999999999999999999", (206, 2, 10)),
+        (b"bytes=-99999999999999999999", (206, 0, 10)),
+        (b"bytes=" + b"9" * 5000 + b"-", (416, 0, 0)),
+    ],
+)
+def test_numbers_larger_than_any_file(text: bytes, expected: tuple[int, int, int]) -> None:
+    """A range beyond the file is 416, and one that ends beyond it ends with the file, however large the numbers."""
+    assert select_bytes(FileFacts(10, '"e"', ObjectHeaders("a/b")), {b"range": text}) == expected

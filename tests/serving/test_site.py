@@ -62,6 +62,8 @@ def test_what_is_known_of_a_file(server: RunningServer) -> None:
     """`file.json` has the line of the manifest; without a version that of the current one."""
     found = json.loads(server.request(f"/_tilesync/file.json?version={FIRST}&name={CHANGED_FILE}").body)
     assert (found["name"], found["size"]) == (CHANGED_FILE, len(files_of(FIRST)[CHANGED_FILE]))
+    for version in (FIRST[:-1] if not SECOND.startswith(FIRST[:-1]) else FIRST, "current"):
+        assert server.request(f"/_tilesync/file.json?version={version}&name={CHANGED_FILE}").status == 200
     current = json.loads(server.request(f"/_tilesync/file.json?tileset=bridge&name={CHANGED_FILE}").body)
     assert current["sha256"] != found["sha256"]
     assert found.keys() == {
@@ -86,6 +88,12 @@ def test_errors_are_json(server: RunningServer, path: str) -> None:
     assert answer.status == 404
     assert json.loads(answer.body)["error"]
     assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_an_unknown_version_has_a_hint_for_pages(server: RunningServer) -> None:
+    """The hint names what a page can ask for, and no command of the terminal."""
+    for path in ("file.json?version=unknown&name=a", f"diff.jsonl?a={FIRST}&b=unknown"):
+        assert json.loads(server.request(f"/_tilesync/{path}").body)["hint"] == "site.json lists the versions"
 
 
 def test_the_page(server: RunningServer) -> None:

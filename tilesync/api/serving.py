@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit
 
@@ -35,6 +35,8 @@ MIN_TOKEN_CHARACTERS = 8
 _TOKEN_HINT = "`--token auto` makes a good one; without --token and TILESYNC_SERVE_TOKEN everybody may read"  # noqa: S105
 
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
+_LOCATION_CHARACTERS = frozenset("/\\:?")
+_NAME_HINT = "NAME has letters, digits, `.`, `-` and `_`, and begins with a letter or digit: NAME=WHAT"
 _RESERVED_NAMES = frozenset({"_tilesync"})
 
 
@@ -123,8 +125,20 @@ def _name_sources(what: ServedSources) -> Iterator[tuple[str, Source]]:
     if not sources:
         raise UsageError("there is nothing to serve", hint="name a folder that `tilesync mirror` has filled")
     for each in sources:
-        named = _NAMED.fullmatch(each) if isinstance(each, str) and not Path(each).exists() else None
-        yield (named[1], named[2]) if named is not None else ("", each)
+        yield _split_name(each) if isinstance(each, str) and not os.path.exists(each) else ("", each)
+
+
+def _split_name(text: str) -> tuple[str, str]:
+    """Return the name and the source of NAME=WHAT; an empty name for a location alone. Raises UsageError."""
+    if (named := _NAMED.fullmatch(text)) is not None:
+        return named[1], named[2]
+    name, separator, _ = text.partition("=")
+    if not separator or _LOCATION_CHARACTERS.intersection(name):
+        return "", text
+    problem = (
+        f"nothing follows {name}=" if _NAMED.fullmatch(f"{name}=x") else f"{name!r} cannot be the name of a tileset"
+    )
+    raise UsageError(problem, hint=_NAME_HINT)
 
 
 def _create_tileset_request(name: str, source: Source, options: ServeOptions) -> TilesetRequest:
@@ -139,13 +153,18 @@ def _create_tileset_request(name: str, source: Source, options: ServeOptions) ->
     return _name_tileset(name, title.rstrip("/").rpartition("/")[2], title, target)
 
 
+def has_live_export(what: ServedSources, azure_endpoint: str | None = None) -> bool:
+    """Return whether one of the sources is a live export. Raises UsageError."""
+    return any(parse_mirror_source(source, azure_endpoint) is None for _, source in _name_sources(what))
+
+
 def _name_tileset(name: str, default_name: str, title: str, what: Target | LiveRequest) -> TilesetRequest:
     """Create the request for a tileset with a name that URLs can have. Raises UsageError for another one."""
     from tilesync.app.serving import TilesetRequest
 
     found = name or make_version_name(default_name)
     if found in _RESERVED_NAMES or make_version_name(found) != found:
-        raise UsageError(f"{found!r} cannot be the name of a tileset", hint="choose letters and digits: NAME=WHAT")
+        raise UsageError(f"{found!r} cannot be the name of a tileset", hint=_NAME_HINT)
     return TilesetRequest(found, title, what)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import lru_cache
@@ -93,12 +94,13 @@ class _Exchange:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def refuse(self, status: int, sentence: str, more: HeaderList | None = None) -> None:
-        """Answer with an error: a sentence for people."""
-        body = sentence.encode() + b"\n"
+        """Answer with an error: a sentence for people, and below `/_tilesync/` a JSON document."""
+        is_document = self.scope["raw_path"].startswith(SITE_PREFIX)
+        body = (json.dumps({"error": sentence, "hint": ""}) if is_document else f"{sentence}\n").encode()
         await self.start(
             status,
             [
-                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-type", b"application/json" if is_document else b"text/plain; charset=utf-8"),
                 (b"content-length", str(len(body)).encode()),
                 (b"cache-control", b"no-store"),
                 _NO_SNIFF,

@@ -25,10 +25,13 @@ class Selection(NamedTuple):
 
 
 def select_bytes(facts: FileFacts, headers: Mapping[bytes, bytes]) -> Selection:
-    """Return status and bytes: 304 if the client has the file already, 206 or 416 for one range, else 200.
+    """Return status and bytes: 412 if the client wants another file than this, 304 if it has it already, 206 or 416 for
+    one range, else 200.
 
     `headers`: those of the request, in lower case. Source: RFC 9110, section 13.2.2.
     """
+    if (wanted := headers.get(b"if-match")) is not None and not {"*", facts.etag}.intersection(_split_tags(wanted)):
+        return Selection(412, 0, 0)
     if _is_unchanged(facts, headers):
         return Selection(304, 0, 0)
     text = headers.get(b"range")
@@ -40,13 +43,18 @@ def select_bytes(facts: FileFacts, headers: Mapping[bytes, bytes]) -> Selection:
 def _is_unchanged(facts: FileFacts, headers: Mapping[bytes, bytes]) -> bool:
     """Return whether the client has this file. If-Modified-Since counts only without If-None-Match."""
     if (known := headers.get(b"if-none-match")) is not None:
-        tags = [tag.strip().removeprefix("W/") for tag in known.decode("latin-1").split(",")]
+        tags = [tag.removeprefix("W/") for tag in _split_tags(known)]
         return facts.etag in tags or "*" in tags
     since = headers.get(b"if-modified-since")
     if since is None or facts.last_modified is None:
         return False
     seconds = _parse_date(since)
     return seconds is not None and facts.last_modified <= seconds
+
+
+def _split_tags(text: bytes) -> list[str]:
+    """Return the entity tags of a header. Those of this server have no comma."""
+    return [tag.strip() for tag in text.decode("latin-1").split(",")]
 
 
 def _may_send_range(facts: FileFacts, condition: bytes | None) -> bool:
@@ -61,16 +69,21 @@ def _may_send_range(facts: FileFacts, condition: bytes | None) -> bool:
 
 def _select_range(text: bytes, size: int) -> Selection:
     match = _RANGE.fullmatch(text.strip())
-    if match is None or match.groups() == (b"", b"") or max(map(len, match.groups())) > _MAX_DIGITS:
+    if match is None or match.groups() == (b"", b""):
         return Selection(200, 0, size)
-    first, last = match.groups()
-    if not first:
-        start, stop = max(0, size - int(last)), size
+    first, last = (_parse_number(digits) if digits else None for digits in match.groups())
+    if first is None:
+        start, stop = max(0, size - (last or 0)), size
     else:
-        start, stop = int(first), min(int(last) + 1, size) if last else size
-        if last and int(last) < int(first):
+        start, stop = first, size if last is None else min(last + 1, size)
+        if last is not None and last < first:
             return Selection(200, 0, size)
     return Selection(206, start, stop) if start < stop else Selection(416, 0, 0)
+
+
+def _parse_number(digits: bytes) -> int:
+    """Return a number; one that is larger than any file as a smaller one that is so too."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else 10**_MAX_DIGITS
 
 
 def _parse_date(text: bytes) -> int | None:

@@ -66,6 +66,12 @@ def _make_timed_class(parent: Any, limits: ConnectionLimits) -> Any:
             elif self.request_timer is None and not self.transport.is_closing():
                 self._start_timer()
 
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.request_timer is not None:  # the rest of a request may wait until now: its time begins anew
+                self._stop_timer()
+                self._start_timer()
+
         def _start_timer(self) -> None:
             self.request_timer = self.loop.call_later(limits.request_timeout_s, self._end_slow_request)
 

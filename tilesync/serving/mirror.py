@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any, Final
 
 from tilesync.core.http_headers import CachePolicy, is_self_describing
+from tilesync.core.safe_names import resolve_version_name
+from tilesync.errors import UsageError
 from tilesync.model import POINTER, Blob, Layout
 from tilesync.model.storage import ObjectHeaders
 from tilesync.protocols import OpenedFile, PublicFiles, ReadOnlyPublication
@@ -200,11 +202,11 @@ class MirrorTileset:
         return f"{_VERSIONS}/{version}/{POINTER}" if self._is_versioned else POINTER
 
     async def find_file(self, version: str, name: str) -> Mapping[str, Any] | None:
-        """Return the line of a file in the manifest of a version; without a version, of the current one."""
-        version = version or await self._versions.current() or ""
-        _, versions = await self._versions.read()
-        if version not in {each["name"] for each in versions}:
-            return None
+        """Return the line of a file in the manifest of a version; without a version, of the current one.
+
+        Raises UsageError for an unknown version.
+        """
+        version = await self._resolve(version or _CURRENT)
         line: Mapping[str, Any] | None = await self._run(partial(self._find_line, version, name))
         return line
 
@@ -216,7 +218,17 @@ class MirrorTileset:
 
     async def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
         """Return the differences between two versions. The iterator blocks."""
-        return self._compare(a, b)
+        return self._compare(await self._resolve(a), await self._resolve(b))
+
+    async def _resolve(self, text: str) -> str:
+        """Return the version that a name, a prefix of one, or `current` means. Raises UsageError."""
+        current, versions = await self._versions.read()
+        if text == _CURRENT and current is not None:
+            return current
+        try:
+            return resolve_version_name(text, {each["name"] for each in versions})
+        except UsageError as error:
+            raise UsageError(str(error), hint="site.json lists the versions") from None
 
     async def _read_latest(self) -> bytes | None:
         """Return the bytes of `latest.json`; None without one, or if it is not public."""

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import httpx
 import pytest
 
 from tests.support.builders import export
-from tests.support.commandline import run_tilesync, start_tilesync
+from tests.support.commandline import make_environment, run_tilesync, start_tilesync
 from tests.support.tile_server import mirror_files
 from tilesync.model import Layout
 
@@ -203,12 +204,54 @@ def test_errors_say_what_to_do(dest: Path, tmp_path: Path) -> None:
 
 
 def test_the_service_manager_is_told(dest: Path, tmp_path: Path) -> None:
-    """Under systemd the server says when it listens."""
+    """Under systemd the server says when it listens, and that it has ended."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(30)
-        with serving(dest, NOTIFY_SOCKET=str(tmp_path / "notify")):
+        with serving(dest, NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
             assert re.match(r"READY=1\nSTATUS=serving http://127\.0\.0\.1:\d+/", manager.recv(1000).decode())
+            process.send_signal(signal.SIGTERM)
+            assert manager.recv(1000).startswith(b"STOPPING=1\n")
+
+
+@pytest.mark.parametrize("word", ["a=", "={dest}", "my name={dest}", "..={dest}", "_tilesync={dest}"])
+def test_names_that_no_tileset_can_have(dest: Path, word: str) -> None:
+    """The error for a bad NAME says which ones are possible."""
+    error = run_tilesync("serve", word.format(dest=dest), "--port", 0, "--json").assert_failed(2, "UsageError")
+    assert "letters, digits" in error["hint"]
+
+
+def test_a_folder_that_does_not_exist(dest: Path, tmp_path: Path) -> None:
+    """The error says that there is no such folder or file."""
+    error = run_tilesync("serve", "nothere", "--port", 0, "--json", cwd=tmp_path).assert_failed(2, "UsageError")
+    assert error["message"] == "there is no folder nothere, and it is not an iModel id"
+
+
+@pytest.mark.parametrize("words", [("--cdn",), ("--wait", "1s"), ("--export-id", "x"), ("--token-command", "x")])
+def test_options_that_would_have_no_effect(dest: Path, words: tuple[str, ...]) -> None:
+    """Options of live exports are refused if nothing that is served is one."""
+    error = run_tilesync("serve", dest, *words, "--port", 0, "--json").assert_failed(2, "UsageError")
+    assert error["message"] == f"{words[0]}: only for live exports, and nothing that is served here is one"
+
+
+def test_a_terminal_that_is_closed(dest: Path) -> None:
+    """SIGHUP ends the server with a hint that fits a server, which continues nothing."""
+    with serving(dest) as process:
+        read_until(process, "viewer: ")
+        process.send_signal(signal.SIGHUP)
+        assert "start the server again" in process.communicate(timeout=20)[1]
+        assert process.returncode != 0
+
+
+def test_output_that_is_lost(dest: Path) -> None:
+    """With --json and a closed standard output the server ends with exit 8."""
+    words = [sys.executable, "-m", "tilesync", "serve", str(dest), "--json", "--port", "0"]
+    with subprocess.Popen(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *words], env=make_environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        read_until(process, "viewer: ")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 8
 
 
 def test_a_flat_layout_with_another_state_folder(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.support.clock import FakeClock
 from tests.support.live_exports import make_context
 from tests.support.simulator import JobOutcome
-from tilesync.errors import Transient, Unavailable
+from tilesync.errors import NoFreshLink, Transient, Unavailable
 from tilesync.events import Notice, Retried, Warned
 from tilesync.serving.live.context import SAME_MESSAGE_S, Announcer
 
@@ -34,3 +34,12 @@ def test_final_error_of_retries() -> None:
         "the container kept failing: it answered 503",
         "the server goes on: try again in a moment",
     )
+
+
+def test_a_server_continues_nothing() -> None:
+    """The hint for a dead link is one for a server, not the one of a run."""
+    outcome = JobOutcome()
+    Announcer(outcome, FakeClock()).warn("", NoFreshLink("the link has expired"))
+    assert outcome.events == [
+        Warned("the link has expired (start the server again with a fresh link, or with --link-command)")
+    ]

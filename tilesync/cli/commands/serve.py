@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,9 +38,18 @@ if TYPE_CHECKING:
     from tilesync.api.options import LiveArguments
     from tilesync.api.serving import ServeOptions
     from tilesync.cli.session import Session
+    from tilesync.errors import TilesyncError
     from tilesync.events import Event, Serving
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+AGAIN_HINT = "start the server again"
+
+LIVE_OPTIONS = (
+    *("changeset_id", "export_id", "export_type", "tile_version", "itwinjs", "cdn", "poll", "wait", "cache_size"),
+    *("api_url", "token_file", "token_command"),
+)
+"""Options that only live exports need."""
 
 AUTO_TOKEN = "auto"  # noqa: S105
 TOKEN_BYTES = 16
@@ -104,7 +113,8 @@ _SERVE_OPTIONS = combine_decorators(
 @option("--open", "open_page", is_flag=True, envvar=None, help="Open the viewer page in the browser.")
 @_SERVE_OPTIONS
 def serve(what: tuple[str, ...], *, open_page: bool, **options: Any) -> int:
-    """Serve each WHAT over HTTP until Ctrl-C: a folder, az://… or s3://… that tilesync has filled, or a live export.
+    """Serve each WHAT over HTTP until Ctrl-C: a folder, az://… or s3://… that tilesync has filled, a package, or a live
+    export.
 
     The root tileset is at /tileset.json, and a viewer page at /. Several WHAT are below their names: NAME=WHAT chooses
     a name. Only this machine reaches the server, unless --host says otherwise.
@@ -140,11 +150,13 @@ def run_server(
     """Serve until a signal, and return the exit code. `live`: options of live exports, if there may be any."""
     import secrets
 
+    from tilesync.errors import TilesyncError
     from tilesync.events import Serving
+    from tilesync.monitoring.service_manager import notify_stopping
     from tilesync.runtime.open_files import raise_open_file_limit
 
     raise_open_file_limit()
-    session = create_session({**options, "no_progress": True}, ends_by_signal=True)
+    session = create_session({**options, "no_progress": True}, ends_by_signal=True, interrupted_hint=AGAIN_HINT)
     token = secrets.token_urlsafe(TOKEN_BYTES) if options["token"] == AUTO_TOKEN else read_token(options["token"])
     entry_code = secrets.token_urlsafe(TOKEN_BYTES) if token else ""
     pages = Pages(
@@ -174,9 +186,45 @@ def run_server(
 
         warn_of_visible_links(session, what)
         sources = [read_source(each) if isinstance(each, str) else each for each in what]
-        await serving.serve(sources, on_event=show, monitor=session.monitor, **arguments)
+        if live is not None:
+            refuse_live_options(sources, options.get("azure_endpoint"))
+        try:
+            await serving.serve(sources, on_event=show, monitor=session.monitor, **arguments)
+        except TilesyncError as error:
+            raise name_next_step(error) from None
+        finally:
+            notify_stopping("the server has ended")
 
     return session.run(work)
+
+
+def refuse_live_options(sources: Sequence[Any], azure_endpoint: str | None) -> None:
+    """Raise UsageError for options of live exports on the command line that would have no effect."""
+    from tilesync.api.serving import has_live_export
+    from tilesync.errors import UsageError
+
+    context = click.get_current_context()
+    given = [each.opts[0] for each in context.command.params if is_given_in_vain(context, each)]
+    if given and not has_live_export(sources, azure_endpoint):
+        raise UsageError(
+            f"{' and '.join(given)}: only for live exports, and nothing that is served here is one",
+            hint="leave the option out, or serve an iModel id or a container link",
+        )
+
+
+def is_given_in_vain(context: click.Context, parameter: click.Parameter) -> bool:
+    """Return whether a parameter is an option of live exports that was given on the command line."""
+    return parameter.name in LIVE_OPTIONS and is_on_command_line(context, str(parameter.name))
+
+
+def name_next_step(error: TilesyncError) -> TilesyncError:
+    """Return an error of a server, whose next run continues nothing."""
+    from tilesync.errors import NoFreshLink
+    from tilesync.serving.live.context import FRESH_LINK_HINT
+
+    if isinstance(error, NoFreshLink) and error.hint == error.default_hint:
+        error.hint = FRESH_LINK_HINT
+    return error
 
 
 def warn_of_visible_links(session: Session, what: tuple[str | Path, ...]) -> None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from tilesync.core.backoff import RetryPolicy
-from tilesync.errors import TilesyncError, Transient, Unavailable
+from tilesync.errors import NoFreshLink, TilesyncError, Transient, Unavailable
 from tilesync.events import Event, Notice, Warned
 from tilesync.protocols import Clock, Observer
 from tilesync.serving.live.cache import MemoryCache
@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 MAX_CONCURRENT_DOWNLOADS: Final = 64
 """Maximum downloads into the cache at a time; large files are streamed beside them, one for each client."""
+
+FRESH_LINK_HINT: Final = "start the server again with a fresh link, or with --link-command"
 
 GOES_ON_HINT: Final = "the server goes on: try again in a moment"
 
@@ -40,7 +42,9 @@ class Announcer:
 
     def warn(self, message: str, error: TilesyncError, *, topic: str = "") -> None:
         """Warn about an error, with its hint. Messages of one topic count as the same, whatever they say."""
-        event = Warned(f"{message}{error}" + (f" ({error.hint})" if error.hint else ""))
+        is_for_runs = isinstance(error, NoFreshLink) and error.hint == error.default_hint
+        hint = FRESH_LINK_HINT if is_for_runs else error.hint
+        event = Warned(f"{message}{error}" + (f" ({hint})" if hint else ""))
         if self._is_due(topic or event):
             self._observe(event)
 
