@@ -130,21 +130,21 @@ def test_the_page_waits_for_a_server_that_stopped(browser: Browser, city: Path) 
 
 def test_a_page_asks_for_the_token(browser: Browser, city: Path) -> None:
     """A token in the address goes into a cookie and out of the address; a page whose token is no longer right asks."""
-    with serve_process(city, "--token", "first") as url:
+    with serve_process(city, "--token", "token-one") as url:
         port = urlsplit(url).port
         assert port is not None
         bare = url.partition("?")[0]
-        viewer_context = open_viewer(browser, f"{bare}?token=first")
+        viewer_context = open_viewer(browser, f"{bare}?token=token-one")
         viewer = viewer_context.__enter__()
         place = viewer.page.run("(() => location.href)")
         shown = viewer.state()["totals"]["visible"]
         link = viewer.state()["link"]
     try:
-        with serve_process(city, "--token", "second", port=port):
+        with serve_process(city, "--token", "token-two", port=port):
             viewer.page.run("tilesyncViewer.poll")
             viewer.wait_until("document.querySelector('#token').open")
             asked = viewer.state()["outage"]
-            viewer.page.run("(() => { window.isOld = true; document.getElementById('token-value').value = 'second';"
+            viewer.page.run("(() => { window.isOld = true; document.getElementById('token-value').value = 'token-two';"
                             " document.querySelector('#token .primary').click(); })")  # fmt: skip
             viewer.wait_until("!window.isOld && window.tilesyncViewer?.state().totals.visible")
             again = viewer.state()
@@ -159,9 +159,9 @@ def test_a_page_asks_for_the_token(browser: Browser, city: Path) -> None:
 
 def test_a_wrong_token_shows_nothing(browser: Browser, city: Path) -> None:
     """With a wrong token nothing of the tileset is told, and the page or the server says what is missing."""
-    with serve_process(city, "--token", "right") as url:
+    with serve_process(city, "--token", "right-token") as url:
         bare = url.partition("?")[0]
-        with open_viewer(browser, f"{bare}?token=wrong", waits=False) as viewer:
+        with open_viewer(browser, f"{bare}?token=wrong-token", waits=False) as viewer:
             viewer.wait_until("document.body.innerText.includes('token')")
             text = viewer.page.run("(() => document.body.innerText)")
             answered = viewer.requests()
