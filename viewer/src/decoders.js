@@ -36,6 +36,24 @@ export function makeLoaderPlugin(renderer, images) {
     loaders = { dracoLoader, ktxLoader };
     shared.set(renderer, loaders);
   }
-  const plugins = [(/** @type {any} */ parser) => images.makeLoader(parser)];
+  const plugins = [(/** @type {any} */ parser) => images.makeLoader(parser), makeTextureCheck];
   return new GLTFExtensionsPlugin({ ...loaders, plugins, meshoptDecoder: MeshoptDecoder, metadata: false, autoDispose: false });
+}
+
+/** Plugin of GLTFLoader: marks models that lack a texture, of which the loader says nothing. @param {any} parser */
+function makeTextureCheck(parser) {
+  return {
+    name: "TILESYNC_TEXTURE_CHECK",
+    afterRoot: async (/** @type {{scenes: import("three").Group[]}} */ { scenes }) => {
+      const textures = await Promise.all(Object.values(parser.textureCache));
+      if (textures.includes(null)) for (const scene of scenes) scene.userData.lacksTexture = true;
+    },
+  };
+}
+
+/** Tell if a texture of a model could not be loaded. @param {import("three").Object3D} model @returns {boolean} */
+export function lacksTexture(model) {
+  let lacks = false;
+  model.traverse(({ userData }) => { lacks ||= userData.lacksTexture === true; });
+  return lacks;
 }

@@ -74,13 +74,8 @@ function start(stage) {
   });
   removeTokenFromAddress();
   stage.resize();
-  readLinkFirst(app);
-  expose({ app, stage, panel, theme, poll: keepAsking(app) });
-}
-
-/** @param {App} app */
-function readLinkFirst(app) {
   app.openLink(); // without a site yet: only the options
+  expose({ app, stage, panel, theme, poll: keepAsking(app) });
 }
 
 /** The server has put the token into a cookie; nobody needs it in the history or in a screenshot. */

@@ -330,7 +330,7 @@ export class Panel {
       const { view, tile } = this.selection;
       const list = make("dl");
       const change = view.changes?.of(view.nameOf(tile));
-      fillList(list, [...this.fileRows(), ...(change ? [/** @type {[string, string]} */ (["Since then", change])] : []), ...describeTile(tile)]);
+      fillList(list, [...this.fileRows(), ...(change ? [/** @type {[string, string]} */ (["Change", change])] : []), ...describeTile(tile)]);
       place.replaceChildren(
         make("p", { className: "tile-name" }, view.nameOf(tile) ?? "Content in a data: URI of the tileset"), list,
         this.fileProblem ? make("p", { className: "quiet" }, `No digest: ${this.fileProblem}`) : "",

@@ -15,6 +15,8 @@ export class SharedImagesPlugin {
     this.name = "TILESYNC_SHARED_IMAGES";
     /** @type {Map<string, Entry>} by the URL of the image */
     this.entries = new Map();
+    /** @type {Set<string>} URLs of images that failed: the browser must not answer from its cache */
+    this.failed = new Set();
     /** @type {any} */
     this.tiles = null;
   }
@@ -46,7 +48,10 @@ export class SharedImagesPlugin {
     if (!entry) {
       entry = { texture: this.loadFirst(url), holders: new Set() };
       this.entries.set(url, entry);
-      entry.texture.catch(() => this.entries.delete(url)); // the next tile asks again
+      entry.texture.catch(() => { // the next tile asks again
+        this.entries.delete(url);
+        this.failed.add(url);
+      });
     }
     const first = await entry.texture;
     // Neither clone() nor needsUpdate: they would send the image to the graphics card once for each tile.
@@ -59,9 +64,13 @@ export class SharedImagesPlugin {
 
   /** @param {string} url */
   async loadFirst(url) {
+    if (this.failed.delete(url)) await refreshCache(url);
     // No ImageBitmap: the renderer closes those of a tile, and others may still need this one.
     const image = await new ImageLoader(this.tiles.manager).loadAsync(url);
-    await image.decode(); // beside the drawing, not in it
+    await image.decode().catch((error) => { // beside the drawing, not in it
+      this.tiles.manager.itemError(url);
+      throw error;
+    });
     const texture = new Texture(image);
     texture.needsUpdate = true;
     texture.userData.tilesyncImage = url;
@@ -94,6 +103,15 @@ export class SharedImagesPlugin {
       this.entries.delete(url);
       texture.then((first) => first.dispose());
     }
+  }
+}
+
+/** Have the browser replace the broken file in its cache. @param {string} url */
+async function refreshCache(url) {
+  try {
+    await (await fetch(url, { cache: "reload" })).arrayBuffer();
+  } catch (error) {
+    console.warn(error); // the image itself is requested next, and its failure is listed
   }
 }
 

@@ -10,7 +10,7 @@ import { ImplicitTilingPlugin } from "3d-tiles-renderer/core/plugins";
 import { BoxSet, boxCorners, volumeBox } from "./boxes.js";
 import { CHANGE_COLOURS } from "./changes.js";
 import { ContentsPlugin } from "./contents_plugin.js";
-import { makeLoaderPlugin } from "./decoders.js";
+import { lacksTexture, makeLoaderPlugin } from "./decoders.js";
 import { classifyPlace, makeFrame } from "./geometry.js";
 import { fileName, folderUrl } from "./names.js";
 import { ServerError, readError } from "./server.js";
@@ -45,6 +45,8 @@ export class TilesetView {
     this.problems = [];
     /** @type {Set<any>} */
     this.failedTiles = new Set();
+    /** @type {Set<any>} tiles that are drawn without one of their textures */
+    this.incompleteTiles = new Set();
     /** @type {Set<string>} URLs that the browser must not answer from its cache: the file there is the broken one */
     this.reloaded = new Set();
     /** @type {Set<string>} what cannot be shown, in words */
@@ -200,6 +202,8 @@ export class TilesetView {
     });
     this.paint(tile);
     this.failedTiles.delete(tile);
+    if (lacksTexture(scene)) this.incompleteTiles.add(tile);
+    else this.incompleteTiles.delete(tile);
     this.problems = this.problems.filter((problem) => problem.tile !== tile);
     this.changed();
   }
@@ -297,16 +301,17 @@ export class TilesetView {
     this.errorBoxes.show(this.boxesOf([...this.failedTiles].filter((tile) => tile.engineData?.boundingVolume)));
   }
 
-  /** Request what failed once more. */
+  /** Request what failed once more, and tiles whose textures failed. */
   retry() {
     this.problems = [];
     // resetFailedTiles() of 3d-tiles-renderer 0.5.3 keeps failed tiles in its cache, so that they are not requested again,
     // and throws where a tile was not reached yet. It is good for the root only.
-    for (const tile of this.failedTiles) {
+    for (const tile of [...this.failedTiles, ...this.incompleteTiles]) {
       this.reloaded.add(this.urlOf(tile));
       this.tiles.lruCache.remove(tile);
     }
     this.failedTiles.clear();
+    this.incompleteTiles.clear();
     this.showErrorBoxes();
     if (this.tiles.root) this.tiles.stats.failed = 0;
     else this.tiles.resetFailedTiles();

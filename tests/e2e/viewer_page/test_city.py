@@ -69,17 +69,17 @@ def test_the_system_decides_on_light_or_dark(browser: Browser, address: str) -> 
         assert most_frequent(viewer.picture()) == LIGHT_SKY
 
 
-@pytest.mark.parametrize("key", ["ArrowLeft", "ArrowUp", "w", "d", "q", "+", "-"])
-def test_keys_move_the_camera(browser: Browser, address: str, key: str) -> None:
+def test_keys_move_the_camera(browser: Browser, address: str) -> None:
     """Each of these keys changes the view; F shows all of the city again."""
     with open_viewer(browser, address) as viewer:
         before = viewer.state()
-        viewer.press(key)
-        assert viewer.state()["position"] != before["position"]
-        viewer.press("f")
-        after = viewer.state()
-        assert after["position"] == pytest.approx(before["position"], abs=0.01)
-        assert after["link"] == before["link"]
+        for key in ("ArrowLeft", "ArrowUp", "w", "d", "q", "+", "-"):
+            viewer.press(key)
+            assert viewer.state()["position"] != pytest.approx(before["position"], abs=0.01), key
+            viewer.press("f")
+            after = viewer.state()
+            assert after["position"] == pytest.approx(before["position"], abs=0.01), key
+            assert after["link"] == before["link"], key
 
 
 def test_keys_switch_options(browser: Browser, address: str) -> None:
@@ -162,7 +162,7 @@ def test_a_click_names_the_tile(browser: Browser, address: str, city: Path) -> N
 def test_a_link_reproduces_the_view(browser: Browser, address: str) -> None:
     """The address of the page, opened anew, gives the same picture."""
     with open_viewer(browser, address) as viewer:
-        for key in ("ArrowLeft", "+", "+", "w", "b"):
+        for key in ("ArrowLeft", "b"):
             viewer.press(key)
         viewer.page.run(
             "(() => { const e = document.getElementById('error'); e.value = 8; e.dispatchEvent(new Event('input')); })"

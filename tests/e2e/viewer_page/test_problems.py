@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support import samples
+from tests.support.builders import read_tree
 from tests.support.tile_server import mirror_files
 from tests.support.viewer_page import drawn_share, most_frequent, open_viewer, serve_process, share_of
 from tests.support.viewers import Browser
@@ -60,6 +62,35 @@ def test_broken_tiles_are_shown_as_such(browser: Browser, broken: Path, city: Pa
     assert share_of(picture, is_red) > share_of(after, is_red) + 0.001
     assert (healed["problems"], healed["errorBoxes"]) == ([], 0)
     assert healed["totals"]["visible"] > state["totals"]["visible"]
+
+
+@samples.requires_samples
+def test_a_retry_reloads_textures(browser: Browser, tmp_path: Path) -> None:
+    """Missing and broken textures are listed; a retry in vain lists them again, one after their repair draws them."""
+    files = read_tree(samples.sample_folder("SharedImages"))
+    dest = mirror_files(tmp_path / "planes", files)
+    missing, cut = sorted(next((dest / "versions").iterdir()).rglob("*.png"))
+    whole = {path: path.read_bytes() for path in (missing, cut)}
+    missing.unlink()
+    cut.unlink()  # it may be linked to another copy
+    cut.write_bytes(whole[cut][:20])
+    with serve_process(dest) as url, open_viewer(browser, f"{url}#error=1", (900, 560)) as viewer:
+        shown = [(viewer.state()["problems"], viewer.page.run(_COUNT_TEXTURED))]
+        for repaired in (False, True):
+            for path in whole if repaired else ():
+                path.write_bytes(whole[path])
+            viewer.page.run("(() => [...document.querySelectorAll('#problems button')].at(-1).click())")
+            shown.append((viewer.state()["problems"], viewer.page.run(_COUNT_TEXTURED)))
+    for problems, textured in shown[:2]:
+        assert {each["name"] for each in problems} == {missing.name, cut.name}
+        assert textured == 0
+    assert shown[2] == ([], 100)
+
+
+_COUNT_TEXTURED = """(() => {
+  const { visibleTiles } = tilesyncViewer.app.view.tiles;
+  return [...visibleTiles].filter((tile) => tile.engineData.materials.some((material) => material.map)).length;
+})"""
 
 
 def is_red(red: int, green: int, blue: int) -> bool:
