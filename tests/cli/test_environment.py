@@ -81,7 +81,10 @@ def test_an_imodel_id_must_be_a_guid(words: list[str], tmp_path: Path) -> None:
         done = run_tilesync(*(word.format(d=tmp_path / "d") for word in words), "--json", sim=sim)
         assert sim.requests == []
     assert (done.last_line["exit"], done.last_line["error"]) == (2, "UsageError")
-    assert done.last_line["message"] in {"'nosuch' is not an iModel id", "'not-an-id' is not an iModel id"}
+    assert done.last_line["message"] in {
+        "there is no folder nosuch, and it is not an iModel id",
+        "'not-an-id' is not an iModel id",
+    }
     assert "`tilesync exports` without an id" in done.last_line["hint"]
     assert "My iTwins" in done.last_line["hint"]
     assert not (tmp_path / "d").exists()
