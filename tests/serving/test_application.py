@@ -343,3 +343,12 @@ def test_a_place_that_fails_in_the_middle(error: Exception) -> None:
     assert (start["status"], body["more_body"], tileset.closed) == (200, True, 1)
     (served,) = (each for each in events if isinstance(each, RequestServed))
     assert str(error) in served.failure
+
+
+def test_a_page_among_the_files_has_no_rights(tmp_path: Path) -> None:
+    """HTML that a mirror or package has among its files may run no script on the origin of the viewer page."""
+    files = {**export(1), "evil.html": b"<script>fetch('/_tilesync/site.json')</script>"}
+    with running_server(mirror_files(tmp_path / "d", files, allow_missing=True)) as server:
+        answer = server.request("/current/evil.html")
+    assert answer.status == 200
+    assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"

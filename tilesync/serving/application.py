@@ -116,6 +116,8 @@ class _Exchange:
 
 
 _NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
+_NO_SCRIPTS: Final = (b"content-security-policy", b"sandbox; default-src 'none'")
+"""A page among the files of a foreign package gets no rights on the origin of the viewer. Tiles need none."""
 
 
 class TilesetApplication:
@@ -277,7 +279,7 @@ def _static_headers(headers: ObjectHeaders) -> HeaderList:
         found.append((b"content-encoding", headers.content_encoding.encode("latin-1", errors="replace")))
     if headers.cache_control:
         found.append((b"cache-control", headers.cache_control.encode("latin-1", errors="replace")))
-    return [*found, (b"accept-ranges", b"bytes"), _NO_SNIFF]
+    return [*found, (b"accept-ranges", b"bytes"), _NO_SNIFF, _NO_SCRIPTS]
 
 
 def _describe(exchange: _Exchange, seconds: float) -> RequestServed:

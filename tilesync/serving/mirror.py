@@ -26,9 +26,6 @@ CompareVersions = Callable[[str, str], Iterator[Mapping[str, Any]]]
 MAX_DOCUMENT_THREADS: Final = 8
 """Threads that read manifests and the pointer of one destination."""
 
-MISS_REFRESH_S: Final = 0.1
-"""Seconds for which `latest.json` is not read again for a name that the current version does not have."""
-
 MAX_KNOWN_VERSIONS: Final = 64
 """Versions whose stated types are kept in memory."""
 
@@ -149,7 +146,7 @@ class MirrorTileset:
         if await self._is_named(path, await self._versions.current()):
             return True
         revision = self._versions.revision
-        version = await self._versions.current(max_age_s=MISS_REFRESH_S)
+        version = await self._versions.current(max_age_s=0)  # a version may have been published this very moment
         return self._versions.revision != revision and await self._is_named(path, version)
 
     async def _is_named(self, path: str, version: str | None) -> bool:
