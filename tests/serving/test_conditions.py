@@ -55,6 +55,7 @@ def test_a_range_on_a_condition(condition: bytes, status: int) -> None:
     [
         ({b"if-none-match": b'"v1"'}, 304),
         ({b"if-none-match": b'W/"v1"'}, 304),
+        ({b"if-none-match": b'"v11"'}, 200),
         ({b"if-none-match": b'"v0", "v1"'}, 304),
         ({b"if-none-match": b"*"}, 304),
         ({b"if-none-match": b'"v2"'}, 200),
@@ -117,3 +118,16 @@ def test_another_file_is_wanted(wanted: bytes, status: int) -> None:
 def test_numbers_larger_than_any_file(text: bytes, expected: tuple[int, int, int]) -> None:
     """A range beyond the file is 416, and one that ends beyond it ends with the file, however large the numbers."""
     assert select_bytes(FileFacts(10, '"e"', ObjectHeaders("a/b")), {b"range": text}) == expected
+
+
+def test_weak_tags() -> None:
+    """A weak ETag tells that a client has the file, but is not enough for a range of it."""
+    facts = FileFacts(10, 'W/"v1"', ObjectHeaders("a/b"))
+    for known in (b'W/"v1"', b'"v1"'):
+        assert select_bytes(facts, {b"if-none-match": known}).status == 304
+    assert select_bytes(facts, {b"range": b"bytes=0-0", b"if-range": b'W/"v1"'}) == WHOLE._replace(stop=10)
+
+
+def test_only_get_has_ranges() -> None:
+    """HEAD tells what GET without a range would send."""
+    assert select_bytes(FACTS, {b"range": b"bytes=0-0"}, method="HEAD") == WHOLE

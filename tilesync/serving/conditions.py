@@ -24,18 +24,18 @@ class Selection(NamedTuple):
     stop: int
 
 
-def select_bytes(facts: FileFacts, headers: Mapping[bytes, bytes]) -> Selection:
+def select_bytes(facts: FileFacts, headers: Mapping[bytes, bytes], *, method: str = "GET") -> Selection:
     """Return status and bytes: 412 if the client wants another file than this, 304 if it has it already, 206 or 416 for
-    one range, else 200.
+    one range, else 200. Only GET has ranges.
 
-    `headers`: those of the request, in lower case. Source: RFC 9110, section 13.2.2.
+    `headers`: those of the request, in lower case. Source: RFC 9110, sections 13.2.2 and 14.2.
     """
     if (wanted := headers.get(b"if-match")) is not None and not {"*", facts.etag}.intersection(_split_tags(wanted)):
         return Selection(412, 0, 0)
     if _is_unchanged(facts, headers):
         return Selection(304, 0, 0)
     text = headers.get(b"range")
-    if text is None or not _may_send_range(facts, headers.get(b"if-range")):
+    if text is None or method != "GET" or not _may_send_range(facts, headers.get(b"if-range")):
         return Selection(200, 0, facts.size)
     return _select_range(text, facts.size)
 
@@ -43,13 +43,18 @@ def select_bytes(facts: FileFacts, headers: Mapping[bytes, bytes]) -> Selection:
 def _is_unchanged(facts: FileFacts, headers: Mapping[bytes, bytes]) -> bool:
     """Return whether the client has this file. If-Modified-Since counts only without If-None-Match."""
     if (known := headers.get(b"if-none-match")) is not None:
-        tags = [tag.removeprefix("W/") for tag in _split_tags(known)]
-        return facts.etag in tags or "*" in tags
+        return is_known(facts.etag, known)
     since = headers.get(b"if-modified-since")
     if since is None or facts.last_modified is None:
         return False
     seconds = _parse_date(since)
     return seconds is not None and facts.last_modified <= seconds
+
+
+def is_known(etag: str, known: bytes) -> bool:
+    """Return whether an If-None-Match has an ETag, weak or strong, or `*`. Source: RFC 9110, section 13.1.2."""
+    tags = {tag.removeprefix("W/") for tag in _split_tags(known)}
+    return not tags.isdisjoint({"*", etag.removeprefix("W/")})
 
 
 def _split_tags(text: bytes) -> list[str]:
@@ -63,7 +68,7 @@ def _may_send_range(facts: FileFacts, condition: bytes | None) -> bool:
         return True
     text = condition.decode("latin-1").strip()
     if text.startswith(('"', "W/")):
-        return text == facts.etag
+        return text == facts.etag and not text.startswith("W/")
     return facts.last_modified is not None and _parse_date(condition) == facts.last_modified
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, starmap
 from typing import TYPE_CHECKING, Any, Final
 
 from tilesync import __version__
@@ -14,6 +15,7 @@ from tilesync.errors import TilesyncError
 from tilesync.runtime.threads import run_in_thread
 from tilesync.serving.access import OneTimeCode, TokenGuard, remove_secrets
 from tilesync.serving.application import AsgiApplication, ServedSite, classify_failure, find_own_hint
+from tilesync.serving.conditions import is_known
 from tilesync.serving.tilesets import ServedTileset
 from tilesync.serving.viewer_page import ViewerBundle
 
@@ -74,11 +76,11 @@ class _Site:
         """Send `site.json`. Its ETag tells whether a version came or went."""
         from starlette.responses import Response
 
-        entries = [await self._describe(name, tileset) for name, tileset in self._served.tilesets.items()]
+        entries = await asyncio.gather(*starmap(self._describe, self._served.tilesets.items()))
         body = _encode({"tilesync": __version__, "tilesets": entries})
         etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         headers = {"etag": etag, **_NO_CACHE}
-        if etag in request.headers.get("if-none-match", ""):
+        if is_known(etag, request.headers.get("if-none-match", "").encode("latin-1")):
             return Response(status_code=304, headers=headers)
         return Response(body, media_type="application/json", headers=headers)
 

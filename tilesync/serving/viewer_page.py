@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
+from tilesync.serving.conditions import is_known
+
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
@@ -86,7 +88,7 @@ class ViewerBundle:
             "content-security-policy": WORKER_SECURITY_POLICIES.get(name, CONTENT_SECURITY_POLICY),
             "referrer-policy": "no-referrer",
         }
-        if etag in request.headers.get("if-none-match", ""):
+        if is_known(etag, request.headers.get("if-none-match", "").encode("latin-1")):
             return Response(status_code=304, headers=headers)
         if accepts_gzip:
             headers["content-encoding"] = "gzip"
