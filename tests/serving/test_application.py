@@ -240,6 +240,8 @@ def test_a_token_is_needed(dest: Path) -> None:
         assert (entry.status, entry.headers["location"]) == (303, "/?view=1")
         cookie = entry.headers["set-cookie"].partition(";")[0]
         assert server.request("/", Cookie=cookie).status == 200
+        cached = server.request(path_of(LARGE), Cookie=cookie).headers["cache-control"]
+        assert cached == "private, max-age=31536000, immutable", "no proxy may keep it for others"
         assert server.request(path_of(LARGE), Cookie=cookie).body == FILES[LARGE]
 
 

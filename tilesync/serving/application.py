@@ -61,12 +61,13 @@ class ServedSite:
 class _Exchange:
     """A request and its answer: sends the parts of the answer, and counts them."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, cors: CorsPolicy) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, cors: CorsPolicy, *, is_private: bool) -> None:
         self.scope = scope
         self.receive = receive
         self._send = send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.method: str = scope["method"]
+        self.is_private = is_private
         self._extra = cors.response_headers(self.headers.get(b"origin"))
         self.status = 0
         self.sent_bytes = 0
@@ -110,7 +111,7 @@ class _Exchange:
         await self.write(body)
 
     async def wait_until_disconnected(self) -> None:
-        """Wait until the client has gone, or has sent a new request: only the first of them comes while we answer."""
+        """Wait until the client disconnects."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
@@ -149,7 +150,7 @@ class TilesetApplication:
         if scope["type"] != "http":
             return
         began = monotonic()
-        exchange = _Exchange(scope, receive, send, self._cors)
+        exchange = _Exchange(scope, receive, send, self._cors, is_private=bool(self._guard.token))
         try:
             await self._answer(exchange)
         except Exception as error:  # noqa: BLE001 - last handler: a bug ends one answer, not the server
@@ -209,7 +210,7 @@ async def refuse_failed(exchange: _Exchange, error: TilesyncError) -> None:
 
 
 def find_own_hint(error: TilesyncError) -> str:
-    """Return the hint of this very error. Those of its class are for the person who runs a command."""
+    """Return the hint, unless it is the default of its class, which is for the person who runs a command."""
     return "" if error.hint == error.default_hint else error.hint
 
 
@@ -224,8 +225,8 @@ def classify_failure(error: TilesyncError, sentence: str) -> tuple[int, str, Hea
 
 async def _send_file(exchange: _Exchange, file: ServedFile) -> None:
     facts, exchange.cache = file.facts, file.cache
-    selection = select_bytes(facts, exchange.headers)
-    headers = _make_headers(facts, selection)
+    selection = select_bytes(facts, exchange.headers, method=exchange.method)
+    headers = _make_headers(facts, selection, is_private=exchange.is_private)
     await exchange.start(selection.status, headers)
     if exchange.method == "HEAD" or selection.start == selection.stop:
         await exchange.write(b"")
@@ -257,8 +258,8 @@ async def _send_chunks(exchange: _Exchange, file: ServedFile, selection: Selecti
         gone.cancel()
 
 
-def _make_headers(facts: FileFacts, selection: Selection) -> HeaderList:
-    headers = [*_static_headers(facts.headers), (b"etag", facts.etag.encode("latin-1"))]
+def _make_headers(facts: FileFacts, selection: Selection, *, is_private: bool) -> HeaderList:
+    headers = [*_static_headers(facts.headers, is_private=is_private), (b"etag", facts.etag.encode("latin-1"))]
     if facts.last_modified is not None:
         headers.append((b"last-modified", format_date(facts.last_modified)))
     if selection.status == 304:
@@ -271,14 +272,23 @@ def _make_headers(facts: FileFacts, selection: Selection) -> HeaderList:
     return headers
 
 
+def make_private(cache_control: str) -> str:
+    """Return a Cache-Control that lets no shared cache store the answer. Source: RFC 9111, section 5.2.2.7."""
+    directives = [
+        each for each in map(str.strip, cache_control.split(",")) if each.lower() not in {"public", "private"}
+    ]
+    return ", ".join(["private", *directives])
+
+
 @lru_cache(512)
-def _static_headers(headers: ObjectHeaders) -> HeaderList:
-    """Return the headers that all files of a type share."""
+def _static_headers(headers: ObjectHeaders, *, is_private: bool) -> HeaderList:
+    """Return the headers that all files of a type share. Private: only the browser of the client may store them."""
     found = [(b"content-type", headers.content_type.encode("latin-1", errors="replace"))]
     if headers.content_encoding:
         found.append((b"content-encoding", headers.content_encoding.encode("latin-1", errors="replace")))
     if headers.cache_control:
-        found.append((b"cache-control", headers.cache_control.encode("latin-1", errors="replace")))
+        text = make_private(headers.cache_control) if is_private else headers.cache_control
+        found.append((b"cache-control", text.encode("latin-1", errors="replace")))
     return [*found, (b"accept-ranges", b"bytes"), _NO_SNIFF, _NO_SCRIPTS]
 
 
