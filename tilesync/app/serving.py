@@ -18,8 +18,6 @@ from tilesync.protocols import Observer
 from tilesync.stores.opening import Mode, ReadOnlyDestination
 
 if TYPE_CHECKING:
-    from socket import socket
-
     from tilesync.serving.mirror import MirrorParts
     from tilesync.serving.tilesets import ServedTileset
 
@@ -54,7 +52,13 @@ async def serve(request: ServeRequest, observe: Observer) -> None:
     """Serve until cancelled. Raises the RunErrors if a tileset cannot be opened, or the port cannot be used."""
     from tilesync.serving.access import CorsPolicy, OneTimeCode, TokenGuard
     from tilesync.serving.application import ServedSite, TilesetApplication
-    from tilesync.serving.server import bound_sockets, find_network_pages, require_server_packages, run_server
+    from tilesync.serving.server import (
+        bound_sockets,
+        find_network_pages,
+        find_origin,
+        require_server_packages,
+        run_server,
+    )
     from tilesync.serving.site import create_site
 
     require_server_packages()
@@ -76,13 +80,6 @@ async def serve(request: ServeRequest, observe: Observer) -> None:
             urls = tuple(f"{origin}/{served.base(name)}tileset.json" for name in tilesets)
             network = find_network_pages(request.host, sockets)
             await run_server(application, sockets, on_listening=lambda: observe(Serving(f"{origin}/", urls, network)))
-
-
-def find_origin(host: str, sockets: Sequence[socket]) -> str:
-    """Return the origin of the URLs at which this machine reaches the server."""
-    port = sockets[0].getsockname()[1]
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{name}:{port}"
 
 
 @asynccontextmanager

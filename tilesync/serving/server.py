@@ -24,7 +24,8 @@ KEEP_ALIVE_S: Final = 75
 
 BACKLOG: Final = 2048
 
-_ALL_ADDRESSES: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104
+_ALL_ADDRESSES: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with --host
+"""Hosts that stand for all addresses of this machine, and one at which it reaches itself."""
 
 _EXAMPLE_ADDRESSES: Final[Mapping[int, tuple[str, int]]] = {
     socket.AF_INET: ("192.0.2.1", 9),
@@ -58,14 +59,22 @@ def bound_sockets(host: str, port: int) -> Iterator[list[socket.socket]]:
             each.close()
 
 
+def find_origin(host: str, sockets: Sequence[socket.socket]) -> str:
+    """Return the origin of the URLs at which this machine reaches the server."""
+    return _make_origin(_ALL_ADDRESSES.get(host, host), sockets)
+
+
 def find_network_pages(host: str, sockets: Sequence[socket.socket]) -> tuple[str, ...]:
     """Return the addresses of the page for other machines, if the server listens on all addresses of this one."""
     if host not in _ALL_ADDRESSES:
         return ()
-    port = sockets[0].getsockname()[1]
     found = [address for each in sockets if (address := _find_own_address(each.family)) is not None]
     names = found or [socket.gethostname()]
-    return tuple(f"http://{f'[{name}]' if ':' in name else name}:{port}/" for name in names)
+    return tuple(f"{_make_origin(name, sockets)}/" for name in names)
+
+
+def _make_origin(name: str, sockets: Sequence[socket.socket]) -> str:
+    return f"http://{f'[{name}]' if ':' in name else name}:{sockets[0].getsockname()[1]}"
 
 
 def _find_own_address(family: int) -> str | None:
