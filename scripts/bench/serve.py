@@ -31,7 +31,7 @@ PROJECT = Path(__file__).parents[2]
 sys.path.insert(0, str(PROJECT))
 
 from tests.support.builders import glb, tileset  # noqa: E402 - needs the path above
-from tests.support.tile_server import mirror_files  # noqa: E402
+from tests.support.tile_server import mirror_files  # noqa: E402 - likewise
 
 BIN = Path(sys.executable).parent
 HTTP_SERVER = "http-server@14.1.1"

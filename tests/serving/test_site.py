@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def dest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(dest: Path) -> RunningServer:  # type: ignore[misc]
+def server(dest: Path) -> Iterator[RunningServer]:
     with running_server(dest) as running:
         yield running
 

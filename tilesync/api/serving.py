@@ -32,7 +32,7 @@ MAX_PORT = 65_535
 
 MIN_TOKEN_CHARACTERS = 8
 
-_TOKEN_HINT = "`--token auto` makes a good one; without --token and TILESYNC_SERVE_TOKEN everybody may read"  # noqa: S105
+_TOKEN_HINT = "`--token auto` makes a good one; without --token and TILESYNC_SERVE_TOKEN everybody may read"  # noqa: S105 - a sentence
 
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
 _LOCATION_CHARACTERS = frozenset("/\\:?")

@@ -40,7 +40,7 @@ def create_protocol_class(limits: ConnectionLimits) -> type[Any]:
 
 
 def _make_timed_class(parent: Any, limits: ConnectionLimits) -> Any:
-    class TimedProtocol(parent):  # type: ignore[misc]
+    class TimedProtocol(parent):  # type: ignore[misc]  # the parent is chosen at run time
         """Protocol that closes a connection whose request does not become complete in time."""
 
         request_timer: asyncio.TimerHandle | None = None
@@ -92,7 +92,7 @@ def _make_timed_class(parent: Any, limits: ConnectionLimits) -> Any:
 
 
 def _make_httptools_class(parent: Any, limits: ConnectionLimits) -> type[Any]:
-    class LimitedHttpToolsProtocol(parent):  # type: ignore[misc]
+    class LimitedHttpToolsProtocol(parent):  # type: ignore[misc]  # the parent is chosen at run time
         """Protocol over httptools, which itself collects headers of any size."""
 
         is_in_headers = False
@@ -148,7 +148,7 @@ def _make_httptools_class(parent: Any, limits: ConnectionLimits) -> type[Any]:
 
 
 def _make_h11_class(parent: Any, limits: ConnectionLimits) -> type[Any]:
-    class LimitedH11Protocol(parent):  # type: ignore[misc]
+    class LimitedH11Protocol(parent):  # type: ignore[misc]  # the parent is chosen at run time
         """Protocol over h11, which itself refuses incomplete headers of more than `h11_max_incomplete_event_size`."""
 
         def is_request_incomplete(self) -> bool:

@@ -168,6 +168,7 @@ def test_failure_of_a_store_ends_the_run() -> None:
     """A store that keeps failing is no finding about a file: its error ends the run."""
     run = PackRun()
     run.destination.read_errors["a.glb"] = OSError()
+    # a store that is down
     run.destination._read = lambda version, name: (_ for _ in ()).throw(Unavailable("down"))  # type: ignore[method-assign]
     assert isinstance(run.pack().error, Unavailable)
     assert run.findings == {}
@@ -196,6 +197,7 @@ def test_files_without_any_digest_are_refused() -> None:
 def test_damaged_entry_of_a_package_is_a_finding() -> None:
     """An entry whose own checksum is wrong is told as damaged content."""
     run = PackRun()
+    # a package with damaged bytes
     run.destination._read = lambda version, name: (_ for _ in ()).throw(BlobDamaged("CRC-32"))  # type: ignore[method-assign]
     run.pack()
     assert run.findings == dict.fromkeys(FILES, "content")
@@ -274,7 +276,7 @@ def test_manifest_that_is_no_json_is_refused() -> None:
     """A manifest whose line is cut off is a DestinationError, no crash."""
     run = PackRun()
     data = b"".join(run.destination.manifest_chunks("e1"))
-    run.destination.manifest_chunks = lambda version: iter([data[:-20]])  # type: ignore[method-assign]
+    run.destination.manifest_chunks = lambda version: iter([data[:-20]])  # type: ignore[method-assign]  # cut off
     assert "is damaged" in str(run.pack().error)
 
 
@@ -290,7 +292,7 @@ def test_cancelled_run_stops_between_files() -> None:
     token = STOP_EVENT.set(stop)
     try:
         run = PackRun()
-        run.writer.add_manifest = lambda size, chunks: stop.set()  # type: ignore[method-assign]
+        run.writer.add_manifest = lambda size, chunks: stop.set()  # type: ignore[method-assign]  # the moment to stop
         assert isinstance(run.pack().error, Interrupted)
     finally:
         STOP_EVENT.reset(token)

@@ -233,7 +233,7 @@ def test_damaged_body_is_not_kept() -> None:
         container, context = FakeContainer(dict(FILES)), make_context()
         files, good = make_files(container, context), container.blob("b.glb")
         container.files["b.glb"] = b"glTF3"
-        container.blob = lambda name: good  # type: ignore[method-assign]
+        container.blob = lambda name: good  # type: ignore[method-assign]  # a container that is whole again
 
         def repair(_: str) -> None:
             if len(container.opened) == 3:

@@ -41,7 +41,7 @@ class WatchFixture:
             self.looks.append(self.clock.monotonic())
             return await resolve(is_replacement=is_replacement)
 
-        self.resolver.resolve = record  # type: ignore[method-assign]
+        self.resolver.resolve = record  # type: ignore[method-assign]  # notes each look
 
     async def refuse_to_open(self, resolution: Resolution) -> HeldExport:
         raise AssertionError("no export is new")
@@ -99,7 +99,7 @@ def test_without_follow_it_only_checks() -> None:
         async def check() -> None:
             checks.append(watch.clock.monotonic())
 
-        files.check_unchanged = check  # type: ignore[method-assign]
+        files.check_unchanged = check  # type: ignore[method-assign]  # notes each check
         task = asyncio.create_task(watch.follower.run())
         watch.follower.wake()
         await watch.advance_to(130)
@@ -123,7 +123,7 @@ def test_a_bug_ends_one_look() -> None:
             watch.looks.append(watch.clock.monotonic())
             raise KeyError("status")
 
-        watch.resolver.resolve = fail  # type: ignore[method-assign]
+        watch.resolver.resolve = fail  # type: ignore[method-assign]  # a bug
         task = asyncio.create_task(watch.follower.run())
         await watch.advance_to(130)
         task.cancel()

@@ -147,7 +147,7 @@ class SparseFile(io.BytesIO):
         self.position = self.end = 0
         self.pieces: dict[int, bytes] = {}
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # the writer passes bytes only
         if len(data) < 1 << 20:
             self.pieces[self.position] = data
         self.position += len(data)
@@ -155,7 +155,7 @@ class SparseFile(io.BytesIO):
         return len(data)
 
     def writelines(self, lines: object) -> None:
-        for line in lines:  # type: ignore[attr-defined]
+        for line in lines:  # type: ignore[attr-defined]  # chunks
             self.write(line)
 
     def seek(self, offset: int, whence: int = 0) -> int:

@@ -51,9 +51,9 @@ LIVE_OPTIONS = (
 )
 """Options that only live exports need."""
 
-AUTO_TOKEN = "auto"  # noqa: S105
+AUTO_TOKEN = "auto"  # noqa: S105 - a word for the option
 TOKEN_BYTES = 16
-TOKEN_VARIABLE = "TILESYNC_SERVE_TOKEN"  # noqa: S105
+TOKEN_VARIABLE = "TILESYNC_SERVE_TOKEN"  # noqa: S105 - a name
 
 _SERVE_OPTIONS = combine_decorators(
     option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all of them."),
