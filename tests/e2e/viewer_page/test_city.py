@@ -11,14 +11,13 @@ from urllib.parse import quote
 import pytest
 
 from tests.support.city_editions import PROJECT_ORIGIN, city_in_project
-from tests.support.tile_server import mirror_files
+from tests.support.tile_server import mirror_files, server_process
 from tests.support.viewer_page import (
     PHONE_PX,
     drawn_share,
     mean_difference,
     most_frequent,
     open_viewer,
-    serve_process,
 )
 from tests.support.viewers import Browser
 from tilesync.demo.city import build_city
@@ -38,8 +37,8 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(city: Path) -> Iterator[str]:
     """Serve the demo city."""
-    with serve_process(city) as url:
-        yield url
+    with server_process(city) as server:
+        yield server.url
 
 
 def test_the_city_is_on_screen(browser: Browser, address: str, record_property: Callable[[str, object], None]) -> None:
@@ -196,7 +195,7 @@ def test_a_link_to_nothing_says_so(browser: Browser, address: str) -> None:
 def test_coordinates_of_a_project_are_shown(browser: Browser, tmp_path: Path) -> None:
     """A city at large projected coordinates is upright, in the middle, and as sharp as on the globe."""
     dest = mirror_files(tmp_path / "project", city_in_project())
-    with serve_process(dest) as url, open_viewer(browser, url) as viewer:
+    with server_process(dest) as server, open_viewer(browser, server.url) as viewer:
         state = viewer.state()
         picture = viewer.picture()
     assert state["place"]["up"] == [0, 0, 1]

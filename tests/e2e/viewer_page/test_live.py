@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from tests.support.builders import IMODEL
-from tests.support.live_server import serve_live
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
+from tests.support.tile_server import server_process
 from tests.support.viewer_page import drawn_share, most_frequent, open_viewer
 from tests.support.viewers import Browser
 from tilesync.demo.city import build_city
@@ -17,7 +17,7 @@ def test_a_newer_export_is_taken_up(browser: Browser) -> None:
     with Simulator(link_lifetime=timedelta(seconds=2)) as sim:
         sim.offer_export(build_city())
         with (
-            serve_live(IMODEL, "--follow", "--poll", "2s", sim=sim) as served,
+            server_process(IMODEL, "--follow", "--poll", "2s", sim=sim) as served,
             open_viewer(browser, served.url) as viewer,
         ):
             first, picture = viewer.state(), viewer.picture()

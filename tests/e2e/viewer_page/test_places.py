@@ -10,14 +10,13 @@ import pytest
 import tilesync as ts
 from tests.support.s3 import BucketFixture, BucketServer
 from tests.support.simulator import Simulator
-from tests.support.tile_server import mirror_files
+from tests.support.tile_server import mirror_files, server_process
 from tests.support.viewer_page import (
     Pixels,
     drawn_share,
     mean_difference,
     most_frequent,
     open_viewer,
-    serve_process,
 )
 from tests.support.viewers import Browser
 from tilesync.demo.city import build_city
@@ -40,7 +39,7 @@ def folder_picture(browser: Browser, city: Path) -> Pixels:
 
 def take_picture(browser: Browser, what: object, env: Mapping[str, str] | None = None) -> Pixels:
     """Serve a tileset and take its picture, without a problem or a failed request."""
-    with serve_process(what, env=env) as url, open_viewer(browser, url) as viewer:
+    with server_process(what, env=env) as server, open_viewer(browser, server.url) as viewer:
         picture = viewer.picture()
         assert viewer.state()["problems"] == []
         assert viewer.assert_own_server_only() == []

@@ -17,12 +17,12 @@ from tests.support.city_editions import (
 )
 from tests.support.commandline import run_tilesync
 from tests.support.simulator import Simulator
+from tests.support.tile_server import server_process
 from tests.support.viewer_page import (
     PHONE_PX,
     ViewerPage,
     mean_difference,
     open_viewer,
-    serve_process,
     share_of,
 )
 from tests.support.viewers import Browser
@@ -34,8 +34,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve two editions of the city."""
     dest = tmp_path_factory.mktemp("editions") / "city"
     mirror_editions(dest)
-    with serve_process(dest) as url:
-        yield url
+    with server_process(dest) as server:
+        yield server.url
 
 
 def choose(viewer: ViewerPage, selector: str, value: str) -> None:
@@ -169,7 +169,7 @@ def test_a_new_version_is_announced(browser: Browser, tmp_path: Path) -> None:
     """While a version is mirrored and published, the page goes on; then it offers the new one."""
     dest = tmp_path / "city"
     assert run_tilesync("demo", dest, "-q").exit_code == 0
-    with serve_process(dest) as url, open_viewer(browser, url) as viewer:
+    with server_process(dest) as server, open_viewer(browser, server.url) as viewer:
         first = viewer.state()
         assert run_tilesync("demo", dest, "-q").exit_code == 0
         viewer.wait_until("tilesyncViewer.state().news")  # the server reads its list anew once a second
@@ -190,7 +190,7 @@ def test_a_new_version_is_followed(browser: Browser, tmp_path: Path) -> None:
     """With `follow`, the page takes a new version up by itself, keeps the camera, and is never empty meanwhile."""
     dest = tmp_path / "city"
     assert run_tilesync("demo", dest, "-q").exit_code == 0
-    with serve_process(dest) as url, open_viewer(browser, f"{url}#follow=1") as viewer:
+    with server_process(dest) as server, open_viewer(browser, f"{server.url}#follow=1") as viewer:
         viewer.press("ArrowRight")
         first = viewer.state()
         viewer.page.run("(() => { window.fewest = Infinity; requestAnimationFrame(function count() {"
@@ -213,7 +213,7 @@ def test_a_new_export_in_the_flat_layout_is_shown(browser: Browser, tmp_path: Pa
     with Simulator() as service:
         service.offer_export(older_edition(), export_id="older")
         assert service.mirror(dest, layout=Layout.FLAT).error is None
-        with serve_process(dest) as url, open_viewer(browser, url) as viewer:
+        with server_process(dest) as server, open_viewer(browser, server.url) as viewer:
             viewer.press("ArrowLeft")
             first, picture = viewer.state(), viewer.picture()
             service.offer_export(newer_edition(), export_id="newer", lastModified="2026-03-09T08:30:00Z")
