@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests.support.builders import IMODEL, export, glb, tileset
+from tests.support.city_editions import small_city
 from tests.support.commandline import run_tilesync
 from tests.support.faults import error_response, is_api
 from tests.support.sample_secrets import SIG
@@ -26,7 +27,6 @@ from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tests.support.tile_server import ServerProcess, server_process
 from tests.support.viewers import CAMERA_PATH, Browser, CameraPose, pixels, view_url
 from tilesync.azure.sas import parse_sas_link
-from tilesync.demo.city import build_city
 
 CLIENTS = 4
 
@@ -248,7 +248,7 @@ def test_a_viewer_draws_the_same(browser: Browser, tmp_path: Path) -> None:
     view = CAMERA_PATH[0]
     with Simulator() as sim:
         sim.extra_headers = {"Access-Control-Allow-Origin": "*"}
-        sim.offer_export(build_city())
+        sim.offer_export(small_city())
         link = parse_sas_link(sim.create_link(EXPORT)).viewer_url()
         direct = view_url(browser, "three?signed", link, [view])
         sim.clear_requests()

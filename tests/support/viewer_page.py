@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from tests.support.viewers import Browser, BrowserPage, pixels
 
-DESKTOP_PX = (1100, 700)
+DESKTOP_PX = (800, 520)
 PHONE_PX = (390, 844)
 CANVAS = "document.getElementById('canvas')"
 EDGE_PX = 60
@@ -50,6 +50,10 @@ class ViewerPage:
             if "navigated" not in str(error) and "context was destroyed" not in str(error):
                 raise
             self.page.run(wait)
+
+    def poll_until(self, condition: str) -> None:
+        """Let the page ask the server for news, again and again, until an expression is true."""
+        self.wait_until(f"await tilesyncViewer.poll(), {condition}")
 
     def text(self, selector: str) -> str:
         """Return the text of an element as the reader sees it."""
