@@ -65,7 +65,7 @@ IMPURE = {
 }
 
 PROTOCOLS = {
-    "ArchiveWriter": "Zip, tar, and SQLite",
+    "PackageWriter": "Zip, tar, and SQLite",
     "Admission": "decided by the jobs, asked by the stores, which must not import them",
     "BlobRequest": "callable with keyword arguments",
     "Body": "a blob of a container, and a file of a mirror",

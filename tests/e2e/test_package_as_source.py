@@ -20,7 +20,7 @@ from tests.support.package_readers import write_with_3d_tiles_tools
 from tests.support.packages import ENDINGS, pack_folder, write_package
 from tests.support.samples import sample_folder
 from tests.support.simulator import EXPORT, Simulator, read_latest, verify
-from tilesync.stores.archives.formats import MANIFEST_ENTRY
+from tilesync.stores.packages.formats import MANIFEST_ENTRY
 
 FILE_COUNT = 35
 """Files of the export with 30 tiles."""

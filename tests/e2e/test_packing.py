@@ -25,10 +25,10 @@ from tilesync.jobs.pack.job import PackInputs, PackJob
 from tilesync.jobs.run.stats import RunStats
 from tilesync.model import Blob, ExportFacts, ListingState, StoredFile, Version, VersionSummary
 from tilesync.protocols import ReadOnlyPublication, StoredFiles
-from tilesync.stores.archives.formats import INDEX_ENTRY, MANIFEST_ENTRY, ArchiveFormat
-from tilesync.stores.archives.writing import PackageOptions, open_package
-from tilesync.stores.archives.zip_writer import ZipWriter
 from tilesync.stores.base import encode_line
+from tilesync.stores.packages.formats import INDEX_ENTRY, MANIFEST_ENTRY, PackageFormat
+from tilesync.stores.packages.writing import PackageOptions, open_package_writer
+from tilesync.stores.packages.zip_writer import ZipWriter
 
 FORMATS = ["3tz", "3dtiles", "tar", "zip"]
 READABLE = {name: data for name, data in referenced_export(40).items() if name.isascii()}
@@ -148,8 +148,8 @@ ZEROS = bytes(1 << 20)
 
 
 def pack_generated(source: GeneratedVersion, out: Path) -> None:
-    options = PackageOptions(out, ArchiveFormat(out.suffix[1:]))
-    with open_package(options) as (package, writer), package.open_spool() as manifest_file:
+    options = PackageOptions(out, PackageFormat(out.suffix[1:]))
+    with open_package_writer(options) as (package, writer), package.open_spool() as manifest_file:
         files, publication = cast(StoredFiles, source), cast(ReadOnlyPublication, source)
         inputs = PackInputs(files, publication, writer, package.check_space, manifest_file)
         PackJob(inputs, lambda event: None, RunStats()).run("v")

@@ -106,7 +106,7 @@ class _File:
 class _Tileset:
     """Tileset that records when it is closed."""
 
-    kind = TilesetKind.ARCHIVE
+    kind = TilesetKind.PACKAGE
 
     def __init__(self) -> None:
         self.is_closed = False

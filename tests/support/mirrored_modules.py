@@ -10,7 +10,7 @@ _HOSTING = "tests/e2e/test_hosting.py asserts it with nginx and Caddy"
 _CITY = "tests/demo/test_city.py asserts the files that it helps to build"
 _API = "tests/api/test_aio.py calls it, as users do"
 _WORKERS = "tests/app/test_worker_tasks.py asserts it with real worker processes"
-_PACKAGES = "tests/stores/archives/readers/test_{zip,tar,sqlite}_package.py assert it for each format"
+_PACKAGES = "tests/stores/packages/readers/test_{zip,tar,sqlite}_package.py assert it for each format"
 _PACK = "tests/cli/commands/test_pack.py asserts it for each format"
 _PACK_JOB = "a part of the pack job: tests/jobs/pack/test_job.py asserts it"
 _SERVER = "tests/serving/test_{application,site}.py run servers by it"
@@ -99,18 +99,18 @@ MODULES_WITHOUT_TEST_FILE = {
     "model/storage.py": _VALUES,
     "model/tiles.py": _VALUES,
     "model/version.py": _VALUES,
-    "protocols/archive.py": _PROTOCOLS,
+    "protocols/package.py": _PROTOCOLS,
     "protocols/destination.py": _PROTOCOLS,
     "protocols/object_store.py": _PROTOCOLS,
     "protocols/public_files.py": _PROTOCOLS,
     "protocols/source.py": _PROTOCOLS,
     "runtime/clock.py": "three calls of the standard library; tests replace it by tests/support/clock.py",
     "runtime/event_loop.py": "tests/api/test_aio.py asserts that the loop and garbage collector of a host stay",
-    "stores/archives/readers/foreign_manifest.py": "tests/stores/archives/readers/test_destination.py asserts it",
-    "stores/archives/readers/opening.py": _PACKAGES,
-    "stores/archives/readers/package.py": _PACKAGES,
-    "stores/archives/readers/publication.py": "tests/stores/archives/readers/test_destination.py asserts it",
-    "stores/archives/writing.py": _PACK,
+    "stores/packages/readers/foreign_manifest.py": "tests/stores/packages/readers/test_destination.py asserts it",
+    "stores/packages/readers/opening.py": _PACKAGES,
+    "stores/packages/readers/package.py": _PACKAGES,
+    "stores/packages/readers/publication.py": "tests/stores/packages/readers/test_destination.py asserts it",
+    "stores/packages/writing.py": _PACK,
     "sources/followed_link.py": "tests/app/test_live.py follows the links of a command by it",
     "stores/azure/block_upload.py": _CONTRACT,
     "stores/azure/copy_from_url.py": "tests/e2e/test_azure_destination.py asserts it through a proxy that copies",
@@ -164,7 +164,7 @@ TEST_FILES_WITHOUT_MODULE = {
     "jobs/versions/test_subtree_walk_limits.py": "limits of subtree_walk.py; with its rules they are over 600 lines",
     "sources/test_expired_links.py": "links that expire during a run, whatever their source",
     "sources/test_young_links.py": "links that are not valid yet, whatever their source",
-    "stores/archives/readers/test_damaged_packages.py": "packages that are cut off or changed, in each format",
+    "stores/packages/readers/test_damaged_packages.py": "packages that are cut off or changed, in each format",
     "test_architecture.py": "the rules of this repository",
     "test_docs.py": "the documentation",
     "test_examples.py": "the examples",

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tilesync.core.manifest import make_header, make_line
 from tilesync.model import Blob, ExportFacts, StoredFile, Version, VersionSummary
-from tilesync.stores.archives.formats import INDEX_ENTRY, MANIFEST_ENTRY
-from tilesync.stores.archives.zip_records import INDEX_RECORD, hash_index_name, index_sort_key
 from tilesync.stores.base import encode_line
+from tilesync.stores.packages.formats import INDEX_ENTRY, MANIFEST_ENTRY
+from tilesync.stores.packages.zip_records import INDEX_RECORD, hash_index_name, index_sort_key
 
 ENDINGS = ("3tz", "zip", "tar", "3dtiles")
 

@@ -32,9 +32,9 @@ async def pack(
     current one. `compress`: for .3tz and .zip. `overwrite`: replace an existing file.
     """
     from tilesync.app import packing
-    from tilesync.stores.archives.compression import parse_compression
-    from tilesync.stores.archives.formats import parse_format
-    from tilesync.stores.archives.writing import PackageOptions
+    from tilesync.stores.packages.compression import parse_compression
+    from tilesync.stores.packages.formats import parse_format
+    from tilesync.stores.packages.writing import PackageOptions
 
     call = Call(monitor, on_event, None, dest)
     with call.run(PackResult):

@@ -68,7 +68,7 @@ def make_backend(target: Target) -> Backend:
     """Create the backend for the location of a destination."""
     return match_location(
         target.location,
-        folder=lambda path: ArchiveBackend(path) if is_package(path) else LocalBackend(path, target.state_dir),
+        folder=lambda path: PackageBackend(path) if is_package(path) else LocalBackend(path, target.state_dir),
         azure=lambda location: AzureBackend(location, target),
         s3=lambda location: S3Backend(location, target),
     )
@@ -109,7 +109,7 @@ class LocalBackend(Backend):
 
 
 @dataclass(frozen=True)
-class ArchiveBackend(Backend):
+class PackageBackend(Backend):
     """A package file of this machine, which is only read."""
 
     max_threads: ClassVar[int | None] = None
@@ -118,11 +118,11 @@ class ArchiveBackend(Backend):
 
     def open(self, opening: Opening) -> AbstractContextManager[ReadOnlyDestination]:
         """Open the package. Raises UsageError for a mode that writes, Unreadable if it cannot be inspected."""
-        from tilesync.stores.archives.readers.destination import open_archive_read_only
         from tilesync.stores.local.folder_paths import read_mode
+        from tilesync.stores.packages.readers.destination import open_package_read_only
 
         read_mode(self.path)
-        return open_archive_read_only(self.path, opening.mode, opening.observe)
+        return open_package_read_only(self.path, opening.mode, opening.observe)
 
     @property
     def identity(self) -> str:
@@ -131,8 +131,8 @@ class ArchiveBackend(Backend):
 
     def refuse_source(self, source: Location, identity: str) -> None:
         """Raise UsageError: nothing can be mirrored into a package."""
-        from tilesync.stores.archives.readers.destination import refuse_writing
         from tilesync.stores.local.folder_paths import read_mode
+        from tilesync.stores.packages.readers.destination import refuse_writing
 
         read_mode(self.path)
         refuse_writing(self.path, Mode.WRITE)

@@ -15,7 +15,7 @@ from tilesync.core.urls import is_loopback, refuse_credentials
 from tilesync.errors import UsageError
 from tilesync.model import SasUrl
 from tilesync.model.storage import AzureLocation, S3Location
-from tilesync.stores.archives.formats import find_format
+from tilesync.stores.packages.formats import find_format
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ from tilesync.events import VersionPacked
 from tilesync.model import Version
 from tilesync.protocols import Observer
 from tilesync.runtime.threads import run_in_thread
-from tilesync.stores.archives.compression import Compression
-from tilesync.stores.archives.writing import PackageOptions
 from tilesync.stores.opening import Mode
+from tilesync.stores.packages.compression import Compression
+from tilesync.stores.packages.writing import PackageOptions
 
 if TYPE_CHECKING:
     from tilesync.jobs.run.stats import RunStats
@@ -37,7 +37,7 @@ async def pack(
 
 def _refuse_out_inside(target: Target, out: Path) -> None:
     """Raise UsageError if the package would be inside the destination."""
-    from tilesync.stores.archives.package_file import refuse_inside
+    from tilesync.stores.packages.package_file import refuse_inside
 
     match_location(
         target.location,
@@ -51,9 +51,9 @@ def _write_package(
     destination: ReadOnlyDestination, version_text: str, options: PackageOptions, observe: Observer, stats: RunStats
 ) -> VersionPacked:
     from tilesync.jobs.pack.job import PackInputs, PackJob
-    from tilesync.stores.archives.writing import open_package
+    from tilesync.stores.packages.writing import open_package_writer
 
-    with open_package(options) as (package, writer), package.open_spool() as manifest_file:
+    with open_package_writer(options) as (package, writer), package.open_spool() as manifest_file:
         can_compress = options.compression is not Compression.NONE
         inputs = PackInputs(
             destination.files,
@@ -66,5 +66,5 @@ def _write_package(
         package_bytes = package.commit()
     summary = version.summary
     return VersionPacked(
-        version.name, str(options.out), options.archive_format, summary.files, summary.bytes, package_bytes
+        version.name, str(options.out), options.package_format, summary.files, summary.bytes, package_bytes
     )

@@ -141,7 +141,7 @@ async def _make_parts(
         return MirrorParts(title, files, publication, destination.layout, cache_policy=policy)
     version = await run_in_thread(_read_only_version, destination)
     stored = exits.enter_context(closing(VersionFiles(destination.files, version)))
-    return MirrorParts(title, stored, publication, kind=TilesetKind.ARCHIVE, cache_policy=policy)
+    return MirrorParts(title, stored, publication, kind=TilesetKind.PACKAGE, cache_policy=policy)
 
 
 def _read_only_version(destination: ReadOnlyDestination) -> Any:

@@ -1,15 +1,14 @@
 """Interfaces that the jobs use, each as narrow as its consumer.
 
-archive       writer of a package
 destination   destination of tiles: files, drafts, publication
 object_store  object store below a prefix: objects, uploads, lease
+package       writer of a package
 public_files  files that a server may show, by their paths
 source        source of tiles, clock, tokens, links, workers
 """
 
 from __future__ import annotations
 
-from tilesync.protocols.archive import ArchiveWriter
 from tilesync.protocols.destination import (
     Admission,
     Destination,
@@ -22,6 +21,7 @@ from tilesync.protocols.destination import (
     StructureChecks,
 )
 from tilesync.protocols.object_store import Lease, Objects, ObjectStream, Upload
+from tilesync.protocols.package import PackageWriter
 from tilesync.protocols.public_files import OpenedFile, PublicFiles
 from tilesync.protocols.source import (
     Body,
@@ -39,7 +39,6 @@ from tilesync.protocols.source import (
 
 __all__ = [
     "Admission",
-    "ArchiveWriter",
     "Body",
     "Clock",
     "Destination",
@@ -53,6 +52,7 @@ __all__ = [
     "Objects",
     "Observer",
     "OpenedFile",
+    "PackageWriter",
     "PresencePage",
     "PublicFiles",
     "Publication",

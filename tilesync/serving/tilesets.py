@@ -14,7 +14,7 @@ class TilesetKind(StrEnum):
     """Origin of the files of a tileset."""
 
     MIRROR = "mirror"
-    ARCHIVE = "archive"
+    PACKAGE = "package"
     LIVE = "live"
 
 

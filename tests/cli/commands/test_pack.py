@@ -18,7 +18,7 @@ from tests.support.commandline import FINISHED_FIELDS, run_tilesync, start_tiles
 from tests.support.package_readers import read_package
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tests.support.small_disk import mounted_small_disk
-from tilesync.stores.archives.formats import INDEX_ENTRY, MANIFEST_ENTRY
+from tilesync.stores.packages.formats import INDEX_ENTRY, MANIFEST_ENTRY
 
 FORMATS = ["3tz", "3dtiles", "tar", "zip"]
 PACK_FIELDS = FINISHED_FIELDS | {"files", "package", "format", "package_bytes"}

@@ -58,7 +58,7 @@ def pack(
 ) -> int:
     """Write VERSION of DEST, or the current version, into the file OUT, and prove each file while it is written.
 
-    OUT ends with .3tz (3D Tiles archive), .3dtiles (SQLite), .tar or .zip. The first characters of a version name are
+    OUT ends with .3tz (3D Tiles Archive), .3dtiles (SQLite), .tar or .zip. The first characters of a version name are
     enough. The package also has the manifest of the version, so `tilesync verify OUT` can check it anywhere.
     """
     from tilesync.cli.output.summary import format_pack_summary

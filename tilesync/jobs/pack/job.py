@@ -15,7 +15,7 @@ from tilesync.jobs.pack.survey import Survey
 from tilesync.jobs.run.stats import RunStats
 from tilesync.jobs.versions.resolve import resolve_version
 from tilesync.model import ROOT, StoredFile, Version
-from tilesync.protocols import ArchiveWriter, Observer, ReadOnlyPublication, StoredFiles
+from tilesync.protocols import Observer, PackageWriter, ReadOnlyPublication, StoredFiles
 from tilesync.runtime.read_ahead import map_ahead
 from tilesync.runtime.threads import STOP_EVENT
 
@@ -37,7 +37,7 @@ class PackInputs:
 
     files: StoredFiles
     publication: ReadOnlyPublication
-    writer: ArchiveWriter
+    writer: PackageWriter
     check_space: Callable[[int], None]
     manifest_file: IO[bytes]
 

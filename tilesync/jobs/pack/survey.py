@@ -10,7 +10,7 @@ from tilesync.core.wording import format_file_count
 from tilesync.errors import DestinationError
 from tilesync.jobs.pack.manifest_copy import DAMAGED_HINT
 from tilesync.model import ROOT, StoredFile, Version
-from tilesync.protocols import ArchiveWriter
+from tilesync.protocols import PackageWriter
 
 MAX_NAMED_PROBLEMS: Final = 5
 
@@ -23,7 +23,7 @@ def _find_unsafe_problem(name: str) -> str | None:
 class Survey:
     """Survey of the files of a version. `root`: the root tileset. `package_bytes`: size of the package, at most."""
 
-    def __init__(self, writer: ArchiveWriter) -> None:
+    def __init__(self, writer: PackageWriter) -> None:
         self._writer = writer
         self._files = self._bytes = 0
         self._problems = list[str]()

@@ -10,7 +10,7 @@ from typing import Final
 
 from tilesync.errors import DestinationError, Unreadable
 from tilesync.runtime.safe_open import describe_file_type
-from tilesync.stores.archives.formats import FORMAT_ENDINGS
+from tilesync.stores.packages.formats import FORMAT_ENDINGS
 
 _MANIFEST_PATHS: Final = ("manifests", ".tilesync/manifests")
 
