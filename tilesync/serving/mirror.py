@@ -38,7 +38,7 @@ _MANIFEST_MEDIA_TYPE: Final = "application/jsonl"
 class MirrorParts:
     """A destination, opened to be served. `title`: name for people, if the current export has none.
 
-    `files`: its files by their paths below its top. In a package there is one version, and names are paths.
+    `files`: its files by their paths below its top.
     """
 
     title: str
@@ -78,7 +78,8 @@ class MirrorTileset:
         self._policy = parts.cache_policy
         self._compare = compare
         self._pool = ThreadPoolExecutor(MAX_DOCUMENT_THREADS, thread_name_prefix="tilesync-documents")
-        self._is_versioned = parts.layout is Layout.VERSIONED and parts.kind is TilesetKind.MIRROR
+        self._is_versioned = parts.layout is Layout.VERSIONED
+        self._must_be_named = not self._is_versioned and parts.files.has_other_files
         self._versions = VersionList(parts.publication, self._read_latest, self._run)
         self._published = set[str]()
         self._stated: dict[str, asyncio.Task[StatedTypes]] = {}
@@ -139,21 +140,15 @@ class MirrorTileset:
         return await self._describe_opened(opened, "", path, self._policy.pointer_cache_control)
 
     async def _is_public(self, path: str) -> bool:
-        """Return whether the manifest has a name. Only hidden names of a package are looked up: it has no others."""
-        is_mirror = self.kind is TilesetKind.MIRROR
-        if not is_mirror and not is_hidden(path):
-            return True
-        if await self._is_named(path, await self._versions.current()):
+        """Return whether a file is one of the version. The manifest tells, unless there are no other files."""
+        if not self._must_be_named or await self._is_named(path, await self._versions.current()):
             return True
         revision = self._versions.revision
         version = await self._versions.current(max_age_s=0)  # a version may have been published this very moment
         return self._versions.revision != revision and await self._is_named(path, version)
 
     async def _is_named(self, path: str, version: str | None) -> bool:
-        if version is None:
-            return False
-        stated = await self._read_stated_types(version)
-        return path in (stated.names if self.kind is TilesetKind.MIRROR else stated.hidden_names)
+        return version is not None and path in (await self._read_stated_types(version)).names
 
     async def _describe_opened(self, opened: OpenedFile, version: str, name: str, cache_control: str) -> MirrorFile:
         stated = StatedType()
@@ -180,7 +175,7 @@ class MirrorTileset:
     def _collect_stated_types(self, version: str) -> StatedTypes:
         lines = self._parts.publication.manifest(version) if version else iter(())
         next(lines, None)
-        return StatedTypes(lines, with_names=not self._is_versioned and self.kind is TilesetKind.MIRROR)
+        return StatedTypes(lines, with_names=self._must_be_named)
 
     async def describe(self) -> Mapping[str, Any]:
         """Return its entry in `site.json`."""
