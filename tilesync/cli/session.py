@@ -21,9 +21,10 @@ from tilesync.api.monitor import RunMonitor
 from tilesync.api.publish_command import create_publish_hook
 from tilesync.cli.output.log_file import LogFile
 from tilesync.cli.output.progress import ProgressDisplay
+from tilesync.cli.output.queued_output import OutputQueues, write_at_once
 from tilesync.cli.output.report import report_write_error, write_report
 from tilesync.cli.output.reporters import JsonLinesWriter, MessagePrinter
-from tilesync.cli.output.streams import StdoutWriter, terminal_columns, write_stream
+from tilesync.cli.output.streams import StdoutWriter, terminal_columns
 from tilesync.cli.params import format_error
 from tilesync.cli.run_reporters import RunReporters
 from tilesync.cli.signals import HANGUP, error_for_signal, list_stop_signals
@@ -48,6 +49,8 @@ class OutputOptions:
 
     `changes_dest`: the command changes DEST. `is_stepwise`: each run of the command goes one step further.
     `ends_by_signal`: SIGINT and SIGTERM are the normal end of the command.
+    `is_queued`: threads write the output, so that a reader who stalls delays nothing else; what exceeds a bounded
+    queue is dropped, and counted.
     `completed_hint`: hint after a change that was not told. `interrupted_hint`: hint of a run that was interrupted;
     None for the default one, that the next run continues.
     """
@@ -63,6 +66,7 @@ class OutputOptions:
     changes_dest: bool = False
     is_stepwise: bool = False
     ends_by_signal: bool = False
+    is_queued: bool = False
     completed_hint: str = COMPLETED_HINT
     interrupted_hint: str | None = None
 
@@ -85,20 +89,26 @@ class Session:
     ) -> None:
         self.monitor = monitor or RunMonitor(source=options.source, dest=options.dest)
         self._options = options
-        self._stdout = StdoutWriter(lost_hint=options.completed_hint if options.changes_dest else None)
+        self._queues = OutputQueues()
+        add_queue = self._queues.add if options.is_queued else write_at_once
+        lost_hint = options.completed_hint if options.changes_dest else None
+        self._stdout = StdoutWriter(lost_hint=lost_hint, add_queue=add_queue)
         terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         show = options.progress and not options.quiet
         create_display = display_class or partial(ProgressDisplay, self.monitor.stats)
         self._progress = create_display(bar=show and terminal, lines=show and not terminal)
+        self._write_stderr = add_queue(lambda text: self._progress.print_line(text[:-1]), "warning: {}\n".format)
         self._json = JsonLinesWriter(self._stdout, verbose=options.verbose) if options.json else None
         self._messages = MessagePrinter(
-            self._progress.print_line,
+            self._print_line,
             verbose=options.verbose,
             quiet=options.quiet,
             plan_out=None if options.json else self._stdout,
         )
         self._log = (
-            LogFile(options.log_file, lambda message: self.observe(Warned(message))) if options.log_file else None
+            LogFile(options.log_file, lambda message: self.observe(Warned(message)), add_queue=add_queue)
+            if options.log_file
+            else None
         )
         self._reporters: RunReporters | None = None
         self._observers: list[Observer] = [self._messages]
@@ -118,14 +128,17 @@ class Session:
         for observer in self._observers:
             observer(event)
 
+    def _print_line(self, line: str) -> None:
+        self._write_stderr(f"{line}\n")
+
     def print_message(self, line: str) -> None:
         """Print a sentence for people, unless -q is given."""
         if not self._options.quiet:
-            self._progress.print_line(line)
+            self._print_line(line)
 
     def print_always(self, line: str) -> None:
         """Print a line for people, above the progress; the caller knows whether -q is given."""
-        self._progress.print_line(line)
+        self._print_line(line)
 
     def show_of_mirror(self, name: str, event: Event, print_event: Callable[[str, Event], None]) -> None:
         """Show an event of a mirror of a fleet, or with an empty name one of the fleet, which has its own printer."""
@@ -184,7 +197,7 @@ class Session:
         except KeyboardInterrupt:
             return self._end_failed(Interrupted("interrupted", hint=self._interrupted_hint()))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - last handler: a bug ends with exit 1
-            write_stream(sys.stderr, self.monitor.mask_text(traceback.format_exc()))
+            self._write_stderr(self.monitor.mask_text(traceback.format_exc()))
             name, hint = type(error).__name__, "please report it with the lines above"
             return self._end_run(self.monitor.failed_line(name=name, message="this is a bug in tilesync", hint=hint))
         if closing_message is not None:
@@ -193,8 +206,8 @@ class Session:
 
     def _end_failed(self, error: TilesyncError) -> int:
         if self.monitor.published:
-            self._progress.print_line(f"version {self.monitor.published_version} was published")
-        self._progress.print_line(self.monitor.mask_text(format_error(error)))
+            self._print_line(f"version {self.monitor.published_version} was published")
+        self._print_line(self.monitor.mask_text(format_error(error)))
         return self._end_run(self.monitor.failed_line(error))
 
     def _interrupted_hint(self) -> str | None:
@@ -211,12 +224,16 @@ class Session:
         if self._reporters is not None:
             line = self._report_to_monitors(line, self._reporters, is_urgent=is_urgent)
         self.write_json_line(line)
+        self._queues.flush()
         if (output_error := self._stdout.output_error()) is not None:
-            self._progress.print_line(format_error(output_error))
+            self._print_line(format_error(output_error))
             if line["kind"] != "failed":
                 line = self._write_report(self.monitor.failed_line(output_error))
         if self._log is not None:
             self._log.write(line)
+        if not self._queues.close():
+            os._exit(int(line["exit"]))  # else Python would wait for the stream that a thread writes to
+        if self._log is not None:
             self._log.close()
         return int(line["exit"])
 
@@ -236,7 +253,7 @@ class Session:
             write_report(self._options.report, line, self.monitor)
         except OSError as error:
             report_error = report_write_error(self._options.report, error)
-            self._progress.print_line(format_error(report_error))
+            self._print_line(format_error(report_error))
             return line if line["exit"] else self.monitor.failed_line(report_error)
         return line
 
@@ -260,7 +277,7 @@ class Session:
                 self._end_run(line, is_urgent=True)
                 os._exit(128 + number)
             received.append(number)
-            self._progress.print_line("stopping; send the signal once more to stop at once")
+            self._print_line("stopping; send the signal once more to stop at once")
             work_task.cancel()
 
         with _handle_signals(stop):
@@ -277,7 +294,7 @@ class Session:
                 progress_task.cancel()
                 for error in await asyncio.gather(progress_task, return_exceptions=True):
                     if isinstance(error, Exception):
-                        self._progress.print_line(f"warning: the progress display failed ({error!r})")
+                        self._print_line(f"warning: the progress display failed ({error!r})")
 
 
 @contextlib.contextmanager

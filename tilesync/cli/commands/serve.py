@@ -156,7 +156,9 @@ def run_server(
     from tilesync.runtime.open_files import raise_open_file_limit
 
     raise_open_file_limit()
-    session = create_session({**options, "no_progress": True}, ends_by_signal=True, interrupted_hint=AGAIN_HINT)
+    session = create_session(
+        {**options, "no_progress": True}, ends_by_signal=True, is_queued=True, interrupted_hint=AGAIN_HINT
+    )
     token = secrets.token_urlsafe(TOKEN_BYTES) if options["token"] == AUTO_TOKEN else read_token(options["token"])
     entry_code = secrets.token_urlsafe(TOKEN_BYTES) if token else ""
     pages = Pages(
@@ -173,7 +175,7 @@ def run_server(
         "token": token,
         "entry_code": entry_code,
         "cors_origin": options["cors_origin"] or "*",
-        "every_request": options["verbose"] or options["log_file"] is not None,
+        "every_request": options["verbose"],
     }
 
     def show(event: Event) -> None:

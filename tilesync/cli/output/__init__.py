@@ -7,6 +7,7 @@ masking        mask secrets in all output
 path_checks    refuse unsafe paths for --report, --log-file and --page
 progress       the progress display: a bar, or one line per minute
 progress_bar   the text of the bar: rate, remaining time
+queued_output  bounded queues and threads for the output of a server
 report         write the report file of --report
 reporters      observers that print messages and JSON lines
 status_table   the tables of `status`: mirrors, and the runs of one

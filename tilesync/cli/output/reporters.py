@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from functools import singledispatchmethod
 from typing import Any
 
 from tilesync.api.masking import SecretMasker
-from tilesync.cli.output.streams import StdoutWriter, terminal_columns, write_stream
+from tilesync.cli.output.streams import StdoutWriter, format_json_line, terminal_columns, write_stream
 from tilesync.cli.output.table import truncate_start
 from tilesync.cli.params import format_error, format_size, replace_control_characters
 from tilesync.core.retention import TRASH_RETENTION
@@ -72,7 +71,7 @@ class JsonLinesWriter:
 
     def write(self, line: dict[str, Any]) -> None:
         """Write one line."""
-        self._stdout.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+        self._stdout.write(format_json_line(line))
 
 
 class MessagePrinter:

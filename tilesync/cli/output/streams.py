@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
-from typing import Final, TextIO
+from dataclasses import asdict
+from typing import Any, Final, TextIO
 
+from tilesync.cli.output.queued_output import AddQueue, write_at_once
 from tilesync.errors import OutputLost
+from tilesync.events import Warned
 
 DEFAULT_COLUMNS: Final = 80
 """Columns of a terminal that does not report its width."""
@@ -46,20 +50,34 @@ class StdoutWriter:
     """Standard output. `write_error` is the first error of a write; later output is dropped.
 
     `lost_hint`: hint of the error for lost output; None for the default, which asks to run the same command again.
+    `add_queue`: makes the queue of an output that nothing waits for.
     """
 
-    def __init__(self, *, lost_hint: str | None = None) -> None:
+    def __init__(self, *, lost_hint: str | None = None, add_queue: AddQueue = write_at_once) -> None:
         self._lost_hint = lost_hint
+        self._write = add_queue(self._write_now, _format_warning)
         self.write_error: OSError | None = None
 
     def write(self, text: str) -> None:
         """Write a text and flush."""
+        self._write(text)
+
+    def _write_now(self, text: str) -> None:
         if self.write_error is None:
             self.write_error = write_stream(sys.stdout, text)
 
     def output_error(self) -> OutputLost | None:
         """Return the error for lost output; None if nothing was lost."""
         return create_output_error(self.write_error, hint=self._lost_hint) if self.write_error is not None else None
+
+
+def format_json_line(line: dict[str, Any]) -> str:
+    """Format a line of JSON output."""
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _format_warning(message: str) -> str:
+    return format_json_line({"kind": Warned.kind, **asdict(Warned(message))})
 
 
 def terminal_columns(stream: TextIO | None) -> int | None:
