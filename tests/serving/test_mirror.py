@@ -84,6 +84,8 @@ class OneFile:
 class PublicFilesOfTest:
     """Files of which each manifest and each file of a version exists."""
 
+    has_other_files = True
+
     async def open(self, path: str) -> Any:
         """Open a file."""
         return OneFile()

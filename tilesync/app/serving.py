@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilesync.app.live import LiveRequest, open_live_tileset
-from tilesync.app.locations import find_last_part, match_location
+from tilesync.app.locations import find_last_part, is_package, match_location
 from tilesync.app.requests import Target
 from tilesync.errors import DestinationError
 from tilesync.events import Serving
@@ -20,7 +20,7 @@ from tilesync.stores.opening import Mode, ReadOnlyDestination
 if TYPE_CHECKING:
     from tilesync.serving.comparisons import ComparedVersions, SharedComparisons
     from tilesync.serving.mirror import MirrorParts
-    from tilesync.serving.tilesets import ServedTileset
+    from tilesync.serving.tilesets import ServedTileset, TilesetKind
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,6 @@ async def _make_parts(
     """Return the parts of a destination. Raises DestinationError if it is none."""
     from tilesync.runtime.threads import run_in_thread
     from tilesync.serving.mirror import MirrorParts
-    from tilesync.serving.stored_files import VersionFiles
-    from tilesync.serving.tilesets import TilesetKind
 
     title = find_last_part(request.title)
     publication, policy = destination.publication, target.store_options.serving
@@ -147,20 +145,14 @@ async def _make_parts(
         raise DestinationError(
             f"no version is stored in {request.title}", hint="give a DEST that `tilesync mirror` has filled"
         )
-    if destination.open_public_files is not None:
-        files = exits.enter_context(destination.open_public_files())
-        return MirrorParts(title, files, publication, destination.layout, cache_policy=policy)
-    version = await run_in_thread(_read_only_version, destination)
-    stored = exits.enter_context(closing(VersionFiles(destination.files, version)))
-    return MirrorParts(title, stored, publication, kind=TilesetKind.PACKAGE, cache_policy=policy)
+    files = exits.enter_context(destination.open_public_files())
+    return MirrorParts(title, files, publication, destination.layout, _find_kind(target), cache_policy=policy)
 
 
-def _read_only_version(destination: ReadOnlyDestination) -> Any:
-    """Return the one version of a package. Raises DestinationError."""
-    from tilesync.core.manifest import read_header
+def _find_kind(target: Target) -> TilesetKind:
+    from tilesync.serving.tilesets import TilesetKind
 
-    name = destination.publication.manifest_names()[0]
-    return read_header(next(destination.publication.manifest(name)), name=name)
+    return TilesetKind.PACKAGE if is_package(target.location) else TilesetKind.MIRROR
 
 
 def _compare_versions(destination: ReadOnlyDestination, a: str, b: str) -> ComparedVersions:

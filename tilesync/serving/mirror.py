@@ -37,7 +37,7 @@ _MANIFEST_MEDIA_TYPE: Final = "application/jsonl"
 class MirrorParts:
     """A destination, opened to be served. `title`: name for people, if the current export has none.
 
-    `files`: its files by their paths below its top. In a package there is one version, and names are paths.
+    `files`: its files by their paths below its top.
     """
 
     title: str
@@ -79,7 +79,8 @@ class MirrorTileset:
         self._comparisons = comparisons
         self._identity = object()
         self._pool = ThreadPoolExecutor(MAX_DOCUMENT_THREADS, thread_name_prefix="tilesync-documents")
-        self._is_versioned = parts.layout is Layout.VERSIONED and parts.kind is TilesetKind.MIRROR
+        self._is_versioned = parts.layout is Layout.VERSIONED
+        self._must_be_named = not self._is_versioned and parts.files.has_other_files
         self._versions = VersionList(parts.publication, self._read_latest, self._run)
         self._published = set[str]()
         self._stated: dict[str, asyncio.Task[StatedTypes]] = {}
@@ -142,11 +143,8 @@ class MirrorTileset:
         return await self._describe_opened(opened, "", path, self._policy.pointer_cache_control)
 
     async def _is_public(self, path: str) -> bool:
-        """Return whether the manifest has a name. Only hidden names of a package are looked up: it has no others."""
-        is_mirror = self.kind is TilesetKind.MIRROR
-        if not is_mirror and not is_hidden(path):
-            return True
-        if await self._is_named(path, await self._versions.current()):
+        """Return whether a file is one of the version. The manifest tells, unless there are no other files."""
+        if not self._must_be_named or await self._is_named(path, await self._versions.current()):
             return True
         revision = self._versions.revision
         version = await self._versions.current(max_age_s=0)  # a version may have been published this very moment
@@ -156,8 +154,6 @@ class MirrorTileset:
         if version is None:
             return False
         stated = await self._read_stated_types(version)
-        if self.kind is not TilesetKind.MIRROR:
-            return path in stated.hidden_names
         return path.encode(errors="surrogatepass") in stated.names
 
     async def _describe_opened(self, opened: OpenedFile, version: str, name: str, cache_control: str) -> MirrorFile:
@@ -188,8 +184,7 @@ class MirrorTileset:
         with translate_damage(f"of version {version}"):
             pieces = split_manifest(self._parts.publication.manifest_chunks(version) if version else ())
             next(pieces, None)
-            with_names = not self._is_versioned and self.kind is TilesetKind.MIRROR
-            return StatedTypes(_stoppable(pieces), with_names=with_names)
+            return StatedTypes(_stoppable(pieces), with_names=self._must_be_named)
 
     async def describe(self) -> Mapping[str, Any]:
         """Return its entry in `site.json`."""
