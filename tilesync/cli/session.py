@@ -165,6 +165,12 @@ class Session:
             self._stdout.write("".join(f"{line}\n" for line in batch))
             await asyncio.sleep(0)
 
+    async def write_pieces(self, pieces: Iterator[str]) -> None:
+        """Write pieces of whole lines to stdout, so that a signal can stop it between two of them."""
+        for piece in pieces:
+            self._stdout.write(piece)
+            await asyncio.sleep(0)
+
     def write_json_line(self, line: dict[str, Any]) -> None:
         """Write a JSON line, if --json is given."""
         if self._json is not None:
