@@ -20,6 +20,7 @@ from tilesync.core.http_headers import IMMUTABLE_CACHE_CONTROL, REVALIDATE_CACHE
 from tilesync.errors import Unavailable
 from tilesync.model import Layout
 from tilesync.protocols import ReadOnlyPublication
+from tilesync.serving.comparisons import ComparedVersions, SharedComparisons
 from tilesync.serving.mirror import MAX_KNOWN_VERSIONS, MirrorParts, MirrorTileset
 
 FILES = export(2) | {"tiles/.named.glb": b"glTF-named", "empty.glb": b""}
@@ -111,12 +112,16 @@ class SlowManifests(FakeDestination):
             yield chunk
 
 
+def refuse_to_compare(a: str, b: str) -> ComparedVersions:
+    raise AssertionError("no test of this file compares versions")
+
+
 @contextmanager
 def tileset_of(publication: SlowManifests, versions: int) -> Iterator[MirrorTileset]:
     for number in range(versions):
         publication.add_version(f"v{number}", {"a.txt": b"text"})
     parts = MirrorParts("t", PublicFilesOfTest(), cast("ReadOnlyPublication", publication))
-    with closing(MirrorTileset(parts, lambda a, b: iter(()))) as tileset:
+    with closing(MirrorTileset(parts, refuse_to_compare, SharedComparisons())) as tileset:
         yield tileset
 
 

@@ -2,6 +2,7 @@
 
 access         the token that requests must have, and the origins whose pages may read the answers
 application    the ASGI application: admit a request, answer it with a file of a tileset
+comparisons    comparisons of versions, one at a time, shared by all clients
 conditions     conditional requests and ranges: the status of an answer, and which bytes it has
 connections    limits of a connection: the size of headers, and the time of a request
 mirror         a destination or a package as a tileset

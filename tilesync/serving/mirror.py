@@ -12,17 +12,15 @@ from typing import Any, Final
 from tilesync.core.http_headers import CachePolicy, is_self_describing
 from tilesync.core.manifest import find_line, split_manifest, translate_damage
 from tilesync.core.safe_names import resolve_version_name
-from tilesync.errors import UsageError
+from tilesync.errors import DestinationError, UsageError
 from tilesync.model import POINTER, Blob, Layout
 from tilesync.model.storage import ObjectHeaders
 from tilesync.protocols import OpenedFile, PublicFiles, ReadOnlyPublication
 from tilesync.runtime.threads import raise_if_stopped, run_abandonable
+from tilesync.serving.comparisons import CompareVersions, DiffLines, SharedComparisons
 from tilesync.serving.stated_types import StatedType, StatedTypes, is_hidden
 from tilesync.serving.tilesets import FileFacts, TilesetKind
 from tilesync.serving.version_list import VersionList
-
-CompareVersions = Callable[[str, str], Iterator[Mapping[str, Any]]]
-"""Yields the lines of the difference between two versions. Blocks."""
 
 MAX_DOCUMENT_THREADS: Final = 8
 """Threads that read manifests and the pointer of one destination."""
@@ -72,12 +70,14 @@ class MirrorFile:
 class MirrorTileset:
     """A destination as a tileset. A version is served once its manifest exists, so when it is complete."""
 
-    def __init__(self, parts: MirrorParts, compare: CompareVersions) -> None:
+    def __init__(self, parts: MirrorParts, compare: CompareVersions, comparisons: SharedComparisons) -> None:
         self.kind = parts.kind
         self._parts = parts
         self._files = parts.files
         self._policy = parts.cache_policy
         self._compare = compare
+        self._comparisons = comparisons
+        self._identity = object()
         self._pool = ThreadPoolExecutor(MAX_DOCUMENT_THREADS, thread_name_prefix="tilesync-documents")
         self._is_versioned = parts.layout is Layout.VERSIONED
         self._must_be_named = not self._is_versioned and parts.files.has_other_files
@@ -217,18 +217,18 @@ class MirrorTileset:
             line = find_line(self._parts.publication.manifest_chunks(version), name)
         return None if line is None else {key: line.get(key) for key in fields}
 
-    async def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
-        """Return the differences between two versions. The iterator blocks."""
-        return self._compare(await self._resolve(a), await self._resolve(b))
+    async def diff_lines(self, a: str, b: str) -> DiffLines:
+        """Compare two versions; clients that ask for the same ones share the comparison. Raises UsageError."""
+        old, new = await self._resolve(a), await self._resolve(b)
+        key = self._identity, self._versions.revision, old, new
+        return await self._comparisons.open(key, partial(self._compare, old, new))
 
     async def _resolve(self, text: str) -> str:
         """Return the version that a name, a prefix of one, or `current` means. Raises UsageError."""
         current, versions = await self._versions.read()
-        if text == _CURRENT and current is not None:
-            return current
         try:
-            return resolve_version_name(text, {each["name"] for each in versions})
-        except UsageError as error:
+            return resolve_version_name(text, {each["name"] for each in versions}, current=current)
+        except (UsageError, DestinationError) as error:
             raise UsageError(str(error), hint="site.json lists the versions") from None
 
     async def _read_latest(self) -> bytes | None:

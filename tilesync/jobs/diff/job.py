@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tilesync.core.manifest import translate_damage
-from tilesync.jobs.diff.changes import ChangeCollector, DiffTotals
+from tilesync.jobs.diff.changes import ChangeCollector, DiffTotals, encode_lines
 from tilesync.jobs.diff.facts import NAME_END
 from tilesync.jobs.diff.moves import ContentKeys, md5_keys, pair_moves, sha256_keys
 from tilesync.jobs.diff.names import compare_names, index_by_name
@@ -38,6 +38,12 @@ class Diff:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields of the last JSON line."""
         return {"a": self.a.name, "b": self.b.name, **self.totals.to_dict()}
+
+    def json_pieces(self) -> Iterator[bytes]:
+        """Yield the lines of `tilesync diff --json`, in pieces of whole lines."""
+        yield from self.changes.json_pieces()
+        yield encode_lines(self.totals.role_lines())
+        yield encode_lines([{"kind": "finished", "exit": 0, **self.to_dict()}])
 
 
 class Comparison:
@@ -137,14 +143,3 @@ def compare_versions(publication: ReadOnlyPublication, a: str, b: str) -> Diff:
 def has_stable_urls(publication: ReadOnlyPublication, *sides: Side) -> bool:
     """Return whether files keep their URLs from version to version: that is so in the flat layout only."""
     return not any(publication.prefix(side.version) for side in sides if side.version is not None)
-
-
-def diff_lines(publication: ReadOnlyPublication, a: str, b: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the lines of `tilesync diff --json`: one for each file that differs, one for each role, and the totals.
-
-    Blocks. Raises as `compare_versions` does, before the first line.
-    """
-    diff = compare_versions(publication, a, b)
-    yield from (change.to_dict() for change in diff.changes)
-    yield from diff.totals.role_lines()
-    yield {"kind": "finished", "exit": 0, **diff.to_dict()}
