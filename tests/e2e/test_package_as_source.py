@@ -158,9 +158,10 @@ def test_samples(tmp_path: Path) -> None:
             assert read_tree(tmp_path / folder.name / "versions" / version) == files
 
 
-def test_packages_of_3d_tiles_tools(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["3tz", "3dtiles"])
+def test_packages_of_3d_tiles_tools(tmp_path: Path, ending: str) -> None:
     """A package that 3d-tiles-tools wrote is verified in every respect, and mirrored."""
-    folder, package = tmp_path / "folder", tmp_path / "bridge.3tz"
+    folder, package = tmp_path / "folder", tmp_path / f"bridge.{ending}"
     tiles = {f"tiles/{number}.glb": glb(bytes([number]) * 500) for number in range(20)}
     files = {"tileset.json": tileset(*tiles), **tiles}
     for name, data in files.items():
