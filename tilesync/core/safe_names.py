@@ -10,12 +10,16 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, count
+from typing import Final
 
-from tilesync.errors import UnsafeName, UsageError
+from tilesync.errors import DestinationError, UnsafeName, UsageError
 from tilesync.model import ROOT
 
 MAX_NAME_CHARS = 1024
 """Maximum characters of a blob name. Source: "Naming and Referencing Containers, Blobs, and Metadata"."""
+
+CURRENT_VERSION: Final = "current"
+"""Text for the version that the pointer names. No version has this name: names begin with the id of an export."""
 
 _MAX_NAMES_IN_MESSAGE, _MAX_EXCLUDE_OPTIONS, _MAX_VERSIONS_IN_HINT = 20, 3, 8
 
@@ -188,13 +192,33 @@ def make_version_name(text: str) -> str:
     return name if name and not _DEVICE_NAME.fullmatch(name) else f"v-{name}"
 
 
-def resolve_version_name(text: str, names: Collection[str]) -> str:
-    """Return the version that a person means: the exact name, or the only one with this prefix. Raises UsageError."""
+def resolve_version_name(text: str, names: Collection[str], *, current: str | None) -> str:
+    """Return the version that a person means: `current`, the exact name, or the only one with this prefix.
+
+    `current`: the version that the pointer names. Raises UsageError if there is no such version or more than one;
+    DestinationError if there is no current one.
+    """
+    if text == CURRENT_VERSION:
+        return _check_current(current, names)
     found = [text] if text in names else [name for name in names if text and name.startswith(text)]
     if len(found) != 1:
         problem = "no version is named" if not found else "more than one version begins with"
         raise UsageError(f"{problem} {text!r}", hint=_list_versions_hint(found or names))
     return found[0]
+
+
+def _check_current(current: str | None, names: Collection[str]) -> str:
+    if current is None:
+        raise DestinationError(
+            "no version is published yet, so there is no current one",
+            hint=f"name a version instead of `{CURRENT_VERSION}`: `tilesync versions DEST` shows all versions",
+        )
+    if current not in names:
+        raise DestinationError(
+            f"the destination is damaged: its latest.json names version {current}, whose manifest is missing",
+            hint="run `tilesync mirror` again, or name another version: `tilesync versions DEST` shows all versions",
+        )
+    return current
 
 
 def _list_versions_hint(names: Collection[str]) -> str:

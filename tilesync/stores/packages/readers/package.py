@@ -74,6 +74,20 @@ class Package(ABC):
         Raises BlobDamaged if they contradict the directory: the size, or the CRC-32 if all bytes are read.
         """
 
+    def read(self, entry: PackageEntry, offset: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of an entry from `offset` on, the last ones after all checks: a server stops at the last.
+
+        Raises what `chunks` raises, and ExportReplaced if the package changed.
+        """
+        last = b""
+        for chunk in self.chunks(entry, offset):
+            if last:
+                yield last
+            last = chunk
+        self.file.check_unchanged()
+        if last:
+            yield last
+
     def list_places(self) -> Iterator[tuple[str, int]]:
         """Yield the name of each entry, and the place from which `read_place` reads it."""
         return ((entry.name, entry.offset) for entry in self.entries())
