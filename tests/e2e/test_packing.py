@@ -111,15 +111,13 @@ def test_bucket_is_packed(bucket_server: BucketServer, sim: Simulator, tmp_path:
     bucket = BucketFixture(bucket_server, tmp_path / "state")
     files = sim.offer_export(export(40))
     assert bucket.mirror(sim).exit_code == 0
-    for ending in FORMATS:
-        assert bucket.run_command("pack", bucket.url, str(tmp_path / f"a.{ending}")).exit_code == 0
-        entries = read_package(tmp_path / f"a.{ending}")
-        assert entries.pop(MANIFEST_ENTRY) == bucket.read(f"manifests/{EXPORT}.jsonl")
-        entries.pop(INDEX_ENTRY, None)
-        assert entries == files
+    assert run_tilesync("pack", bucket.url, tmp_path / "a.zip", **bucket.env).exit_code == 0
+    entries = read_package(tmp_path / "a.zip")
+    assert entries.pop(MANIFEST_ENTRY) == bucket.read(f"manifests/{EXPORT}.jsonl")
+    assert entries == files
     bucket.server.client.delete_object(Bucket=bucket.name, Key=f"{bucket.prefix}versions/{EXPORT}/tiles/003.glb")
-    failed = bucket.run_command("pack", bucket.url, str(tmp_path / "b.3tz"))
-    assert (failed.exit_code, failed.last_line["error"], failed.last_line["failed"]) == (3, "PackFailed", 1)
+    failed = run_tilesync("pack", bucket.url, tmp_path / "b.3tz", "--json", **bucket.env)
+    assert failed.assert_failed(3, "PackFailed")["failed"] == 1
     assert not (tmp_path / "b.3tz").exists()
 
 
