@@ -16,12 +16,12 @@ import tilesync as ts
 from tests.support.builders import IMODEL, glb, tileset
 from tests.support.commandline import FINISHED_FIELDS, run_tilesync, start_tilesync
 from tests.support.package_readers import read_package
+from tests.support.packages import ENDINGS
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tests.support.small_disk import mounted_small_disk
 from tests.support.tile_server import mirror_files
 from tilesync.stores.packages.formats import INDEX_ENTRY, MANIFEST_ENTRY
 
-FORMATS = ["3tz", "3dtiles", "tar", "zip"]
 PACK_FIELDS = FINISHED_FIELDS | {"files", "package", "format", "package_bytes"}
 
 
@@ -32,7 +32,7 @@ def mirror(service: Simulator, tmp_path: Path) -> Path:
     return tmp_path / "mirror"
 
 
-@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_package_has_the_manifest_and_every_file(mirror: Path, service: Simulator, ending: str, tmp_path: Path) -> None:
     """The first entry is the manifest, the second the root tileset; all files follow, with their bytes."""
     out = tmp_path / f"city.{ending}"
@@ -59,7 +59,7 @@ def test_package_has_the_manifest_and_every_file(mirror: Path, service: Simulato
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "mirror"]
 
 
-@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_packages_of_one_version_are_equal(mirror: Path, ending: str, tmp_path: Path) -> None:
     """Another day, another user environment, other permissions, and another place of the mirror change no byte."""
     assert run_tilesync("pack", mirror, tmp_path / f"a.{ending}").exit_code == 0
@@ -126,9 +126,9 @@ def test_flat_layout_is_packed(service: Simulator, tmp_path: Path) -> None:
 
 def test_package_is_packed_into_each_format(mirror: Path, tmp_path: Path) -> None:
     """DEST may be a package: packed into another format, it has the bytes that the mirror itself gives."""
-    for ending in FORMATS:
+    for ending in ENDINGS:
         assert run_tilesync("pack", mirror, tmp_path / f"a.{ending}").exit_code == 0
-    for source, ending in pairwise([*FORMATS, FORMATS[0]]):
+    for source, ending in pairwise([*ENDINGS, ENDINGS[0]]):
         out = tmp_path / f"b.{ending}"
         assert run_tilesync("pack", tmp_path / f"a.{source}", out).exit_code == 0
         assert out.read_bytes() == (tmp_path / f"a.{ending}").read_bytes()
