@@ -147,7 +147,7 @@ class MirrorTileset:
         if not self._must_be_named or await self._is_named(path, await self._versions.current()):
             return True
         revision = self._versions.revision
-        version = await self._versions.current(max_age_s=0)  # a version may have been published this very moment
+        version = await self._versions.current(max_age_s=0)  # a version may have been published just now
         return self._versions.revision != revision and await self._is_named(path, version)
 
     async def _is_named(self, path: str, version: str | None) -> bool:
