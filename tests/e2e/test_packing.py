@@ -18,6 +18,7 @@ from tests.support.azure_proxy import AzureFixture
 from tests.support.builders import IMODEL, export, referenced_export
 from tests.support.commandline import run_tilesync
 from tests.support.package_readers import open_zip, read_digests, read_package, run_reader
+from tests.support.packages import ENDINGS
 from tests.support.s3 import BucketFixture, BucketServer
 from tests.support.simulator import EXPORT, Simulator
 from tilesync.core.manifest import make_header, make_line
@@ -31,7 +32,6 @@ from tilesync.stores.packages.writing import PackageOptions, open_package_writer
 from tilesync.stores.packages.zip_records import ZipMethod
 from tilesync.stores.packages.zip_writer import ZipWriter
 
-FORMATS = ["3tz", "3dtiles", "tar", "zip"]
 READABLE = {name: data for name, data in referenced_export(40).items() if name.isascii()}
 """An export without the empty file and the name that 3d-tiles-tools cannot read."""
 
@@ -41,7 +41,7 @@ def packed(sim: Simulator, tmp_path: Path) -> Path:
     """Mirror READABLE, and pack it in each format; return the folder of the packages."""
     sim.offer_export(READABLE)
     assert run_tilesync("mirror", IMODEL, tmp_path / "mirror", "--allow-missing", sim=sim).exit_code == 0
-    for ending in FORMATS:
+    for ending in ENDINGS:
         assert run_tilesync("pack", tmp_path / "mirror", tmp_path / f"a.{ending}").exit_code == 0
     return tmp_path
 
@@ -111,15 +111,13 @@ def test_bucket_is_packed(bucket_server: BucketServer, sim: Simulator, tmp_path:
     bucket = BucketFixture(bucket_server, tmp_path / "state")
     files = sim.offer_export(export(40))
     assert bucket.mirror(sim).exit_code == 0
-    for ending in FORMATS:
-        assert bucket.run_command("pack", bucket.url, str(tmp_path / f"a.{ending}")).exit_code == 0
-        entries = read_package(tmp_path / f"a.{ending}")
-        assert entries.pop(MANIFEST_ENTRY) == bucket.read(f"manifests/{EXPORT}.jsonl")
-        entries.pop(INDEX_ENTRY, None)
-        assert entries == files
+    assert run_tilesync("pack", bucket.url, tmp_path / "a.zip", sim=None, **bucket.env).exit_code == 0
+    entries = read_package(tmp_path / "a.zip")
+    assert entries.pop(MANIFEST_ENTRY) == bucket.read(f"manifests/{EXPORT}.jsonl")
+    assert entries == files
     bucket.server.client.delete_object(Bucket=bucket.name, Key=f"{bucket.prefix}versions/{EXPORT}/tiles/003.glb")
-    failed = bucket.run_command("pack", bucket.url, str(tmp_path / "b.3tz"))
-    assert (failed.exit_code, failed.last_line["error"], failed.last_line["failed"]) == (3, "PackFailed", 1)
+    failed = run_tilesync("pack", bucket.url, tmp_path / "b.3tz", "--json", sim=None, **bucket.env)
+    assert failed.assert_failed(3, "PackFailed")["failed"] == 1
     assert not (tmp_path / "b.3tz").exists()
 
 

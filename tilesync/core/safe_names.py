@@ -78,10 +78,8 @@ def find_problem(name: str, *, path_bytes: int = 0, windows: bool = False, reser
 
 
 def _explain_problem(name: str, size: int, path_bytes: int, *, windows: bool) -> str | None:
-    if problem := find_universal_problem(name):
+    if problem := find_entry_problem(name):
         return problem
-    if name.startswith("/"):
-        return "is an absolute path"
     if path_bytes and size > path_bytes:
         return f"is longer than the {path_bytes} bytes that fit here"
     segments = name.split("/")
@@ -112,6 +110,11 @@ def find_universal_problem(name: str) -> str | None:
     if ".." in segments:
         return "leaves its folder with '..'"
     return "has a '.' folder" if "." in segments else None
+
+
+def find_entry_problem(name: str) -> str | None:
+    """Return why no package may have an entry of this name; None if one may. It is unpacked at its path."""
+    return "is an absolute path" if name.startswith("/") else find_universal_problem(name)
 
 
 def find_windows_unsafe(names: Sequence[str]) -> list[str]:
