@@ -23,7 +23,7 @@ class VersionFiles:
         self._files = files
         self._version = version
         self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tilesync-stored")
-        self._streams = StreamPool(self._pool)
+        self._streams = StreamPool()
 
     async def open(self, path: str) -> StreamedFile | None:
         """Open a file by its name; None if there is none. Raises DestinationError."""
@@ -42,6 +42,7 @@ class VersionFiles:
             etag,
             chunks,
             read_from=lambda offset: self._files.chunks(self._version, name, offset=offset),
+            pool=self._pool,
             streams=self._streams,
         )
 
