@@ -154,6 +154,58 @@ def test_a_signal_during_an_import_is_reported(
     assert "Traceback" not in done.stderr
 
 
+# --- a signal while the event loop starts or closes ---
+
+
+INTERRUPTED_CALL = """
+import importlib, os, sys
+module, function, number, times, has_uvloop = sys.argv[1:6]
+signals = [int(number)] * int(times)
+if has_uvloop == "False":
+    sys.modules["uvloop"] = None
+owner = importlib.import_module(module)
+call = getattr(owner, function)
+def interrupt(*arguments):
+    while signals:
+        os.kill(os.getpid(), signals.pop())
+    return call(*arguments)
+setattr(owner, function, interrupt)
+sys.argv = ["tilesync", *sys.argv[6:]]
+from tilesync.__main__ import main
+main()
+"""
+LOOP_STARTS, LOOP_CLOSES = ("socket", "socketpair"), ("asyncio.runners", "_cancel_all_tasks")
+
+
+@pytest.mark.parametrize("has_uvloop", [True, False])
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("function", [LOOP_STARTS, LOOP_CLOSES])
+@pytest.mark.parametrize(
+    ("number", "code", "kind"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
+)
+def test_a_signal_while_the_loop_starts_or_closes_is_reported(
+    service: Simulator,
+    tmp_path: Path,
+    number: int,
+    code: int,
+    kind: str,
+    function: tuple[str, str],
+    times: int,
+    has_uvloop: bool,
+) -> None:
+    """One or two signals while the event loop starts or closes end the run with its exit code and a last line."""
+    command = ["mirror", IMODEL, str(tmp_path / "d"), "--json"]
+    injection = [*function, str(int(number)), str(times), str(has_uvloop)]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_CALL, *injection, *command], env=make_environment(service),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    last = CommandResult(done.returncode, done.stdout, done.stderr).assert_failed(code, kind)
+    assert last["published"] == (function == LOOP_CLOSES)
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+
+
 def test_the_script_is_the_quiet_entry_point() -> None:
     """The installed `tilesync` loads the commands only inside its main function."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]

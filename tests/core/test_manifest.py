@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilesync import __version__
-from tilesync.core.manifest import format_timestamp, is_known_defect, make_header, make_line, read_header, read_line
+from tilesync.core.manifest import (
+    find_line,
+    format_timestamp,
+    is_known_defect,
+    make_header,
+    make_line,
+    read_header,
+    read_line,
+    split_manifest,
+    translate_damage,
+)
+from tilesync.errors import DestinationError
 from tilesync.model import (
     EVERYTHING,
     Blob,
@@ -296,3 +307,53 @@ def test_known_defects_are_recognised_by_their_file() -> None:
     assert is_known_defect("a.json", "a.json: refers to another host", known)
     assert not is_known_defect("b.json", "b.json: leads viewers elsewhere", known)
     assert not is_known_defect("a", "a: refers to another host", known)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 100])
+def test_a_document_in_chunks_gives_whole_lines(step: int) -> None:
+    """Each piece has whole lines, and the first line comes alone, whatever the chunks are; a last line may be open."""
+    data = b"head\nab\ncd\n\nef"
+    pieces = list(split_manifest(data[start : start + step] for start in range(0, len(data), step)))
+    assert (pieces[0], b"\n".join(pieces)) == (b"head", data)
+    assert list(split_manifest(iter([data + b"\n"]))) == [b"head", b"ab\ncd\n\nef"]
+    assert list(split_manifest(iter([]))) == []
+
+
+ODD_NAMES = ["a.glb", "tiles/a.glb", "a.glb.gz", 'q"\\', "ä\u2028", "no", "\N{GRINNING FACE}", '{"name":"no"']
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, 1 << 20])
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_a_line_is_found_by_its_name(step: int, ascii_only: bool) -> None:
+    """Exactly the line of the name is found, wherever chunks end, also if names contain others or are escaped."""
+    etags = {name: f'"name":"{other}","size":1' for name, other in zip(ODD_NAMES, ODD_NAMES[::-1], strict=True)}
+    lines = [{"name": "a.txt"}, *({"name": name, "size": 7, "etag": etags[name]} for name in ODD_NAMES)]
+    data = b"".join(json.dumps(line, ensure_ascii=ascii_only, separators=(",", ":")).encode() + b"\n" for line in lines)
+    chunks = [data[start : start + step] for start in range(0, len(data), step)]
+    for name, expected in zip(ODD_NAMES, lines[1:], strict=True):
+        assert find_line(chunks, name) == expected
+    for name in ("a.txt", "A.glb", "", "glb", "\udc80", "tiles/a.glb\n"):
+        assert find_line(chunks, name) is None
+
+
+def test_a_line_of_another_program_is_found() -> None:
+    """Blanks and another order of the members make no difference; a damaged line of another form is an error."""
+    data = b'head\n{"name":"a","size":1}\n{"size": 2, "name": "b"}\n{"name":"c", "size":3}'
+    assert [find_line([data], name) for name in "abcd"] == [
+        {"name": "a", "size": 1},
+        {"name": "b", "size": 2},
+        {"name": "c", "size": 3},
+        None,
+    ]
+    with pytest.raises(ValueError, match="Expecting"):
+        find_line([b"head\n{"], "a")
+
+
+def test_one_message_for_damage() -> None:
+    """An error in the content of a manifest becomes one that names the manifest; other errors pass."""
+    message = r"the manifest manifests/e1.jsonl is damaged: no size"
+    with pytest.raises(DestinationError, match=message) as caught, translate_damage("manifests/e1.jsonl"):
+        raise ValueError("no size")
+    assert "tilesync verify" in caught.value.hint
+    with pytest.raises(OSError, match="disk"), translate_damage("x"):
+        raise OSError("disk")

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
 
 from tests.support.builders import export
+from tests.support.fake_destination import FakeDestination
 from tests.support.simulator import EXPORT, Simulator
 from tests.support.tile_server import mirror_files, running_server
 from tilesync.core.http_headers import IMMUTABLE_CACHE_CONTROL, REVALIDATE_CACHE_CONTROL
+from tilesync.errors import Unavailable
 from tilesync.model import Layout
+from tilesync.protocols import ReadOnlyPublication
+from tilesync.serving.comparisons import ComparedVersions, SharedComparisons
+from tilesync.serving.mirror import MAX_KNOWN_VERSIONS, MirrorParts, MirrorTileset
 
 FILES = export(2) | {"tiles/.named.glb": b"glTF-named", "empty.glb": b""}
 FOREIGN = ("private.txt", "tiles/private.glb", ".git/config", "tiles/.git/config", ".hidden")
@@ -60,3 +70,132 @@ def test_an_empty_file_is_asked_for_again(tmp_path: Path, name: str, expected: s
     """An empty file may be a damaged one, so caches do not keep it for a year, unlike all others."""
     with running_server(mirror_files(tmp_path / "d", FILES)) as server:
         assert server.request(f"/versions/{EXPORT}/{name}").headers["cache-control"] == expected
+
+
+class OneFile:
+    """File of which only the manifest tells the type."""
+
+    size, etag, last_modified, head, body = 4, '"1"', None, b"text", b"text"
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class PublicFilesOfTest:
+    """Files of which each manifest and each file of a version exists."""
+
+    has_other_files = True
+
+    async def open(self, path: str) -> Any:
+        """Open a file."""
+        return OneFile()
+
+
+class SlowManifests(FakeDestination):
+    """Destination whose manifests are read when the test says so. `readings`: the versions that were read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_read = threading.Event()
+        self.readings: list[str] = []
+        self.failures: list[Exception] = []
+        self.chunks_read = 0
+
+    def manifest_chunks(self, version: str) -> Iterator[bytes]:
+        """Wait for the test, and return the bytes of a manifest, or raise the next failure."""
+        self.readings.append(version)
+        assert self.may_read.wait(30)
+        if self.failures:
+            raise self.failures.pop()
+        for chunk in super().manifest_chunks(version):
+            self.chunks_read += 1
+            yield chunk
+
+
+def refuse_to_compare(a: str, b: str) -> ComparedVersions:
+    raise AssertionError("no test of this file compares versions")
+
+
+@contextmanager
+def tileset_of(publication: SlowManifests, versions: int) -> Iterator[MirrorTileset]:
+    for number in range(versions):
+        publication.add_version(f"v{number}", {"a.txt": b"text"})
+    parts = MirrorParts("t", PublicFilesOfTest(), cast("ReadOnlyPublication", publication))
+    with closing(MirrorTileset(parts, refuse_to_compare, SharedComparisons())) as tileset:
+        yield tileset
+
+
+async def wait_for(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def test_waiting_requests_share_one_reading_of_a_manifest() -> None:
+    """A manifest is read once for all requests, also if the first of them leaves while it is being read."""
+
+    async def work() -> None:
+        publication = SlowManifests()
+        with tileset_of(publication, 1) as tileset:
+            first, *others = [asyncio.ensure_future(tileset.open("versions/v0/a.txt")) for _ in range(8)]
+            await wait_for(lambda: bool(publication.readings))
+            first.cancel()
+            await asyncio.wait({first})
+            publication.may_read.set()
+            assert all(await asyncio.gather(*others))
+            assert await tileset.open("versions/v0/a.txt") is not None
+        assert publication.readings == ["v0"]
+
+    asyncio.run(work())
+
+
+def test_a_failed_reading_is_repeated() -> None:
+    """An error of reading a manifest answers the requests that wait, and no later one."""
+
+    async def work() -> None:
+        publication = SlowManifests()
+        publication.may_read.set()
+        publication.failures.append(Unavailable("gone"))
+        with tileset_of(publication, 1) as tileset:
+            with pytest.raises(Unavailable):
+                await tileset.open("versions/v0/a.txt")
+            assert await tileset.open("versions/v0/a.txt") is not None
+        assert publication.readings == ["v0", "v0"]
+
+    asyncio.run(work())
+
+
+def test_the_versions_that_were_asked_for_last_stay_in_memory() -> None:
+    """What is known of a few versions is kept; the one that was not asked for longest is read again."""
+
+    async def work() -> None:
+        publication = SlowManifests()
+        publication.may_read.set()
+        with tileset_of(publication, MAX_KNOWN_VERSIONS + 1) as tileset:
+            for number in (*range(MAX_KNOWN_VERSIONS), 0, MAX_KNOWN_VERSIONS, 0, 1):
+                assert await tileset.open(f"versions/v{number}/a.txt") is not None
+        numbers = [*range(MAX_KNOWN_VERSIONS), MAX_KNOWN_VERSIONS, 1]
+        assert publication.readings == [f"v{number}" for number in numbers]
+
+    asyncio.run(work())
+
+
+def test_the_end_of_the_server_ends_a_reading() -> None:
+    """A manifest that is being read when the server ends is not read to its end."""
+
+    async def work() -> None:
+        publication = SlowManifests()
+        publication.chunk_bytes = 1000
+        publication.add_version("long", {f"{number}.txt": b"text" for number in range(100)})
+        with tileset_of(publication, 0) as tileset:
+            waiting = asyncio.ensure_future(tileset.open("versions/long/1.txt"))
+            await wait_for(lambda: bool(publication.readings))
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        publication.may_read.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("tilesync-documents"):
+                await asyncio.to_thread(thread.join, 30)
+        assert publication.chunks_read < 5
+
+    asyncio.run(work())

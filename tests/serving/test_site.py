@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,12 @@ import pytest
 from tests.support.sequential_exports import CHANGED_FILE, FIRST, SECOND, files_of, mirror_each
 from tests.support.tile_server import RunningServer, running_server
 from tilesync import __version__
+from tilesync.errors import Interrupted
+from tilesync.jobs.diff import job
+from tilesync.jobs.diff.changes import ChangeCollector
+from tilesync.jobs.diff.job import Diff, compare_sides
+from tilesync.jobs.diff.sides import Side
+from tilesync.runtime.threads import raise_if_stopped
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +120,56 @@ def test_the_page(server: RunningServer) -> None:
     assert packed.headers["etag"] != plain.headers["etag"]
     assert server.request("/", If_None_Match=plain.headers["etag"]).status == 304
     assert server.request("/?view=1").body == plain.body
+
+
+def get_diff(server: RunningServer) -> bytes:
+    answer = server.request(f"/_tilesync/diff.jsonl?a={FIRST}&b={SECOND}")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/jsonl")
+    return answer.body
+
+
+def test_clients_share_one_comparison(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients at once and a page that is loaded again get identical bytes from one comparison."""
+    compared = []
+
+    def compare(*sides: Side, keeps_urls: bool = False) -> Diff:
+        compared.append(sides)
+        return compare_sides(*sides, keeps_urls=keeps_urls)
+
+    monkeypatch.setattr(job, "compare_sides", compare)
+    with running_server(dest) as server:
+        with ThreadPoolExecutor(2) as pool:
+            bodies = list(pool.map(get_diff, [server, server]))
+        bodies.append(get_diff(server))
+    assert len(set(bodies)) == 1
+    *_, last = map(json.loads, bodies[0].splitlines())
+    assert (last["kind"], last["exit"], last["changed"]) == ("finished", 0, 1)
+    assert len(compared) == 1
+
+
+def test_a_client_that_leaves_stops_its_comparison(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison that nobody waits for any more ends, and none of its files stays open; one that is sent ends too."""
+    began, stopped, may_end = threading.Event(), threading.Event(), threading.Event()
+    closed: list[ChangeCollector] = []
+
+    def compare(*sides: Side, keeps_urls: bool = False) -> Diff:
+        began.set()
+        try:
+            while not may_end.wait(0.01):
+                raise_if_stopped("the comparison")
+        except Interrupted:
+            stopped.set()
+            raise
+        return compare_sides(*sides, keeps_urls=keeps_urls)
+
+    monkeypatch.setattr(job, "compare_sides", compare)
+    monkeypatch.setattr(ChangeCollector, "close", lambda changes: closed.append(changes))
+    with running_server(dest) as server:
+        with socket.create_connection(server.address) as client:
+            client.sendall(f"GET /_tilesync/diff.jsonl?a={FIRST}&b={SECOND} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert began.wait(30)
+        assert stopped.wait(30)
+        may_end.set()
+        assert get_diff(server)
+        assert not closed
+    assert len(closed) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Unpack
@@ -13,17 +13,17 @@ from tilesync.api.locations import Dest
 from tilesync.api.monitor import RunMonitor
 from tilesync.api.options import MirrorArguments, ServiceOptions, StoreAccessOptions
 from tilesync.api.results import RunResult
+from tilesync.core.safe_names import CURRENT_VERSION
 from tilesync.errors import UsageError
+from tilesync.jobs.diff.changes import ChangeCollector, encode_lines
 from tilesync.jobs.diff.changes import ChangeCounts as ChangeCounts
 from tilesync.jobs.diff.changes import ChangeKind as ChangeKind
 from tilesync.jobs.diff.changes import DiffTotals as DiffTotals
 from tilesync.jobs.diff.changes import FileChange as FileChange
-from tilesync.jobs.versions.resolve import CURRENT
 from tilesync.model import Secret
 
 if TYPE_CHECKING:
     from tilesync.app.diffing import DiffSide
-    from tilesync.jobs.diff.changes import ChangeCollector
 
 LATEST_OF = "latest@"
 """Prefix of a side that is the latest finished export of a source."""
@@ -47,7 +47,7 @@ class DiffResult(RunResult):
     a: str = ""
     b: str = ""
     totals: DiffTotals = field(default_factory=DiffTotals)
-    changes: Iterable[FileChange] = ()
+    changes: ChangeCollector = field(default_factory=ChangeCollector)
 
     @property
     def is_same(self) -> bool:
@@ -57,16 +57,16 @@ class DiffResult(RunResult):
     def __iter__(self) -> Iterator[FileChange]:
         return iter(self.changes)
 
-    def json_lines(self) -> Iterator[str]:
-        """Yield each difference as a line of `diff --json`, without its line break: faster than `to_dict` of each."""
-        collector: ChangeCollector = self.changes  # type: ignore[assignment]  # a DiffResult of `diff` has no other
-        return (line.decode() for line in collector.json_lines())
+    def json_pieces(self) -> Iterator[str]:
+        """Yield the lines of `diff --json` but the last one, in pieces of whole lines: faster than `to_dict`."""
+        yield from map(bytes.decode, self.changes.json_pieces())
+        yield encode_lines(self.totals.role_lines()).decode()
 
 
 async def diff(
     dest: Dest,
     a: str | Secret,
-    b: str | Secret = CURRENT,
+    b: str | Secret = CURRENT_VERSION,
     *,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tilesync.app.live import LiveRequest, open_live_tileset
-from tilesync.app.locations import find_last_part, match_location
+from tilesync.app.locations import find_last_part, is_package, match_location
 from tilesync.app.requests import Target
 from tilesync.errors import DestinationError
 from tilesync.events import Serving
@@ -18,8 +18,9 @@ from tilesync.protocols import Observer
 from tilesync.stores.opening import Mode, ReadOnlyDestination
 
 if TYPE_CHECKING:
+    from tilesync.serving.comparisons import ComparedVersions, SharedComparisons
     from tilesync.serving.mirror import MirrorParts
-    from tilesync.serving.tilesets import ServedTileset
+    from tilesync.serving.tilesets import ServedTileset, TilesetKind
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ async def serve(request: ServeRequest, observe: Observer) -> None:
     """Serve until cancelled. Raises the RunErrors if a tileset cannot be opened, or the port cannot be used."""
     from tilesync.serving.access import CorsPolicy, OneTimeCode, TokenGuard
     from tilesync.serving.application import ServedSite, TilesetApplication
+    from tilesync.serving.comparisons import SharedComparisons
     from tilesync.serving.server import (
         bound_sockets,
         find_network_pages,
@@ -64,9 +66,12 @@ async def serve(request: ServeRequest, observe: Observer) -> None:
     require_server_packages()
     with bound_sockets(request.host, request.port) as sockets:
         async with AsyncExitStack() as exits:
+            comparisons = SharedComparisons()
             tilesets: dict[str, ServedTileset] = {
-                each.name: await exits.enter_async_context(open_tileset(each, observe)) for each in request.tilesets
+                each.name: await exits.enter_async_context(open_tileset(each, comparisons, observe))
+                for each in request.tilesets
             }
+            exits.push_async_callback(comparisons.aclose)  # before what they read is closed
             served, guard = ServedSite(tilesets), TokenGuard(request.token)
             application = TilesetApplication(
                 served,
@@ -83,22 +88,26 @@ async def serve(request: ServeRequest, observe: Observer) -> None:
 
 
 @asynccontextmanager
-async def open_tileset(request: TilesetRequest, observe: Observer) -> AsyncIterator[ServedTileset]:
+async def open_tileset(
+    request: TilesetRequest, comparisons: SharedComparisons, observe: Observer
+) -> AsyncIterator[ServedTileset]:
     """Open a destination or a live export to serve."""
     if isinstance(request.what, LiveRequest):
         async with open_live_tileset(request.what, observe) as tileset:
             yield tileset
     else:
-        async with _open_reopened(request, request.what, observe) as tileset:
+        async with _open_reopened(request, request.what, comparisons, observe) as tileset:
             yield tileset
 
 
 @asynccontextmanager
-async def _open_reopened(request: TilesetRequest, target: Target, observe: Observer) -> AsyncIterator[ServedTileset]:
+async def _open_reopened(
+    request: TilesetRequest, target: Target, comparisons: SharedComparisons, observe: Observer
+) -> AsyncIterator[ServedTileset]:
     """Open a destination. One on a disk is opened again when its path leads elsewhere."""
     from tilesync.serving.reopening import ReopenedTileset
 
-    open_once = partial(_open_mirror, request, target, observe)
+    open_once = partial(_open_mirror, request, target, comparisons, observe)
     path = match_location(target.location, folder=Path, azure=lambda _: None, s3=lambda _: None)
     if path is None:
         async with open_once() as tileset:
@@ -111,13 +120,15 @@ async def _open_reopened(request: TilesetRequest, target: Target, observe: Obser
 
 
 @asynccontextmanager
-async def _open_mirror(request: TilesetRequest, target: Target, observe: Observer) -> AsyncIterator[ServedTileset]:
+async def _open_mirror(
+    request: TilesetRequest, target: Target, comparisons: SharedComparisons, observe: Observer
+) -> AsyncIterator[ServedTileset]:
     from tilesync.app.destinations import open_destination
     from tilesync.serving.mirror import MirrorTileset
 
     async with open_destination(target, Mode.READ, observe) as destination, AsyncExitStack() as exits:
         parts = await _make_parts(request, target, destination, exits)
-        with closing(MirrorTileset(parts, partial(_compare_versions, destination))) as tileset:
+        with closing(MirrorTileset(parts, partial(_compare_versions, destination), comparisons)) as tileset:
             yield tileset
 
 
@@ -127,8 +138,6 @@ async def _make_parts(
     """Return the parts of a destination. Raises DestinationError if it is none."""
     from tilesync.runtime.threads import run_in_thread
     from tilesync.serving.mirror import MirrorParts
-    from tilesync.serving.stored_files import VersionFiles
-    from tilesync.serving.tilesets import TilesetKind
 
     title = find_last_part(request.title)
     publication, policy = destination.publication, target.store_options.serving
@@ -136,24 +145,20 @@ async def _make_parts(
         raise DestinationError(
             f"no version is stored in {request.title}", hint="give a DEST that `tilesync mirror` has filled"
         )
-    if destination.open_public_files is not None:
-        files = exits.enter_context(destination.open_public_files())
-        return MirrorParts(title, files, publication, destination.layout, cache_policy=policy)
-    version = await run_in_thread(_read_only_version, destination)
-    stored = exits.enter_context(closing(VersionFiles(destination.files, version)))
-    return MirrorParts(title, stored, publication, kind=TilesetKind.PACKAGE, cache_policy=policy)
+    files = exits.enter_context(destination.open_public_files())
+    return MirrorParts(title, files, publication, destination.layout, _find_kind(target), cache_policy=policy)
 
 
-def _read_only_version(destination: ReadOnlyDestination) -> Any:
-    """Return the one version of a package. Raises DestinationError."""
-    from tilesync.core.manifest import read_header
+def _find_kind(target: Target) -> TilesetKind:
+    from tilesync.serving.tilesets import TilesetKind
 
-    name = destination.publication.manifest_names()[0]
-    return read_header(next(destination.publication.manifest(name)), name=name)
+    return TilesetKind.PACKAGE if is_package(target.location) else TilesetKind.MIRROR
 
 
-def _compare_versions(destination: ReadOnlyDestination, a: str, b: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the lines of `tilesync diff DEST A B --json`."""
-    from tilesync.jobs.diff.job import diff_lines
+def _compare_versions(destination: ReadOnlyDestination, a: str, b: str) -> ComparedVersions:
+    """Compare as `tilesync diff DEST A B --json` does."""
+    from tilesync.jobs.diff.job import compare_versions
+    from tilesync.serving.comparisons import ComparedVersions
 
-    return diff_lines(destination.publication, a, b)
+    diff = compare_versions(destination.publication, a, b)
+    return ComparedVersions(diff.json_pieces, diff.changes.close)

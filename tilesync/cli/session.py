@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from tilesync.api.call import OnPublish
 from tilesync.api.monitor import RunMonitor
@@ -27,7 +25,7 @@ from tilesync.cli.output.reporters import JsonLinesWriter, MessagePrinter
 from tilesync.cli.output.streams import StdoutWriter, terminal_columns
 from tilesync.cli.params import format_error
 from tilesync.cli.run_reporters import RunReporters
-from tilesync.cli.signals import HANGUP, error_for_signal, list_stop_signals
+from tilesync.cli.signals import HANGUP, SignalRelay, error_for_signal, restore_default_handlers
 from tilesync.errors import Interrupted, TilesyncError
 from tilesync.events import Event, Warned
 from tilesync.protocols import Observer
@@ -111,6 +109,8 @@ class Session:
             else None
         )
         self._reporters: RunReporters | None = None
+        self._signals: list[int] = []
+        self._work: asyncio.Future[None] | None = None
         self._observers: list[Observer] = [self._messages]
         self._observers += [observer for observer in (self._json, self._log) if observer is not None]
 
@@ -165,6 +165,12 @@ class Session:
             self._stdout.write("".join(f"{line}\n" for line in batch))
             await asyncio.sleep(0)
 
+    async def write_pieces(self, pieces: Iterator[str]) -> None:
+        """Write pieces of whole lines to stdout, so that a signal can stop it between two of them."""
+        for piece in pieces:
+            self._stdout.write(piece)
+            await asyncio.sleep(0)
+
     def write_json_line(self, line: dict[str, Any]) -> None:
         """Write a JSON line, if --json is given."""
         if self._json is not None:
@@ -190,8 +196,10 @@ class Session:
         try:
             tune_garbage_collector()
             _silence_libraries()
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                runner.run(self._run_until_signal(work))
+            relay = SignalRelay(self._stop)
+            with relay.installed(), asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(self._run_until_signal(work, relay))
+            self._raise_if_stopped()
         except TilesyncError as error:
             return self._end_failed(error)
         except KeyboardInterrupt:
@@ -204,11 +212,11 @@ class Session:
             self.print_message(closing_message())
         return self._end_run(self.monitor.finished_line())
 
-    def _end_failed(self, error: TilesyncError) -> int:
+    def _end_failed(self, error: TilesyncError, *, is_urgent: bool = False) -> int:
         if self.monitor.published:
             self._print_line(f"version {self.monitor.published_version} was published")
         self._print_line(self.monitor.mask_text(format_error(error)))
-        return self._end_run(self.monitor.failed_line(error))
+        return self._end_run(self.monitor.failed_line(error), is_urgent=is_urgent)
 
     def _interrupted_hint(self) -> str | None:
         """Return the hint of an interruption; None for the default one."""
@@ -257,62 +265,45 @@ class Session:
             return line if line["exit"] else self.monitor.failed_line(report_error)
         return line
 
-    async def _run_until_signal(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` and display its progress. The first signal cancels it, the second ends the process at once.
-
-        A second SIGHUP is ignored: the kernel and the shell may both send one when a terminal is closed.
-        """
-        received: list[int] = []
-        work_task = asyncio.ensure_future(work())
-
-        def stop(number: int) -> None:
-            if received and number == HANGUP:
-                return
-            if received:
-                for each in list_stop_signals():
-                    signal.signal(
-                        each, signal.SIG_DFL
-                    )  # writing the last line may hang: a third signal kills the process
-                line = self.monitor.failed_line(error_for_signal(number, hint=self._interrupted_hint()))
-                self._end_run(line, is_urgent=True)
-                os._exit(128 + number)
-            received.append(number)
-            self._print_line("stopping; send the signal once more to stop at once")
-            work_task.cancel()
-
-        with _handle_signals(stop):
+    async def _run_until_signal(self, work: Callable[[], Awaitable[None]], relay: SignalRelay) -> None:
+        """Run `work` until it ends or a signal cancels it, and display its progress."""
+        self._work = asyncio.ensure_future(work())
+        with relay.forwarded_to(asyncio.get_running_loop()):
             progress_task = asyncio.create_task(self._progress.display_until_cancelled())
             try:
-                await work_task
+                await self._work
             except asyncio.CancelledError:
-                if not received:
+                if not self._signals:
                     raise
-                if self._options.ends_by_signal and received[0] != HANGUP:
-                    return
-                raise error_for_signal(received[0], hint=self._interrupted_hint()) from None
             finally:
                 progress_task.cancel()
                 for error in await asyncio.gather(progress_task, return_exceptions=True):
                     if isinstance(error, Exception):
                         self._print_line(f"warning: the progress display failed ({error!r})")
 
+    def _stop(self, number: int) -> None:
+        """Cancel the work at the first signal; end the process at the second.
 
-@contextlib.contextmanager
-def _handle_signals(on_signal: Callable[[int], None]) -> Any:
-    """Call `on_signal` for each signal that stops a run, inside the `with` block."""
-    loop = asyncio.get_running_loop()
-    numbers = list_stop_signals()
-    try:
-        for number in numbers:
-            loop.add_signal_handler(number, on_signal, number)
-    except NotImplementedError:  # Windows: Ctrl-C arrives as KeyboardInterrupt instead
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+        A second SIGHUP is ignored: the kernel and the shell may both send one when a terminal is closed.
+        """
+        if self._signals:
+            if number != HANGUP:
+                self._end_at_once(number)
+            return
+        self._signals.append(number)
+        self._print_line("stopping; send the signal once more to stop at once")
+        if self._work is not None:
+            self._work.cancel()
+
+    def _end_at_once(self, number: int) -> NoReturn:
+        restore_default_handlers()  # writing the last line may hang: a third signal kills the process
+        self._end_failed(error_for_signal(number, hint=self._interrupted_hint()), is_urgent=True)
+        os._exit(128 + number)
+
+    def _raise_if_stopped(self) -> None:
+        """Raise the error of the signal that stopped the run, unless a signal is its normal end."""
+        if self._signals and (self._signals[0] == HANGUP or not self._options.ends_by_signal):
+            raise error_for_signal(self._signals[0], hint=self._interrupted_hint())
 
 
 def _silence_libraries() -> None:

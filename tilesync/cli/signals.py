@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from tilesync.errors import HungUp, Interrupted, Terminated
+
+if TYPE_CHECKING:
+    import asyncio
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """A closed terminal or ssh session; Windows has no such signal."""
@@ -35,14 +39,60 @@ def install_signal_handlers() -> None:
 @contextlib.contextmanager
 def signals_as_errors() -> Iterator[None]:
     """Raise an error for each signal that stops a run, inside the `with` block."""
+    with _restored_handlers():
+        install_signal_handlers()
+        yield
+
+
+class SignalRelay:
+    """Signals that stop a run, from before its event loop starts until the loop is closed; none raises an error.
+
+    An error that a signal raises while uvloop starts or stops leaves a loop that cannot be closed. So a signal waits
+    until the run has begun. Then `on_signal` is called by the loop, and when the run is over, by the signal handler.
+    """
+
+    def __init__(self, on_signal: Callable[[int], None]) -> None:
+        self._on_signal = on_signal
+        self._waiting: list[int] = []
+        self._forward: Callable[[int], object] = self._waiting.append
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals inside the `with` block, which starts and closes the loop."""
+        with _restored_handlers():
+            for number in list_stop_signals():
+                signal.signal(number, lambda number, _: self._forward(number))
+            yield
+
+    @contextlib.contextmanager
+    def forwarded_to(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """Call `on_signal` in the running loop for each signal that waits or arrives inside the `with` block."""
+        self._forward = lambda number: loop.call_soon_threadsafe(self._on_signal, number)
+        for number in self._waiting:
+            self._forward(number)
+        try:
+            yield
+        finally:
+            self._forward = self._on_signal
+
+
+@contextlib.contextmanager
+def _restored_handlers() -> Iterator[None]:
+    """Restore the signal handlers at the end of the `with` block."""
     before = {number: signal.getsignal(number) for number in list_stop_signals()}
-    install_signal_handlers()
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):  # outside the main thread no handler was changed
             for number, handler in before.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def restore_default_handlers() -> None:
+    """Let each signal that stops a run end the process at once, without an error."""
+    with contextlib.suppress(ValueError):
+        for number in list_stop_signals():
+            signal.signal(number, signal.SIG_DFL)
 
 
 def list_stop_signals() -> list[int]:

@@ -1,19 +1,22 @@
-"""Manifest of a version: make and parse its lines."""
+"""Manifest of a version: make and parse its lines, and find one among millions."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from tilesync import __version__
 from tilesync.core.export_record import sanitize_record
 from tilesync.core.filters import parse_globs
 from tilesync.core.foreign_json import (
+    MAX_DOCUMENT_BYTES,
     VALID_EPOCH_SECONDS,
     parse_json,
     read_count,
@@ -26,7 +29,7 @@ from tilesync.core.foreign_json import (
     read_timestamp,
 )
 from tilesync.core.safe_names import make_version_name
-from tilesync.errors import UsageError
+from tilesync.errors import DestinationError, UsageError
 from tilesync.model import (
     Blob,
     Completeness,
@@ -229,6 +232,69 @@ def _parse_epoch(value: Any) -> int | None:
         return None
     seconds = int(datetime.fromisoformat(read_timestamp(value)).timestamp())
     return seconds if seconds in VALID_EPOCH_SECONDS else None
+
+
+def split_manifest(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a manifest that arrives in chunks as pieces of whole lines, without their last line break.
+
+    The first line comes alone. Raises ValueError for a line that is too long.
+    """
+    unfinished, is_first = b"", True
+    for chunk in chunks:
+        data = unfinished + chunk
+        if is_first and (end := data.find(b"\n")) >= 0:
+            yield data[:end]
+            is_first, data = False, data[end + 1 :]
+        end = -1 if is_first else data.rfind(b"\n")
+        if end >= 0:
+            yield data[:end]
+        unfinished = data[end + 1 :]
+        if len(unfinished) > MAX_DOCUMENT_BYTES:
+            raise ValueError("it has a line that is too long")
+    if unfinished:
+        yield unfinished
+
+
+_BEFORE_OTHER_LINE: Final = re.compile(rb'\n(?!\{"name":"[^"\\\n]*+","size":)')
+"""Line break before a line that another program may have written in another form, or whose name has an escape."""
+
+
+def find_line(chunks: Iterable[bytes], name: str) -> Mapping[str, Any] | None:
+    """Return the line of a file in a manifest that arrives in chunks; None if there is none.
+
+    The bytes are searched for the start of the line as tilesync writes it, so hardly any other line is parsed. Raises
+    ValueError for a damaged line among those that are parsed.
+    """
+    start = b'\n{"name":' + json.dumps(name, ensure_ascii=False).encode(errors="replace") + b',"size":'
+    pieces = split_manifest(chunks)
+    next(pieces, None)
+    found = (_find_in_piece(b"\n" + piece, name, start) for piece in pieces)
+    return next((line for line in found if line is not None), None)
+
+
+def _find_in_piece(piece: bytes, name: str, start: bytes) -> Mapping[str, Any] | None:
+    """Return the line of a file in a piece in which a line break comes before each line."""
+    position = piece.find(start)
+    positions = (match.start() for match in _BEFORE_OTHER_LINE.finditer(piece)) if position < 0 else (position,)
+    lines = (read_mapping(parse_json(_cut_line(piece, each + 1))) for each in positions)
+    return next((line for line in lines if line.get("name") == name), None)
+
+
+def _cut_line(lines: bytes, start: int) -> bytes:
+    end = lines.find(b"\n", start)
+    return lines[start:] if end < 0 else lines[start:end]
+
+
+@contextmanager
+def translate_damage(manifest: str) -> Iterator[None]:
+    """Raise DestinationError for an error in the content of a manifest, which is named by its path or its version."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise DestinationError(
+            f"the manifest {manifest} is damaged: {error}",
+            hint="`tilesync verify --all` shows what is damaged; name another version, or mirror into DEST again",
+        ) from error
 
 
 def read_latest(data: bytes) -> Mapping[str, Any] | None:

@@ -29,8 +29,11 @@ class OpenedFile(Protocol):
 class PublicFiles(Protocol):
     """Files below the top of a destination, by their paths.
 
-    It opens whatever has a safe path; the caller decides which paths are public.
+    It opens whatever has a safe path; the caller decides which paths are public. `has_other_files`: among them may be
+    files that no version has, as in a folder; a package has none.
     """
+
+    has_other_files: bool
 
     async def open(self, path: str) -> OpenedFile | None:
         """Open the regular file at a path relative to the top; None if there is none, or a symlink is on the way.

@@ -11,6 +11,8 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
+from tilesync.errors import Interrupted
+
 P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
@@ -20,6 +22,13 @@ STOP_EVENT: Final[ContextVar[threading.Event | None]] = ContextVar("STOP_EVENT",
 
 Blocking code that waits for a retry should check it and give up.
 """
+
+
+def raise_if_stopped(work: str) -> None:
+    """Raise Interrupted if the caller of this work, which is named in the message, no longer wants the result."""
+    stop = STOP_EVENT.get()
+    if stop is not None and stop.is_set():
+        raise Interrupted(f"{work} was stopped")
 
 
 THREAD_POOL: Final[ContextVar[Executor | None]] = ContextVar("THREAD_POOL", default=None)

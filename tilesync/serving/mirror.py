@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 from tilesync.core.http_headers import CachePolicy, is_self_describing
+from tilesync.core.manifest import find_line, split_manifest, translate_damage
 from tilesync.core.safe_names import resolve_version_name
-from tilesync.errors import UsageError
+from tilesync.errors import DestinationError, UsageError
 from tilesync.model import POINTER, Blob, Layout
 from tilesync.model.storage import ObjectHeaders
 from tilesync.protocols import OpenedFile, PublicFiles, ReadOnlyPublication
-from tilesync.runtime.threads import run_abandonable
+from tilesync.runtime.threads import raise_if_stopped, run_abandonable
+from tilesync.serving.comparisons import CompareVersions, DiffLines, SharedComparisons
 from tilesync.serving.stated_types import StatedType, StatedTypes, is_hidden
 from tilesync.serving.tilesets import FileFacts, TilesetKind
 from tilesync.serving.version_list import VersionList
 
-CompareVersions = Callable[[str, str], Iterator[Mapping[str, Any]]]
-"""Yields the lines of the difference between two versions. Blocks."""
-
 MAX_DOCUMENT_THREADS: Final = 8
 """Threads that read manifests and the pointer of one destination."""
 
-MAX_KNOWN_VERSIONS: Final = 64
-"""Versions whose stated types are kept in memory."""
+MAX_KNOWN_VERSIONS: Final = 4
+"""Versions whose stated types are kept in memory: those that were asked for last."""
 
 _LATEST, _CURRENT, _MANIFESTS, _VERSIONS = "latest.json", "current", "manifests", "versions"
 _MANIFEST_SUFFIX: Final = ".jsonl"
@@ -38,7 +37,7 @@ _MANIFEST_MEDIA_TYPE: Final = "application/jsonl"
 class MirrorParts:
     """A destination, opened to be served. `title`: name for people, if the current export has none.
 
-    `files`: its files by their paths below its top. In a package there is one version, and names are paths.
+    `files`: its files by their paths below its top.
     """
 
     title: str
@@ -71,14 +70,17 @@ class MirrorFile:
 class MirrorTileset:
     """A destination as a tileset. A version is served once its manifest exists, so when it is complete."""
 
-    def __init__(self, parts: MirrorParts, compare: CompareVersions) -> None:
+    def __init__(self, parts: MirrorParts, compare: CompareVersions, comparisons: SharedComparisons) -> None:
         self.kind = parts.kind
         self._parts = parts
         self._files = parts.files
         self._policy = parts.cache_policy
         self._compare = compare
+        self._comparisons = comparisons
+        self._identity = object()
         self._pool = ThreadPoolExecutor(MAX_DOCUMENT_THREADS, thread_name_prefix="tilesync-documents")
-        self._is_versioned = parts.layout is Layout.VERSIONED and parts.kind is TilesetKind.MIRROR
+        self._is_versioned = parts.layout is Layout.VERSIONED
+        self._must_be_named = not self._is_versioned and parts.files.has_other_files
         self._versions = VersionList(parts.publication, self._read_latest, self._run)
         self._published = set[str]()
         self._stated: dict[str, asyncio.Task[StatedTypes]] = {}
@@ -86,6 +88,8 @@ class MirrorTileset:
 
     def close(self) -> None:
         """End the threads. Does not wait for reads that hang."""
+        for reading in self._stated.values():
+            reading.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def open(self, path: str) -> MirrorFile | None:
@@ -139,21 +143,18 @@ class MirrorTileset:
         return await self._describe_opened(opened, "", path, self._policy.pointer_cache_control)
 
     async def _is_public(self, path: str) -> bool:
-        """Return whether the manifest has a name. Only hidden names of a package are looked up: it has no others."""
-        is_mirror = self.kind is TilesetKind.MIRROR
-        if not is_mirror and not is_hidden(path):
-            return True
-        if await self._is_named(path, await self._versions.current()):
+        """Return whether a file is one of the version. The manifest tells, unless there are no other files."""
+        if not self._must_be_named or await self._is_named(path, await self._versions.current()):
             return True
         revision = self._versions.revision
-        version = await self._versions.current(max_age_s=0)  # a version may have been published this very moment
+        version = await self._versions.current(max_age_s=0)  # a version may have been published just now
         return self._versions.revision != revision and await self._is_named(path, version)
 
     async def _is_named(self, path: str, version: str | None) -> bool:
         if version is None:
             return False
         stated = await self._read_stated_types(version)
-        return path in (stated.names if self.kind is TilesetKind.MIRROR else stated.hidden_names)
+        return path.encode(errors="surrogatepass") in stated.names
 
     async def _describe_opened(self, opened: OpenedFile, version: str, name: str, cache_control: str) -> MirrorFile:
         stated = StatedType()
@@ -168,19 +169,22 @@ class MirrorTileset:
 
     async def _read_stated_types(self, version: str) -> StatedTypes:
         """Read what the manifest of a version states, once. An unknown version states nothing."""
-        if self._stated_revision != self._versions.revision or len(self._stated) >= MAX_KNOWN_VERSIONS:
+        if self._stated_revision != self._versions.revision:
             self._stated_revision = self._versions.revision  # a version may be published again, with other files
             self._stated.clear()
-        known = self._stated.get(version)
+        known = self._stated.pop(version, None)
         if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
             known = asyncio.ensure_future(self._run(partial(self._collect_stated_types, version)))
-            self._stated[version] = known
-        return await asyncio.shield(known)
+        self._stated[version] = known
+        if len(self._stated) > MAX_KNOWN_VERSIONS:
+            del self._stated[next(iter(self._stated))]
+        return await asyncio.shield(known)  # a client that leaves does not end it for the others
 
     def _collect_stated_types(self, version: str) -> StatedTypes:
-        lines = self._parts.publication.manifest(version) if version else iter(())
-        next(lines, None)
-        return StatedTypes(lines, with_names=not self._is_versioned and self.kind is TilesetKind.MIRROR)
+        with translate_damage(f"of version {version}"):
+            pieces = split_manifest(self._parts.publication.manifest_chunks(version) if version else ())
+            next(pieces, None)
+            return StatedTypes(_stoppable(pieces), with_names=self._must_be_named)
 
     async def describe(self) -> Mapping[str, Any]:
         """Return its entry in `site.json`."""
@@ -208,23 +212,23 @@ class MirrorTileset:
         return line
 
     def _find_line(self, version: str, name: str) -> Mapping[str, Any] | None:
-        lines = self._parts.publication.manifest(version)
-        next(lines, None)
         fields = "name", "size", "sha256", "md5", "etag", "content_type", "content_encoding", "last_modified"
-        return next(({key: line.get(key) for key in fields} for line in lines if line.get("name") == name), None)
+        with translate_damage(f"of version {version}"):
+            line = find_line(self._parts.publication.manifest_chunks(version), name)
+        return None if line is None else {key: line.get(key) for key in fields}
 
-    async def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
-        """Return the differences between two versions. The iterator blocks."""
-        return self._compare(await self._resolve(a), await self._resolve(b))
+    async def diff_lines(self, a: str, b: str) -> DiffLines:
+        """Compare two versions; clients that ask for the same ones share the comparison. Raises UsageError."""
+        old, new = await self._resolve(a), await self._resolve(b)
+        key = self._identity, self._versions.revision, old, new
+        return await self._comparisons.open(key, partial(self._compare, old, new))
 
     async def _resolve(self, text: str) -> str:
         """Return the version that a name, a prefix of one, or `current` means. Raises UsageError."""
         current, versions = await self._versions.read()
-        if text == _CURRENT and current is not None:
-            return current
         try:
-            return resolve_version_name(text, {each["name"] for each in versions})
-        except UsageError as error:
+            return resolve_version_name(text, {each["name"] for each in versions}, current=current)
+        except (UsageError, DestinationError) as error:
             raise UsageError(str(error), hint="site.json lists the versions") from None
 
     async def _read_latest(self) -> bytes | None:
@@ -240,3 +244,10 @@ class MirrorTileset:
     async def _run(self, work: Callable[[], Any]) -> Any:
         """Run blocking work in the threads of this tileset: a place that hangs holds up no other."""
         return await run_abandonable(self._pool, work)
+
+
+def _stoppable(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield pieces of a manifest until the server ends."""
+    for piece in pieces:
+        raise_if_stopped("reading a manifest")
+        yield piece

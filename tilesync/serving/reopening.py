@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -17,6 +17,7 @@ from tilesync.errors import TilesyncError, Unavailable
 from tilesync.events import Notice, Warned
 from tilesync.protocols import Observer
 from tilesync.runtime.threads import run_abandonable
+from tilesync.serving.comparisons import DiffLines
 from tilesync.serving.tilesets import ServedFile, ServedTileset, TilesetKind
 
 LOOK_S: Final = 1.0
@@ -158,18 +159,13 @@ class ReopenedTileset:
         finally:
             self._release(held)
 
-    async def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
-        """Return the differences between two versions. The iterator blocks."""
+    async def diff_lines(self, a: str, b: str) -> DiffLines:
+        """Compare two versions. The lines do not need the tileset any more."""
         held = await self._acquire()
-        loop = asyncio.get_running_loop()
-
-        def work(lines: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-            try:
-                yield from lines
-            finally:
-                loop.call_soon_threadsafe(self._release, held)
-
-        return work(await held.tileset.diff_lines(a, b))
+        try:
+            return await held.tileset.diff_lines(a, b)
+        finally:
+            self._release(held)
 
     async def _acquire(self) -> _Opened:
         if self._clock() - self._looked_at >= LOOK_S:

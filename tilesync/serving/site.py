@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
-from functools import partial
-from itertools import chain, islice, starmap
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tilesync import __version__
 from tilesync.errors import TilesyncError
-from tilesync.runtime.threads import run_in_thread
 from tilesync.serving.access import OneTimeCode, TokenGuard, remove_secrets
-from tilesync.serving.application import AsgiApplication, ServedSite, classify_failure, find_own_hint
+from tilesync.serving.application import (
+    AsgiApplication,
+    Receive,
+    Scope,
+    Send,
+    ServedSite,
+    classify_failure,
+    find_own_hint,
+)
+from tilesync.serving.comparisons import DiffLines
 from tilesync.serving.conditions import is_known
 from tilesync.serving.tilesets import ServedTileset
 from tilesync.serving.viewer_page import ViewerBundle
@@ -23,10 +30,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-LINES_PER_WRITE: Final = 1000
-"""Lines of a difference that one call in a thread makes."""
+T = TypeVar("T")
 
 _NO_CACHE: Final = {"cache-control": "no-cache"}
+_LINES_HEADERS: Final = [(b"content-type", b"application/jsonl"), (b"cache-control", b"no-cache")]
 
 
 def create_site(served: ServedSite, guard: TokenGuard, code: OneTimeCode) -> AsgiApplication:
@@ -113,31 +120,60 @@ class _Site:
             return _make_error(404, "the version has no file of this name", "")
         return JSONResponse(found, headers=_NO_CACHE)
 
-    async def compare(self, request: Request) -> Response:
-        """Send the differences between two versions, a line each. An error before the first line has a status."""
-        from starlette.responses import StreamingResponse
+    async def compare(self, request: Request) -> Response | _LinesResponse:
+        """Send the differences between two versions, a line each."""
+        from starlette.responses import Response
 
         tileset, query = self._find_tileset(request), request.query_params
         if tileset is None:
             return _make_error(404, "no tileset has this name", "site.json lists the tilesets")
-        lines = await tileset.diff_lines(query.get("a", ""), query.get("b", ""))
-        first = await run_in_thread(partial(_take_lines, lines))
-        return StreamingResponse(_stream_lines(first, lines), media_type="application/jsonl", headers=_NO_CACHE)
+        lines = await _run_unless_gone(tileset.diff_lines(query.get("a", ""), query.get("b", "")), request.receive)
+        return Response() if lines is None else _LinesResponse(lines)
 
 
-def _take_lines(lines: Iterator[Mapping[str, Any]]) -> bytes:
-    return b"".join(chain.from_iterable((_encode(line), b"\n") for line in islice(lines, LINES_PER_WRITE)))
-
-
-async def _stream_lines(first: bytes, lines: Iterator[Mapping[str, Any]]) -> AsyncIterator[bytes]:
-    """Yield lines in large pieces. A failure in the middle is the last line."""
-    piece = first
+async def _run_unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
+    """Return the result of `work`. If the client leaves before, stop it and return None."""
+    running, gone = asyncio.create_task(work), asyncio.create_task(_wait_until_gone(receive))
     try:
-        while piece:
-            yield piece
-            piece = await run_in_thread(partial(_take_lines, lines))
-    except TilesyncError as error:
-        yield _encode(error.to_dict()) + b"\n"
+        await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return running.result() if running.done() else None
+    finally:
+        gone.cancel()
+        if running.cancel():
+            await asyncio.wait({running})
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class _LinesResponse:
+    """Response with the lines of a comparison, which it closes, also if the client leaves."""
+
+    def __init__(self, lines: DiffLines) -> None:
+        self._lines = lines
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = asyncio.create_task(_wait_until_gone(receive))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _LINES_HEADERS})
+            async for piece in self._pieces():
+                if gone.done():
+                    return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            gone.cancel()
+            self._lines.close()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        """Yield the lines. A failure in the middle is the last line."""
+        try:
+            while piece := await self._lines.read():
+                yield piece
+        except TilesyncError as error:
+            yield _encode(error.to_dict()) + b"\n"
 
 
 def _encode(document: Mapping[str, Any]) -> bytes:

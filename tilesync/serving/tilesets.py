@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from tilesync.model.storage import ObjectHeaders
+from tilesync.serving.comparisons import DiffLines
 
 
 class TilesetKind(StrEnum):
@@ -83,5 +84,5 @@ class ServedTileset(Protocol):
     async def find_file(self, version: str, name: str) -> Mapping[str, Any] | None:
         """Return what is known of a file: size, digests, type, encoding and times; None if there is no such file."""
 
-    async def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
-        """Return the differences between two versions, as `tilesync diff --json` prints them. The iterator blocks."""
+    async def diff_lines(self, a: str, b: str) -> DiffLines:
+        """Compare two versions; return the lines that `tilesync diff --json` prints. The caller closes them."""

@@ -38,18 +38,17 @@ class Mode(Enum):
 class ReadOnlyDestination:
     """A destination that is only read. `catalog` is None without a usable one.
 
-    `is_busy`: a run of this machine holds its lock. Only mode AUDIT knows. `open_public_files`: opens its files by
-    their paths, for a server; None if they have names in its version only, as in a package. `structure_checks`: further
-    checks of an audit; only a package has them.
+    `open_public_files`: opens its files by their paths, for a server. `is_busy`: a run of this machine holds its lock.
+    Only mode AUDIT knows. `structure_checks`: further checks of an audit; only a package has them.
     """
 
     files: StoredFiles
     publication: ReadOnlyPublication
     catalog: Catalog | None
     check_names: Callable[[Iterable[str]], None]
+    open_public_files: Callable[[], AbstractContextManager[PublicFiles]]
     layout: Layout = Layout.VERSIONED
     is_busy: bool = False
-    open_public_files: Callable[[], AbstractContextManager[PublicFiles]] | None = None
     structure_checks: StructureChecks | None = None
 
 

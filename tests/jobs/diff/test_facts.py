@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tilesync.core.manifest import make_line
-from tilesync.jobs.diff.facts import ContentFacts, cut_facts, is_same_content, parse_facts, parse_name, split_lines
+from tilesync.jobs.diff.facts import ContentFacts, cut_facts, is_same_content, parse_facts, parse_name
 from tilesync.model import Blob, StoredFile, UnpackedFile
 from tilesync.stores.base import encode_line
 
@@ -63,16 +63,6 @@ def test_damaged_lines_are_refused(line: bytes) -> None:
     for lines in (line, b"\n".join((line_of(STORED), line)), b"\n".join((line, line_of(STORED)))):
         with pytest.raises((KeyError, ValueError)):
             cut_facts(lines)
-
-
-@pytest.mark.parametrize("step", [1, 2, 3, 7, 100])
-def test_a_document_in_chunks_gives_whole_lines(step: int) -> None:
-    """Each piece has whole lines, and the first line comes alone, whatever the chunks are; a last line may be open."""
-    data = b"head\nab\ncd\n\nef"
-    pieces = list(split_lines(data[start : start + step] for start in range(0, len(data), step)))
-    assert (pieces[0], b"\n".join(pieces)) == (b"head", data)
-    assert list(split_lines(iter([data + b"\n"]))) == [b"head", b"ab\ncd\n\nef"]
-    assert list(split_lines(iter([]))) == []
 
 
 def test_the_proof_of_the_same_content() -> None:

@@ -21,7 +21,7 @@ from tilesync.errors import DestinationError, Interrupted, UsageError
 from tilesync.jobs.diff import job, reuse, spool, unchanged
 from tilesync.jobs.diff.changes import ChangeCounts, FileChange
 from tilesync.jobs.diff.facts import cut_facts, parse_facts
-from tilesync.jobs.diff.job import compare_sides, compare_versions, diff_lines
+from tilesync.jobs.diff.job import compare_sides, compare_versions
 from tilesync.jobs.diff.sides import Side
 from tilesync.model import Blob, StoredFile
 from tilesync.protocols import ReadOnlyPublication
@@ -129,7 +129,8 @@ def test_the_comparison_is_that_of_dictionaries(sides: tuple[Files, Files], data
     orders = [data.draw(st.permutations(sorted(files))) for files in (a, b)]
     again = compare_sides(make_side(a, order=orders[0], batch=3), make_side(b, order=orders[1], batch=1))
     assert (list(again.changes), again.totals) == (changes, diff.totals)
-    assert [json.loads(line) for line in diff.changes.json_lines()] == [change.to_dict() for change in changes]
+    lines = b"".join(diff.changes.json_pieces()).splitlines()
+    assert [json.loads(line) for line in lines] == [change.to_dict() for change in changes]
 
 
 def test_a_file_without_any_digest_counts_as_changed() -> None:
@@ -155,7 +156,8 @@ def test_versions_are_compared_by_their_manifests() -> None:
         v1={"tileset.json": b"{}", "a.glb": b"a", "b.glb": b"b", "c.glb": b"c"},
         v2={"tileset.json": b"{}", "a.glb": b"A", "x/b.glb": b"b", "d.glb": b"dd"},
     )
-    *lines, tilesets, contents, last = diff_lines(publication, "v1", "current")
+    text = b"".join(compare_versions(publication, "v1", "current").json_pieces())
+    *lines, tilesets, contents, last = map(json.loads, text.splitlines())
     assert [(line["change"], line["name"], line.get("from")) for line in lines] == [
         ("changed", "a.glb", None),
         ("removed", "c.glb", None),
@@ -202,9 +204,9 @@ def test_a_version_is_the_same_as_itself() -> None:
 
 
 def test_an_unknown_version_is_refused() -> None:
-    """The error comes before the first line."""
+    """The error names the version."""
     with pytest.raises(UsageError, match="no version is named 'v9'"):
-        next(diff_lines(publication_of(v1={}), "v1", "v9"))
+        compare_versions(publication_of(v1={}), "v1", "v9")
 
 
 def test_a_name_that_comes_twice_is_damage() -> None:

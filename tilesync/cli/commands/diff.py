@@ -85,10 +85,11 @@ def diff(
             **store_options({**options, "state_dir": state_dir}),
         )
         if options["as_json"]:
-            if not stat:
-                await session.print_lines(found.json_lines())
-            for line in found.totals.role_lines():
-                session.write_json_line(line)
+            if stat:
+                for line in found.totals.role_lines():
+                    session.write_json_line(line)
+            else:
+                await session.write_pieces(found.json_pieces())
         else:
             await session.print_lines(_format_lines(found, stat=stat, quiet=options["quiet"], width=session.width))
         if exit_code and not found.is_same:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 from tilesync.jobs.diff.facts import NAME_END, ContentFacts, parse_facts, parse_name
 from tilesync.jobs.diff.roles import ROLES, cut_ending, find_role
@@ -114,7 +115,15 @@ class DiffTotals:
 
 _ENDING_AND_SIZE = re.compile(rb'(\.[^./"\n]*+)","size":([0-9]++),"sha256"')
 _SAME = "same"
+LINES_PER_PIECE: Final = 1000
+"""JSON lines that are made at a time."""
+
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def encode_lines(lines: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return JSON lines in one piece."""
+    return "".join(f"{_ENCODER.encode(line)}\n" for line in lines).encode()
 
 
 class ChangeCollector:
@@ -167,9 +176,15 @@ class ChangeCollector:
     def __iter__(self) -> Iterator[FileChange]:
         return map(_parse_record, self._records)
 
-    def json_lines(self) -> Iterator[bytes]:
-        """Yield the JSON of `FileChange.to_dict` for each difference: ten times as fast."""
-        return map(_record_to_json, self._records)
+    def json_pieces(self) -> Iterator[bytes]:
+        """Yield the JSON of `FileChange.to_dict` for each difference, in pieces of whole lines: ten times as fast."""
+        lines = map(_record_to_json, self._records)
+        while piece := b"\n".join(islice(lines, LINES_PER_PIECE)):
+            yield piece + b"\n"
+
+    def close(self) -> None:
+        """Remove the temporary file. Nothing can be read after it."""
+        self._records.close()
 
     def totals(self, *, bytes_to_fetch: int, bytes_to_drop: int, keeps_urls: bool) -> DiffTotals:
         """Return the totals. `keeps_urls`: a file of the same name has the same URL in A and in B."""

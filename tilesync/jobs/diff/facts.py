@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from tilesync.core.foreign_json import MAX_DOCUMENT_BYTES, parse_json
+from tilesync.core.foreign_json import parse_json
 from tilesync.core.manifest import read_line
 from tilesync.model import StoredFile
 
@@ -110,24 +109,3 @@ def _encode_again(facts: bytes) -> bytes:
     text.encode()  # a lone surrogate is damage
     encoded: str = _ENCODER.encode(text)
     return encoded[1:-1].encode() + end + rest
-
-
-def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield a document that arrives in chunks as pieces of whole lines, without their last line break.
-
-    The first line comes alone. Raises ValueError for a line that is too long.
-    """
-    unfinished, is_first = b"", True
-    for chunk in chunks:
-        data = unfinished + chunk
-        if is_first and (end := data.find(b"\n")) >= 0:
-            yield data[:end]
-            is_first, data = False, data[end + 1 :]
-        end = -1 if is_first else data.rfind(b"\n")
-        if end >= 0:
-            yield data[:end]
-        unfinished = data[end + 1 :]
-        if len(unfinished) > MAX_DOCUMENT_BYTES:
-            raise ValueError("it has a line that is too long")
-    if unfinished:
-        yield unfinished

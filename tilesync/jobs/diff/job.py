@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tilesync.errors import Interrupted
-from tilesync.jobs.diff.changes import ChangeCollector, DiffTotals
+from tilesync.core.manifest import translate_damage
+from tilesync.jobs.diff.changes import ChangeCollector, DiffTotals, encode_lines
 from tilesync.jobs.diff.facts import NAME_END
 from tilesync.jobs.diff.moves import ContentKeys, md5_keys, pair_moves, sha256_keys
 from tilesync.jobs.diff.names import compare_names, index_by_name
 from tilesync.jobs.diff.reuse import NewContents
-from tilesync.jobs.diff.sides import Side, damaged_manifest, make_version_side
+from tilesync.jobs.diff.sides import Side, make_version_side
 from tilesync.jobs.diff.spool import PartitionedSpool
 from tilesync.jobs.diff.unchanged import match_unchanged
 from tilesync.jobs.versions.resolve import resolve_version
 from tilesync.protocols import ReadOnlyPublication
-from tilesync.runtime.threads import STOP_EVENT
+from tilesync.runtime.threads import raise_if_stopped
 
 FILES_PER_PARTITION: Final = 1 << 14
 """Files of one side that are compared at a time, so that memory stays flat."""
@@ -39,6 +39,12 @@ class Diff:
         """Return the fields of the last JSON line."""
         return {"a": self.a.name, "b": self.b.name, **self.totals.to_dict()}
 
+    def json_pieces(self) -> Iterator[bytes]:
+        """Yield the lines of `tilesync diff --json`, in pieces of whole lines."""
+        yield from self.changes.json_pieces()
+        yield encode_lines(self.totals.role_lines())
+        yield encode_lines([{"kind": "finished", "exit": 0, **self.to_dict()}])
+
 
 class Comparison:
     """One comparison of two sides."""
@@ -56,7 +62,7 @@ class Comparison:
         """Compare; blocks. Raises DestinationError for a damaged manifest."""
         a, b = self._sides
         for same in match_unchanged((a.open_facts(), b.open_facts()), self._keep_rest):
-            _stop_if_cancelled()
+            raise_if_stopped("the comparison")
             self._changes.add_same(same)
         new = NewContents(uses_md5=self._needs_md5), NewContents(uses_md5=self._needs_md5)
         for partition in range(self._by_name[0].partitions):
@@ -68,16 +74,16 @@ class Comparison:
 
     def _keep_rest(self, side: int, facts: list[bytes]) -> None:
         """Keep facts for the comparison by name."""
-        _stop_if_cancelled()
+        raise_if_stopped("the comparison")
         self._by_name[side].add([each.partition(NAME_END)[0] for each in facts], facts)
         joined = b"\n".join(facts)
         self._needs_md5 = self._needs_md5 or _NO_SHA256_MARK in joined or _PACKED_MARK in joined
 
     def _compare_names(self, partition: int, new: tuple[NewContents, NewContents]) -> None:
-        _stop_if_cancelled()
+        raise_if_stopped("the comparison")
         indexes = []
         for number, spool in enumerate(self._by_name):
-            with damaged_manifest(self._sides[number].name):
+            with translate_damage(f"of version {self._sides[number].name}"):
                 indexes.append(index_by_name(spool.read(partition)))
         found = compare_names(*indexes, needs_md5=self._needs_md5)
         self._changes.add_same(found.same)
@@ -103,7 +109,7 @@ class Comparison:
         partitions = spools[0].partitions
         left = PartitionedSpool(partitions), PartitionedSpool(partitions)
         for partition in range(partitions):
-            _stop_if_cancelled()
+            raise_if_stopped("the comparison")
             moves = pair_moves(spools[0].read(partition), spools[1].read(partition), find_keys)
             self._changes.add_moved(moves.pairs)
             if is_last:
@@ -115,12 +121,6 @@ class Comparison:
                 left[0].add(md5_keys(moves.removed), moves.removed)
                 left[1].add(md5_keys(moves.added), moves.added)
         return left
-
-
-def _stop_if_cancelled() -> None:
-    stop = STOP_EVENT.get()
-    if stop is not None and stop.is_set():
-        raise Interrupted("the comparison was stopped")
 
 
 def compare_sides(a: Side, b: Side, *, keeps_urls: bool = False) -> Diff:
@@ -143,14 +143,3 @@ def compare_versions(publication: ReadOnlyPublication, a: str, b: str) -> Diff:
 def has_stable_urls(publication: ReadOnlyPublication, *sides: Side) -> bool:
     """Return whether files keep their URLs from version to version: that is so in the flat layout only."""
     return not any(publication.prefix(side.version) for side in sides if side.version is not None)
-
-
-def diff_lines(publication: ReadOnlyPublication, a: str, b: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the lines of `tilesync diff --json`: one for each file that differs, one for each role, and the totals.
-
-    Blocks. Raises as `compare_versions` does, before the first line.
-    """
-    diff = compare_versions(publication, a, b)
-    yield from (change.to_dict() for change in diff.changes)
-    yield from diff.totals.role_lines()
-    yield {"kind": "finished", "exit": 0, **diff.to_dict()}

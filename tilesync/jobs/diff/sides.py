@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tilesync.core.filters import glob_matcher
 from tilesync.core.foreign_json import parse_json, read_mapping
-from tilesync.core.manifest import read_header
-from tilesync.errors import DestinationError, ListingDenied, NotAuthorised
-from tilesync.jobs.diff.facts import ContentFacts, cut_facts, make_facts, split_lines
+from tilesync.core.manifest import read_header, split_manifest, translate_damage
+from tilesync.errors import ListingDenied, NotAuthorised
+from tilesync.jobs.diff.facts import ContentFacts, cut_facts, make_facts
 from tilesync.jobs.diff.spool import PlainSpool
 from tilesync.model import EVERYTHING, Globs, Version
 from tilesync.protocols import ReadOnlyPublication, SourceResolver
@@ -35,15 +34,15 @@ class Side:
 
 def make_version_side(publication: ReadOnlyPublication, name: str) -> Side:
     """Return the side of a version. Raises DestinationError if its manifest cannot be read."""
-    with damaged_manifest(name):
-        header = next(split_lines(publication.manifest_chunks(name)), b"")
+    with translate_damage(f"of version {name}"):
+        header = next(split_manifest(publication.manifest_chunks(name)), b"")
         version = read_header(read_mapping(parse_json(header)), name=name)
 
     def open_facts() -> Iterator[list[bytes]]:
         return _read_manifest(publication, version)
 
     def open_pieces() -> Iterator[bytes]:
-        pieces = split_lines(publication.manifest_chunks(name))
+        pieces = split_manifest(publication.manifest_chunks(name))
         next(pieces, None)
         return pieces
 
@@ -53,8 +52,8 @@ def make_version_side(publication: ReadOnlyPublication, name: str) -> Side:
 def _read_manifest(publication: ReadOnlyPublication, version: Version) -> Iterator[list[bytes]]:
     """Yield the facts of a manifest. Raises DestinationError if it is damaged or cut off."""
     files = 0
-    with damaged_manifest(version.name):
-        pieces = split_lines(publication.manifest_chunks(version.name))
+    with translate_damage(f"of version {version.name}"):
+        pieces = split_manifest(publication.manifest_chunks(version.name))
         next(pieces, None)
         for piece in pieces:
             facts = cut_facts(piece)
@@ -62,18 +61,6 @@ def _read_manifest(publication: ReadOnlyPublication, version: Version) -> Iterat
             yield facts
         if files != version.summary.files:
             raise ValueError(f"it lists {files:,} files, not {version.summary.files:,}")
-
-
-@contextmanager
-def damaged_manifest(name: str) -> Iterator[None]:
-    """Raise DestinationError for an error in the content of a manifest."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise DestinationError(
-            f"the manifest of version {name} is damaged: {error}",
-            hint="`tilesync verify --all` shows what is damaged; name another version, or mirror into DEST again",
-        ) from error
 
 
 async def list_source(resolver: SourceResolver, *, globs: Globs = EVERYTHING) -> Side:

@@ -45,6 +45,12 @@ class _ScratchFile:
         position, self._size = self._size, self._size + len(data)
         return position, len(data)
 
+    def close(self) -> None:
+        """Remove the file."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+
     def read(self, position: int, size: int) -> bytes:
         """Read data."""
         assert self._file is not None
@@ -136,6 +142,11 @@ class SortedSpool:
             self._buffer.sort()
             self._runs.append(self._file.append(b"\n".join(self._buffer)))
             self._buffer, self._buffered_bytes = [], 0
+
+    def close(self) -> None:
+        """Remove the temporary file. Nothing can be read after it."""
+        self._buffer, self._runs = [], []
+        self._file.close()
 
     def __iter__(self) -> Iterator[bytes]:
         if not self._is_sorted:

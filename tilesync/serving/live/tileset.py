@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +16,7 @@ from tilesync.errors import BlobMissing, UsageError
 from tilesync.model import ROOT, Resolution
 from tilesync.protocols import SourceResolver
 from tilesync.runtime.threads import run_in_thread
+from tilesync.serving.comparisons import DiffLines
 from tilesync.serving.live.blob_files import BytesFile
 from tilesync.serving.live.container_files import ContainerFiles
 from tilesync.serving.live.context import LiveContext
@@ -169,7 +170,7 @@ class LiveTileset:
             "last_modified": modified,
         }
 
-    async def diff_lines(self, a: str, b: str) -> Iterator[Mapping[str, Any]]:
+    async def diff_lines(self, a: str, b: str) -> DiffLines:
         """Raise UsageError: a live export has no manifests."""
         raise UsageError(
             "exports that are served live cannot be compared: they have no manifests",

@@ -166,9 +166,9 @@ def open_local_read_only(
             publication,
             catalog,
             folder.name_checker(layout),
+            partial(open_public_files, folder.root),
             layout,
             is_busy,
-            open_public_files=partial(open_public_files, folder.root),
         )
 
 

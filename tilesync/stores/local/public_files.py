@@ -84,6 +84,8 @@ class OpenedLocalFile:
 class LocalPublicFiles:
     """The regular files below a folder, by their paths. No symlink below the folder is followed."""
 
+    has_other_files = True
+
     def __init__(self, root: Path) -> None:
         self._root = root
         self._resolver = SafePathResolver(root, within=None)

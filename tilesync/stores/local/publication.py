@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.core.foreign_json import MAX_DOCUMENT_BYTES, parse_json, read_mapping
-from tilesync.core.manifest import read_latest
+from tilesync.core.manifest import read_latest, translate_damage
 from tilesync.core.ownership import make_owner_record, names_other_owner, read_owner
-from tilesync.errors import DestinationError
 from tilesync.model import POINTER, Version
 from tilesync.runtime.os_errors import to_read_error, translate_os_errors, translate_read_errors
 from tilesync.runtime.safe_open import WrongFileType
@@ -90,12 +89,10 @@ class LocalPublication(DefaultLayoutMixin, PublicationBase):
         with (
             translate_read_errors(f"cannot read the manifest {path}"),
             open(self._manifest_entry(version).open(), "rb") as lines,
+            translate_damage(path),
         ):
-            try:
-                while line := lines.readline(MAX_DOCUMENT_BYTES + 2):
-                    yield read_mapping(parse_json(line.rstrip(b"\n")))
-            except ValueError as error:
-                raise DestinationError(f"the manifest {path} is damaged ({error})") from error
+            while line := lines.readline(MAX_DOCUMENT_BYTES + 2):
+                yield read_mapping(parse_json(line.rstrip(b"\n")))
 
     def manifest_chunks(self, version: str) -> Iterator[bytes]:
         """Yield the bytes of a manifest in pieces of 1 MiB. Raises DestinationError if that fails."""

@@ -131,8 +131,8 @@ def open_objects_read_only(
             publication,
             catalog,
             check_names,
+            partial(open_public_objects, objects),
             is_busy=is_busy,
-            open_public_files=partial(open_public_objects, objects),
         )
 
 

@@ -21,6 +21,8 @@ MAX_THREADS: Final = 64
 class ObjectPublicFiles:
     """The objects below the prefix of a destination."""
 
+    has_other_files = True
+
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tilesync-objects")

@@ -15,7 +15,7 @@ from typing import Any
 from tilesync.catalog.catalog import Catalog
 from tilesync.core.foreign_json import parse_json, read_mapping
 from tilesync.core.http_headers import CachePolicy
-from tilesync.core.manifest import read_latest
+from tilesync.core.manifest import read_latest, translate_damage
 from tilesync.core.ownership import (
     find_foreign_entries,
     find_reserved_names,
@@ -132,10 +132,8 @@ class ReadOnlyObjectPublication(PublicationBase):
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """Yield the lines of a manifest, the first about the version. Raises DestinationError if it is unreadable."""
-        try:
+        with translate_damage(_manifest_key(version)):
             yield from (read_mapping(parse_json(line)) for line in split_lines(self.manifest_chunks(version)))
-        except ValueError as error:
-            raise DestinationError(f"the manifest {_manifest_key(version)} is damaged ({error})") from error
 
     def manifest_chunks(self, version: str) -> Iterator[bytes]:
         """Yield the bytes of a manifest as they arrive. Raises DestinationError if it is unreadable."""

@@ -173,3 +173,14 @@ def test_names_that_no_package_stores(tmp_path: Path) -> None:
         opened.check_names(["a/b"])
         with pytest.raises(UnsafeName):
             opened.check_names(["a/../b"])
+
+
+@each_ending
+def test_a_package_without_a_version_is_not_vacant(tmp_path: Path, ending: str) -> None:
+    """A server asks first whether there is a version, and then learns what is wrong with the package."""
+    path = write_package(tmp_path / f"a.{ending}", {"tiles/0.glb": b"x"})
+    with (
+        open_package_read_only(path, Mode.READ, ignore) as opened,
+        pytest.raises(DamagedPackage, match="at its top"),
+    ):
+        opened.publication.is_vacant()

@@ -3,7 +3,8 @@
 destination       open a package: its files, its manifest, and its audit
 publication       the manifest, and what follows from it
 foreign_manifest  the manifest of a package that tilesync did not write
-stored_files      the files of the version
+stored_files      the files of the version, for jobs
+public_files      the files of the version, for a server
 structure         faults of the structure of a Zip file: entries that overlap, the index of a .3tz file
 opening           the reader of each format, here and in other processes
 package           what all readers have in common: entries, and the index that is built for a package without one

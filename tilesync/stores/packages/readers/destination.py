@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
-from tilesync.core.safe_names import find_universal_problem, raise_if_unsafe
+from tilesync.core.safe_names import find_entry_problem, raise_if_unsafe
 from tilesync.errors import DestinationError, UsageError
 from tilesync.model import Layout
 from tilesync.protocols import Observer, StructureChecks
 from tilesync.stores.opening import Mode, ReadOnlyDestination
 from tilesync.stores.packages.readers.audit import PackageAudit
 from tilesync.stores.packages.readers.opening import PackageReference, open_package
+from tilesync.stores.packages.readers.public_files import open_public_entries
 from tilesync.stores.packages.readers.publication import PackagePublication
 from tilesync.stores.packages.readers.stored_files import PackageStoredFiles
 
@@ -33,7 +35,15 @@ def open_package_read_only(path: Path, mode: Mode, observe: Observer) -> Iterato
         publication = PackagePublication(package, observe)
         files = PackageStoredFiles(PackageReference(path), package)
         checks = StructureChecks(PackageAudit(package, publication).find_problems, PACKAGE_REMEDY)
-        yield ReadOnlyDestination(files, publication, None, _check_names, Layout.FLAT, structure_checks=checks)
+        yield ReadOnlyDestination(
+            files,
+            publication,
+            None,
+            _check_names,
+            partial(open_public_entries, package),
+            Layout.FLAT,
+            structure_checks=checks,
+        )
 
 
 def refuse_writing(path: Path, mode: Mode) -> None:
@@ -47,5 +57,5 @@ def refuse_writing(path: Path, mode: Mode) -> None:
 
 
 def _check_names(names: Iterable[str]) -> None:
-    bad = [(name, problem) for name in names if (problem := find_universal_problem(name))]
+    bad = [(name, problem) for name in names if (problem := find_entry_problem(name))]
     raise_if_unsafe(bad, "no package can store")

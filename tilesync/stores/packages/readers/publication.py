@@ -130,8 +130,8 @@ class PackagePublication:
         return self._header["imodel"] or self._header.get("container") or None
 
     def is_vacant(self) -> bool:
-        """Return False: a package has a version."""
-        return False
+        """Return False: a package has a version. Raises DamagedPackage if its manifest cannot be read."""
+        return not self.manifest_names()
 
     def last_success(self) -> None:
         """Return None: no run ends in a package."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
 
 MAX_CACHED_ENTRIES = 1024
-"""Entries that are kept after a search: a server asks for the size of a file, then for its bytes."""
+"""Entries that are kept after a search: a job asks for the size of a file, then for its bytes."""
 
 FILES_PER_PRESENCE_PAGE = 256
 """Files checked per page."""
@@ -130,7 +130,7 @@ class PackageStoredFiles:
         entry = self._find(name)
         if entry is None:
             return None
-        for chunk in self._chunks(entry, 0):
+        for chunk in self._open().read(entry):
             consume(chunk)
         return self._stamp()
 
@@ -141,12 +141,7 @@ class PackageStoredFiles:
 
     def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from `offset` on."""
-        yield from self._chunks(self._find_existing(name), offset)
-
-    def _chunks(self, entry: PackageEntry, offset: int) -> Iterator[bytes]:
-        package = self._open()
-        yield from package.chunks(entry, offset)
-        package.file.check_unchanged()
+        yield from self._open().read(self._find_existing(name), offset)
 
     def read(self, version: Version, name: str) -> bytes:
         """Return the bytes of a file."""
