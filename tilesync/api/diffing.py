@@ -14,11 +14,11 @@ from tilesync.api.monitor import RunMonitor
 from tilesync.api.options import MirrorArguments, ServiceOptions, StoreAccessOptions
 from tilesync.api.results import RunResult
 from tilesync.errors import UsageError
-from tilesync.jobs.diff.changes import ChangeCollector, encode_lines
 from tilesync.jobs.diff.changes import ChangeCounts as ChangeCounts
 from tilesync.jobs.diff.changes import ChangeKind as ChangeKind
 from tilesync.jobs.diff.changes import DiffTotals as DiffTotals
 from tilesync.jobs.diff.changes import FileChange as FileChange
+from tilesync.jobs.diff.collector import ChangeCollector, encode_lines
 from tilesync.jobs.versions.resolve import CURRENT
 from tilesync.model import Secret
 
