@@ -46,7 +46,7 @@ picture: $(VENV)/.test viewers ## take the pictures that the documentation shows
 viewer: viewer/node_modules/.installed ## build the viewer page into tilesync/serving/viewer_files/ (needs npm)
 	@cd viewer && npm run --silent build
 
-viewer-test: viewer/node_modules/.installed ## test the modules of the viewer page, and compare its committed files with its sources
+viewer-test: viewer/node_modules/.installed ## test the modules and types of the viewer page, and compare its committed files with its sources
 	@cd viewer && npm run --silent test && npm run --silent check
 
 bench: $(VENV)/.bench ## compare the speed with azcopy, rclone, curl and others (Linux; 35 GB of disk, half an hour)

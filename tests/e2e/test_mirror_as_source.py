@@ -6,10 +6,8 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import pytest
 
 from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree, tileset
 from tests.support.faults import error_response, is_blob_named
-from tests.support.killed_runs import read_stored_rows
+from tests.support.killed_runs import kill_when_stored
 from tests.support.sequential_exports import FIRST, SECOND, THIRD, mirror_each
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest, rollback, verify
 from tilesync.model import Globs, Inventory
@@ -370,13 +368,7 @@ def test_a_killed_copy_is_continued(tmp_path: Path) -> None:
         assert sim.mirror(tmp_path / "source").error is None
     dest = tmp_path / "dest"
     running = start_copy(tmp_path / "source", dest, "--bwlimit", "500k", "--transfers", "4")
-    deadline = time.monotonic() + 30
-    while len(read_stored_rows(dest)) < 20 and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
-    running.communicate()
-    assert running.returncode == -signal.SIGKILL
-    stored_count = len(read_stored_rows(dest))
+    stored_count = kill_when_stored(running, dest, count=20)
     last = run_copy(tmp_path / "source", dest)
     assert (last["kept"], last["fetched"]) == (stored_count, last["listed"] - stored_count)
     assert last["bytes"] < 4_100_000

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 
 from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree, tileset
 from tests.support.commandline import CommandResult, run_tilesync, start_tilesync
-from tests.support.killed_runs import read_stored_rows
+from tests.support.killed_runs import kill_when_stored
 from tests.support.package_readers import write_with_3d_tiles_tools
 from tests.support.packages import ENDINGS, pack_folder, write_package
 from tests.support.samples import sample_folder
@@ -106,13 +104,7 @@ def test_a_killed_mirror_is_continued(tmp_path: Path) -> None:
         assert sim.mirror(source).error is None
     package = pack_folder(source, tmp_path / "bridge.zip", method=zipfile.ZIP_DEFLATED)
     running = start_tilesync("mirror", package, dest, "--bwlimit", "500k", "--transfers", "4")
-    deadline = time.monotonic() + 30
-    while len(read_stored_rows(dest)) < 20 and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
-    running.communicate()
-    assert running.returncode == -signal.SIGKILL
-    stored_count = len(read_stored_rows(dest))
+    stored_count = kill_when_stored(running, dest, count=20)
     last = run_json("mirror", package, dest).last_line
     assert (last["kept"], last["fetched"]) == (stored_count, last["listed"] - stored_count)
     assert read_tree(dest / "versions") == read_tree(source / "versions")
@@ -166,9 +158,10 @@ def test_samples(tmp_path: Path) -> None:
             assert read_tree(tmp_path / folder.name / "versions" / version) == files
 
 
-def test_packages_of_3d_tiles_tools(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["3tz", "3dtiles"])
+def test_packages_of_3d_tiles_tools(tmp_path: Path, ending: str) -> None:
     """A package that 3d-tiles-tools wrote is verified in every respect, and mirrored."""
-    folder, package = tmp_path / "folder", tmp_path / "bridge.3tz"
+    folder, package = tmp_path / "folder", tmp_path / f"bridge.{ending}"
     tiles = {f"tiles/{number}.glb": glb(bytes([number]) * 500) for number in range(20)}
     files = {"tileset.json": tileset(*tiles), **tiles}
     for name, data in files.items():

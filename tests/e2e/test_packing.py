@@ -17,7 +17,8 @@ import pytest
 from tests.support.azure_proxy import AzureFixture
 from tests.support.builders import IMODEL, export, referenced_export
 from tests.support.commandline import run_tilesync
-from tests.support.package_readers import read_3tz_digests, read_package, run_reader
+from tests.support.package_readers import open_zip, read_digests, read_package, run_reader
+from tests.support.packages import ENDINGS
 from tests.support.s3 import BucketFixture, BucketServer
 from tests.support.simulator import EXPORT, Simulator
 from tilesync.core.manifest import make_header, make_line
@@ -28,9 +29,9 @@ from tilesync.protocols import ReadOnlyPublication, StoredFiles
 from tilesync.stores.base import encode_line
 from tilesync.stores.packages.formats import INDEX_ENTRY, MANIFEST_ENTRY, PackageFormat
 from tilesync.stores.packages.writing import PackageOptions, open_package_writer
+from tilesync.stores.packages.zip_records import ZipMethod
 from tilesync.stores.packages.zip_writer import ZipWriter
 
-FORMATS = ["3tz", "3dtiles", "tar", "zip"]
 READABLE = {name: data for name, data in referenced_export(40).items() if name.isascii()}
 """An export without the empty file and the name that 3d-tiles-tools cannot read."""
 
@@ -40,9 +41,15 @@ def packed(sim: Simulator, tmp_path: Path) -> Path:
     """Mirror READABLE, and pack it in each format; return the folder of the packages."""
     sim.offer_export(READABLE)
     assert run_tilesync("mirror", IMODEL, tmp_path / "mirror", "--allow-missing", sim=sim).exit_code == 0
-    for ending in FORMATS:
+    for ending in ENDINGS:
         assert run_tilesync("pack", tmp_path / "mirror", tmp_path / f"a.{ending}").exit_code == 0
     return tmp_path
+
+
+def assert_readable(out: Path, reader: str) -> None:
+    found = read_digests(reader, out, READABLE)
+    expected = {name: hashlib.sha256(data).hexdigest() for name, data in READABLE.items()}
+    assert {name: found.get(name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("reader", ["3d-tiles-tools", "loaders.gl"])
@@ -51,9 +58,25 @@ def test_readers_of_3tz_read_every_file(packed: Path, reader: str, compression: 
     """3d-tiles-tools and loaders.gl find each file by the index, with its bytes, also if it is deflated."""
     out = packed / "b.3tz"
     assert run_tilesync("pack", packed / "mirror", out, "--compress", compression).exit_code == 0
-    found = read_3tz_digests(reader, out, READABLE)
-    expected = {name: hashlib.sha256(data).hexdigest() for name, data in READABLE.items()}
-    assert {name: found.get(name) for name in expected} == expected
+    assert_readable(out, reader)
+
+
+def test_3d_tiles_tools_read_an_sqlite_package(packed: Path) -> None:
+    """3d-tiles-tools accept the table of a .3dtiles file, and find each file by its key, with its bytes."""
+    assert_readable(packed / "a.3dtiles", "3d-tiles-tools")
+
+
+@pytest.mark.parametrize("ending", ["3tz", "zip"])
+def test_python_reads_zstandard(packed: Path, ending: str) -> None:
+    """Python 3.14 reads entries that are compressed with Zstandard, and finds no wrong CRC-32."""
+    out = packed / f"b.{ending}"
+    assert run_tilesync("pack", packed / "mirror", out, "--compress", "zstd").exit_code == 0
+    with open_zip(out) as package:
+        assert package.testzip() is None
+        methods = {name: package.getinfo(name).compress_type for name in READABLE}
+    assert ZipMethod.ZSTANDARD in methods.values()
+    entries = read_package(out)
+    assert {name: entries[name] for name in READABLE} == READABLE
 
 
 def test_programs_of_the_system_read_packages(packed: Path) -> None:
@@ -88,15 +111,13 @@ def test_bucket_is_packed(bucket_server: BucketServer, sim: Simulator, tmp_path:
     bucket = BucketFixture(bucket_server, tmp_path / "state")
     files = sim.offer_export(export(40))
     assert bucket.mirror(sim).exit_code == 0
-    for ending in FORMATS:
-        assert bucket.run_command("pack", bucket.url, str(tmp_path / f"a.{ending}")).exit_code == 0
-        entries = read_package(tmp_path / f"a.{ending}")
-        assert entries.pop(MANIFEST_ENTRY) == bucket.read(f"manifests/{EXPORT}.jsonl")
-        entries.pop(INDEX_ENTRY, None)
-        assert entries == files
+    assert run_tilesync("pack", bucket.url, tmp_path / "a.zip", sim=None, **bucket.env).exit_code == 0
+    entries = read_package(tmp_path / "a.zip")
+    assert entries.pop(MANIFEST_ENTRY) == bucket.read(f"manifests/{EXPORT}.jsonl")
+    assert entries == files
     bucket.server.client.delete_object(Bucket=bucket.name, Key=f"{bucket.prefix}versions/{EXPORT}/tiles/003.glb")
-    failed = bucket.run_command("pack", bucket.url, str(tmp_path / "b.3tz"))
-    assert (failed.exit_code, failed.last_line["error"], failed.last_line["failed"]) == (3, "PackFailed", 1)
+    failed = run_tilesync("pack", bucket.url, tmp_path / "b.3tz", "--json", sim=None, **bucket.env)
+    assert failed.assert_failed(3, "PackFailed")["failed"] == 1
     assert not (tmp_path / "b.3tz").exists()
 
 

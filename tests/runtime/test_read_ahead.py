@@ -45,7 +45,7 @@ def test_weight_is_bounded() -> None:
     assert heaviest <= 10
 
 
-def test_error_comes_in_its_turn() -> None:
+def test_an_error_is_raised_after_the_results_before_it() -> None:
     """The error of an item is raised after the results before it; the items after it may run, and are dropped."""
 
     def work(number: int) -> int:

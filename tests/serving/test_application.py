@@ -151,7 +151,7 @@ def test_documents_that_name_the_current_version(server: RunningServer, dest: Pa
         "/_tilesync/%2e%2e/server.py",
     ],
 )
-def test_what_is_nobodys_business(server: RunningServer, path: str) -> None:
+def test_state_and_hidden_files_are_not_served(server: RunningServer, path: str) -> None:
     """State, folders, and paths that leave a folder are not there; a viewer of any origin sees the status."""
     answer = server.request(path)
     assert answer.status == 404

@@ -62,6 +62,7 @@ def test_pinned_pointer() -> None:
     place.set_latest("e1", pinned=True)
     result = resolve(place)
     assert (name_of(result), result.newest, result.behind) == ("e1", "f1", True)
+    assert resolve(place, export_id="current") == result
 
 
 def test_without_a_pointer() -> None:
@@ -69,10 +70,14 @@ def test_without_a_pointer() -> None:
     place = make_mirror()
     place.latest_document = None
     assert name_of(resolve(place)) == "f1"
+    with pytest.raises(NoExport, match="there is no version current"):
+        resolve(place, export_id="current")
     place.set_latest("gone")
     with pytest.raises(Incomplete, match="names version gone"):
         resolve(place)
     assert name_of(resolve(place, export_id="f1")) == "f1"
+    with pytest.raises(Incomplete, match="names version gone"):
+        resolve(place, export_id="current")
 
 
 @pytest.mark.parametrize("current", ["e1", "f1"])
@@ -94,12 +99,16 @@ def test_versions_of_one_second(current: str) -> None:
         ({"export_id": "e1-2"}, "e1-2", "f1"),
         ({"export_id": "e1-"}, "e1-2", "f1"),
         ({"export_id": "f"}, "f1", "f1"),
+        ({"export_id": "current"}, "f1", "f1"),
         ({"changeset": "c1"}, "e1-2", "e1"),
         ({"changeset": "c1", "export_id": "e1"}, "e1-2", "e1"),
     ],
 )
 def test_selected_version(selector: dict[str, str], name: str, newest: str) -> None:
-    """An export id selects its newest version, a name prefix the only match, a changeset its newest version."""
+    """An export id selects its newest version, a name prefix the only match, a changeset its newest version.
+
+    `current` selects the version that the pointer names.
+    """
     result = resolve(make_mirror(), **selector)
     assert (name_of(result), result.newest) == (name, newest)
 

@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from tests.support.builders import IMODEL
@@ -34,6 +35,17 @@ def read_stored_rows(dest: Path) -> set[tuple[int, str]]:
             return set(db.execute("SELECT version, coalesce(name, key) FROM blob WHERE state = 1"))
     except sqlite3.OperationalError:  # the tables are not there yet
         return set()
+
+
+def kill_when_stored(running: subprocess.Popen[Any], dest: Path, *, count: int) -> int:
+    """Kill a run when its catalog has `count` stored files; return how many it has then."""
+    deadline = time.monotonic() + 30
+    while len(read_stored_rows(dest)) < count and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    assert running.returncode == -signal.SIGKILL
+    return len(read_stored_rows(dest))
 
 
 def assert_pointer_complete(dest: Path) -> None:

@@ -86,7 +86,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "jobs/mirror/version_transfer.py": _JOB,
     "jobs/pack/manifest_copy.py": _PACK_JOB,
     "jobs/pack/proven_files.py": _PACK_JOB,
-    "jobs/pack/survey.py": _PACK_JOB,
+    "jobs/pack/precheck.py": _PACK_JOB,
     "jobs/run/context.py": _VALUES,
     "jobs/transfer/result_buffer.py": "tests/jobs/transfer/test_transfer.py asserts that no result is lost",
     "jobs/transfer/server_copy.py": "tests/e2e/test_azure_destination.py asserts it: it needs a store that copies",

@@ -7,8 +7,8 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tarfile
-import zipfile
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +17,11 @@ from typing import Any
 import pytest
 
 from tests.support.viewers import INSTALLED_MARKER, PACKAGES, PAGES
+
+if sys.version_info >= (3, 14):
+    import zipfile
+else:
+    from backports.zstd import zipfile
 
 READ_TIMEOUT_S = 300
 
@@ -30,8 +35,13 @@ def read_package(path: Path) -> dict[str, bytes]:
         with tarfile.open(path) as archive:
             files = [(member.name, archive.extractfile(member)) for member in archive]
             return {name: file.read() for name, file in files if file is not None}
-    with zipfile.ZipFile(path) as zipped:
+    with open_zip(path) as zipped:
         return {name: zipped.read(name) for name in zipped.namelist()}
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a Zip file by the module of Python 3.14, which reads Zstandard."""
+    return zipfile.ZipFile(path)
 
 
 def require_program(name: str) -> str:
@@ -61,17 +71,20 @@ def require_npm_readers() -> None:
         pytest.skip(reason)
 
 
+def _node_command(script: Path, *arguments: object) -> list[str]:
+    require_npm_readers()
+    return [require_program("node"), f"--require={PAGES / 'better_sqlite3.cjs'}", str(script), *map(str, arguments)]
+
+
 def write_with_3d_tiles_tools(folder: Path, out: Path) -> None:
     """Write the package of a folder by the program of 3d-tiles-tools."""
-    require_npm_readers()
-    run_reader(str(PACKAGES / ".bin/3d-tiles-tools"), "convert", "-i", folder, "-o", out)
+    run_reader(*_node_command(PACKAGES / ".bin/3d-tiles-tools", "convert", "-i", folder, "-o", out))
 
 
-def read_3tz_digests(reader: str, path: Path, names: Iterable[str]) -> dict[str, str]:
-    """Read a .3tz file by `3d-tiles-tools` or `loaders.gl`; return the SHA-256 of each file that it finds."""
-    require_npm_readers()
+def read_digests(reader: str, path: Path, names: Iterable[str]) -> dict[str, str]:
+    """Read a package by `3d-tiles-tools`, or a .3tz file by `loaders.gl`; return the SHA-256 of each file found."""
     done = subprocess.run(
-        [require_program("node"), str(PAGES / "read_3tz.mjs"), f"{PACKAGES.parent.resolve()}/", reader, str(path)],
+        _node_command(PAGES / "read_package.mjs", f"{PACKAGES.parent.resolve()}/", reader, path),
         input=json.dumps(list(names)),
         capture_output=True,
         text=True,

@@ -125,7 +125,8 @@ async def rollback(
 ) -> RollbackResult:
     """Move the pointer to `version`, or to the one before the current, and pin it there. Raises TilesyncError.
 
-    The first characters of a version name are enough. `latest` moves the pointer to the newest version and unpins it.
+    `version`: a name, its first characters, or `current`, to pin the pointer where it is. `latest` moves the pointer to
+    the newest version and unpins it.
     """
     from tilesync.app import commands
 

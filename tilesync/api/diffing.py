@@ -13,13 +13,13 @@ from tilesync.api.locations import Dest
 from tilesync.api.monitor import RunMonitor
 from tilesync.api.options import MirrorArguments, ServiceOptions, StoreAccessOptions
 from tilesync.api.results import RunResult
+from tilesync.core.safe_names import CURRENT_VERSION
 from tilesync.errors import UsageError
 from tilesync.jobs.diff.changes import ChangeCounts as ChangeCounts
 from tilesync.jobs.diff.changes import ChangeKind as ChangeKind
 from tilesync.jobs.diff.changes import DiffTotals as DiffTotals
 from tilesync.jobs.diff.changes import FileChange as FileChange
 from tilesync.jobs.diff.collector import ChangeCollector, encode_lines
-from tilesync.jobs.versions.resolve import CURRENT
 from tilesync.model import Secret
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class DiffResult(RunResult):
 async def diff(
     dest: Dest,
     a: str | Secret,
-    b: str | Secret = CURRENT,
+    b: str | Secret = CURRENT_VERSION,
     *,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,

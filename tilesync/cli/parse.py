@@ -44,15 +44,9 @@ def create_session(
     Raises UsageError for output files that must not be written.
     """
     from tilesync.api.locations import redact_dest, redact_source
-    from tilesync.cli.output.path_checks import OutputFiles, find_local_folders
     from tilesync.cli.session import COMPLETED_HINT, OutputOptions, Session
-    from tilesync.events import Warned
 
-    folders = find_local_folders((source, dest))
-    state_dir, metrics_file = options.get("state_dir"), options.get("metrics_file")
-    OutputFiles(
-        options.get("report"), options["log_file"], folders, state_dir, metrics_file, options.get("page"), fleet_file
-    ).check()
+    _check_output_files(options, source, dest, fleet_file=fleet_file)
     session = Session(
         OutputOptions(
             json=options["as_json"],
@@ -73,10 +67,29 @@ def create_session(
         monitor=monitor,
         display_class=display_class,
     )
+    _warn_of_unknown_variables(session)
+    return session
+
+
+def _check_output_files(
+    options: dict[str, Any], source: str | None, dest: Location | None, *, fleet_file: Path | None
+) -> None:
+    """Raise UsageError for output files that must not be written."""
+    from tilesync.cli.output.path_checks import OutputFiles, find_local_folders
+
+    folders = find_local_folders((source, dest))
+    state_dir, metrics_file = options.get("state_dir"), options.get("metrics_file")
+    OutputFiles(
+        options.get("report"), options["log_file"], folders, state_dir, metrics_file, options.get("page"), fleet_file
+    ).check()
+
+
+def _warn_of_unknown_variables(session: Session) -> None:
+    from tilesync.events import Warned
+
     group = click.get_current_context().find_root().command
     for sentence in find_unknown_variables(group, os.environ) if isinstance(group, click.Group) else ():
         session.observe(Warned(sentence))
-    return session
 
 
 def create_auth(options: dict[str, Any]) -> Auth:

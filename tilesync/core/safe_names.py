@@ -10,12 +10,16 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, count
+from typing import Final
 
-from tilesync.errors import UnsafeName, UsageError
+from tilesync.errors import DestinationError, UnsafeName, UsageError
 from tilesync.model import ROOT
 
 MAX_NAME_CHARS = 1024
 """Maximum characters of a blob name. Source: "Naming and Referencing Containers, Blobs, and Metadata"."""
+
+CURRENT_VERSION: Final = "current"
+"""Text for the version that the pointer names. No version has this name: names begin with the id of an export."""
 
 _MAX_NAMES_IN_MESSAGE, _MAX_EXCLUDE_OPTIONS, _MAX_VERSIONS_IN_HINT = 20, 3, 8
 
@@ -74,10 +78,8 @@ def find_problem(name: str, *, path_bytes: int = 0, windows: bool = False, reser
 
 
 def _explain_problem(name: str, size: int, path_bytes: int, *, windows: bool) -> str | None:
-    if problem := find_universal_problem(name):
+    if problem := find_entry_problem(name):
         return problem
-    if name.startswith("/"):
-        return "is an absolute path"
     if path_bytes and size > path_bytes:
         return f"is longer than the {path_bytes} bytes that fit here"
     segments = name.split("/")
@@ -108,6 +110,11 @@ def find_universal_problem(name: str) -> str | None:
     if ".." in segments:
         return "leaves its folder with '..'"
     return "has a '.' folder" if "." in segments else None
+
+
+def find_entry_problem(name: str) -> str | None:
+    """Return why no package may have an entry of this name; None if one may. It is unpacked at its path."""
+    return "is an absolute path" if name.startswith("/") else find_universal_problem(name)
 
 
 def find_windows_unsafe(names: Sequence[str]) -> list[str]:
@@ -188,13 +195,33 @@ def make_version_name(text: str) -> str:
     return name if name and not _DEVICE_NAME.fullmatch(name) else f"v-{name}"
 
 
-def resolve_version_name(text: str, names: Collection[str]) -> str:
-    """Return the version that a person means: the exact name, or the only one with this prefix. Raises UsageError."""
+def resolve_version_name(text: str, names: Collection[str], *, current: str | None) -> str:
+    """Return the version that a person means: `current`, the exact name, or the only one with this prefix.
+
+    `current`: the version that the pointer names. Raises UsageError if there is no such version or more than one;
+    DestinationError if there is no current one.
+    """
+    if text == CURRENT_VERSION:
+        return _check_current(current, names)
     found = [text] if text in names else [name for name in names if text and name.startswith(text)]
     if len(found) != 1:
         problem = "no version is named" if not found else "more than one version begins with"
         raise UsageError(f"{problem} {text!r}", hint=_list_versions_hint(found or names))
     return found[0]
+
+
+def _check_current(current: str | None, names: Collection[str]) -> str:
+    if current is None:
+        raise DestinationError(
+            "no version is published yet, so there is no current one",
+            hint=f"name a version instead of `{CURRENT_VERSION}`: `tilesync versions DEST` shows all versions",
+        )
+    if current not in names:
+        raise DestinationError(
+            f"the destination is damaged: its latest.json names version {current}, whose manifest is missing",
+            hint="run `tilesync mirror` again, or name another version: `tilesync versions DEST` shows all versions",
+        )
+    return current
 
 
 def _list_versions_hint(names: Collection[str]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
+
+MAX_WHOLE_BYTES: Final = 8 << 20
+"""Largest file that is read and written as a whole. A larger one is passed on chunk by chunk."""
 
 
 class PackageWriter(Protocol):

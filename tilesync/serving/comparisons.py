@@ -111,7 +111,7 @@ class SharedComparisons:
         if self._known.get(comparison.key) is comparison:
             del self._known[comparison.key]
         if comparison.task.cancel():
-            comparison.task.add_done_callback(_close_result)  # it may have ended at this very moment
+            comparison.task.add_done_callback(_close_result)  # it may have just ended
         else:
             _close_result(comparison.task)
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from tilesync.core.http_headers import CachePolicy, is_self_describing
 from tilesync.core.manifest import find_line, split_manifest, translate_damage
 from tilesync.core.safe_names import resolve_version_name
-from tilesync.errors import UsageError
+from tilesync.errors import DestinationError, UsageError
 from tilesync.model import POINTER, Blob, Layout
 from tilesync.model.storage import ObjectHeaders
 from tilesync.protocols import OpenedFile, PublicFiles, ReadOnlyPublication
@@ -147,7 +147,7 @@ class MirrorTileset:
         if not self._must_be_named or await self._is_named(path, await self._versions.current()):
             return True
         revision = self._versions.revision
-        version = await self._versions.current(max_age_s=0)  # a version may have been published this very moment
+        version = await self._versions.current(max_age_s=0)  # a version may have been published just now
         return self._versions.revision != revision and await self._is_named(path, version)
 
     async def _is_named(self, path: str, version: str | None) -> bool:
@@ -226,11 +226,9 @@ class MirrorTileset:
     async def _resolve(self, text: str) -> str:
         """Return the version that a name, a prefix of one, or `current` means. Raises UsageError."""
         current, versions = await self._versions.read()
-        if text == _CURRENT and current is not None:
-            return current
         try:
-            return resolve_version_name(text, {each["name"] for each in versions})
-        except UsageError as error:
+            return resolve_version_name(text, {each["name"] for each in versions}, current=current)
+        except (UsageError, DestinationError) as error:
             raise UsageError(str(error), hint="site.json lists the versions") from None
 
     async def _read_latest(self) -> bytes | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from tilesync.core.manifest import read_defects, read_header
 from tilesync.core.retention import sort_newest_first
-from tilesync.core.safe_names import resolve_version_name
-from tilesync.errors import ExportReplaced, Incomplete, NoExport, UsageError
+from tilesync.core.safe_names import CURRENT_VERSION, resolve_version_name
+from tilesync.errors import DestinationError, ExportReplaced, Incomplete, NoExport, UsageError
 from tilesync.events import Warned
 from tilesync.model import Export, Resolution, Selector, Status, Version
 from tilesync.protocols import Observer, ReadOnlyPublication, StoredFiles
@@ -88,7 +88,8 @@ class MirrorResolver:
         if self._version_name is not None:
             return self._make_resolution(self._version_name, newest=self._newest)
         latest, selector = self._published.latest() or {}, self._selector
-        current = None if selector.export_id or selector.changeset else latest.get("version")
+        is_current = selector.export_id in {None, CURRENT_VERSION} and selector.changeset is None
+        current = latest.get("version") if is_current else None
         names = self._published.manifest_names() if current is not None else []
         if names and current not in names:
             raise Incomplete(
@@ -136,7 +137,9 @@ class MirrorResolver:
             )
         found = [v for v in sort_newest_first(versions) if selector.changeset in {None, v.facts.changeset}]
         if selector.export_id is not None and not any_id:
-            found = [v for v in found if v.export == selector.export_id] or _match_name(found, selector.export_id)
+            found = [v for v in found if v.export == selector.export_id] or _match_name(
+                found, selector.export_id, current=latest.get("version")
+            )
         if not found:
             wanted = selector.export_id or f"of changeset {selector.changeset}"
             hint = f"`tilesync versions {self._display_name}` lists the versions"
@@ -166,9 +169,9 @@ def _export_from_version(version: Version) -> Export:
     )
 
 
-def _match_name(versions: list[Version], text: str) -> list[Version]:
-    """Return the one version whose name is, or starts with, a text; an empty list if there is none or several."""
-    with suppress(UsageError):
-        name = resolve_version_name(text, [version.name for version in versions])
+def _match_name(versions: list[Version], text: str, *, current: str | None) -> list[Version]:
+    """Return the one version that a text means; an empty list if there is none or several."""
+    with suppress(UsageError, DestinationError):
+        name = resolve_version_name(text, [version.name for version in versions], current=current)
         return [version for version in versions if version.name == name]
     return []

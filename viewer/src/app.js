@@ -227,7 +227,7 @@ export class App {
     if (view === this.view && this.state.mode === "changes") this.showRemoved();
   }
 
-  /** True once the camera stands for the tileset that is shown. */
+  /** True once the camera stands for the tileset that is shown. @returns {boolean} */
   get hasCamera() {
     return this.cameraFor !== undefined && this.cameraFor === this.state.tileset;
   }

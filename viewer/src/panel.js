@@ -271,7 +271,7 @@ export class Panel {
     }
     entries.sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
     const shown = entries.slice(0, MAX_LISTED_TILES);
-    const isVisible = ({ view, tile }) => view.tiles.visibleTiles.has(tile);
+    const isVisible = (/** @type {typeof entries[number]} */ { view, tile }) => view.tiles.visibleTiles.has(tile);
     const key = JSON.stringify([shown.map((entry) => [entry.name, isVisible(entry)]), this.selection?.tile && this.selection.view.nameOf(this.selection.tile)]);
     const place = byId("tiles");
     if (place.dataset.key === key) return;

@@ -89,8 +89,9 @@ function implicitTiles({ tile, template, removed, transform }) {
 /** @param {any} volume of a tile @param {Matrix4} transform */
 function makeVolume(volume, transform) {
   const made = new TileBoundingVolume();
-  if (volume.sphere) made.setSphereData(...volume.sphere, transform);
+  if (volume.sphere) made.setSphereData(.../** @type {[number, number, number, number]} */ (volume.sphere), transform);
   if (volume.box) made.setObbData(volume.box, transform);
+  // @ts-expect-error the declarations of 3d-tiles-renderer 0.5.3 call the ellipsoid a number
   if (volume.region) made.setRegionData(WGS84_ELLIPSOID, ...volume.region);
   return made;
 }

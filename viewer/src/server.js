@@ -102,7 +102,7 @@ export async function readLines(body) {
   const lines = [];
   let rest = "";
   try {
-    const reader = body?.pipeThrough(new TextDecoderStream()).getReader();
+    const reader = body?.pipeThrough(/** @type {ReadableWritablePair<string, Uint8Array>} */ (new TextDecoderStream())).getReader();
     for (let part = await reader?.read(); part && !part.done; part = await reader?.read()) {
       const texts = (rest + part.value).split("\n");
       rest = texts.pop() ?? "";

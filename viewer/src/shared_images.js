@@ -4,10 +4,13 @@
  */
 
 import { ImageLoader, Texture } from "three";
+// @ts-expect-error the declarations of 3d-tiles-renderer 0.5.3 leave it out
 import { MemoryUtils } from "3d-tiles-renderer/three";
 
 /**
- * @typedef {{texture: Promise<Texture>, holders: Set<any>}} Entry  `texture` is the first one with the image; others share its source
+ * An image. `first` is its first texture, whose source the others share.
+ * `holders` are these others, until they are disposed of, each with its tile; null until the tile is parsed.
+ * @typedef {{first: Promise<Texture>, holders: Map<Texture, any>}} Entry
  */
 
 export class SharedImagesPlugin {
@@ -46,20 +49,40 @@ export class SharedImagesPlugin {
   async load(url) {
     let entry = this.entries.get(url);
     if (!entry) {
-      entry = { texture: this.loadFirst(url), holders: new Set() };
+      entry = { first: this.loadFirst(url), holders: new Map() };
       this.entries.set(url, entry);
-      entry.texture.catch(() => { // the next tile asks again
+      entry.first.catch(() => { // the next tile asks again
         this.entries.delete(url);
         this.failed.add(url);
       });
     }
-    const first = await entry.texture;
     // Neither clone() nor needsUpdate: they would send the image to the graphics card once for each tile.
     const texture = new Texture();
-    texture.source = first.source;
+    this.hold(entry, texture, url);
+    texture.source = (await entry.first).source;
     texture.version = 1;
     texture.userData.tilesyncImage = url;
     return texture;
+  }
+
+  /**
+   * The renderer disposes of the textures of a tile when it is unloaded, and also when its load is aborted.
+   * Then the tile itself is disposed of before it is parsed, so that disposeTile() cannot release its images.
+   * @param {Entry} entry @param {Texture} texture @param {string} url
+   */
+  hold(entry, texture, url) {
+    entry.holders.set(texture, null);
+    const release = () => {
+      texture.removeEventListener("dispose", release);
+      const payer = findPayer(entry);
+      entry.holders.delete(texture);
+      const next = findPayer(entry);
+      if (payer === texture && next) this.tiles.recalculateBytesUsed(entry.holders.get(next));
+      if (entry.holders.size) return;
+      this.entries.delete(url);
+      entry.first.then((first) => first.dispose());
+    };
+    texture.addEventListener("dispose", release);
   }
 
   /** @param {string} url */
@@ -79,31 +102,24 @@ export class SharedImagesPlugin {
 
   /** @param {any} scene @param {any} tile */
   processTileModel(scene, tile) {
-    for (const texture of listShared(scene)) this.entries.get(texture.userData.tilesyncImage)?.holders.add(tile);
+    for (const texture of listShared(scene)) this.entries.get(texture.userData.tilesyncImage)?.holders.set(texture, tile);
   }
 
   /** Bytes that are already counted for another tile. @param {any} tile @param {any} scene */
   calculateBytesUsed(tile, scene) {
     let counted = 0;
     for (const texture of scene ? listShared(scene) : []) {
-      const [first] = this.entries.get(texture.userData.tilesyncImage)?.holders ?? [tile];
-      if (first !== tile) counted += MemoryUtils.getTextureByteLength(texture);
+      const entry = this.entries.get(texture.userData.tilesyncImage);
+      if (entry && findPayer(entry) !== texture) counted += MemoryUtils.getTextureByteLength(texture);
     }
     return -counted;
   }
+}
 
-  /** @param {any} tile */
-  disposeTile(tile) {
-    for (const [url, { holders, texture }] of this.entries) {
-      const [payer] = holders;
-      if (!holders.delete(tile)) continue;
-      const [next] = holders;
-      if (payer === tile && next) this.tiles.recalculateBytesUsed(next);
-      if (holders.size) continue;
-      this.entries.delete(url);
-      texture.then((first) => first.dispose());
-    }
-  }
+/** The texture whose tile the bytes of an image are counted for. @param {Entry} entry */
+function findPayer({ holders }) {
+  for (const [texture, tile] of holders) if (tile) return texture;
+  return null;
 }
 
 /** Have the browser replace the broken file in its cache. @param {string} url */

@@ -163,7 +163,7 @@ export class Stage {
     return { position, target };
   }
 
-  /** @param {{position: number[], target: number[]}} pose in the coordinates of the tileset */
+  /** @param {{position: number[], target: number[]} | null} pose in the coordinates of the tileset */
   set pose(pose) {
     if (!this.frame || !pose) return;
     const { frame } = this;
@@ -211,9 +211,8 @@ export class Stage {
 
   /** Turn around the pivot. @param {number} heading radians @param {number} pitch radians */
   turn(heading, pitch) {
-    this.controls._rotateLeft(heading);
-    this.controls._rotateUp(pitch);
-    this.controls.update();
+    this.controls.rotateLeft(heading);
+    this.controls.rotateUp(pitch);
   }
 
   /** Move sideways, along the view and up, in shares of the distance to the pivot.
@@ -249,7 +248,7 @@ export class Stage {
     if (!view?.tiles.root) return null;
     const { raycaster } = this;
     raycaster.setFromCamera(new Vector2(share * 2 - 1, 1 - ((clientY - area.top) / area.height) * 2), this.camera);
-    raycaster.firstHitOnly = true;
+    Object.assign(raycaster, { firstHitOnly: true }); // read by TilesGroup
     raycaster.params.Points.threshold = this.controls.getDistance() * 0.004;
     raycaster.params.Line.threshold = this.controls.getDistance() * 0.004;
     /** @type {any[]} */

@@ -4,7 +4,7 @@
  * @typedef {{name: string | null, url: string, status: number, message: string, tile: any}} TileProblem
  */
 
-import { Matrix4, MeshStandardMaterial, PointsMaterial, Vector3 } from "three";
+import { Matrix4, MeshStandardMaterial, PointsMaterial, Sphere } from "three";
 import { TilesRenderer } from "3d-tiles-renderer/three";
 import { ImplicitTilingPlugin } from "3d-tiles-renderer/core/plugins";
 import { BoxSet, boxCorners, volumeBox } from "./boxes.js";
@@ -146,7 +146,7 @@ export class TilesetView {
 
   /** Bounding sphere of the root, in the coordinates of the tileset. */
   boundingSphere() {
-    const sphere = { center: new Vector3(), radius: 0, copy: copySphere };
+    const sphere = new Sphere();
     const { boundingVolume } = this.tiles.root.engineData;
     if (boundingVolume.sphere) sphere.copy(boundingVolume.sphere);
     else {
@@ -178,7 +178,7 @@ export class TilesetView {
     return [...tiles].map((tile) => ({ name: this.nameOf(tile), matrix: volumeBox(tile.engineData.boundingVolume, this.toLocal) }));
   }
 
-  /** @param {boolean} shown */
+  /** @param {boolean} hidden */
   set hidden(hidden) {
     for (const object of this.objects()) object.visible = !hidden;
     this.boxes.visible = !hidden && this.showsBoxes;
@@ -323,12 +323,6 @@ export class TilesetView {
     for (const box of [this.boxes, this.errorBoxes, this.selectedBox, this.removedBoxes]) box.dispose();
     this.tiles.dispose();
   }
-}
-
-/** @param {{center: Vector3, radius: number}} other */
-function copySphere(other) {
-  this.center.copy(other.center);
-  this.radius = other.radius;
 }
 
 /** @param {string} url @param {RequestInit} options */

@@ -3,7 +3,7 @@
 import { Color } from "three";
 
 const DECLARATION = "uniform vec3 tilesyncTint;\nuniform float tilesyncTintShare;\n";
-// After the conversion to the colours of the screen: the legend shows the very same ones.
+// After the conversion to the colours of the screen: the legend shows the same ones.
 const MIX = `#include <colorspace_fragment>
   float tilesyncLight = dot(gl_FragColor.rgb, vec3(0.299, 0.587, 0.114));
   gl_FragColor.rgb = mix(gl_FragColor.rgb, tilesyncTint * (0.55 + 0.5 * tilesyncLight), tilesyncTintShare);`;

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 import tilesync as ts
-from tests.support.builders import IMODEL, glb
+from tests.support.builders import IMODEL, glb, tileset
 from tests.support.commandline import FINISHED_FIELDS, run_tilesync, start_tilesync
 from tests.support.package_readers import read_package
+from tests.support.packages import ENDINGS
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tests.support.small_disk import mounted_small_disk
+from tests.support.tile_server import mirror_files
 from tilesync.stores.packages.formats import INDEX_ENTRY, MANIFEST_ENTRY
 
-FORMATS = ["3tz", "3dtiles", "tar", "zip"]
 PACK_FIELDS = FINISHED_FIELDS | {"files", "package", "format", "package_bytes"}
 
 
@@ -31,7 +32,7 @@ def mirror(service: Simulator, tmp_path: Path) -> Path:
     return tmp_path / "mirror"
 
 
-@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_package_has_the_manifest_and_every_file(mirror: Path, service: Simulator, ending: str, tmp_path: Path) -> None:
     """The first entry is the manifest, the second the root tileset; all files follow, with their bytes."""
     out = tmp_path / f"city.{ending}"
@@ -58,7 +59,7 @@ def test_package_has_the_manifest_and_every_file(mirror: Path, service: Simulato
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "mirror"]
 
 
-@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_packages_of_one_version_are_equal(mirror: Path, ending: str, tmp_path: Path) -> None:
     """Another day, another user environment, other permissions, and another place of the mirror change no byte."""
     assert run_tilesync("pack", mirror, tmp_path / f"a.{ending}").exit_code == 0
@@ -125,9 +126,9 @@ def test_flat_layout_is_packed(service: Simulator, tmp_path: Path) -> None:
 
 def test_package_is_packed_into_each_format(mirror: Path, tmp_path: Path) -> None:
     """DEST may be a package: packed into another format, it has the bytes that the mirror itself gives."""
-    for ending in FORMATS:
+    for ending in ENDINGS:
         assert run_tilesync("pack", mirror, tmp_path / f"a.{ending}").exit_code == 0
-    for source, ending in pairwise([*FORMATS, FORMATS[0]]):
+    for source, ending in pairwise([*ENDINGS, ENDINGS[0]]):
         out = tmp_path / f"b.{ending}"
         assert run_tilesync("pack", tmp_path / f"a.{source}", out).exit_code == 0
         assert out.read_bytes() == (tmp_path / f"a.{ending}").read_bytes()
@@ -207,13 +208,11 @@ def test_full_disk_leaves_nothing(mirror: Path, service: Simulator, tmp_path: Pa
         assert [path.name for path in disk.iterdir()] == ["fits.tar"]
 
 
-@pytest.fixture
-def larger_mirror(service: Simulator, tmp_path: Path) -> Path:
-    """Mirror an export of 30 MB, which takes a moment to pack."""
-    files = {f"tiles/{number:04d}.glb": glb(b"tile" * 5000) for number in range(1500)}
-    service.offer_export({"tileset.json": service.containers[EXPORT]["tileset.json"].data, **files})
-    assert run_tilesync("mirror", IMODEL, tmp_path / "mirror", "--allow-missing", sim=service).exit_code == 0
-    return tmp_path / "mirror"
+@pytest.fixture(scope="module")
+def larger_mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Mirror an export of 30 MB, which takes a moment to pack. The tests only read it."""
+    tiles = {f"tiles/{number:04d}.glb": glb(b"tile" * 5000) for number in range(1500)}
+    return mirror_files(tmp_path_factory.mktemp("larger") / "mirror", {"tileset.json": tileset(*tiles), **tiles})
 
 
 def stop_in_the_middle(mirror: Path, out: Path, number: int) -> tuple[int, str]:
@@ -237,17 +236,17 @@ def stop_in_the_middle(mirror: Path, out: Path, number: int) -> tuple[int, str]:
     pytest.fail("each run ended before the signal")
 
 
-@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("ending", ["3tz", "3dtiles"])
 def test_killed_run_is_repeated_cleanly(larger_mirror: Path, ending: str, tmp_path: Path) -> None:
     """After a SIGKILL in the middle, the next run writes the right package and leaves no temporary file."""
     out = tmp_path / f"a.{ending}"
     assert stop_in_the_middle(larger_mirror, out, signal.SIGKILL)[0] == -signal.SIGKILL
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f".a.{ending}.part", "mirror"]
+    assert [path.name for path in tmp_path.iterdir()] == [f".a.{ending}.part"]
     again = run_tilesync("pack", larger_mirror, out, "--json").last_line
     assert again["exit"] == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "mirror"]
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
     assert len(read_package(out)) == again["files"] + (2 if ending == "3tz" else 1)
-    assert run_tilesync("verify", out).exit_code == run_tilesync("verify", larger_mirror).exit_code
+    assert run_tilesync("verify", out).exit_code == 0
 
 
 def test_interrupted_run_leaves_nothing(larger_mirror: Path, tmp_path: Path) -> None:
@@ -255,7 +254,7 @@ def test_interrupted_run_leaves_nothing(larger_mirror: Path, tmp_path: Path) -> 
     code, messages = stop_in_the_middle(larger_mirror, tmp_path / "a.zip", signal.SIGINT)
     assert code == 130
     assert "OUT was not changed; run the same command again: it begins anew" in messages
-    assert [path.name for path in tmp_path.iterdir()] == ["mirror"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_python_api_packs(mirror: Path, tmp_path: Path) -> None:

@@ -11,6 +11,15 @@ from tests.support.commandline import (
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest
 
 
+def test_the_message_says_that_the_version_is_current_already(service: Simulator, tmp_path: Path) -> None:
+    """A rollback to the current version, by its name or by `current`, says that the pointer names it already."""
+    assert run_tilesync("mirror", IMODEL, tmp_path, sim=service).exit_code == 0
+    for version in ("current", EXPORT):
+        done = run_tilesync("rollback", tmp_path, version)
+        assert (done.exit_code, done.stdout) == (0, "")
+        assert f"already names version {EXPORT}; it is pinned" in done.stderr
+
+
 def test_all_exports_versions_and_rollback(service: Simulator, tmp_path: Path) -> None:
     """--all-exports, versions, rollback, verify --all and retention: messages, exit codes and JSON."""
     service.offer_changed_export(OTHER_EXPORT, 2)

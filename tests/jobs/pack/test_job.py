@@ -25,8 +25,8 @@ from tilesync.errors import (
 )
 from tilesync.events import Finding, VersionChosen
 from tilesync.jobs.pack.job import MAX_FINDINGS, PackInputs, PackJob
-from tilesync.jobs.pack.proven_files import MAX_WHOLE_BYTES
 from tilesync.protocols import ReadOnlyPublication, StoredFiles
+from tilesync.protocols.package import MAX_WHOLE_BYTES
 from tilesync.runtime.threads import STOP_EVENT
 
 LARGE = b"tile" * (MAX_WHOLE_BYTES // 4 + 1)
@@ -233,7 +233,7 @@ def test_unsafe_names_are_no_limit_of_the_format() -> None:
     run.destination.add_version("bad", {"tileset.json": b"{}", "../../etc/passwd": b"x"})
     run.pack("bad")
     assert run.exit_code == 8
-    assert str(run.error).startswith("the manifest of version bad has unsafe names")
+    assert str(run.error).startswith("the manifest of version bad is damaged: it has unsafe names")
     assert "'../../etc/passwd' leaves its folder" in str(run.error)
     assert run.error is not None
     assert "format" not in run.error.hint
@@ -252,8 +252,8 @@ def test_limits_of_readers_are_one_warning_each() -> None:
     [
         (0, {"files": 9}, "lists 5 files with"),
         (0, {"bytes": 9}, "but its first line says 5 with 9"),
-        (0, {"version": "e2"}, "is damaged (it describes version 'e2')"),
-        (1, {"sha256": None}, "is damaged (no digest proves a.glb)"),
+        (0, {"version": "e2"}, "is damaged: it describes version 'e2'"),
+        (1, {"sha256": None}, "is damaged: no digest proves a.glb"),
         (1, {"size": -1}, "is damaged"),
         (1, {"name": "../a.glb"}, "'../a.glb' leaves its folder"),
         (1, {"name": "/etc/a.glb"}, "'/etc/a.glb' is an absolute path"),

@@ -65,6 +65,14 @@ def test_names_may_be_shortened(dest: Path) -> None:
     assert read_latest(dest)["version"] == EXPORT
 
 
+def test_the_current_version_is_pinned_where_it_is(dest: Path) -> None:
+    """`current` pins the version that the pointer names; the pointer does not move."""
+    run = rollback(dest, "current")
+    assert run.error is None
+    assert run.events_of(VersionPublished) == []
+    assert (read_latest(dest)["version"], read_latest(dest)["pinned"]) == (OTHER, True)
+
+
 def test_damaged_version_is_refused(dest: Path) -> None:
     """The pointer stays, and the hint says how to repair the version."""
     (dest / "versions" / EXPORT / "tiles/001.glb").unlink()

@@ -36,7 +36,7 @@ def test_final_error_of_retries() -> None:
     )
 
 
-def test_a_server_continues_nothing() -> None:
+def test_a_dead_link_has_a_hint_for_servers() -> None:
     """The hint for a dead link is one for a server, not the one of a run."""
     outcome = JobOutcome()
     Announcer(outcome, FakeClock()).warn("", NoFreshLink("the link has expired"))

@@ -113,7 +113,7 @@ def test_without_follow_it_only_checks() -> None:
     run(work)
 
 
-def test_a_bug_ends_one_look() -> None:
+def test_an_unexpected_error_does_not_end_the_watch() -> None:
     """An error that nobody expected is told, and the watch looks again at the next poll."""
 
     async def work() -> None:

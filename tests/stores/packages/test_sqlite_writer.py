@@ -13,8 +13,9 @@ import pytest
 
 from tests.support.small_disk import mounted_small_disk
 from tilesync.errors import DestinationError, DiskFull
+from tilesync.protocols.package import MAX_WHOLE_BYTES
 from tilesync.stores.packages.formats import MANIFEST_ENTRY, MEDIA_TABLE
-from tilesync.stores.packages.sqlite_writer import MAX_ROW_BYTES, MAX_WHOLE_BYTES, SqliteWriter
+from tilesync.stores.packages.sqlite_writer import MAX_ROW_BYTES, SqliteWriter
 
 FILES = {"tileset.json": b"{}", "tiles/ä b%20+#.bin": b"x" * 5000, "data/empty": b""}
 LARGE = random.Random(1).randbytes(MAX_WHOLE_BYTES + 12_345)

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilesync.errors import DestinationError
+from tilesync.protocols.package import MAX_WHOLE_BYTES
 from tilesync.stores.packages.compression import Compression, make_compressor
 from tilesync.stores.packages.formats import INDEX_ENTRY, MANIFEST_ENTRY, PackageFormat
 from tilesync.stores.packages.zip_records import hash_index_name
-from tilesync.stores.packages.zip_writer import MAX_WHOLE_BYTES, ZipWriter
+from tilesync.stores.packages.zip_writer import ZipWriter
 
 FILES = {"tileset.json": b"{}" * 500, "tiles/ä b%20+#.bin": random.Random(2).randbytes(5000), "data/empty": b""}
 LARGE = b"tile" * (MAX_WHOLE_BYTES // 4) + b"the end"

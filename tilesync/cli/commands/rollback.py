@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 def rollback(dest: Location, version: str | None, *, latest: bool, state_dir: Path | None, **options: Any) -> int:
     """Move the pointer to VERSION, or to the version before the current one, and pin it there.
 
-    Later runs still mirror, but do not move the pointer until `rollback DEST --latest`. The first characters
-    of a version name are enough.
+    Later runs still mirror, but do not move the pointer until `rollback DEST --latest`. VERSION is a name, its first
+    characters, or `current`, to pin the pointer where it is.
     """
     if latest and version is not None:
         raise UsageError("--latest and VERSION cannot be used together", hint="give only one of them")
@@ -64,6 +64,7 @@ def rollback(dest: Location, version: str | None, *, latest: bool, state_dir: Pa
 
     def format_closing_message() -> str:
         effect = "it follows new exports again" if latest else "it is pinned until `rollback DEST --latest`"
-        return f"{format_destination_path(dest, 'tileset.json')} -> version {chosen[0]}; {effect}"
+        verb = "->" if session.monitor.published else "already names"
+        return f"{format_destination_path(dest, 'tileset.json')} {verb} version {chosen[0]}; {effect}"
 
     return session.run(work, closing_message=format_closing_message)

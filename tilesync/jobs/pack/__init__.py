@@ -3,5 +3,5 @@
 job            the run: manifest, checks before the first byte, files, end
 manifest_copy  the manifest of the version, read once
 proven_files   read stored files, and compare them with the manifest
-survey         what the manifest tells before: limits of the format, space
+precheck       what the manifest tells before: whether it is sound, and the limits of the format
 """

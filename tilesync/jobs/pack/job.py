@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Final, TypeVar
 
+from tilesync.core.manifest import translate_damage
 from tilesync.core.wording import format_file_count
-from tilesync.errors import DestinationError, Interrupted, PackFailed
+from tilesync.errors import PackFailed
 from tilesync.events import VersionChosen, Warned
-from tilesync.jobs.pack.manifest_copy import DAMAGED_HINT, ManifestCopy
-from tilesync.jobs.pack.proven_files import MAX_WHOLE_BYTES, ProvenFiles, UnprovenFile
-from tilesync.jobs.pack.survey import Survey
+from tilesync.jobs.pack.manifest_copy import ManifestCopy
+from tilesync.jobs.pack.precheck import Precheck, refuse_repeated_names
+from tilesync.jobs.pack.proven_files import ProvenFiles, UnprovenFile
 from tilesync.jobs.run.stats import RunStats
 from tilesync.jobs.versions.resolve import resolve_version
 from tilesync.model import ROOT, StoredFile, Version
 from tilesync.protocols import Observer, PackageWriter, ReadOnlyPublication, StoredFiles
+from tilesync.protocols.package import MAX_WHOLE_BYTES
 from tilesync.runtime.read_ahead import map_ahead
-from tilesync.runtime.threads import STOP_EVENT
+from tilesync.runtime.threads import raise_if_stopped
 
 T = TypeVar("T")
 
@@ -62,10 +64,9 @@ class PackJob:
         """
         name = resolve_version(self._inputs.publication, version_text)
         manifest = ManifestCopy(self._inputs.publication, name, self._inputs.manifest_file)
-        version = manifest.version()
-        self._observe(VersionChosen(name, "held"))
-        self._stats.listed, self._stats.inventory_complete = version.summary.files, True
-        self._stats.planned_bytes += version.summary.bytes
+        with translate_damage(f"of version {name}"):
+            version = manifest.version()
+        self._announce(version)
         root = self._check_before(manifest, version)
         self._writer.add_manifest(manifest.size, manifest.chunks())
         self._add_files(version, _root_first(root, manifest))
@@ -77,19 +78,25 @@ class PackJob:
         self._writer.finish()
         return version
 
+    def _announce(self, version: Version) -> None:
+        self._observe(VersionChosen(version.name, "held"))
+        self._stats.listed, self._stats.inventory_complete = version.summary.files, True
+        self._stats.planned_bytes += version.summary.bytes
+
     def _check_before(self, manifest: ManifestCopy, version: Version) -> StoredFile:
         """Check what the manifest tells: counts, names, limits of the format, space. Return the root tileset."""
-        survey = Survey(self._writer)
-        survey.add_all(_until_stopped(manifest.files()))
-        survey.refuse_problems(version)
-        repeated = survey.find_repeated_name(manifest.files())
-        if survey.root is None or repeated is not None:
-            problem = f"lists {repeated} twice" if repeated is not None else f"has no {ROOT}"
-            raise DestinationError(f"the manifest of version {version.name} {problem}", hint=DAMAGED_HINT)
-        self._inputs.check_space(survey.package_bytes + self._writer.measure("", manifest.size))
-        for sentence in survey.warnings():
+        precheck = Precheck(self._writer, version)
+        with translate_damage(f"of version {version.name}"):
+            for stored in _until_stopped(manifest.files()):
+                precheck.add(stored)
+            root = precheck.find_root()
+            if not precheck.is_sorted:
+                refuse_repeated_names(manifest.files())
+        precheck.refuse_unfit_files()
+        self._inputs.check_space(precheck.package_bytes + self._writer.measure("", manifest.size))
+        for sentence in precheck.warnings():
             self._observe(Warned(sentence))
-        return survey.root
+        return root
 
     def _add_files(self, version: Version, stored_files: Iterator[StoredFile]) -> None:
         proven = ProvenFiles(self._inputs.files, version)
@@ -138,8 +145,6 @@ def _root_first(root: StoredFile, manifest: ManifestCopy) -> Iterator[StoredFile
 
 def _until_stopped(items: Iterator[T]) -> Iterator[T]:
     """Pass items on until nobody waits for the result any more."""
-    stop = STOP_EVENT.get()
     for item in items:
-        if stop is not None and stop.is_set():
-            raise Interrupted("interrupted")
+        raise_if_stopped("packing")
         yield item

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any, Final, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, Final
 
 from tilesync.core.foreign_json import MAX_DOCUMENT_BYTES, parse_json, read_mapping
 from tilesync.core.manifest import read_header, read_line
-from tilesync.errors import DestinationError
 from tilesync.model import StoredFile, Version
 from tilesync.protocols import ReadOnlyPublication
 
-T = TypeVar("T")
-
-DAMAGED_HINT: Final = "run `tilesync verify --all`, then mirror this version again, or pack another one"
 CHUNK_BYTES: Final = 1 << 20
 
 
@@ -37,23 +33,20 @@ class ManifestCopy:
             yield chunk
 
     def version(self) -> Version:
-        """Parse the first line. Raises DestinationError if it is damaged."""
+        """Parse the first line. Raises ValueError, KeyError or TypeError if it is damaged."""
         self._file.seek(0)
-        return self._parse(self._read_line(), lambda document: read_header(document, name=self._name))
+        return read_header(_parse(self._read_line()), name=self._name)
 
     def files(self) -> Iterator[StoredFile]:
-        """Parse the lines of the files, in the order of the manifest. Raises DestinationError for a damaged line."""
+        """Parse the lines of the files, in the order of the manifest. Raises as `version` does."""
         self._file.seek(0)
         self._read_line()
         while line := self._read_line():
-            yield self._parse(line, read_line)
+            yield read_line(_parse(line))
 
     def _read_line(self) -> bytes:
         return self._file.readline(MAX_DOCUMENT_BYTES + 2)
 
-    def _parse(self, line: bytes, read: Callable[[Mapping[str, Any]], T]) -> T:
-        try:
-            return read(read_mapping(parse_json(line.rstrip(b"\n"))))
-        except (KeyError, TypeError, ValueError) as error:
-            problem = f"the manifest of version {self._name} is damaged ({error})"
-            raise DestinationError(problem, hint=DAMAGED_HINT) from error
+
+def _parse(line: bytes) -> Mapping[str, Any]:
+    return read_mapping(parse_json(line.rstrip(b"\n")))

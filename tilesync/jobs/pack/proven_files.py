@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Final
 
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.events import Finding
 from tilesync.jobs.versions.file_check import check_size
 from tilesync.model import StoredFile, Version
 from tilesync.protocols import StoredFiles
-
-MAX_WHOLE_BYTES: Final = 8 << 20
-"""Largest file that is read into memory as a whole."""
+from tilesync.protocols.package import MAX_WHOLE_BYTES
 
 
 class UnprovenFile(Exception):

@@ -24,7 +24,8 @@ SEPARATE_FOLDER_HINT = "mirror the older export into another folder with --expor
 async def rollback(destination: Destination, run: RunContext, name: str | None, *, latest: bool) -> Version:
     """Move the pointer to an older version and pin it there; `latest`: to the newest, and remove the pin.
 
-    Without a `name`, the version before the current one is chosen. Raises UsageError if there is no such version, and
+    `name`: a name, a unique prefix of one, or `current`, to pin the pointer where it is; without one, the version
+    before the current one is chosen. Raises UsageError if there is no such version, and
     VerifyFailed if some of its files are gone; the pointer does not move then.
     """
     if destination.layout is Layout.FLAT:
@@ -63,7 +64,8 @@ async def rollback(destination: Destination, run: RunContext, name: str | None, 
 def _choose_version(history: Sequence[Version], name: str | None, current: Version | None) -> Version:
     names = [version.name for version in history]
     if name is not None:
-        return history[names.index(resolve_version_name(name, names))]
+        chosen = resolve_version_name(name, names, current=current.name if current is not None else None)
+        return history[names.index(chosen)]
     position = names.index(current.name) + 1 if current is not None and current.name in names else 0
     if position == len(history):
         raise UsageError("no older version is held", hint="`tilesync versions DEST` lists the versions that are held")

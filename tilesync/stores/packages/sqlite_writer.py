@@ -8,10 +8,8 @@ from contextlib import contextmanager
 from typing import IO, Final
 
 from tilesync.errors import DestinationError, DiskFull
+from tilesync.protocols.package import MAX_WHOLE_BYTES
 from tilesync.stores.packages.formats import MANIFEST_ENTRY, MEDIA_TABLE, find_reserved_problem
-
-MAX_WHOLE_BYTES: Final = 8 << 20
-"""Largest file that is inserted from memory. A larger one is written into a row of zeros, chunk by chunk."""
 
 MAX_ROW_BYTES: Final = 1_000_000_000
 """Maximum bytes of a row that a reader accepts, if it was not compiled with another limit.
@@ -78,7 +76,7 @@ class SqliteWriter:
             with self._translated_errors():
                 self._db.execute("INSERT INTO media VALUES (?, ?)", (name, data))
             return
-        with self._translated_errors():
+        with self._translated_errors():  # a row of zeros, into which the chunks are written
             row = self._db.execute("INSERT INTO media VALUES (?, zeroblob(?))", (name, size)).lastrowid
             assert row is not None
             with self._db.blobopen("media", "content", row) as content:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Final
 
 from tilesync.errors import DestinationError
+from tilesync.protocols.package import MAX_WHOLE_BYTES
 from tilesync.stores.packages.compression import EntryCompressor
 from tilesync.stores.packages.formats import INDEX_ENTRY, MANIFEST_ENTRY, find_reserved_problem
 from tilesync.stores.packages.tz3_index import IndexBuilder
@@ -34,9 +35,6 @@ from tilesync.stores.packages.zip_records import (
     ZipMethod,
 )
 
-MAX_WHOLE_BYTES: Final = 8 << 20
-"""Largest file that is written from memory: its header is final at once."""
-
 DOS_DATE: Final = 1 << 5 | 1
 """1980-01-01, the earliest date of the format: packages of one version are equal, bit by bit. The time is 0."""
 
@@ -51,7 +49,6 @@ ZIP64_VERSION: Final = 45
 """Versions of the specification that a reader needs [4.4.3]."""
 
 ZIP64_BYTES: Final = EXTRA_HEADER.size + 3 * 8
-END_BYTES: Final = ZIP64_END_RECORD.size + ZIP64_LOCATOR.size + END_RECORD.size
 
 
 class ZipWriter:
@@ -128,7 +125,7 @@ class ZipWriter:
         self._entries += 1
 
     def _write_whole(self, name: bytes, flags: int, data: bytes, compressor: EntryCompressor | None) -> bytes:
-        """Write an entry from memory; return its record for the central directory."""
+        """Write an entry whose header is final at once; return its record for the central directory."""
         packed, method = data, ZipMethod.STORED
         if compressor is not None and len(compressed := compressor.compress_whole(data)) < len(data):
             packed, method = compressed, compressor.method

@@ -176,7 +176,7 @@ def test_names_that_no_package_stores(tmp_path: Path) -> None:
 
 
 @each_ending
-def test_a_package_without_a_version_is_no_vacant_one(tmp_path: Path, ending: str) -> None:
+def test_a_package_without_a_version_is_not_vacant(tmp_path: Path, ending: str) -> None:
     """A server asks first whether there is a version, and then learns what is wrong with the package."""
     path = write_package(tmp_path / f"a.{ending}", {"tiles/0.glb": b"x"})
     with (

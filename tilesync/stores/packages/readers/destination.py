@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from tilesync.core.safe_names import find_universal_problem, raise_if_unsafe
+from tilesync.core.safe_names import find_entry_problem, raise_if_unsafe
 from tilesync.errors import DestinationError, UsageError
 from tilesync.model import Layout
 from tilesync.protocols import Observer, StructureChecks
@@ -57,5 +57,5 @@ def refuse_writing(path: Path, mode: Mode) -> None:
 
 
 def _check_names(names: Iterable[str]) -> None:
-    bad = [(name, problem) for name in names if (problem := find_universal_problem(name))]
+    bad = [(name, problem) for name in names if (problem := find_entry_problem(name))]
     raise_if_unsafe(bad, "no package can store")

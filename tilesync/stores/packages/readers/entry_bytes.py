@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from tilesync.errors import BlobDamaged, DamagedPackage
 from tilesync.stores.packages.readers.package import PackageEntry
 from tilesync.stores.packages.readers.package_input import READ_CHUNK_BYTES
 from tilesync.stores.packages.zip_records import ZipMethod
-
-Unpack = Callable[[bytes, int], bytes]
-"""Unpacks a chunk to at most so many bytes; an empty chunk continues with what is left of the chunks before."""
 
 _METHOD_NAMES = {1: "Shrink", 6: "Implode", 9: "Deflate64", 12: "bzip2", 14: "LZMA", 95: "XZ", 98: "PPMd"}
 """Names of other methods. Source: APPNOTE.TXT 6.3.10, section 4.4.5."""
@@ -76,7 +73,7 @@ def _inflate(entry: PackageEntry, packed: Iterator[bytes]) -> Iterator[bytes]:
 
 def _unpack_zstandard(entry: PackageEntry, packed: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the unpacked bytes of a Zstandard stream, READ_CHUNK_BYTES at most in each piece."""
-    zstandard = load_zstandard(entry.name)
+    zstandard = _load_zstandard(entry.name)
     source = _ChunkReader(packed)
     try:
         with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).stream_reader(
@@ -92,7 +89,7 @@ MAX_WINDOW_BYTES = 1 << 27
 """Largest window of a Zstandard stream, which bounds the memory: the limit of the zstd program, 128 MiB."""
 
 
-def load_zstandard(name: str) -> Any:
+def _load_zstandard(name: str) -> Any:
     """Import the module for Zstandard. Raises DamagedPackage with the command that installs it."""
     try:
         import zstandard

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from tilesync.core.safe_names import find_universal_problem, quote_name
+from tilesync.core.safe_names import find_entry_problem, quote_name
 from tilesync.errors import DamagedPackage, DestinationError, ExportReplaced
 from tilesync.stores.packages.formats import INDEX_ENTRY, MANIFEST_ENTRY
 from tilesync.stores.packages.readers.name_index import NameIndex, build_index_file
@@ -164,7 +164,7 @@ class Package(ABC):
 
 def find_file(package: Package, name: str) -> PackageEntry | None:
     """Return the entry of a file of the version; None if there is none."""
-    return None if name in OWN_ENTRIES or find_universal_problem(name) else package.find(name)
+    return None if name in OWN_ENTRIES or find_entry_problem(name) else package.find(name)
 
 
 def find_manifest(package: Package) -> PackageEntry | None:
@@ -178,7 +178,7 @@ def find_manifest(package: Package) -> PackageEntry | None:
 
 def check_entry_name(name: str, package: PackageInput) -> str:
     """Return the name of an entry. Raises DamagedPackage if no destination can store it."""
-    problem = find_universal_problem(name) or ("is an absolute path" if name.startswith("/") else None)
+    problem = find_entry_problem(name)
     if problem is not None:
         raise DamagedPackage(
             f"the package {package.path} has an entry whose name is not safe: {quote_name(name)} {problem}",

@@ -1,5 +1,5 @@
-// Reads the files named on standard input (a JSON list) from the .3tz file $2 by the reader $1, and prints the SHA-256
-// of each as a JSON object. 3d-tiles-tools prints those of all files that it lists.
+// Reads the files named on standard input (a JSON list) from the package $3 by the reader $2 of the folder $1, and prints
+// the SHA-256 of each as a JSON object. 3d-tiles-tools prints those of all files that it lists.
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -10,9 +10,8 @@ const hash = (data) => createHash("sha256").update(new Uint8Array(data)).digest(
 const found = {};
 
 if (reader === "3d-tiles-tools") {
-  const { TilesetSource3tz } = require("3d-tiles-tools");
-  const source = new TilesetSource3tz();
-  await source.open(path);
+  const { TilesetSources } = require("3d-tiles-tools");
+  const source = await TilesetSources.createAndOpen(path);
   for await (const name of await source.getKeys()) {
     found[name] = hash(await source.getValue(name));
   }
