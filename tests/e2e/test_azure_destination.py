@@ -21,9 +21,9 @@ from tests.support import faults
 from tests.support.azure_proxy import AzureFixture, kill_at_random_times, refuse_uploads
 from tests.support.azurite import ACCOUNT, KEY, Azurite, ProxiedRequest, RefusedResponse, signed_link
 from tests.support.builders import export, glb, glb_with_image, md5_base64, tileset
+from tests.support.city_editions import small_city
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tests.support.viewers import Browser, view_url
-from tilesync.demo.city import build_city
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 
@@ -466,7 +466,7 @@ def test_a_viewer_streams_a_city_from_the_container(
     browser: Browser, azurite: Azurite, azure_store: AzureFixture, sim: Simulator, viewer: str
 ) -> None:
     """A viewer reads a public container: no request fails, and nearly every tile is requested and drawn."""
-    files = sim.offer_export(build_city())
+    files = sim.offer_export(small_city())
     assert azure_store.mirror(sim).exit_code == 0
     azure_store.client.set_container_access_policy({}, public_access="blob")
     azurite.allow_cors()

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.builders import IMODEL, export, glb, read_manifest, tileset
+from tests.support.city_editions import small_city
 from tests.support.commandline import run_tilesync
 from tests.support.faults import blob_name, call_before, is_blob, is_blob_named
 from tests.support.gzip_exports import (
@@ -45,7 +46,6 @@ from tests.support.worker_processes import TILES, record_worker_pids, wait_for_s
 from tilesync.api.rows import make_version_info
 from tilesync.app import commands, shared
 from tilesync.app.requests import Target
-from tilesync.demo.city import build_city
 from tilesync.errors import Incomplete
 from tilesync.events import Finding, Planned
 from tilesync.jobs.versions.ownership import OwnershipStatus
@@ -477,7 +477,7 @@ def test_a_disk_that_fills_while_unpacking(tmp_path: Path, monkeypatch: pytest.M
 def test_a_viewer_streams_unpacked_files(browser: Browser, tmp_path: Path, viewer: str) -> None:
     """Viewers cannot read a gzipped city from a plain web server, but a decoded one."""
     with Simulator() as sim:
-        sim.offer_export({name: gzip_bytes(data) for name, data in build_city().items()})
+        sim.offer_export({name: gzip_bytes(data) for name, data in small_city().items()})
         assert sim.mirror(tmp_path / "stored").exit_code == 0
         assert mirror_decoded(sim, tmp_path / "decoded").exit_code == 0
     assert view_mirror(browser, viewer, tmp_path / "stored", CAMERA_PATH[:1]).loaded == 0

@@ -170,11 +170,11 @@ ZEROS = bytes(1 << 20)
 
 def pack_generated(source: GeneratedVersion, out: Path) -> None:
     options = PackageOptions(out, PackageFormat(out.suffix[1:]))
-    with open_package_writer(options) as (package, writer), package.open_spool() as manifest_file:
+    with open_package_writer(options) as (output, writer), output.open_spool() as manifest_file:
         files, publication = cast(StoredFiles, source), cast(ReadOnlyPublication, source)
-        inputs = PackInputs(files, publication, writer, package.check_space, manifest_file)
+        inputs = PackInputs(files, publication, writer, output.check_space, manifest_file)
         PackJob(inputs, lambda event: None, RunStats()).run("v")
-        package.commit()
+        output.commit()
 
 
 @pytest.mark.scale

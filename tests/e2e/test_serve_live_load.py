@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.builders import IMODEL, glb, tileset
-from tests.support.live_server import ServeProcess, serve_live
 from tests.support.simulator import Simulator
+from tests.support.tile_server import ServerProcess, server_process
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 
-CACHE_MB = 32
+CACHE_MB = 16
 SLACK_MB = 40
 """Memory for connections, buffers and the allocator."""
 
@@ -29,7 +29,7 @@ STALLED_MB = 300
 at first 24 requests to the container are under way."""
 
 
-def peak_memory_mb(served: ServeProcess) -> float:
+def peak_memory_mb(served: ServerProcess) -> float:
     """Return the largest memory that the process had so far."""
     status = Path(f"/proc/{served.process.pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
@@ -44,15 +44,15 @@ def make_export(count: int, size: int) -> dict[str, bytes]:
 
 @pytest.mark.scale
 def test_memory_is_flat() -> None:
-    """Three passes over 160 MB of files through a cache of 32 MB take no more memory than the cache and its slack."""
-    files = make_export(1600, 100_000)
+    """Two passes over 80 MB of files through a cache of 16 MB take no more memory than the cache and its slack."""
+    files = make_export(800, 100_000)
     with Simulator() as sim:
         sim.offer_export(files)
-        with serve_live(IMODEL, "--cache-size", f"{CACHE_MB}M", sim=sim) as served:
+        with server_process(IMODEL, "--cache-size", f"{CACHE_MB}M", sim=sim) as served:
             assert served.get("small.glb").status_code == 200
             began_mb = peak_memory_mb(served)
             address = urlsplit(served.url)
-            for _ in range(3):
+            for _ in range(2):
                 with socket.create_connection((address.hostname, address.port)) as connection:
                     for name, data in files.items():
                         assert hashlib.sha256(request(connection, name)).digest() == hashlib.sha256(data).digest()
@@ -84,7 +84,7 @@ def test_clients_that_do_not_read() -> None:
     files = make_export(40, 3_500_000)
     with Simulator() as sim:
         sim.offer_export(files)
-        with serve_live(IMODEL, "--cache-size", f"{CACHE_MB}M", sim=sim) as served:
+        with server_process(IMODEL, "--cache-size", f"{CACHE_MB}M", sim=sim) as served:
             assert served.get("small.glb").status_code == 200
             began_mb = peak_memory_mb(served)
             names = [name for name in files if name.startswith("tiles/")]

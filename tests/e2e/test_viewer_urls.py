@@ -16,11 +16,11 @@ from azure.storage.blob import BlobServiceClient, CorsRule
 
 from tests.support.azurite import ACCOUNT, KEY, AzureProxy, Azurite
 from tests.support.builders import IMODEL
+from tests.support.city_editions import small_city
 from tests.support.commandline import run_tilesync
 from tests.support.simulator import EXPORT, Simulator
 from tests.support.viewers import CAMERA_PATH, PAGES, Browser, view_url
 from tests.support.web_servers import DOCS
-from tilesync.demo.city import build_city
 
 
 @dataclass
@@ -53,7 +53,7 @@ def private_mirror(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -
     }
     there = PrivateMirror(f"az://{ACCOUNT}/{name}/a city", environment, "a city/")
     with Simulator() as sim:
-        sim.offer_export(build_city())
+        sim.offer_export(small_city())
         done = run_tilesync("mirror", IMODEL, there.dest, "-q", sim=sim, **environment)
         assert done.exit_code == 0, done.stderr
     credential = {"account_name": ACCOUNT, "account_key": KEY}
@@ -88,8 +88,8 @@ def test_a_viewer_opens_a_private_container(
     assert {status for _, status in asked} == {200}
     lead = f"{private_mirror.prefix}versions/{EXPORT}/"
     names = {name.removeprefix(lead) for name, _ in asked} - {f"{private_mirror.prefix}tileset.json"}
-    assert names <= build_city().keys()
-    assert len(names) >= 0.9 * (len(build_city()) - 1)
+    assert names <= small_city().keys()
+    assert len(names) >= 0.9 * (len(small_city()) - 1)
 
 
 def test_a_viewer_without_the_documented_lines_loads_no_tile(

@@ -16,10 +16,10 @@ import pytest
 
 from tests.support import samples
 from tests.support.builders import export, glb, read_tree
+from tests.support.city_editions import small_city
 from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, read_latest, rollback
 from tests.support.viewers import CAMERA_PATH, Browser, CameraPose, view_url
 from tests.support.web_servers import WebServer, caddy, nginx, read_configuration, require_program
-from tilesync.demo.city import build_city
 
 Serve = Callable[..., AbstractContextManager[WebServer]]
 
@@ -186,9 +186,9 @@ def test_a_viewer_streams_through_nginx_while_a_version_is_published(browser: Br
     dest = tmp_path / "d"
     dest.mkdir()
     with Simulator() as sim, nginx(dest, tmp_path / "state") as server:
-        first = sim.offer_export(build_city(edition=1))
+        first = sim.offer_export(small_city())
         assert sim.mirror(dest).error is None
-        second = sim.offer_export(build_city(edition=2), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
+        second = sim.offer_export(small_city(edition=2), export_id=OTHER_EXPORT, lastModified="2026-03-02T08:30:00Z")
         sim.delay_s = 0.01
         publishing = PublishDuringFlight(sim, dest)
         before = view_url(browser, "cesium", f"{server.url}/tileset.json", before_view=publishing)

@@ -1,4 +1,4 @@
-"""Two editions of the demo city: tiles were added, removed, changed and moved; and a city in projected coordinates."""
+"""Demo cities: two editions with tiles added, removed, changed and moved; a small one; one in projected coordinates."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ REMOVED_DISTRICT = "district-03"
 ADDED_DISTRICT = "district-08"
 MOVED_DISTRICT = "district-01"
 MOVED_TO = "moved-district"
+SMALL_CITY = {"district-02", "district-04", "district-05"}
 PROJECT_ORIGIN = (510091, 6649129, 0)
 """Easting and northing of an iModel that is exported in the coordinates of its project."""
 
@@ -29,9 +30,17 @@ def newer_edition() -> dict[str, bytes]:
     return {**moved, "tileset.json": root}
 
 
+def small_city(*, edition: int = 1) -> dict[str, bytes]:
+    """Return the files of a city of three districts, of which a second edition changes one."""
+    files = build_city(edition=edition)
+    for district in {name.partition("/")[0] for name in files if name.startswith("district-")} - SMALL_CITY:
+        files = without_district(files, district)
+    return files
+
+
 def city_in_project() -> dict[str, bytes]:
-    """Return a city in the coordinates of a project: the transform of its root is a plain translation."""
-    files = build_city()
+    """Return the small city in the coordinates of a project: the transform of its root is a plain translation."""
+    files = small_city()
     tileset = json.loads(files["tileset.json"])
     tileset["root"]["transform"] = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, *PROJECT_ORIGIN, 1]
     return {**files, "tileset.json": json.dumps(tileset).encode()}

@@ -1,4 +1,8 @@
-"""Run the server of tilesync in a thread, and request paths exactly as they are written."""
+"""Run the server of tilesync, in a thread or as a process.
+
+In a thread it starts fast, has its events, and gets paths exactly as they are written. As a process it has its own
+memory, output and environment.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
+
+import httpx
 
 from tests.support.commandline import start_tilesync
 from tests.support.simulator import Simulator
@@ -113,24 +119,64 @@ def mirror_files(dest: Path, files: dict[str, bytes], **more: Any) -> Path:
     return dest
 
 
+@dataclass
+class ServerProcess:
+    """Process of `tilesync serve`, the address of its page, and the lines of its stderr and stdout so far."""
+
+    process: subprocess.Popen[str]
+    url: str
+    lines: list[str]
+    output: list[str] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        """Return the port that the server listens on."""
+        port = urlsplit(self.url).port
+        assert port is not None
+        return port
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        """Request a path; `_` in the names of headers stands for `-`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.get(self.url + quote(path), headers=named, timeout=60, trust_env=False)
+
+    def read_json(self, path: str) -> dict[str, Any]:
+        """Return a JSON document of the site."""
+        found: dict[str, Any] = httpx.get(self.url + path, timeout=60, trust_env=False).json()
+        return found
+
+
 @contextmanager
 def server_process(
-    *words: object, port: int = 0, env: Mapping[str, str] | None = None
-) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run `tilesync serve` as a process; yield the address of its page, and the process. It must end with exit 0."""
-    with start_tilesync("serve", *words, "--port", port, sim=None, **(env or {})) as process:
+    *words: object, sim: Simulator | None = None, port: int = 0, env: Mapping[str, str] | None = None
+) -> Iterator[ServerProcess]:
+    """Run `tilesync serve` as a process until the block ends; it must then end with exit 0.
+
+    With `sim` it asks this service. `env` is added to its environment. A token is not in the `url`.
+    """
+    with start_tilesync("serve", *words, "--port", port, sim=sim, **(env or {})) as process:
+        server = _read_address(process)
+        readers = [
+            threading.Thread(target=lambda: server.lines.extend(process.stderr or ())),
+            threading.Thread(target=lambda: server.output.extend(process.stdout or ())),
+        ]
+        for reader in readers:
+            reader.start()
         try:
-            yield _read_address(process), process
-        finally:
+            yield server
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(20) == 0, "".join(server.lines)
+        finally:
+            process.kill()
+            for reader in readers:
+                reader.join()
 
 
-def _read_address(process: subprocess.Popen[str]) -> str:
+def _read_address(process: subprocess.Popen[str]) -> ServerProcess:
     assert process.stderr is not None
-    said = ""
-    for line in iter(process.stderr.readline, ""):
-        said += line
-        if match := re.search(r"viewer: (\S+)", line):
-            return match[1]
-    raise AssertionError(f"the server did not start: {said}")
+    said: list[str] = []
+    for line in process.stderr:
+        said.append(line)
+        if match := re.search(r"viewer: ([^\s?]+)", line):
+            return ServerProcess(process, match[1], said)
+    raise AssertionError(f"the server did not start: {''.join(said)}")

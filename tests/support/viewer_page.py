@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.support.tile_server import server_process
 from tests.support.viewers import Browser, BrowserPage, pixels
 
-DESKTOP_PX = (1100, 700)
+DESKTOP_PX = (800, 520)
 PHONE_PX = (390, 844)
 CANVAS = "document.getElementById('canvas')"
 EDGE_PX = 60
@@ -22,13 +21,6 @@ PICTURE_SCALE = 0.3
 LOCAL_SCHEMES = frozenset({"data", "blob", "about"})
 
 Pixels = list[tuple[int, ...]]
-
-
-@contextmanager
-def serve_process(*words: object, port: int = 0, env: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Run `tilesync serve` as a process; yield the address of its page."""
-    with server_process(*words, port=port, env=env) as (url, _):
-        yield url
 
 
 @dataclass
@@ -58,6 +50,10 @@ class ViewerPage:
             if "navigated" not in str(error) and "context was destroyed" not in str(error):
                 raise
             self.page.run(wait)
+
+    def poll_until(self, condition: str) -> None:
+        """Let the page ask the server for news, again and again, until an expression is true."""
+        self.wait_until(f"await tilesyncViewer.poll(), {condition}")
 
     def text(self, selector: str) -> str:
         """Return the text of an element as the reader sees it."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.support.city_editions import mirror_editions
 from tests.support.demo_picture import PICTURE, encode_picture
-from tests.support.viewer_page import PHONE_PX, ViewerPage, open_viewer, serve_process
+from tests.support.tile_server import server_process
+from tests.support.viewer_page import PHONE_PX, ViewerPage, open_viewer
 from tests.support.viewers import Browser, pixels
 
 PAGE_PX = (1040, 620)
@@ -59,9 +60,9 @@ def take_viewer_pictures(browser: Browser, folder: Path) -> list[Path]:
         (version / name).unlink()
     written = []
     for picture in PICTURES:
-        with serve_process(folder / ("broken" if picture.name == BROKEN else "city")) as url:
+        with server_process(folder / ("broken" if picture.name == BROKEN else "city")) as server:
             path = PICTURE.with_name(f"{picture.name}.png")
-            path.write_bytes(take_page_picture(browser, f"{url}{picture.link}", picture))
+            path.write_bytes(take_page_picture(browser, f"{server.url}{picture.link}", picture))
             written.append(path)
     return written
 

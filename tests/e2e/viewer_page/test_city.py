@@ -4,57 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import httpx
 import pytest
 
-from tests.support.city_editions import PROJECT_ORIGIN, city_in_project
-from tests.support.tile_server import mirror_files
+from tests.support.city_editions import PROJECT_ORIGIN, city_in_project, small_city
+from tests.support.tile_server import mirror_files, server_process
 from tests.support.viewer_page import (
     PHONE_PX,
     drawn_share,
     mean_difference,
     most_frequent,
     open_viewer,
-    serve_process,
 )
 from tests.support.viewers import Browser
-from tilesync.demo.city import build_city
 
 LIGHT_SKY = (230, 235, 241)
 DARK_SKY = (27, 34, 42)
-MAX_FIRST_TILE_S = 30
-"""Limit for a busy machine without a graphics card; on an idle one it takes less than 1 s."""
 
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Mirror the demo city once."""
-    return mirror_files(tmp_path_factory.mktemp("city") / "city", build_city())
+    """Mirror the small city once."""
+    return mirror_files(tmp_path_factory.mktemp("city") / "city", small_city())
 
 
 @pytest.fixture(scope="module")
 def address(city: Path) -> Iterator[str]:
-    """Serve the demo city."""
-    with serve_process(city) as url:
-        yield url
+    """Serve the small city."""
+    with server_process(city) as server:
+        yield server.url
 
 
-def test_the_city_is_on_screen(browser: Browser, address: str, record_property: Callable[[str, object], None]) -> None:
-    """The page draws the city without any input, and each request is answered by the own server with success."""
+def test_the_city_is_on_screen(browser: Browser, address: str) -> None:
+    """The page draws the city upright without any input, and the own server answers each request with success."""
     with open_viewer(browser, address) as viewer:
         state = viewer.state()
         picture = viewer.picture()
         failed = viewer.assert_own_server_only()
-    record_property("first_tile_s", state["firstTileMs"] / 1000)
     assert failed == []
-    assert state["firstTileMs"] < MAX_FIRST_TILE_S * 1000
-    assert state["totals"]["visible"] > 10
+    assert state["totals"]["visible"] > 3
     assert state["problems"] == []
     assert most_frequent(picture) == LIGHT_SKY
     assert 0.2 < drawn_share(picture, LIGHT_SKY) < 0.95
+    up, target = state["place"]["up"], state["target"]
+    assert sum(map(operator.mul, up, target)) / math.hypot(*target) == pytest.approx(1, abs=0.001), (
+        "up is away from the earth"
+    )
 
 
 def test_the_system_decides_on_light_or_dark(browser: Browser, address: str) -> None:
@@ -196,20 +196,12 @@ def test_a_link_to_nothing_says_so(browser: Browser, address: str) -> None:
 def test_coordinates_of_a_project_are_shown(browser: Browser, tmp_path: Path) -> None:
     """A city at large projected coordinates is upright, in the middle, and as sharp as on the globe."""
     dest = mirror_files(tmp_path / "project", city_in_project())
-    with serve_process(dest) as url, open_viewer(browser, url) as viewer:
+    with server_process(dest) as server, open_viewer(browser, server.url) as viewer:
         state = viewer.state()
         picture = viewer.picture()
     assert state["place"]["up"] == [0, 0, 1]
     assert state["target"] == pytest.approx(PROJECT_ORIGIN, abs=3000)
     assert 0.2 < drawn_share(picture, LIGHT_SKY) < 0.95
-
-
-def test_the_globe_has_its_own_up(browser: Browser, address: str) -> None:
-    """On the globe, up points away from the earth, and the picture is that of the project's coordinates."""
-    with open_viewer(browser, address) as viewer:
-        up, target = viewer.state()["place"]["up"], viewer.state()["target"]
-    length = sum(value**2 for value in target) ** 0.5
-    assert sum(a * b / length for a, b in zip(up, target, strict=True)) == pytest.approx(1, abs=0.001)
 
 
 def test_the_tiles_are_listed(browser: Browser, address: str) -> None:
@@ -232,8 +224,7 @@ def distance(state: dict[str, list[float]]) -> float:
     return math.dist(state["position"], state["target"])
 
 
-def test_the_page_says_who_made_its_parts(browser: Browser, address: str) -> None:
+def test_the_page_says_who_made_its_parts(address: str) -> None:
     """The notices of the programs that the page contains are served with it."""
-    with open_viewer(browser, address) as viewer:
-        text = viewer.page.run("(async () => (await fetch('_tilesync/THIRD_PARTY_NOTICES.txt')).text())")
+    text = httpx.get(f"{address}_tilesync/THIRD_PARTY_NOTICES.txt", trust_env=False).text
     assert all(name in text for name in ("three ", "3d-tiles-renderer ", "Draco", "Basis Universal", "meshoptimizer"))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tile_server import mirror_files
-from tests.support.viewer_page import open_viewer, serve_process, share_of
+from tests.support.tile_server import mirror_files, server_process
+from tests.support.viewer_page import open_viewer, share_of
 from tests.support.viewers import Browser
 
 GLBS = Path(__file__).parent / "glbs"
@@ -34,8 +34,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         tileset = {"asset": {"version": "1.1"}, "geometricError": 100, "root": root}
         glb = (GLBS / f"{name}.glb").read_bytes()
         mirror_files(folder / name, {"tileset.json": json.dumps(tileset).encode(), f"{name}.glb": glb})
-    with serve_process(*(f"{name}={folder / name}" for name in DECODER_FILES)) as url:
-        yield url
+    with server_process(*(f"{name}={folder / name}" for name in DECODER_FILES)) as server:
+        yield server.url
 
 
 @pytest.mark.parametrize("name", DECODER_FILES)

@@ -8,19 +8,18 @@ from pathlib import Path
 import pytest
 
 import tilesync as ts
+from tests.support.city_editions import small_city
 from tests.support.s3 import BucketFixture, BucketServer
 from tests.support.simulator import Simulator
-from tests.support.tile_server import mirror_files
+from tests.support.tile_server import mirror_files, server_process
 from tests.support.viewer_page import (
     Pixels,
     drawn_share,
     mean_difference,
     most_frequent,
     open_viewer,
-    serve_process,
 )
 from tests.support.viewers import Browser
-from tilesync.demo.city import build_city
 
 SAME_PICTURE = 0.01
 """Maximum mean difference of the samples of equal pictures: tiles are drawn in the order in which they arrive."""
@@ -29,7 +28,7 @@ SAME_PICTURE = 0.01
 @pytest.fixture(scope="module")
 def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Mirror the demo city once."""
-    return mirror_files(tmp_path_factory.mktemp("city") / "city", build_city())
+    return mirror_files(tmp_path_factory.mktemp("city") / "city", small_city())
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def folder_picture(browser: Browser, city: Path) -> Pixels:
 
 def take_picture(browser: Browser, what: object, env: Mapping[str, str] | None = None) -> Pixels:
     """Serve a tileset and take its picture, without a problem or a failed request."""
-    with serve_process(what, env=env) as url, open_viewer(browser, url) as viewer:
+    with server_process(what, env=env) as server, open_viewer(browser, server.url) as viewer:
         picture = viewer.picture()
         assert viewer.state()["problems"] == []
         assert viewer.assert_own_server_only() == []
@@ -61,6 +60,6 @@ def test_a_bucket_looks_like_a_folder(
     """A mirror in a bucket shows the same picture as one in a folder."""
     bucket = BucketFixture(bucket_server, tmp_path / "state")
     with Simulator() as sim:
-        sim.offer_export(build_city())
+        sim.offer_export(small_city())
         assert bucket.mirror(sim).exit_code == 0
     assert mean_difference(take_picture(browser, bucket.url, bucket.env), folder_picture) < SAME_PICTURE

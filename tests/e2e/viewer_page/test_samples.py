@@ -10,7 +10,8 @@ import pytest
 from tests.support import samples
 from tests.support.builders import read_tree
 from tests.support.simulator import Simulator
-from tests.support.viewer_page import drawn_share, most_frequent, open_viewer, serve_process
+from tests.support.tile_server import server_process
+from tests.support.viewer_page import drawn_share, most_frequent, open_viewer
 from tests.support.viewers import Browser
 from tilesync.model import ROOT
 
@@ -38,8 +39,8 @@ FAILING = {"FullQuadtree": 21, "ImplicitTileMetadata": 1, "CyclicExternalTileset
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve all samples as one site."""
     places = [f"{name}={_mirror(name, tmp_path_factory.mktemp(name) / 'd')}" for name in (*DRAWN, *FAILING)]
-    with serve_process(*places) as url:
-        yield url
+    with server_process(*places) as server:
+        yield server.url
 
 
 def _mirror(name: str, dest: Path) -> Path:
