@@ -12,12 +12,16 @@ from tilesync.core.backoff import RetryPolicy
 from tilesync.errors import NoFreshLink, TilesyncError, Transient, Unavailable
 from tilesync.events import Event, Notice, Warned
 from tilesync.protocols import Clock, Observer
+from tilesync.runtime.streamed_file import StreamPool
 from tilesync.serving.live.cache import MemoryCache
 
 T = TypeVar("T")
 
 MAX_CONCURRENT_DOWNLOADS: Final = 64
-"""Maximum downloads into the cache at a time; large files are streamed beside them, one for each client."""
+"""Maximum downloads into the cache at a time."""
+
+MAX_CONCURRENT_RANGES: Final = 24
+"""Maximum ranges of large files that are read at a time, beside the downloads into the cache."""
 
 FRESH_LINK_HINT: Final = "start the server again with a fresh link, or with --link-command"
 
@@ -69,7 +73,9 @@ class LiveContext:
     cache: MemoryCache
     retry_for: timedelta = timedelta(seconds=10)
     open_limit: timedelta = timedelta(seconds=30)
+    streams: StreamPool = field(default_factory=StreamPool)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_DOWNLOADS))
+    range_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_RANGES))
 
     async def within_limit(self, opening: Coroutine[Any, Any, T]) -> T:
         """Return the result of a request that opens a blob. Raises Unavailable after `open_limit`.
