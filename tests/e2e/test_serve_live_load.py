@@ -110,7 +110,7 @@ def test_many_clients_stall_in_one_large_file() -> None:
         sim.offer_export(
             {"tileset.json": tileset("small.glb", "large.glb"), "small.glb": glb(b"s"), "large.glb": large}
         )
-        with serve_live(IMODEL, "--cache-size", f"{CACHE_MB}M", sim=sim) as served, ExitStack() as exits:
+        with server_process(IMODEL, "--cache-size", f"{CACHE_MB}M", sim=sim) as served, ExitStack() as exits:
             assert served.get("small.glb").status_code == 200
             folder = Path(f"/proc/{served.process.pid}/fd")
             began_mb, began_files = peak_memory_mb(served), len(list(folder.iterdir()))
@@ -124,7 +124,7 @@ def test_many_clients_stall_in_one_large_file() -> None:
             assert digests == [hashlib.sha256(large).hexdigest()] * STALLED_CLIENTS
 
 
-def start_request(served: ServeProcess, name: str) -> socket.socket:
+def start_request(served: ServerProcess, name: str) -> socket.socket:
     """Request a file, and read only the first bytes of the answer."""
     address = urlsplit(served.url)
     connection = socket.socket()
