@@ -8,12 +8,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from tilesync.model.storage import HEAD_BYTES
 from tilesync.runtime.threads import run_abandonable
 
 SMALL_FILE_BYTES: Final = 1 << 18
 """A file of at most this size is read when it is opened."""
-
-HEAD_BYTES: Final = 512
 
 MAX_OPEN_STREAMS: Final = 64
 """Streams that stay open while their readers are slow. Each may hold a megabyte in buffers of its client library."""

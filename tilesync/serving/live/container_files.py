@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from tilesync.core.http_headers import HEAD_BYTES, CachePolicy
+from tilesync.core.http_headers import CachePolicy
 from tilesync.errors import BlobError, BlobMissing, ExportReplaced, NotAuthorised, Transient
 from tilesync.model import ROOT, Blob, StoredFile
+from tilesync.model.storage import HEAD_BYTES
 from tilesync.protocols import Body, Source
 from tilesync.runtime.threads import run_in_thread
 from tilesync.serving.live.blob_files import CachedBlob, StreamedBlob

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -30,6 +31,9 @@ GOES_ON_HINT: Final = "the server goes on: try again in a moment"
 SAME_MESSAGE_S: Final = 600.0
 """Seconds for which the same message is not repeated: an outage fails every request."""
 
+MAX_REMEMBERED_MESSAGES: Final = 1000
+"""Messages whose repetitions are left out; beyond that, the oldest one is forgotten."""
+
 
 class Announcer:
     """Observer that leaves out messages which it passed on shortly before."""
@@ -37,7 +41,7 @@ class Announcer:
     def __init__(self, observe: Observer, clock: Clock) -> None:
         self._observe = observe
         self._clock = clock
-        self._sent_at_s: dict[object, float] = {}
+        self._sent_at_s = OrderedDict[object, float]()  # the oldest first
 
     def __call__(self, event: Event) -> None:
         """Pass an event on, unless it is a message that was passed on in the last SAME_MESSAGE_S."""
@@ -46,18 +50,24 @@ class Announcer:
 
     def warn(self, message: str, error: TilesyncError, *, topic: str = "") -> None:
         """Warn about an error, with its hint. Messages of one topic count as the same, whatever they say."""
-        is_for_runs = isinstance(error, NoFreshLink) and error.hint == error.default_hint
-        hint = FRESH_LINK_HINT if is_for_runs else error.hint
+        hint = find_server_hint(error)
         event = Warned(f"{message}{error}" + (f" ({hint})" if hint else ""))
         if self._is_due(topic or event):
             self._observe(event)
 
     def _is_due(self, key: object) -> bool:
-        now_s = self._clock.monotonic()
-        self._sent_at_s = {each: at for each, at in self._sent_at_s.items() if now_s - at < SAME_MESSAGE_S}
-        is_due = key not in self._sent_at_s
-        self._sent_at_s.setdefault(key, now_s)
+        now_s, sent = self._clock.monotonic(), self._sent_at_s
+        while sent and (now_s - next(iter(sent.values())) >= SAME_MESSAGE_S or len(sent) >= MAX_REMEMBERED_MESSAGES):
+            sent.popitem(last=False)
+        is_due = key not in sent
+        sent.setdefault(key, now_s)
         return is_due
+
+
+def find_server_hint(error: TilesyncError) -> str:
+    """Return the hint of an error for the person who runs the server, whose next run continues nothing."""
+    is_for_runs = isinstance(error, NoFreshLink) and error.hint == error.default_hint
+    return FRESH_LINK_HINT if is_for_runs else error.hint
 
 
 @dataclass(frozen=True)
