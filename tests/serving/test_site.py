@@ -17,7 +17,7 @@ from tests.support.tile_server import RunningServer, running_server
 from tilesync import __version__
 from tilesync.errors import Interrupted
 from tilesync.jobs.diff import job
-from tilesync.jobs.diff.changes import ChangeCollector
+from tilesync.jobs.diff.collector import ChangeCollector
 from tilesync.jobs.diff.job import Diff, compare_sides
 from tilesync.jobs.diff.sides import Side
 from tilesync.runtime.threads import raise_if_stopped

@@ -15,11 +15,11 @@ from tilesync.api.options import MirrorArguments, ServiceOptions, StoreAccessOpt
 from tilesync.api.results import RunResult
 from tilesync.core.safe_names import CURRENT_VERSION
 from tilesync.errors import UsageError
-from tilesync.jobs.diff.changes import ChangeCollector, encode_lines
 from tilesync.jobs.diff.changes import ChangeCounts as ChangeCounts
 from tilesync.jobs.diff.changes import ChangeKind as ChangeKind
 from tilesync.jobs.diff.changes import DiffTotals as DiffTotals
 from tilesync.jobs.diff.changes import FileChange as FileChange
+from tilesync.jobs.diff.collector import ChangeCollector, encode_lines
 from tilesync.model import Secret
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ async def pack(
 
 def _refuse_out_inside(target: Target, out: Path) -> None:
     """Raise UsageError if the package would be inside the destination."""
-    from tilesync.stores.packages.package_file import refuse_inside
+    from tilesync.stores.packages.package_output import refuse_inside
 
     match_location(
         target.location,
@@ -53,18 +53,17 @@ def _write_package(
     from tilesync.jobs.pack.job import PackInputs, PackJob
     from tilesync.stores.packages.writing import open_package_writer
 
-    with open_package_writer(options) as (package, writer), package.open_spool() as manifest_file:
-        can_compress = options.compression is not Compression.NONE
-        inputs = PackInputs(
-            destination.files,
-            destination.publication,
-            writer,
-            (lambda size: None) if can_compress else package.check_space,
-            manifest_file,
-        )
+    with open_package_writer(options) as (output, writer), output.open_spool() as manifest_file:
+        is_size_known = options.compression is Compression.NONE
+        check_space = output.check_space if is_size_known else _skip_check
+        inputs = PackInputs(destination.files, destination.publication, writer, check_space, manifest_file)
         version: Version = PackJob(inputs, observe, stats).run(version_text)
-        package_bytes = package.commit()
+        package_bytes = output.commit()
     summary = version.summary
     return VersionPacked(
         version.name, str(options.out), options.package_format, summary.files, summary.bytes, package_bytes
     )
+
+
+def _skip_check(size: int) -> None:
+    """Accept any size: compressed files may take much less, so that only the disk itself can tell."""

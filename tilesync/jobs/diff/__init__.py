@@ -1,6 +1,7 @@
 """The differences between two versions, from their manifests alone: no tile is read, and memory stays flat.
 
 changes    one difference, and the totals of all
+collector  collect differences as JSON lines in a temporary file, and count them
 facts      name, size and digests of each file, cut out of the lines of a manifest
 job        compare two versions, and the JSON lines of the result
 moves      pair removed and added files of the same content

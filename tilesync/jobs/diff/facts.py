@@ -94,7 +94,9 @@ def cut_facts(lines: bytes) -> list[bytes]:
     facts: list[bytes] = _LINE.findall(lines)
     if len(facts) != lines.count(b"\n") + 1 or _UNPACKED_MARK in lines:
         return [_parse_line(line) for line in lines.split(b"\n")]
-    if any(b"\\" in each for each in facts):  # perhaps another program escaped letters that tilesync does not
+    if b"\\" in lines and any(
+        b"\\" in each for each in facts
+    ):  # perhaps another program escaped letters that tilesync does not
         return [_encode_again(each) if b"\\" in each else each for each in facts]
     return facts
 

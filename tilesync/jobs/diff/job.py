@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tilesync.core.manifest import translate_damage
-from tilesync.jobs.diff.changes import ChangeCollector, DiffTotals, encode_lines
+from tilesync.jobs.diff.changes import DiffTotals
+from tilesync.jobs.diff.collector import ChangeCollector, encode_lines
 from tilesync.jobs.diff.facts import NAME_END
 from tilesync.jobs.diff.moves import ContentKeys, md5_keys, pair_moves, sha256_keys
 from tilesync.jobs.diff.names import compare_names, index_by_name
@@ -68,7 +69,10 @@ class Comparison:
         for partition in range(self._by_name[0].partitions):
             self._compare_names(partition, new)
         self._pair_moves(new)
-        to_drop, to_fetch = new[0].sum_missing(b), new[1].sum_missing(a)
+        if self._changes.has_common_contents:
+            to_drop, to_fetch = new[0].sum_missing(b), new[1].sum_missing(a)
+        else:  # the manifests have no other contents, so they are not read again
+            to_drop, to_fetch = new[0].sum_differences(new[1])
         totals = self._changes.totals(bytes_to_fetch=to_fetch, bytes_to_drop=to_drop, keeps_urls=self._keeps_urls)
         return Diff(a, b, totals, self._changes)
 

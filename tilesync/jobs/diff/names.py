@@ -35,7 +35,8 @@ def compare_names(a: dict[bytes, bytes], b: dict[bytes, bytes], *, needs_md5: bo
     `needs_md5`: a SHA-256 is missing somewhere, or a file is stored unpacked.
     """
     same, changed = list[bytes](), list[tuple[bytes, bytes]]()
-    pairs = [(a.pop(name), b.pop(name)) for name in a.keys() & b.keys()]
+    names = a.keys() & b.keys()
+    pairs = list(zip(map(a.pop, names), map(b.pop, names), strict=True))
     if needs_md5:
         proofs = [is_same_content(*(parse_facts(each.partition(NAME_END)[2]) for each in pair)) for pair in pairs]
     else:

@@ -2,7 +2,7 @@
 
 compression     compressors of the entries of a Zip file
 formats         the formats, by the ending of a file name, and the names of the entries that tilesync adds
-package_file    the file of a package: temporary, locked, renamed at the end
+package_output  the file that is written: temporary, locked, renamed at the end
 sqlite_writer   writer of .3dtiles files
 tar_writer      writer of .tar files
 tz3_index       the index of a .3tz file, as it is written

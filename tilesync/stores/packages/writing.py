@@ -10,7 +10,7 @@ from pathlib import Path
 from tilesync.protocols import PackageWriter
 from tilesync.stores.packages.compression import Compression, make_compressor
 from tilesync.stores.packages.formats import PackageFormat
-from tilesync.stores.packages.package_file import PackageFile, open_package_file
+from tilesync.stores.packages.package_output import PackageOutput, open_package_output
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,23 @@ class PackageOptions:
 
 
 @contextmanager
-def open_package_writer(options: PackageOptions) -> Iterator[tuple[PackageFile, PackageWriter]]:
-    """Open the temporary file of a package, and its writer. Raises as `open_package_file` does, and UsageError."""
+def open_package_writer(options: PackageOptions) -> Iterator[tuple[PackageOutput, PackageWriter]]:
+    """Open the temporary file of a package, and its writer. Raises as `open_package_output` does, and UsageError."""
     compressor = make_compressor(options.compression, options.package_format)
-    with open_package_file(options.out, overwrite=options.overwrite) as package, ExitStack() as exits:
+    with open_package_output(options.out, overwrite=options.overwrite) as output, ExitStack() as exits:
         if options.package_format is PackageFormat.SQLITE:
             from tilesync.stores.packages.sqlite_writer import SqliteWriter
 
-            database = SqliteWriter(package.path, package.file, display_name=str(options.out))
+            database = SqliteWriter(output.path, output.file, display_name=str(options.out))
             exits.callback(database.close)
-            yield package, database
+            yield output, database
         elif options.package_format is PackageFormat.TAR:
             from tilesync.stores.packages.tar_writer import TarWriter
 
-            yield package, TarWriter(package.file)
+            yield output, TarWriter(output.file)
         else:
             from tilesync.stores.packages.zip_writer import ZipWriter
 
-            directory = exits.enter_context(package.open_spool())
+            directory = exits.enter_context(output.open_spool())
             is_3tz = options.package_format is PackageFormat.TZ3
-            yield package, ZipWriter(package.file, directory, is_3tz=is_3tz, compressor=compressor)
+            yield output, ZipWriter(output.file, directory, is_3tz=is_3tz, compressor=compressor)

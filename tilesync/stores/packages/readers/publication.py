@@ -76,7 +76,7 @@ class PackagePublication:
 
     def _damaged_manifest(self, error: Exception) -> DamagedPackage:
         return DamagedPackage(
-            f"the manifest {MANIFEST_ENTRY} in the package {self._path} cannot be read: {error or 'it is empty'}"
+            f"the manifest {MANIFEST_ENTRY} in the package {self._path} is damaged: {error or 'it is empty'}"
         )
 
     @property

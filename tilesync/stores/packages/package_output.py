@@ -28,7 +28,7 @@ WRITE_HINT: Final = "check the folder and its permissions, or choose another one
 DISK_FULL_HINT: Final = "free some space, or choose another folder for the package, then run the same command again"
 
 
-class PackageFile:
+class PackageOutput:
     """Temporary file of a package. `file` is open for writing, at `path`."""
 
     def __init__(self, path: str, final: Path, file: IO[bytes]) -> None:
@@ -69,7 +69,7 @@ class PackageFile:
 
 
 @contextmanager
-def open_package_file(out: Path, *, overwrite: bool) -> Iterator[PackageFile]:
+def open_package_output(out: Path, *, overwrite: bool) -> Iterator[PackageOutput]:
     """Create the temporary file of a package at `out`; remove it at the end, unless `commit` has renamed it.
 
     A file that a killed run left is replaced. Raises UsageError if `out` exists and `overwrite` is false,
@@ -82,11 +82,11 @@ def open_package_file(out: Path, *, overwrite: bool) -> Iterator[PackageFile]:
             translate_os_errors(f"cannot write {out}", hint=WRITE_HINT),
             open(_create_locked(temporary, out), "wb", buffering=WRITE_BUFFER_BYTES) as file,
         ):
-            package = PackageFile(temporary, final, file)
+            output = PackageOutput(temporary, final, file)
             try:
-                yield package
+                yield output
             finally:
-                if not package.is_committed:
+                if not output.is_committed:
                     with suppress(OSError):
                         os.unlink(temporary)  # still under the lock: it is not the file of another run
     except DiskFull as error:

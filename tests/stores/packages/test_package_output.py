@@ -12,28 +12,28 @@ import pytest
 
 from tests.support.small_disk import mounted_small_disk
 from tilesync.errors import DestinationBusy, DestinationError, DiskFull, UsageError
-from tilesync.stores.packages.package_file import open_package_file, refuse_inside
+from tilesync.stores.packages.package_output import open_package_output, refuse_inside
 
 
 def write(out: Path, data: bytes, *, overwrite: bool = False) -> int:
-    with open_package_file(out, overwrite=overwrite) as package:
-        package.file.write(data)
-        return package.commit()
+    with open_package_output(out, overwrite=overwrite) as output:
+        output.file.write(data)
+        return output.commit()
 
 
 def write_and_fail(out: Path) -> None:
-    with open_package_file(out, overwrite=True) as package:
-        package.file.write(b"data")
+    with open_package_output(out, overwrite=True) as output:
+        output.file.write(b"data")
         raise ZeroDivisionError
 
 
 def test_package_appears_at_commit(tmp_path: Path) -> None:
     """Until `commit` there is no file of the final name; afterwards there is nothing else."""
     out = tmp_path / "a.zip"
-    with open_package_file(out, overwrite=False) as package:
-        package.file.write(b"data")
+    with open_package_output(out, overwrite=False) as output:
+        output.file.write(b"data")
         assert not out.exists()
-        assert package.commit() == 4
+        assert output.commit() == 4
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
     assert out.read_bytes() == b"data"
 
@@ -42,8 +42,8 @@ def test_failure_leaves_nothing(tmp_path: Path) -> None:
     """An error in the block, or a block that does not commit, leaves neither package nor temporary file."""
     with pytest.raises(ZeroDivisionError):
         write_and_fail(tmp_path / "a.zip")
-    with open_package_file(tmp_path / "a.zip", overwrite=False) as package:
-        package.file.write(b"data")
+    with open_package_output(tmp_path / "a.zip", overwrite=False) as output:
+        output.file.write(b"data")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,9 +81,9 @@ def test_unusable_targets_are_usage_errors(tmp_path: Path) -> None:
 
 
 def hold(out: Path, ready: Event) -> None:
-    with open_package_file(out, overwrite=False) as package:
-        package.file.write(b"partial" * 1000)
-        package.file.flush()
+    with open_package_output(out, overwrite=False) as output:
+        output.file.write(b"partial" * 1000)
+        output.file.flush()
         ready.set()
         signal.pause()
 
@@ -125,10 +125,10 @@ def test_symlink_at_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
 def test_full_disk_before_and_while_writing(tmp_path: Path) -> None:
     """A package that does not fit is refused before; a disk that fills up is DiskFull, and leaves nothing."""
     with mounted_small_disk(tmp_path / "disk") as disk:
-        with open_package_file(disk / "a", overwrite=False) as package:
-            package.check_space(10)
+        with open_package_output(disk / "a", overwrite=False) as output:
+            output.check_space(10)
             with pytest.raises(DiskFull, match=r"needs 1\.0 GB"):
-                package.check_space(10**9)
+                output.check_space(10**9)
         with pytest.raises(DiskFull) as error:
             write(disk / "a", bytes(4 << 20))
         assert "free some space" in error.value.hint
