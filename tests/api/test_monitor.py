@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from tilesync.api.monitor import RunMonitor
+from tilesync.api.monitor import MAX_RECORDED_WARNINGS, RunMonitor
 from tilesync.errors import DiskFull
-from tilesync.events import ExportResolved, LinkRenewed, Retried, VersionChosen, VersionPublished
+from tilesync.events import ExportResolved, LinkRenewed, Retried, VersionChosen, VersionPublished, Warned
 from tilesync.model.history import RunRecord
 
 
@@ -65,3 +65,15 @@ def test_a_run_before_any_event_has_a_record() -> None:
     assert record == RunRecord(
         record.started, record.finished, 8, "DiskFull", "full", DiskFull.default_hint, record.seconds
     )
+
+
+def test_only_the_first_warnings_are_kept() -> None:
+    """A server may warn for months: the first warnings are kept, and the others are counted."""
+    monitor = RunMonitor()
+    for number in range(MAX_RECORDED_WARNINGS):
+        monitor.record(Warned(f"warning {number}"))
+    assert monitor.warnings[-1] == f"warning {MAX_RECORDED_WARNINGS - 1}"
+    for _ in range(2000):
+        monitor.record(Warned("one more"))
+    assert len(monitor.warnings) == MAX_RECORDED_WARNINGS + 1
+    assert monitor.warnings[-1] == monitor.report({})["warnings"][-1] == "2,000 further warnings came later"

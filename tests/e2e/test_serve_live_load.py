@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+import selectors
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +22,11 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
 CACHE_MB = 16
 SLACK_MB = 40
 """Memory for connections, buffers and the allocator."""
+
+STALLED_CLIENTS, STALLED_BYTES = 300, 5_000_000
+STALLED_MB = 300
+"""Peak of that many clients of one file that is too large for the cache: 64 hold half a megabyte, each one 200 KB, and
+at first 24 requests to the container are under way."""
 
 
 def peak_memory_mb(served: ServerProcess) -> float:
@@ -80,22 +87,72 @@ def test_clients_that_do_not_read() -> None:
         with server_process(IMODEL, "--cache-size", f"{CACHE_MB}M", sim=sim) as served:
             assert served.get("small.glb").status_code == 200
             began_mb = peak_memory_mb(served)
-            address = urlsplit(served.url)
             names = [name for name in files if name.startswith("tiles/")]
             stalled = []
             for name in names:
-                connection = socket.socket()
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-                connection.connect((address.hostname, address.port))
-                connection.sendall(f"GET /{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-                assert connection.recv(15, socket.MSG_WAITALL) == b"HTTP/1.1 200 OK"
-                stalled.append(connection)
+                stalled.append(start_request(served, name))
             asked_at = time.monotonic()
             assert served.get("small.glb").content == files["small.glb"]
             assert time.monotonic() - asked_at < 5
-            # A streamed body holds a read of the container and what one connection buffers.
+            # A streamed file holds a range of it, and what one connection buffers.
             assert peak_memory_mb(served) - began_mb < CACHE_MB + SLACK_MB + len(names)
             for name, connection in zip(names, stalled, strict=True):
                 with connection:
                     received = b"".join(iter(lambda: connection.recv(1 << 20), b""))  # noqa: B023 - called at once
                 assert received.endswith(files[name])
+
+
+@pytest.mark.scale
+def test_many_clients_stall_in_one_large_file() -> None:
+    """300 stalled clients of a large file hold bounded memory and few files, and get all bytes when they read on."""
+    large = glb(random.Random(2).randbytes(STALLED_BYTES))
+    with Simulator() as sim:
+        sim.offer_export(
+            {"tileset.json": tileset("small.glb", "large.glb"), "small.glb": glb(b"s"), "large.glb": large}
+        )
+        with server_process(IMODEL, "--cache-size", f"{CACHE_MB}M", sim=sim) as served, ExitStack() as exits:
+            assert served.get("small.glb").status_code == 200
+            folder = Path(f"/proc/{served.process.pid}/fd")
+            began_mb, began_files = peak_memory_mb(served), len(list(folder.iterdir()))
+            clients = [exits.enter_context(start_request(served, "large.glb")) for _ in range(STALLED_CLIENTS)]
+            asked_at = time.monotonic()
+            assert served.get("small.glb").status_code == 200
+            assert time.monotonic() - asked_at < 10
+            assert peak_memory_mb(served) - began_mb < STALLED_MB
+            assert len(list(folder.iterdir())) - began_files < STALLED_CLIENTS + 80
+            digests = read_to_end(clients)
+            assert digests == [hashlib.sha256(large).hexdigest()] * STALLED_CLIENTS
+
+
+def start_request(served: ServerProcess, name: str) -> socket.socket:
+    """Request a file, and read only the first bytes of the answer."""
+    address = urlsplit(served.url)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    connection.connect((address.hostname, address.port))
+    connection.sendall(f"GET /{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert connection.recv(15, socket.MSG_WAITALL) == b"HTTP/1.1 200 OK"
+    return connection
+
+
+def read_to_end(clients: list[socket.socket]) -> list[str]:
+    """Read all answers at the same time; return the SHA-256 of each body."""
+    heads, digests = dict.fromkeys(clients, b""), {client: hashlib.sha256() for client in clients}
+    with selectors.DefaultSelector() as selector:
+        for client in clients:
+            client.setblocking(False)
+            selector.register(client, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(60)
+            assert ready
+            for key, _ in ready:
+                client = next(each for each in clients if each is key.fileobj)
+                data = client.recv(1 << 18)
+                if not data:
+                    selector.unregister(client)
+                elif b"\r\n\r\n" in heads[client]:
+                    digests[client].update(data)
+                else:
+                    heads[client] += data
+                    digests[client].update(heads[client].partition(b"\r\n\r\n")[2])
+    return [digests[client].hexdigest() for client in clients]

@@ -35,8 +35,9 @@ class Source:
         finally:
             self.closed += 1
 
-    def open(self, streams: StreamPool) -> StreamedFile:
-        return StreamedFile(len(self.data), '"e"', self.read_from(0), read_from=self.read_from, streams=streams)
+    def open(self, pool: ThreadPoolExecutor, streams: StreamPool | None = None) -> StreamedFile:
+        chunks, streams = self.read_from(0), streams or StreamPool()
+        return StreamedFile(len(self.data), '"e"', chunks, read_from=self.read_from, pool=pool, streams=streams)
 
 
 async def read(file: StreamedFile, start: int, stop: int) -> bytes:
@@ -53,7 +54,7 @@ def test_any_part_of_a_large_file(start: int, stop: int) -> None:
     """Each part has its bytes; one that begins later is read from there, and every stream is closed."""
     source = Source(DATA)
     with ThreadPoolExecutor() as pool:
-        assert asyncio.run(read(source.open(StreamPool(pool)), start, stop)) == DATA[start:stop]
+        assert asyncio.run(read(source.open(pool), start, stop)) == DATA[start:stop]
     assert source.offsets == ([0] if start < source.chunk_bytes else [0, start])
     assert source.opened == source.closed
     assert source.read_bytes <= stop - start + 2 * source.chunk_bytes
@@ -62,7 +63,7 @@ def test_any_part_of_a_large_file(start: int, stop: int) -> None:
 def test_a_small_file_is_read_at_once() -> None:
     """A small file is in memory when it is open, and has its true size."""
     with ThreadPoolExecutor() as pool:
-        file = Source(DATA[:1000], 300).open(StreamPool(pool))
+        file = Source(DATA[:1000], 300).open(pool)
         assert (file.body, file.size, file.head) == (DATA[:1000], 1000, DATA[:512])
         assert asyncio.run(read(file, 10, 20)) == DATA[10:20]
 
@@ -79,7 +80,7 @@ def test_a_slow_reader_holds_one_chunk() -> None:
             assert source.read_bytes <= taken + source.chunk_bytes
 
     with ThreadPoolExecutor() as pool:
-        file = source.open(StreamPool(pool))
+        file = source.open(pool)
         asyncio.run(work())
 
 
@@ -91,7 +92,7 @@ def test_a_source_that_fails_in_the_middle() -> None:
         raise Unavailable("the store is gone")
 
     with ThreadPoolExecutor() as pool:
-        file = StreamedFile(len(DATA), '"e"', fail(), read_from=lambda offset: fail(), streams=StreamPool(pool))
+        file = StreamedFile(len(DATA), '"e"', fail(), read_from=lambda offset: fail(), pool=pool, streams=StreamPool())
         with pytest.raises(Unavailable):
             asyncio.run(read(file, 0, len(DATA)))
 
@@ -100,8 +101,9 @@ def test_streams_that_nobody_reads_are_closed() -> None:
     """More slow readers than the limit have no open stream each, and all get their bytes in the end."""
     sources = [Source(DATA) for _ in range(6)]
 
-    async def work(streams: StreamPool) -> None:
-        files = [source.open(streams) for source in sources]
+    async def work(pool: ThreadPoolExecutor) -> None:
+        streams = StreamPool(max_open=2)
+        files = [source.open(pool, streams) for source in sources]
         readers = [file.chunks(0, len(DATA)) for file in files]
         received = [b"" for _ in files]
         for _ in range(6):
@@ -114,5 +116,5 @@ def test_streams_that_nobody_reads_are_closed() -> None:
         assert received == [DATA] * 6
 
     with ThreadPoolExecutor() as pool:
-        asyncio.run(work(StreamPool(pool, max_open=2)))
+        asyncio.run(work(pool))
     assert all(source.opened == source.closed > 1 for source in sources)

@@ -74,7 +74,12 @@ class FakeBody:
 
 
 class FakeContainer:
-    """Container in memory. `before_open` and `before_chunk` may raise; requests wait for `gate`."""
+    """Container in memory. `before_open` and `before_chunk` may raise; requests wait for `gate`.
+
+    `knows_ranges`: False for one that always sends whole files.
+    """
+
+    knows_ranges = True
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
@@ -101,7 +106,7 @@ class FakeContainer:
         await self._admit(blob.name, offset)
         if self.blob(blob.name).etag != blob.etag:
             raise ExportReplaced(f"{blob.name} changed during the run")
-        return FakeBody(self, self.files[blob.name], offset)
+        return FakeBody(self, self.files[blob.name], offset if self.knows_ranges else 0)
 
     async def is_unchanged(self, stored: StoredFile) -> bool:
         self.before_open(stored.blob.name)

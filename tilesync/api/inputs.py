@@ -275,13 +275,13 @@ def create_live_request(source: Source, options: LiveArguments) -> LiveRequest:
     request = LiveRequest(
         create_service(service),
         selector,
-        link,
-        (options.get("link_command") or None) if link is not None else None,
+        options.get("wait", DEFAULT_WAIT),
+        options.get("poll", DEFAULT_FOLLOW_POLL),
+        options.get("cache_size", DEFAULT_CACHE_BYTES),
+        link=link,
+        link_command=(options.get("link_command") or None) if link is not None else None,
         cdn=options.get("cdn", False),
-        wait=options.get("wait", DEFAULT_WAIT),
         follow=options.get("follow", False),
-        poll=options.get("poll", DEFAULT_FOLLOW_POLL),
-        cache_bytes=options.get("cache_size", DEFAULT_CACHE_BYTES),
         title=(link.base if link is not None else selector.imodel) or "",
     )
     request.check()

@@ -16,6 +16,7 @@ from tilesync import __version__
 from tilesync.api.masking import SecretMasker
 from tilesync.api.results import RunCounts, RunResult
 from tilesync.core.manifest import format_timestamp
+from tilesync.core.wording import format_count
 from tilesync.errors import Interrupted, TilesyncError
 from tilesync.events import (
     DiagnosticReported,
@@ -42,6 +43,9 @@ R = TypeVar("R", bound=RunResult)
 
 MAX_RECORDED_CHARS = 500
 """Maximum characters of the message and of the hint of a run in the history, which must stay small."""
+
+MAX_RECORDED_WARNINGS = 1000
+"""Warnings that are kept: a server may run for months."""
 
 
 class RunMonitor:
@@ -77,7 +81,8 @@ class RunMonitor:
         self.gzip_endings: tuple[str, ...] = ()
         self.failures: list[FileFailed | Finding | ExportFailed] = []
         self.diagnostics: list[DiagnosticReported] = []
-        self.warnings: list[str] = []
+        self._warnings: list[str] = []
+        self._more_warnings = 0
         self._masker = SecretMasker(os.environ)
         self._lock = threading.RLock()
         self._began = time.monotonic()
@@ -115,7 +120,19 @@ class RunMonitor:
             case DiagnosticReported():
                 self.diagnostics.append(event)
             case Warned():
-                self.warnings.append(event.message)
+                self._record_warning(event.message)
+
+    def _record_warning(self, message: str) -> None:
+        if len(self._warnings) < MAX_RECORDED_WARNINGS:
+            self._warnings.append(message)
+        else:
+            self._more_warnings += 1
+
+    @property
+    def warnings(self) -> list[str]:
+        """The first warnings, and a sentence that counts the further ones, if there are any."""
+        further = format_count(self._more_warnings, "further warning")
+        return [*self._warnings, f"{further} came later"] if self._more_warnings else list(self._warnings)
 
     def mask(self, error: TilesyncError) -> TilesyncError:
         """Mask secrets in the message and hint of an error; return the error."""
@@ -271,7 +288,7 @@ class RunMonitor:
             **line,
             "failures": [asdict(each) for each in self.failures],
             "remarks": [asdict(each) for each in self.diagnostics],
-            "warnings": list(self.warnings),
+            "warnings": self.warnings,
         }
 
 

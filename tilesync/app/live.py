@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,14 +36,14 @@ class LiveRequest:
     """
 
     service: Service
-    selector: Selector = field(default_factory=Selector)
+    selector: Selector
+    wait: timedelta
+    poll: timedelta
+    cache_bytes: int
     link: SasUrl | None = None
     link_command: str | None = None
     cdn: bool = False
-    wait: timedelta = timedelta(minutes=10)
     follow: bool = False
-    poll: timedelta = timedelta(seconds=60)
-    cache_bytes: int = 256_000_000
     title: str = ""
 
     def check(self) -> None:

@@ -11,12 +11,12 @@ from tilesync.checks.remedies import Remedies
 from tilesync.checks.response_rules import SampleFile, SampleResponses, ViewerPage
 from tilesync.checks.result import CheckResult, CheckStatus
 from tilesync.checks.runner import Check
-from tilesync.core.http_headers import HEAD_BYTES, CachePolicy
+from tilesync.core.http_headers import CachePolicy
 from tilesync.core.manifest import read_header, read_line
 from tilesync.errors import DestinationError
 from tilesync.jobs.versions.pointer import compute_pointer_digest
 from tilesync.model import POINTER, StoredFile, Version
-from tilesync.model.storage import HttpResponse
+from tilesync.model.storage import HEAD_BYTES, HttpResponse
 from tilesync.protocols import ReadOnlyPublication, StoredFiles
 from tilesync.runtime.gzip import GZIP_DEFLATE_MAGIC
 from tilesync.runtime.threads import run_in_thread

@@ -111,6 +111,7 @@ class Session:
         self._reporters: RunReporters | None = None
         self._signals: list[int] = []
         self._work: asyncio.Future[None] | None = None
+        self._on_stop: Callable[[], None] = lambda: None
         self._observers: list[Observer] = [self._messages]
         self._observers += [observer for observer in (self._json, self._log) if observer is not None]
 
@@ -189,8 +190,18 @@ class Session:
         if self._reporters is not None:
             self._reporters.update(status)
 
-    def run(self, work: Callable[[], Awaitable[None]], *, closing_message: Callable[[], str] | None = None) -> int:
-        """Run to the end and return the exit code. `closing_message` returns the last sentence of a successful run."""
+    def run(
+        self,
+        work: Callable[[], Awaitable[None]],
+        *,
+        closing_message: Callable[[], str] | None = None,
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Run to the end and return the exit code. `closing_message` returns the last sentence of a successful run.
+
+        `on_stop` is called at the first signal, before `work` is cancelled.
+        """
+        self._on_stop = on_stop
         if self._reporters is not None:
             self._reporters.start()
         try:
@@ -249,9 +260,9 @@ class Session:
         """Report the end of the run to monitors; return the last line. The report gets the warnings about them."""
         if not line["exit"] and (lost := self._stdout.output_error()) is not None:
             line = self._write_report(self.monitor.failed_line(lost))
-        warning_count = len(self.monitor.warnings)
+        warnings = self.monitor.warnings
         reporters.finish(self.monitor.report(line), is_urgent=is_urgent)
-        return line if len(self.monitor.warnings) == warning_count else self._write_report(line)
+        return line if self.monitor.warnings == warnings else self._write_report(line)
 
     def _write_report(self, line: dict[str, Any]) -> dict[str, Any]:
         """Write the report; return the last line, which is a failed one if the report could not be written."""
@@ -292,6 +303,7 @@ class Session:
             return
         self._signals.append(number)
         self._print_line("stopping; send the signal once more to stop at once")
+        self._on_stop()
         if self._work is not None:
             self._work.cancel()
 

@@ -8,11 +8,8 @@ from typing import Final
 
 from tilesync.errors import UsageError
 from tilesync.model import Blob
-from tilesync.model.storage import ObjectHeaders
+from tilesync.model.storage import HEAD_BYTES, ObjectHeaders
 from tilesync.runtime.gzip import GZIP_DEFLATE_MAGIC
-
-HEAD_BYTES: Final = 512
-"""Bytes from the start of a file that are enough to detect its type."""
 
 _MEDIA_TYPES_BY_MAGIC: Final = {
     b"glTF": "model/gltf-binary",

@@ -121,4 +121,4 @@ class FleetMonitor(RunMonitor):
     def report(self, line: dict[str, Any]) -> dict[str, Any]:
         """Return the last line with the outcome of each mirror, problems first, as --report writes it."""
         outcomes = [outcome.to_dict() for outcome in sort_problems_first(self.outcomes)]
-        return {**line, "warnings": list(self.warnings), "outcomes": outcomes}
+        return {**line, "warnings": self.warnings, "outcomes": outcomes}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tilesync.model import SasUrl
+
+HEAD_BYTES: Final = 512
+"""Bytes from the start of a file that are enough to detect its type."""
 
 
 class ObjectHeaders(NamedTuple):

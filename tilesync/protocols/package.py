@@ -15,7 +15,7 @@ class PackageWriter(Protocol):
     def find_problem(self, name: str, size: int) -> str | None:
         """Return why this format cannot hold a file of `size` bytes; None if it can."""
 
-    def find_limit_of_readers(self, name: str, size: int) -> str | None:
+    def find_compatibility_problem(self, name: str, size: int) -> str | None:
         """Return, as the end of a sentence, why some programs cannot read a file; None if all can."""
 
     def measure(self, name: str, size: int) -> int:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import lru_cache
+from http import HTTPStatus
 from math import ceil
 from time import monotonic
 from typing import Any, Final
@@ -28,6 +29,15 @@ AsgiApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
 SITE_PREFIX: Final = b"/_tilesync/"
 RETRY_AFTER_S: Final = 2
 """Seconds after which a client should try again, if the place that does not answer names none."""
+
+_STATUS_BY_ERROR: Final[Mapping[type, HTTPStatus]] = {
+    Transient: HTTPStatus.SERVICE_UNAVAILABLE,
+    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    ExportReplaced: HTTPStatus.GONE,
+    UsageError: HTTPStatus.NOT_FOUND,
+    TilesyncError: HTTPStatus.BAD_GATEWAY,
+}
+"""Statuses of errors, which hold for their subclasses too."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _PAGE_FILE: Final = re.compile(rb"/(?:_tilesync/[A-Za-z_]+\.(?:css|js|txt|wasm))?")
@@ -206,7 +216,8 @@ async def refuse_failed(exchange: _Exchange, error: TilesyncError) -> None:
     exchange.failure = str(error)
     hint = find_own_hint(error)
     sentence = f"{error}\n{hint}" if hint else str(error)
-    await exchange.refuse(*classify_failure(error, sentence))
+    status, headers = classify_failure(error)
+    await exchange.refuse(status, sentence, headers)
 
 
 def find_own_hint(error: TilesyncError) -> str:
@@ -214,13 +225,13 @@ def find_own_hint(error: TilesyncError) -> str:
     return "" if error.hint == error.default_hint else error.hint
 
 
-def classify_failure(error: TilesyncError, sentence: str) -> tuple[int, str, HeaderList]:
-    """Return the status for an error, the sentence, and further headers."""
-    if isinstance(error, Transient | Unavailable):
-        seconds = ceil(getattr(error, "retry_after", None) or RETRY_AFTER_S)
-        return 503, sentence, [(b"retry-after", str(seconds).encode())]
-    status = 410 if isinstance(error, ExportReplaced) else 404 if isinstance(error, UsageError) else 502
-    return status, sentence, []
+def classify_failure(error: TilesyncError) -> tuple[int, HeaderList]:
+    """Return the status for an error, and further headers."""
+    status = next(_STATUS_BY_ERROR[each] for each in type(error).__mro__ if each in _STATUS_BY_ERROR)
+    if status != HTTPStatus.SERVICE_UNAVAILABLE:
+        return status, []
+    seconds = ceil(getattr(error, "retry_after", None) or RETRY_AFTER_S)
+    return status, [(b"retry-after", str(seconds).encode())]
 
 
 async def _send_file(exchange: _Exchange, file: ServedFile) -> None:

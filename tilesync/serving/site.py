@@ -197,6 +197,6 @@ async def _answer_not_found(request: Request, error: Exception) -> Response:
 
 async def _answer_failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, TilesyncError)
-    status, sentence, headers = classify_failure(error, str(error))
+    status, headers = classify_failure(error)
     texts = {name.decode(): value.decode() for name, value in headers}
-    return _make_error(status, sentence, find_own_hint(error), texts)
+    return _make_error(status, str(error), find_own_hint(error), texts)

@@ -196,7 +196,7 @@ def test_warnings_name_what_other_readers_refuse(mirror: Path, tmp_path: Path) -
 
 
 def test_full_disk_leaves_nothing(mirror: Path, service: Simulator, tmp_path: Path) -> None:
-    """A disk without room is told before, and one that fills up in the middle leaves no file: exit 8."""
+    """A disk without room is refused before, and one that fills up in the middle leaves no file: exit 8."""
     service.offer_export({"tileset.json": b'{"root":{}}', "a.glb": glb(os.urandom(3 << 20))}, export_id=OTHER_EXPORT)
     assert run_tilesync("mirror", IMODEL, tmp_path / "large", sim=service).exit_code in {0, 3}
     with mounted_small_disk(tmp_path / "disk") as disk:

@@ -204,14 +204,21 @@ def test_errors_say_what_to_do(dest: Path, tmp_path: Path) -> None:
 
 
 def test_the_service_manager_is_told(dest: Path, tmp_path: Path) -> None:
-    """Under systemd the server says when it listens, and that it has ended."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+    """Under systemd the server says when it listens, and that it stops while an answer still has time to end."""
+    large = mirror_files(tmp_path / "large", export(1) | {"tiles/large.bin": bytes(60_000_000)})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, socket.socket() as client:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(30)
-        with serving(dest, NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
-            assert re.match(r"READY=1\nSTATUS=serving http://127\.0\.0\.1:\d+/", manager.recv(1000).decode())
+        with serving(large, NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
+            ready = re.match(r"READY=1\nSTATUS=serving http://127\.0\.0\.1:(\d+)/", manager.recv(1000).decode())
+            assert ready
+            client.connect(("127.0.0.1", int(ready[1])))
+            client.sendall(b"GET /current/tiles/large.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
             process.send_signal(signal.SIGTERM)
-            assert manager.recv(1000).startswith(b"STOPPING=1\n")
+            assert manager.recv(1000) == b"STOPPING=1\nSTATUS=the server stops"
+            assert process.poll() is None
+            assert process.wait(20) == 0
 
 
 @pytest.mark.parametrize("word", ["a=", "={dest}", "my name={dest}", "..={dest}", "_tilesync={dest}"])

@@ -45,7 +45,7 @@ class RecordingWriter:
     def find_problem(self, name: str, size: int) -> str | None:
         return self.problems.get(name)
 
-    def find_limit_of_readers(self, name: str, size: int) -> str | None:
+    def find_compatibility_problem(self, name: str, size: int) -> str | None:
         return self.limits.get(name)
 
     def measure(self, name: str, size: int) -> int:
@@ -148,7 +148,7 @@ def test_all_bad_files_are_reported_and_nothing_is_finished() -> None:
 
 
 def test_unreadable_file_is_a_finding() -> None:
-    """A file that exists and cannot be read is told as such, not as a missing one."""
+    """A file that exists and cannot be read is reported as unreadable, not as missing."""
     run = PackRun()
     run.destination.read_errors["a.glb"] = OSError()
     assert run.pack().findings == {"a.glb": "unreadable"}
@@ -195,7 +195,7 @@ def test_files_without_any_digest_are_refused() -> None:
 
 
 def test_damaged_entry_of_a_package_is_a_finding() -> None:
-    """An entry whose own checksum is wrong is told as damaged content."""
+    """An entry whose own checksum is wrong is reported as damaged content."""
     run = PackRun()
     # a package with damaged bytes
     run.destination._read = lambda version, name: (_ for _ in ()).throw(BlobDamaged("CRC-32"))  # type: ignore[method-assign]
@@ -228,7 +228,7 @@ def test_limits_are_checked_before_the_first_byte() -> None:
 
 
 def test_unsafe_names_are_no_limit_of_the_format() -> None:
-    """A name that leaves its folder is told as such, and no other format is suggested; nothing is written."""
+    """A name that leaves its folder is reported as unsafe, and no other format is suggested; nothing is written."""
     run = PackRun()
     run.destination.add_version("bad", {"tileset.json": b"{}", "../../etc/passwd": b"x"})
     run.pack("bad")
@@ -241,7 +241,7 @@ def test_unsafe_names_are_no_limit_of_the_format() -> None:
 
 
 def test_limits_of_readers_are_one_warning_each() -> None:
-    """Files that some programs cannot read are told in one sentence for each reason, with the first name."""
+    """Files that some programs cannot read are reported in one sentence for each reason, with the first name."""
     run = PackRun()
     run.writer.limits = {"a.glb": "is odd", "data/empty": "is empty", "z/ä.json": "is odd"}
     assert run.pack().warnings == ["'a.glb' is odd; 1 file more like it", "'data/empty' is empty"]

@@ -33,7 +33,7 @@ from tilesync.errors import (
 )
 from tilesync.events import Notice
 from tilesync.model import Blob, SasUrl
-from tilesync.serving.live.container_files import MAX_KEPT_BYTES, MISSING_FOR_S, REFUSED_FOR_S
+from tilesync.serving.live.container_files import MAX_KEPT_BYTES, MISSING_FOR_S, REFUSED_FOR_S, STREAM_RANGE_BYTES
 from tilesync.transport.renewing_link import RenewingLink
 
 FILES = {"tileset.json": b'{"root": {}}', "a.glb": b"glTF" + bytes(5000), "empty": b"", "b.glb": b"glTF2"}
@@ -128,7 +128,7 @@ def test_large_file_is_streamed() -> None:
         assert await read(opened) == big
         assert await read(await files.open("big.glb"), 200_000, 200_777) == big[200_000:200_777]
         assert container.opened == [("big.glb", 0), ("big.glb", 0), ("big.glb", 200_000)]
-        assert container.ends == [None, 200_777]
+        assert container.ends == [len(big), 200_777]
         assert container.open_bodies == 0
         assert context.cache.used_bytes < 10_000
 
@@ -157,18 +157,33 @@ def test_stream_resumes() -> None:
     run(work)
 
 
-def test_client_of_a_stream_goes_away() -> None:
-    """A client that stops reading leaves no connection open."""
+def test_client_that_does_not_read_holds_no_connection() -> None:
+    """A large file is read a range at a time, so that a client that stops reading leaves no body open."""
+    big = bytes(range(256)) * 5_000
 
     async def work() -> None:
-        container, context = FakeContainer({"big": bytes(500_000)}), make_context(cache_bytes=8 * 100_000)
-        files = make_files(container, context)
-        opened = await files.open("big")
-        chunks = opened.chunks(0, 500_000)
-        assert await anext(chunks)
-        assert container.open_bodies == 1
-        await chunks.aclose()  # type: ignore[attr-defined]  # an async generator
+        container, context = FakeContainer({"big": big}), make_context(cache_bytes=8 * 100_000)
+        opened = await make_files(container, context).open("big")
+        chunks = opened.chunks(10, len(big))
+        received = await anext(chunks)
         assert container.open_bodies == 0
+        assert received + b"".join([chunk async for chunk in chunks]) == big[10:]
+        ends = [10 + STREAM_RANGE_BYTES, 10 + 2 * STREAM_RANGE_BYTES, len(big)]
+        assert container.ends == ends
+        assert [offset for _, offset in container.opened] == [0, 10, *ends[:-1]]
+
+    run(work)
+
+
+def test_container_without_ranges() -> None:
+    """A container that always sends the whole file serves ranges of it all the same."""
+    big = bytes(range(256)) * 1000
+
+    async def work() -> None:
+        container = FakeContainer({"big": big})
+        container.knows_ranges = False
+        opened = await make_files(container, make_context(cache_bytes=8 * 100_000)).open("big")
+        assert await read(opened, 123_456, 234_567) == big[123_456:234_567]
 
     run(work)
 

@@ -7,7 +7,7 @@ from tests.support.live_exports import make_context
 from tests.support.simulator import JobOutcome
 from tilesync.errors import NoFreshLink, Transient, Unavailable
 from tilesync.events import Notice, Retried, Warned
-from tilesync.serving.live.context import SAME_MESSAGE_S, Announcer
+from tilesync.serving.live.context import MAX_REMEMBERED_MESSAGES, SAME_MESSAGE_S, Announcer
 
 
 def test_same_message_is_said_once_in_a_while() -> None:
@@ -25,6 +25,18 @@ def test_same_message_is_said_once_in_a_while() -> None:
     clock.advance(SAME_MESSAGE_S)
     announcer(Notice("down"))
     assert len(outcome.events_of(Notice)) == 2
+
+
+def test_only_so_many_messages_are_remembered() -> None:
+    """Beyond the limit the oldest message is forgotten, so that different messages take bounded memory."""
+    outcome = JobOutcome()
+    announcer = Announcer(outcome, FakeClock())
+    for number in range(MAX_REMEMBERED_MESSAGES + 1):
+        announcer(Notice(f"file {number}"))
+    announcer(Notice(f"file {MAX_REMEMBERED_MESSAGES}"))
+    announcer(Notice("file 0"))
+    assert len(outcome.events_of(Notice)) == MAX_REMEMBERED_MESSAGES + 2
+    assert len(announcer._sent_at_s) == MAX_REMEMBERED_MESSAGES
 
 
 def test_final_error_of_retries() -> None:

@@ -312,6 +312,7 @@ def test_description_and_facts() -> None:
                 "content_encoding": None,
                 "last_modified": "2026-03-01T08:30:00+00:00",
             }
+            assert await tileset.find_file("", "tiles/0.glb") == found, "without a version: of the current export"
             assert await tileset.find_file("e1", "none") is None
             assert await tileset.find_file("e9", "tiles/0.glb") is None
             with pytest.raises(UsageError, match="cannot be compared"):

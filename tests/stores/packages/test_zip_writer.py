@@ -126,10 +126,10 @@ def test_limits_of_3tz_are_problems_of_no_zip() -> None:
 def test_limits_of_other_readers_are_told() -> None:
     """An empty file, and a name that is not ASCII, in a .3tz file are worth a warning; in a .zip file they are not."""
     tz3, plain = make_writer(io.BytesIO(), is_3tz=True), make_writer(io.BytesIO())
-    assert "is empty" in (tz3.find_limit_of_readers("a", 0) or "")
-    assert "not ASCII" in (tz3.find_limit_of_readers("ä", 1) or "")
-    assert tz3.find_limit_of_readers("a", 1) is None
-    assert [plain.find_limit_of_readers(*each) for each in (("a", 0), ("ä", 1))] == [None, None]
+    assert "is empty" in (tz3.find_compatibility_problem("a", 0) or "")
+    assert "not ASCII" in (tz3.find_compatibility_problem("ä", 1) or "")
+    assert tz3.find_compatibility_problem("a", 1) is None
+    assert [plain.find_compatibility_problem(*each) for each in (("a", 0), ("ä", 1))] == [None, None]
 
 
 @pytest.mark.parametrize("is_3tz", [False, True])

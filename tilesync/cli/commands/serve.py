@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from tilesync.api.options import LiveArguments
     from tilesync.api.serving import ServeOptions
     from tilesync.cli.session import Session
-    from tilesync.errors import TilesyncError
     from tilesync.events import Event, Serving
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -193,11 +192,10 @@ def run_server(
         try:
             await serving.serve(sources, on_event=show, monitor=session.monitor, **arguments)
         except TilesyncError as error:
-            raise name_next_step(error) from None
-        finally:
-            notify_stopping("the server has ended")
+            notify_stopping(f"the server failed: {error}")
+            raise
 
-    return session.run(work)
+    return session.run(work, on_stop=lambda: notify_stopping("the server stops"))
 
 
 def refuse_live_options(sources: Sequence[Any], azure_endpoint: str | None) -> None:
@@ -217,16 +215,6 @@ def refuse_live_options(sources: Sequence[Any], azure_endpoint: str | None) -> N
 def is_given_in_vain(context: click.Context, parameter: click.Parameter) -> bool:
     """Return whether a parameter is an option of live exports that was given on the command line."""
     return parameter.name in LIVE_OPTIONS and is_on_command_line(context, str(parameter.name))
-
-
-def name_next_step(error: TilesyncError) -> TilesyncError:
-    """Return an error of a server, whose next run continues nothing."""
-    from tilesync.errors import NoFreshLink
-    from tilesync.serving.live.context import FRESH_LINK_HINT
-
-    if isinstance(error, NoFreshLink) and error.hint == error.default_hint:
-        error.hint = FRESH_LINK_HINT
-    return error
 
 
 def warn_of_visible_links(session: Session, what: tuple[str | Path, ...]) -> None:

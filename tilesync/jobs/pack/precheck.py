@@ -44,7 +44,7 @@ class Precheck:
         self._files = self._bytes = 0
         self._root: StoredFile | None = None
         self._unsafe, self._unfit = NamedProblems(), NamedProblems()
-        self._limits = dict[str, tuple[int, str]]()
+        self._incompatible = dict[str, tuple[int, str]]()
         self._unproven_name: str | None = None
         self._previous_name = ""
         self.is_sorted = True
@@ -66,9 +66,9 @@ class Precheck:
             self._unsafe.add(name, problem)
         elif problem := self._writer.find_problem(name, size):
             self._unfit.add(name, problem)
-        if limit := self._writer.find_limit_of_readers(name, size):
-            count, first = self._limits.get(limit, (0, name))
-            self._limits[limit] = count + 1, first
+        if problem := self._writer.find_compatibility_problem(name, size):
+            count, first = self._incompatible.get(problem, (0, name))
+            self._incompatible[problem] = count + 1, first
 
     def find_root(self) -> StoredFile:
         """Return the root tileset. Raises ValueError if there is none, or if the manifest is damaged otherwise."""
@@ -100,10 +100,10 @@ class Precheck:
             )
 
     def warnings(self) -> list[str]:
-        """Return a sentence for each limit of other programs that files of this version exceed."""
+        """Return a sentence for each reason why other programs cannot read files of this version."""
         return [
-            f"{quote_name(first)} {limit}" + (f"; {format_file_count(count - 1)} more like it" if count > 1 else "")
-            for limit, (count, first) in self._limits.items()
+            f"{quote_name(first)} {problem}" + (f"; {format_file_count(count - 1)} more like it" if count > 1 else "")
+            for problem, (count, first) in self._incompatible.items()
         ]
 
 

@@ -57,6 +57,6 @@ class ProvenFiles:
             raise self._explain(stored, f"its {kind} differs from the manifest", "content")
 
     def _explain(self, stored: StoredFile, message: str, problem: str) -> UnprovenFile:
-        """Return the finding of a file: a missing one, or a wrong size, is told first."""
+        """Return the finding of a file: a missing file, or a wrong size, comes first."""
         found = check_size(self._files, self._version, stored) or Finding(stored.blob.name, problem, message)
         return UnprovenFile(Finding(found.name, found.problem, found.message, version=self._version.name))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
 from typing import Final
 
 from tilesync.model import Blob
+from tilesync.runtime.streamed_file import ResumableStream, StreamPool
 from tilesync.serving.live.cache import CacheEntry, MemoryCache
 from tilesync.serving.tilesets import FileFacts
 
@@ -68,16 +68,20 @@ class StreamedBlob:
     body: bytes | None = None
     cache: str | None = "pass"
 
-    def __init__(self, entry: CacheEntry, stream: StreamRange) -> None:
+    def __init__(self, entry: CacheEntry, stream_range: StreamRange, streams: StreamPool) -> None:
         self.facts = describe_entry(entry)
         self._blob = entry.blob
-        self._stream = stream
+        self._stream_range = stream_range
+        self._streams = streams
+        self._stream: ResumableStream | None = None
 
     async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
         """Yield the stored bytes from `start` to before `stop`."""
-        async with aclosing(self._stream(self._blob, start, stop)) as received:
-            async for chunk in received:
-                yield chunk
+        self._stream = ResumableStream(lambda offset: self._stream_range(self._blob, offset, stop), self._streams)
+        async for piece in self._stream.read(start, stop):
+            yield piece
 
     async def aclose(self) -> None:
-        """Do nothing: only `chunks` opens the blob."""
+        """Close the blob, if `chunks` has opened it. May be called twice."""
+        if self._stream is not None:
+            await self._stream.aclose()

@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from tilesync.core.http_headers import HEAD_BYTES, CachePolicy
+from tilesync.core.http_headers import CachePolicy
 from tilesync.errors import BlobError, BlobMissing, ExportReplaced, NotAuthorised, Transient
 from tilesync.model import ROOT, Blob, StoredFile
+from tilesync.model.storage import HEAD_BYTES
 from tilesync.protocols import Body, Source
 from tilesync.runtime.threads import run_in_thread
 from tilesync.serving.live.blob_files import CachedBlob, StreamedBlob
@@ -33,6 +34,10 @@ REFUSED_FOR_S: Final = 2.0
 
 LARGE_DIGEST_BYTES: Final = 1 << 18
 """Digests of more bytes than this are computed in a thread, since they would hold up other requests."""
+
+STREAM_RANGE_BYTES: Final = 1 << 19
+"""Bytes of a large file that one request reads. A body that waits for a slow client would hold a connection, and more
+memory in the client library."""
 
 _CACHE_POLICY: Final = CachePolicy(version_cache_control="public, max-age=3600")
 """Cache-Control of files of one export. Not immutable: the service can generate an export again under the same id."""
@@ -74,7 +79,7 @@ class ContainerFiles:
             return CachedBlob(entry, self._cache, cache=state)
         self._cache.unpin(entry)
         self._raise_known_failure(name)
-        return StreamedBlob(entry, self.stream)
+        return StreamedBlob(entry, self.stream, self._context.streams)
 
     async def read_root(self) -> bytes:
         """Return the bytes of the root tileset. Raises as `open` does."""
@@ -262,38 +267,43 @@ class ContainerFiles:
     # --- streams ---
 
     async def stream(self, blob: Blob, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        """Yield the bytes of a blob from `start` to before `stop`; resume a body that breaks off."""
-        policy, clock, position = self._context.new_policy(), self._context.clock, start
+        """Yield the bytes of a blob from `start` to before `stop`, a range at a time; retry ranges that fail."""
+        clock, position = self._context.clock, start
         with self._noting_failures(blob.name):
             while position < stop:
-                began_at = clock.monotonic()
-                try:
-                    async with aclosing(self._read_from(blob, position, stop)) as chunks:
-                        async for chunk in chunks:
-                            yield chunk
-                            position += len(chunk)
-                            policy.budget.record_progress()
-                except Transient as error:
-                    delay_s = policy.delay_after(error, clock.monotonic(), began_at=began_at)
-                    await clock.sleep(delay_s)
+                chunk = await retry_async(
+                    self._context.new_policy(),
+                    partial(self._read_range, blob, position, min(position + STREAM_RANGE_BYTES, stop)),
+                    now=clock.monotonic,
+                    sleep=clock.sleep,
+                )
+                position += len(chunk)
+                yield chunk
 
-    async def _read_from(self, blob: Blob, position: int, stop: int) -> AsyncGenerator[bytes, None]:
-        """Yield what one request sends of a range. Raises Transient if that is not all of it."""
-        until = stop if stop < blob.size else None
-        async with self._context.slots:  # not while the body is read: a slow client must not stall the others
-            body = await self._context.within_limit(self._source.open(blob, position, until=until))
-        try:
-            at = body.start
-            async for chunk in body.chunks():
-                wanted = chunk[max(0, position - at) : max(0, stop - at)]
-                at += len(chunk)
-                if wanted:
-                    yield wanted
-                if at >= stop:
-                    return
+    async def _read_range(self, blob: Blob, start: int, stop: int) -> bytes:
+        """Read the bytes from `start` to before `stop`; only the first ones of them if the body breaks off.
+
+        Raises Transient if none arrives.
+        """
+        received: list[bytes] = []
+        async with self._context.range_slots:
+            body = await self._context.within_limit(self._source.open(blob, start, until=stop))
+            try:
+                at = body.start  # 0 if the container knows no ranges
+                async for chunk in body.chunks():
+                    if wanted := chunk[max(0, start - at) : max(0, stop - at)]:
+                        received.append(wanted)
+                    at += len(chunk)
+                    if at > stop:  # a body that is read to its end leaves its connection for the next request
+                        break
+            except Transient:
+                if not received:
+                    raise
+            finally:
+                await body.aclose()
+        if not received:
             raise Transient(f"{blob.name}: the body was cut off")
-        finally:
-            await body.aclose()
+        return b"".join(received)
 
 
 class _Download:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,12 +13,16 @@ from tilesync.core.backoff import RetryPolicy
 from tilesync.errors import NoFreshLink, TilesyncError, Transient, Unavailable
 from tilesync.events import Event, Notice, Warned
 from tilesync.protocols import Clock, Observer
+from tilesync.runtime.streamed_file import StreamPool
 from tilesync.serving.live.cache import MemoryCache
 
 T = TypeVar("T")
 
 MAX_CONCURRENT_DOWNLOADS: Final = 64
-"""Maximum downloads into the cache at a time; large files are streamed beside them, one for each client."""
+"""Maximum downloads into the cache at a time."""
+
+MAX_CONCURRENT_RANGES: Final = 24
+"""Maximum ranges of large files that are read at a time, beside the downloads into the cache."""
 
 FRESH_LINK_HINT: Final = "start the server again with a fresh link, or with --link-command"
 
@@ -26,6 +31,9 @@ GOES_ON_HINT: Final = "the server goes on: try again in a moment"
 SAME_MESSAGE_S: Final = 600.0
 """Seconds for which the same message is not repeated: an outage fails every request."""
 
+MAX_REMEMBERED_MESSAGES: Final = 1000
+"""Messages whose repetitions are left out; beyond that, the oldest one is forgotten."""
+
 
 class Announcer:
     """Observer that leaves out messages which it passed on shortly before."""
@@ -33,7 +41,7 @@ class Announcer:
     def __init__(self, observe: Observer, clock: Clock) -> None:
         self._observe = observe
         self._clock = clock
-        self._sent_at_s: dict[object, float] = {}
+        self._sent_at_s = OrderedDict[object, float]()  # the oldest first
 
     def __call__(self, event: Event) -> None:
         """Pass an event on, unless it is a message that was passed on in the last SAME_MESSAGE_S."""
@@ -42,18 +50,24 @@ class Announcer:
 
     def warn(self, message: str, error: TilesyncError, *, topic: str = "") -> None:
         """Warn about an error, with its hint. Messages of one topic count as the same, whatever they say."""
-        is_for_runs = isinstance(error, NoFreshLink) and error.hint == error.default_hint
-        hint = FRESH_LINK_HINT if is_for_runs else error.hint
+        hint = find_server_hint(error)
         event = Warned(f"{message}{error}" + (f" ({hint})" if hint else ""))
         if self._is_due(topic or event):
             self._observe(event)
 
     def _is_due(self, key: object) -> bool:
-        now_s = self._clock.monotonic()
-        self._sent_at_s = {each: at for each, at in self._sent_at_s.items() if now_s - at < SAME_MESSAGE_S}
-        is_due = key not in self._sent_at_s
-        self._sent_at_s.setdefault(key, now_s)
+        now_s, sent = self._clock.monotonic(), self._sent_at_s
+        while sent and (now_s - next(iter(sent.values())) >= SAME_MESSAGE_S or len(sent) >= MAX_REMEMBERED_MESSAGES):
+            sent.popitem(last=False)
+        is_due = key not in sent
+        sent.setdefault(key, now_s)
         return is_due
+
+
+def find_server_hint(error: TilesyncError) -> str:
+    """Return the hint of an error for the person who runs the server, whose next run continues nothing."""
+    is_for_runs = isinstance(error, NoFreshLink) and error.hint == error.default_hint
+    return FRESH_LINK_HINT if is_for_runs else error.hint
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,9 @@ class LiveContext:
     cache: MemoryCache
     retry_for: timedelta = timedelta(seconds=10)
     open_limit: timedelta = timedelta(seconds=30)
+    streams: StreamPool = field(default_factory=StreamPool)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_DOWNLOADS))
+    range_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_RANGES))
 
     async def within_limit(self, opening: Coroutine[Any, Any, T]) -> T:
         """Return the result of a request that opens a blob. Raises Unavailable after `open_limit`.

@@ -12,14 +12,14 @@ from typing import Final
 
 from tilesync.core.http_headers import REVALIDATE_CACHE_CONTROL, CachePolicy
 from tilesync.core.safe_names import find_universal_problem
-from tilesync.errors import BlobMissing, UsageError
+from tilesync.errors import BlobMissing, NoFreshLink, UsageError
 from tilesync.model import ROOT, Resolution
 from tilesync.protocols import SourceResolver
 from tilesync.runtime.threads import run_in_thread
 from tilesync.serving.comparisons import DiffLines
 from tilesync.serving.live.blob_files import BytesFile
 from tilesync.serving.live.container_files import ContainerFiles
-from tilesync.serving.live.context import LiveContext
+from tilesync.serving.live.context import LiveContext, find_server_hint
 from tilesync.serving.live.follower import ExportFollower
 from tilesync.serving.live.held_exports import RETIRED_HINT, HeldExport, HeldExports
 from tilesync.serving.tilesets import FileFacts, FileRow, ServedFile, TilesetEntry, TilesetKind, VersionRow
@@ -40,9 +40,9 @@ class LiveOptions:
     `title`: name for people, if the export has none.
     """
 
-    follow: bool = False
-    poll: timedelta = timedelta(seconds=60)
-    title: str = ""
+    follow: bool
+    poll: timedelta
+    title: str
 
 
 class LiveTileset:
@@ -70,8 +70,12 @@ class LiveTileset:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Open the export and watch over it as long as the context lasts. Raises the RunErrors of the search."""
-        resolution = await self._resolver.resolve()
-        self._held.switch_to(await self._open_export(resolution), self._context.clock.monotonic())
+        try:
+            resolution = await self._resolver.resolve()
+            self._held.switch_to(await self._open_export(resolution), self._context.clock.monotonic())
+        except NoFreshLink as error:
+            error.hint = find_server_hint(error)
+            raise
         watch = asyncio.create_task(self._follower.run())
         try:
             yield
@@ -149,8 +153,11 @@ class LiveTileset:
         )
 
     async def find_file(self, version: str, name: str) -> FileRow | None:
-        """Return what the container states of a file, and its SHA-256 if its bytes are in the cache."""
-        held = self._held.find(version)
+        """Return what the container states of a file, and its SHA-256 if its bytes are in the cache.
+
+        Without a version, of the current export.
+        """
+        held = self._held.find(version) if version else self._held.current
         if held is None or find_universal_problem(name):
             return None
         try:

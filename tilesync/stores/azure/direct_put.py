@@ -7,9 +7,9 @@ from functools import partial
 from typing import ClassVar
 
 from tilesync.azure.responses import parse_etag
-from tilesync.core.http_headers import HEAD_BYTES, CachePolicy
+from tilesync.core.http_headers import CachePolicy
 from tilesync.model import Blob, Digests, SasUrl, StoredFile
-from tilesync.model.storage import ObjectInfo
+from tilesync.model.storage import HEAD_BYTES, ObjectInfo
 from tilesync.stores.azure.block_upload import put_blob_headers
 from tilesync.stores.azure.errors import API_VERSION
 from tilesync.stores.object_store.files import to_stored_file

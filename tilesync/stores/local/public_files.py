@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tilesync.errors import UnsafeName
+from tilesync.model.storage import HEAD_BYTES
 from tilesync.runtime.os_errors import translate_read_errors
 from tilesync.runtime.safe_open import WrongFileType
 from tilesync.runtime.threads import run_abandonable
@@ -21,9 +22,6 @@ from tilesync.stores.local.reader import SafePathResolver
 
 CHUNK_BYTES: Final = 1 << 17
 """Bytes that are read at a time. A file of at most this size is read when it is opened."""
-
-HEAD_BYTES: Final = 512
-"""Bytes from the start of a larger file that are read when it is opened."""
 
 MAX_THREADS: Final = 32
 """Threads for one folder: a disk that hangs blocks no other folder."""

@@ -10,11 +10,11 @@ from itertools import islice
 from threading import RLock
 from typing import TYPE_CHECKING
 
-from tilesync.core.http_headers import HEAD_BYTES, CachePolicy
+from tilesync.core.http_headers import CachePolicy
 from tilesync.core.safe_names import find_universal_problem
 from tilesync.errors import DestinationError
 from tilesync.model import Blob, Digests, FileStamp, SasUrl, StoredFile, Version
-from tilesync.model.storage import CopySource, ObjectInfo
+from tilesync.model.storage import HEAD_BYTES, CopySource, ObjectInfo
 from tilesync.protocols import Objects, PresencePage, Upload
 from tilesync.runtime.threads import map_in_threads
 from tilesync.stores.local.fs import ThreadBatcher

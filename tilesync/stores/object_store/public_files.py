@@ -26,7 +26,7 @@ class ObjectPublicFiles:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tilesync-objects")
-        self._streams = StreamPool(self._pool)
+        self._streams = StreamPool()
 
     async def open(self, path: str) -> StreamedFile | None:
         """Open an object; None if there is none. Raises the RunErrors of the store."""
@@ -44,6 +44,7 @@ class ObjectPublicFiles:
             f'"{etag}"',
             stored.chunks,
             read_from=partial(self._read_from, path, etag),
+            pool=self._pool,
             streams=self._streams,
         )
 

@@ -55,7 +55,7 @@ class SqliteWriter:
             return f"is larger than the {self._max_bytes:,} bytes that a .3dtiles row can hold: write .zip or .tar"
         return find_reserved_problem(name)
 
-    def find_limit_of_readers(self, name: str, size: int) -> str | None:
+    def find_compatibility_problem(self, name: str, size: int) -> str | None:
         """Return None: every reader reads every file."""
         return None
 

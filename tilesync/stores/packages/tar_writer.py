@@ -23,7 +23,7 @@ class TarWriter:
         """Return why this format cannot hold a file; None if it can."""
         return find_reserved_problem(name)
 
-    def find_limit_of_readers(self, name: str, size: int) -> str | None:
+    def find_compatibility_problem(self, name: str, size: int) -> str | None:
         """Return None: every program reads every file."""
         return None
 

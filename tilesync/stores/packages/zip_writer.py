@@ -77,7 +77,7 @@ class ZipWriter:
             return "is larger than 4 GiB, which the 3D Tiles Archive cannot hold: write .zip or .tar"
         return find_reserved_problem(name)
 
-    def find_limit_of_readers(self, name: str, size: int) -> str | None:
+    def find_compatibility_problem(self, name: str, size: int) -> str | None:
         """Return why 3d-tiles-tools cannot read a file of a .3tz package; None if it can."""
         if self._index is None:
             return None

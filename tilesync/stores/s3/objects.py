@@ -24,7 +24,11 @@ OBJECTS_PER_PAGE: Final = 1000
 """Maximum number of objects in a page. Source: Amazon S3 API Reference, "ListObjectsV2"."""
 
 CHUNK_BYTES: Final = 1 << 17
-"""Minimum bytes of a chunk of a body."""
+"""Minimum bytes of a chunk of a body: what a client of `serve` that does not read holds in memory.
+
+Measured: with 1 MiB, mirroring 96 MB in four objects takes no less CPU time (1.73 s; 1.76 s with 128 KiB), nor does
+verifying them (1.03 s with both).
+"""
 
 _STATUS_PATTERN: Final = re.compile(r"status code: (\d{3})")
 _CODE_PATTERN: Final = re.compile(r"<Code>([A-Za-z0-9.]+)</Code>|\(code: ([A-Za-z0-9.]+)\)")

@@ -24,7 +24,7 @@ class PackagePublicFiles:
     def __init__(self, package: Package) -> None:
         self._package = package
         self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tilesync-package")
-        self._streams = StreamPool(self._pool)
+        self._streams = StreamPool()
 
     async def open(self, path: str) -> StreamedFile | None:
         """Open a file; None if there is none. Raises DamagedPackage, ExportReplaced, DestinationError."""
@@ -36,7 +36,7 @@ class PackagePublicFiles:
             return None
         stamp, read_from = self._package.file.stamp, partial(self._package.read, entry)
         etag = f'"{stamp.mtime_ns:x}-{stamp.inode:x}-{entry.size:x}"'
-        return StreamedFile(entry.size, etag, read_from(0), read_from=read_from, streams=self._streams)
+        return StreamedFile(entry.size, etag, read_from(0), read_from=read_from, pool=self._pool, streams=self._streams)
 
     def close(self) -> None:
         """End the threads. Does not wait for reads that hang."""
