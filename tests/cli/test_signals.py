@@ -206,6 +206,18 @@ def test_a_signal_while_the_loop_starts_or_closes_is_reported(
     assert "Warning" not in done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_last_line_changes_nothing(service: Simulator, tmp_path: Path, number: int) -> None:
+    """A signal while the interpreter shuts down leaves the exit code that the last line has, and prints nothing."""
+    injection = ["tilesync.cli.main", "_exit_process", str(int(number)), "1", "True"]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_CALL, *injection, "mirror", IMODEL, str(tmp_path / "d"), "--json", "-q"],
+        env=make_environment(service), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert CommandResult(done.returncode, done.stdout, done.stderr).last_line["exit"] == 0
+    assert done.stderr == ""
+
+
 def test_the_script_is_the_quiet_entry_point() -> None:
     """The installed `tilesync` loads the commands only inside its main function."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]

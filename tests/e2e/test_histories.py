@@ -26,6 +26,7 @@ from tests.support.faults import (
     truncate_body,
 )
 from tests.support.killed_runs import assert_pointer_complete, kill_after, start_mirror
+from tests.support.reading_threads import ReadingThreads
 from tests.support.simulator import Simulator, read_latest, rollback, verify
 from tilesync.app import commands
 from tilesync.app.requests import Target
@@ -204,30 +205,19 @@ def test_a_flat_history(tmp_path: Path) -> None:
     assert verify(tmp_path).error is None
 
 
-class PointerReaders:
+class PointerReaders(ReadingThreads):
     """Threads that follow the pointer to every file, repeatedly, as viewers do."""
 
     def __init__(self, dest: Path, count: int) -> None:
+        super().__init__(count)
         self._dest = dest
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._read) for _ in range(count)]
         self.errors: list[BaseException] = []
         self.rounds = 0
         self.seen: set[str] = set()
 
-    def __enter__(self) -> PointerReaders:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _read(self) -> None:
+    def read(self, number: int) -> None:
         try:
-            while not self._stop.is_set():
+            while not self.stopped.is_set():
                 assert_pointer_complete(self._dest)
                 latest = json.loads((self._dest / "latest.json").read_bytes())
                 assert (self._dest / latest["tileset"]).stat().st_size

@@ -7,7 +7,6 @@ import json
 import random
 import re
 import shlex
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from tests.support.builders import IMODEL, export, glb, tileset
 from tests.support.city_editions import small_city
 from tests.support.commandline import run_tilesync
 from tests.support.faults import error_response, is_api
+from tests.support.reading_threads import ReadingThreads
 from tests.support.sample_secrets import SIG
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tests.support.tile_server import ServerProcess, server_process
@@ -31,38 +31,27 @@ from tilesync.azure.sas import parse_sas_link
 CLIENTS = 4
 
 
-class ReadingClients:
+class ReadingClients(ReadingThreads):
     """Clients that read all files again and again, until they are stopped; `statuses` of all answers."""
 
     def __init__(self, served: ServerProcess, files: Mapping[str, bytes], *, prefix: str = "") -> None:
         self.statuses: Counter[object] = Counter()
         self._digests = {prefix + name: hashlib.sha256(data).digest() for name, data in files.items()}
         self._served = served
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._read, args=(number,)) for number in range(CLIENTS)]
-
-    def __enter__(self) -> ReadingClients:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        super().__init__(CLIENTS)
 
     def read_more(self) -> None:
         """Wait until they have read as many files as there are once more."""
         before = self.statuses.total()
         wait_until(lambda: self.statuses.total() >= before + len(self._digests))
 
-    def _read(self, number: int) -> None:
+    def read(self, number: int) -> None:
         names = sorted(self._digests)
         first = number * len(names) // CLIENTS
         with httpx.Client(timeout=30, trust_env=False, base_url=self._served.url) as client:
-            while not self._stop.is_set():
+            while not self.stopped.is_set():
                 for name in names[first:] + names[:first]:
-                    if self._stop.is_set():
+                    if self.stopped.is_set():
                         break
                     try:
                         answer = client.send(client.build_request("GET", quote(name)), stream=True)

@@ -28,6 +28,7 @@ killed_runs         runs that a test kills, and what they leave
 local_destination   open and compare a local destination
 mirrored_modules    exceptions of the rule that each module has its test file
 memory_source       a source in memory, and a transfer from it
+reading_threads     threads that read while a test changes what they read
 s3                  moto, an S3 server, and a proxy with faults
 sample_secrets      a signed link that must not appear in any output
 samples             real tilesets as test data

@@ -30,7 +30,7 @@ from tilesync.cli.commands.status import status
 from tilesync.cli.commands.verify import verify
 from tilesync.cli.commands.versions import versions
 from tilesync.cli.help_groups import SectionedGroup
-from tilesync.cli.signals import restore_default_handlers
+from tilesync.cli.signals import exit_on_signals
 from tilesync.errors import Interrupted, TilesyncError, UsageError
 
 
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line. Every way to end has an exit code and, with `--json`, a last line."""
     try:
         code = _run_command(sys.argv[1:] if arguments is None else arguments)
-        restore_default_handlers()  # an error raised during the shutdown would be printed with a traceback
+        exit_on_signals(code)  # the last line has told it
     except (KeyboardInterrupt, Interrupted) as second:  # a second signal, while the first one was reported
         os._exit(getattr(second, "exit_code", Interrupted.exit_code))
     _exit_process(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -93,6 +94,13 @@ def restore_default_handlers() -> None:
     with contextlib.suppress(ValueError):
         for number in list_stop_signals():
             signal.signal(number, signal.SIG_DFL)
+
+
+def exit_on_signals(code: int) -> None:
+    """End the process with this code at each signal that stops a run: an error would be printed with a traceback."""
+    with contextlib.suppress(ValueError):
+        for number in list_stop_signals():
+            signal.signal(number, lambda *_: os._exit(code))
 
 
 def list_stop_signals() -> list[int]:
