@@ -11,7 +11,8 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("RESULTS.md")
 WORKLOADS = ("start", "large", "small", "uploads", "growth", "changed", "unchanged", "listing", "verify")
 CONCURRENCY, FLEET, SERVE, LIVE, DIFF, PACKING = "concurrency", "fleet", "serve", "live", "diff", "packing"
-"""Sections that concurrency.py, fleet.py, serve.py, serve_live.py, diff.py and packing.py write."""
+FIRST_TILE = "first_tile"
+"""Sections that concurrency.py, fleet.py, serve.py, serve_live.py, diff.py, packing.py and first_tile.py write."""
 
 
 def record_table(name: str, table: str, suffix: str = "") -> None:
@@ -20,7 +21,7 @@ def record_table(name: str, table: str, suffix: str = "") -> None:
     said = RESULTS.read_text() if RESULTS.exists() else ""
     there = dict(re.findall(r"^<!-- (\w+) -->\n(.*?)(?=^<!-- |\Z)", said, re.MULTILINE | re.DOTALL))
     there[name] = f"{table}\nMeasured {today}: {describe_machine()}{suffix}.\n\n"
-    order = (*WORKLOADS, CONCURRENCY, FLEET, SERVE, LIVE, DIFF, PACKING)
+    order = (*WORKLOADS, CONCURRENCY, FLEET, SERVE, LIVE, FIRST_TILE, DIFF, PACKING)
     sections = [f"<!-- {each} -->\n{there[each]}" for each in order if each in there]
     RESULTS.write_text("# Measured\n\nServer and clients share the machine.\n\n" + "".join(sections).rstrip() + "\n")
 

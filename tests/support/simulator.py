@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -17,6 +15,7 @@ import pytest
 
 from tests.support.builders import IMODEL, export, glb, make_stored_blobs, read_tree
 from tests.support.faults import blob_name, call_before, is_blob, is_listing
+from tests.support.fork_server import run_forked
 from tilesync.app import commands
 from tilesync.app import service as services
 from tilesync.app.requests import MirrorRequest, Target
@@ -208,14 +207,8 @@ class ProgramResult:
 
 def run_program(*words: str, env: Mapping[str, str] | None = None) -> ProgramResult:
     """Run tilesync as a program, with no environment variables of this process except the paths."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "tilesync", *words, "--json"],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    paths = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    ended = run_forked([*words, "--json"], {**paths, **(env or {})})
     lines = ended.stdout.splitlines()
     return ProgramResult(ended.returncode, json.loads(lines[-1]) if lines else {}, ended.stderr)
 

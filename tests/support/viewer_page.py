@@ -104,6 +104,10 @@ class ViewerPage:
     def picture(self) -> Pixels:
         """Wait, and return the pixels of the middle of the canvas, reduced: what lies at its edges is not in it."""
         self.idle()
+        return self.picture_now()
+
+    def picture_now(self) -> Pixels:
+        """Return these pixels without waiting."""
         left, top, right, bottom = self.canvas_box()
         x, y = left + EDGE_PX, top + EDGE_PX
         clip = {"x": x, "y": y, "width": right - EDGE_PX - x, "height": bottom - EDGE_PX - y, "scale": PICTURE_SCALE}
