@@ -53,7 +53,7 @@ async def read_path(tileset: LiveTileset, path: str) -> bytes:
 
 async def wait_for_version(tileset: LiveTileset, version: str) -> None:
     """Wait until a version is the current one."""
-    while (await tileset.describe())["current"] != version:
+    while (await tileset.describe()).current != version:
         await asyncio.sleep(0.02)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
@@ -138,12 +139,12 @@ def test_newer_export_is_taken_up() -> None:
             assert b"versions/e2/" in await read(tileset, "tileset.json")
             assert await read(tileset, "versions/e1/tiles/0.glb") == OLD["tiles/0.glb"]
             entry = await tileset.describe()
-            assert [(each["name"], each["current"]) for each in entry["versions"]] == [("e2", True), ("e1", False)]
+            assert [(each.name, each.current) for each in entry.versions] == [("e2", True), ("e1", False)]
             live.clock.advance(3600)
             await check_for_newer(tileset)
             with pytest.raises(ExportReplaced, match="export e1 is no longer served"):
                 await tileset.open("versions/e1/tiles/0.glb")
-            assert [each["name"] for each in (await tileset.describe())["versions"]] == ["e2"]
+            assert [each.name for each in (await tileset.describe()).versions] == ["e2"]
         assert [event.message for event in live.outcome.events_of(Notice)] == [
             "export e2 of 2026-03-02 is served from now on"
         ]
@@ -164,7 +165,7 @@ def test_unfinished_and_invalid_exports_are_said_once() -> None:
                 )
                 await check_for_newer(tileset)
                 await check_for_newer(tileset)
-            assert (await tileset.describe())["current"] == "e1"
+            assert (await tileset.describe()).current == "e1"
         assert messages_of(live.outcome) == [
             "the newest export, e2, is InProgress: it is taken up when it is Complete",
             "the newest export, e2, is Invalid: the last finished one stays",
@@ -182,11 +183,11 @@ def test_newer_export_that_cannot_be_read() -> None:
             root = live.containers["e2"].files.pop("tileset.json")
             live.resolver.resolution = make_resolution("e2")
             await check_for_newer(tileset)
-            assert (await tileset.describe())["current"] == "e1"
+            assert (await tileset.describe()).current == "e1"
             assert live.outcome.warnings[0].startswith("export e2 cannot be served yet: ")
             live.containers["e2"].files["tileset.json"] = root
             await check_for_newer(tileset)
-            assert (await tileset.describe())["current"] == "e2"
+            assert (await tileset.describe()).current == "e2"
 
     run(work)
 
@@ -203,7 +204,7 @@ def test_service_is_down() -> None:
             assert await read(tileset, "tiles/0.glb") == OLD["tiles/0.glb"]
             live.resolver.resolution = make_resolution("e2")
             await check_for_newer(tileset)
-            assert (await tileset.describe())["current"] == "e2"
+            assert (await tileset.describe()).current == "e2"
 
     run(work)
 
@@ -257,7 +258,7 @@ def test_export_generated_again() -> None:
             live.containers["e1"] = FakeContainer(NEW)
             live.resolver.resolution = make_resolution("e1", modified="2026-03-02")
             await check_for_newer(tileset)
-            assert (await tileset.describe())["current"] == "e1-2"
+            assert (await tileset.describe()).current == "e1-2"
             assert await read(tileset, "versions/e1-2/tiles/0.glb") == NEW["tiles/0.glb"]
 
     run(work)
@@ -283,14 +284,8 @@ def test_description_and_facts() -> None:
         live = LiveFixture()
         async with live.serve() as tileset:
             entry = await tileset.describe()
-            version = entry["versions"][0]
-            assert (entry["kind"], entry["title"], entry["current"], entry["follow"]) == (
-                "live",
-                "City e1",
-                "e1",
-                False,
-            )
-            assert version == {
+            assert (entry.kind, entry.title, entry.current, entry.follow) == ("live", "City e1", "e1", False)
+            assert asdict(entry.versions[0]) == {
                 "name": "e1",
                 "url": "versions/e1/tileset.json",
                 "export": "e1",
@@ -306,7 +301,8 @@ def test_description_and_facts() -> None:
             }
             data = OLD["tiles/0.glb"]
             found = await tileset.find_file("e1", "tiles/0.glb")
-            assert found == {
+            assert found is not None
+            assert asdict(found) == {
                 "name": "tiles/0.glb",
                 "size": len(data),
                 "sha256": hashlib.sha256(data).hexdigest(),

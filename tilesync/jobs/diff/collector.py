@@ -26,8 +26,7 @@ _SAME: Final = "same"
 _UNPRINTED: Final = b'"proof"', b'"packed"'
 """Members of facts that are not in the lines. Few manifests have them."""
 
-_NEW_IS_NULL: Final = b'null,"sha256":null,"md5":null'
-_OLD_IS_NULL: Final = b'null,"old_sha256":null,"old_md5":null'
+_ROLE_PARTS: Final = {role: b'"role":"%b","size":' % role.encode() for role in ROLES}
 
 
 def encode_lines(lines: Iterable[Mapping[str, Any]]) -> bytes:
@@ -135,18 +134,21 @@ def _make_lines(kind: ChangeKind, old: Sequence[bytes], new: Sequence[bytes], ro
     if any(member in joined_old or member in joined_new for member in _UNPRINTED):
         pairs = zip(old or repeat(None), new or repeat(None), roles, strict=False)
         return [_encode_change(_make_change(kind, *each)) for each in pairs]
-    renamed = joined_old.replace(b'"sha256"', b'"old_sha256"').replace(b'"md5"', b'"old_md5"').split(b"\n")
-    old_names, old_rests = _split_facts(renamed) if old else ((), repeat(_OLD_IS_NULL))
-    names, rests = _split_facts(new) if new else (old_names, repeat(_NEW_IS_NULL))
-    origins = (b'"from":"%b",' % name for name in old_names) if kind is ChangeKind.MOVED else repeat(b"")
-    line = b'{"kind":"file","name":"%%b","change":"%b",%%b"role":"%%b","size":%%b,"old_size":%%b}' % kind.encode()
-    return [line % each for each in zip(names, origins, map(str.encode, roles), rests, old_rests, strict=False)]
-
-
-def _split_facts(facts: Sequence[bytes]) -> tuple[Sequence[bytes], Iterable[bytes]]:
-    """Return the name of each file, and the other facts of each."""
-    parts = [each.partition(NAME_END) for each in facts]
-    return [each[0] for each in parts], [each[2] for each in parts]
+    news = [each.partition(NAME_END) for each in new]
+    olds = [each.rsplit(b',"', 3) for each in old]  # NAME", size":SIZE, sha256":…, md5":…
+    join = b"".join
+    names = [each[0] for each in news] if new else [each[0][:-1] for each in olds]
+    rests = [each[2] for each in news] if new else repeat(b'null,"sha256":null,"md5":null')
+    old_rests: Iterable[bytes] = (
+        [join((b',"old_', size, b',"old_', sha256, b',"old_', md5, b"}")) for _, size, sha256, md5 in olds]
+        if old
+        else repeat(b',"old_size":null,"old_sha256":null,"old_md5":null}')
+    )
+    origins = [b'"from":"' + each[0] + b"," for each in olds] if kind is ChangeKind.MOVED else repeat(b"")
+    start, change = b'{"kind":"file","name":"', b'","change":"%b",' % kind.encode()
+    parts = map(_ROLE_PARTS.__getitem__, roles)
+    rows = zip(repeat(start), names, repeat(change), origins, parts, rests, old_rests, strict=False)
+    return list(map(join, rows))
 
 
 def _make_change(kind: ChangeKind, old: bytes | None, new: bytes | None, role: str) -> FileChange:

@@ -43,7 +43,7 @@ def pair_moves(removed: Sequence[bytes], added: Sequence[bytes], find_keys: Cont
     old_by_key, new_by_key = dict(zip(old_keys, removed, strict=True)), dict(zip(new_keys, added, strict=True))
     if len(old_by_key) < len(removed) or len(new_by_key) < len(added):
         return _pair_groups(_group(old_keys, removed), _group(new_keys, added))
-    common = old_by_key.keys() & new_by_key.keys() - {b""}
+    common = [key for key in new_by_key if key and key in old_by_key]
     pairs = [(old_by_key.pop(key), new_by_key.pop(key)) for key in common]
     return Moves(pairs, list(old_by_key.values()), list(new_by_key.values()))
 

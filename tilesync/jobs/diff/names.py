@@ -34,17 +34,13 @@ def compare_names(a: dict[bytes, bytes], b: dict[bytes, bytes], *, needs_md5: bo
 
     `needs_md5`: a SHA-256 is missing somewhere, or a file is stored unpacked.
     """
-    same, changed = list[bytes](), list[tuple[bytes, bytes]]()
-    names = a.keys() & b.keys()
+    names = [name for name in a if name in b]
     pairs = list(zip(map(a.pop, names), map(b.pop, names), strict=True))
     if needs_md5:
         proofs = [is_same_content(*(parse_facts(each.partition(NAME_END)[2]) for each in pair)) for pair in pairs]
     else:
         keys = zip(sha256_keys([old for old, _ in pairs]), sha256_keys([new for _, new in pairs]), strict=True)
         proofs = [old == new for old, new in keys]
-    for pair, is_same in zip(pairs, proofs, strict=True):
-        if is_same:
-            same.append(pair[1])
-        else:
-            changed.append(pair)
+    same = [pair[1] for pair, is_same in zip(pairs, proofs, strict=True) if is_same]
+    changed = [pair for pair, is_same in zip(pairs, proofs, strict=True) if not is_same]
     return NameComparison(same, changed, list(a.values()), list(b.values()))

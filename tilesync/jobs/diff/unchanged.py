@@ -22,7 +22,7 @@ def match_unchanged(sides: tuple[Iterator[list[bytes]], Iterator[list[bytes]]], 
 
     `on_rest` may receive facts that come later on the other side: the comparison by name finds these.
     """
-    waiting: tuple[set[bytes], set[bytes]] = (set(), set())
+    waiting = dict[bytes, None](), dict[bytes, None]()  # in the order of the lines, so that sorting them is fast
     lines_read, open_sides = [0, 0], [0, 1]
     while open_sides:
         side = min(open_sides, key=lines_read.__getitem__)
@@ -32,13 +32,13 @@ def match_unchanged(sides: tuple[Iterator[list[bytes]], Iterator[list[bytes]]], 
             continue
         lines_read[side] += len(batch)
         mine, others = waiting[side], waiting[1 - side]
-        new = set(batch)
-        common = new & others
+        new = dict.fromkeys(batch)
+        common = new.keys() & others.keys()
+        for each in common:
+            del new[each], others[each]
         if common:
-            others -= common
-            new -= common
             yield list(common)
-        mine |= new
+        mine.update(new)
         if len(mine) > MAX_WAITING_FACTS:
             on_rest(side, list(mine))
             mine.clear()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from tilesync.core.http_headers import REVALIDATE_CACHE_CONTROL, CachePolicy
 from tilesync.core.safe_names import find_universal_problem
@@ -22,7 +22,7 @@ from tilesync.serving.live.container_files import ContainerFiles
 from tilesync.serving.live.context import LiveContext, find_server_hint
 from tilesync.serving.live.follower import ExportFollower
 from tilesync.serving.live.open_exports import RETIRED_HINT, OpenExport, OpenExports
-from tilesync.serving.tilesets import FileFacts, ServedFile, TilesetKind
+from tilesync.serving.tilesets import FileFacts, FileRow, ServedFile, TilesetEntry, TilesetKind, VersionRow
 from tilesync.tiles.rebase import rebase
 
 SWITCH_WAIT_S: Final = 10.0
@@ -141,18 +141,18 @@ class LiveTileset:
         document, etag = opened.pointer
         return BytesFile(FileFacts(len(document), etag, CachePolicy().document_headers()), document, cache="hit")
 
-    async def describe(self) -> Mapping[str, Any]:
+    async def describe(self) -> TilesetEntry:
         """Return the entry of `site.json`. URLs are relative to the tileset."""
         current = self._exports.current
-        return {
-            "kind": self.kind.value,
-            "title": current.export.name or self._options.title,
-            "current": current.name,
-            "follow": self._options.follow,
-            "versions": [_describe_export(opened, is_current=opened is current) for opened in self._exports],
-        }
+        return TilesetEntry(
+            title=current.export.name or self._options.title,
+            kind=self.kind,
+            current=current.name,
+            follow=self._options.follow,
+            versions=[_describe_export(opened, is_current=opened is current) for opened in self._exports],
+        )
 
-    async def find_file(self, version: str, name: str) -> Mapping[str, Any] | None:
+    async def find_file(self, version: str, name: str) -> FileRow | None:
         """Return what the container states of a file, and its SHA-256 if its bytes are in the cache.
 
         Without a version, of the current export.
@@ -166,16 +166,16 @@ class LiveTileset:
             return None
         blob, sha256 = entry.blob, entry.sha256
         modified = None if blob.last_modified is None else datetime.fromtimestamp(blob.last_modified, UTC).isoformat()
-        return {
-            "name": name,
-            "size": blob.size,
-            "sha256": sha256.hex() if sha256 is not None else None,
-            "md5": blob.md5.hex() if blob.md5 is not None else None,
-            "etag": entry.etag,
-            "content_type": entry.headers.content_type,
-            "content_encoding": entry.headers.content_encoding,
-            "last_modified": modified,
-        }
+        return FileRow(
+            name=name,
+            size=blob.size,
+            sha256=sha256.hex() if sha256 is not None else None,
+            md5=blob.md5.hex() if blob.md5 is not None else None,
+            etag=entry.etag,
+            content_type=entry.headers.content_type,
+            content_encoding=entry.headers.content_encoding,
+            last_modified=modified,
+        )
 
     async def diff_lines(self, a: str, b: str) -> DiffLines:
         """Raise UsageError: a live export has no manifests."""
@@ -194,19 +194,15 @@ def _rebase_root(root: bytes, prefix: str, container_url: str) -> bytes:
     return b"".join(rebase([root], prefix, container_url))
 
 
-def _describe_export(opened: OpenExport, *, is_current: bool) -> Mapping[str, Any]:
+def _describe_export(opened: OpenExport, *, is_current: bool) -> VersionRow:
     export = opened.export
-    return {
-        "name": opened.name,
-        "url": f"{_VERSIONS}{opened.name}/{ROOT}",
-        "export": export.id,
-        "imodel": export.imodel,
-        "display_name": export.name,
-        "changeset": export.changeset,
-        "modified": export.modified or None,
-        "finished": None,
-        "files": None,
-        "bytes": None,
-        "current": is_current,
-        "missing": 0,
-    }
+    return VersionRow(
+        name=opened.name,
+        url=f"{_VERSIONS}{opened.name}/{ROOT}",
+        export=export.id,
+        imodel=export.imodel,
+        display_name=export.name,
+        changeset=export.changeset,
+        modified=export.modified or None,
+        current=is_current,
+    )
