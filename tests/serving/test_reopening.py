@@ -6,10 +6,9 @@ import asyncio
 import json
 import shutil
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,7 @@ from tilesync.errors import DestinationError, Unavailable
 from tilesync.events import Event, Notice, Warned
 from tilesync.serving.comparisons import DiffLines
 from tilesync.serving.reopening import LOOK_S, ReopenedTileset
-from tilesync.serving.tilesets import FileFacts, TilesetKind
+from tilesync.serving.tilesets import FileFacts, FileRow, TilesetEntry, TilesetKind
 
 FILES, OTHER = export(2), export(3, seed=7)
 LARGE = glb(bytes(30_000_000))
@@ -115,10 +114,10 @@ class _Tileset:
     async def open(self, path: str) -> _File | None:
         return _File() if path == "a" else None
 
-    async def describe(self) -> Mapping[str, Any]:
-        return {}
+    async def describe(self) -> TilesetEntry:
+        return TilesetEntry(title="t", kind=self.kind, current=None)
 
-    async def find_file(self, version: str, name: str) -> Mapping[str, Any] | None:
+    async def find_file(self, version: str, name: str) -> FileRow | None:
         return None
 
     async def diff_lines(self, a: str, b: str) -> DiffLines:

@@ -172,11 +172,12 @@ def _refuse_clashes(tilesets: Sequence[TilesetRequest]) -> None:
     """Raise UsageError if two tilesets have the same name."""
     titles: dict[str, str] = {}
     for each in tilesets:
-        if (other := titles.setdefault(each.name, each.title)) is not each.title:
+        if each.name in titles:
             raise UsageError(
-                f"two tilesets have the name {each.name!r}: {other} and {each.title}",
+                f"two tilesets have the name {each.name!r}: {titles[each.name]} and {each.title}",
                 hint=f"choose another name for one of them: NAME={each.title}",
             )
+        titles[each.name] = each.title
 
 
 def _check_token(token: str | Secret | None) -> str:

@@ -19,7 +19,7 @@ from tilesync.protocols import OpenedFile, PublicFiles, ReadOnlyPublication
 from tilesync.runtime.threads import raise_if_stopped, run_abandonable
 from tilesync.serving.comparisons import CompareVersions, DiffLines, SharedComparisons
 from tilesync.serving.stated_types import StatedType, StatedTypes, is_hidden
-from tilesync.serving.tilesets import FileFacts, TilesetKind
+from tilesync.serving.tilesets import FileFacts, FileRow, TilesetEntry, TilesetKind
 from tilesync.serving.version_list import VersionList
 
 MAX_DOCUMENT_THREADS: Final = 8
@@ -81,7 +81,7 @@ class MirrorTileset:
         self._pool = ThreadPoolExecutor(MAX_DOCUMENT_THREADS, thread_name_prefix="tilesync-documents")
         self._is_versioned = parts.layout is Layout.VERSIONED
         self._must_be_named = not self._is_versioned and parts.files.has_other_files
-        self._versions = VersionList(parts.publication, self._read_latest, self._run)
+        self._versions = VersionList(parts.publication, self._read_latest, self._run, self._find_url)
         self._published = set[str]()
         self._stated: dict[str, asyncio.Task[StatedTypes]] = {}
         self._stated_revision = 0
@@ -186,36 +186,40 @@ class MirrorTileset:
             next(pieces, None)
             return StatedTypes(_stoppable(pieces), with_names=self._must_be_named)
 
-    async def describe(self) -> Mapping[str, Any]:
+    async def describe(self) -> TilesetEntry:
         """Return its entry in `site.json`."""
         current, versions = await self._versions.read()
         if not self._is_versioned:
-            versions = [each for each in versions if each["current"]]
-        return {
-            "title": next((each["display_name"] for each in versions if each["current"]), None) or self._parts.title,
-            "kind": self.kind.value,
-            "current": current,
-            "follow": False,
-            "versions": [{**each, "url": self._url(each["name"])} for each in versions],
-        }
+            versions = [each for each in versions if each.current]
+        title = next((each.display_name for each in versions if each.current), None) or self._parts.title
+        return TilesetEntry(title=title, kind=self.kind, current=current, versions=versions)
 
-    def _url(self, version: str) -> str:
+    def _find_url(self, version: str) -> str:
         return f"{_VERSIONS}/{version}/{POINTER}" if self._is_versioned else POINTER
 
-    async def find_file(self, version: str, name: str) -> Mapping[str, Any] | None:
+    async def find_file(self, version: str, name: str) -> FileRow | None:
         """Return the line of a file in the manifest of a version; without a version, of the current one.
 
         Raises UsageError for an unknown version.
         """
         version = await self._resolve(version or _CURRENT)
         line: Mapping[str, Any] | None = await self._run(partial(self._find_line, version, name))
-        return line
+        if line is None:
+            return None
+        return FileRow(
+            name=name,
+            size=line.get("size"),
+            sha256=line.get("sha256"),
+            md5=line.get("md5"),
+            etag=line.get("etag"),
+            content_type=line.get("content_type"),
+            content_encoding=line.get("content_encoding"),
+            last_modified=line.get("last_modified"),
+        )
 
     def _find_line(self, version: str, name: str) -> Mapping[str, Any] | None:
-        fields = "name", "size", "sha256", "md5", "etag", "content_type", "content_encoding", "last_modified"
         with translate_damage(f"of version {version}"):
-            line = find_line(self._parts.publication.manifest_chunks(version), name)
-        return None if line is None else {key: line.get(key) for key in fields}
+            return find_line(self._parts.publication.manifest_chunks(version), name)
 
     async def diff_lines(self, a: str, b: str) -> DiffLines:
         """Compare two versions; clients that ask for the same ones share the comparison. Raises UsageError."""
@@ -227,7 +231,7 @@ class MirrorTileset:
         """Return the version that a name, a prefix of one, or `current` means. Raises UsageError."""
         current, versions = await self._versions.read()
         try:
-            return resolve_version_name(text, {each["name"] for each in versions}, current=current)
+            return resolve_version_name(text, {each.name for each in versions}, current=current)
         except (UsageError, DestinationError) as error:
             raise UsageError(str(error), hint="site.json lists the versions") from None
 

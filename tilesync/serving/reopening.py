@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from tilesync.errors import TilesyncError, Unavailable
 from tilesync.events import Notice, Warned
 from tilesync.protocols import Observer
 from tilesync.runtime.threads import run_abandonable
 from tilesync.serving.comparisons import DiffLines
-from tilesync.serving.tilesets import ServedFile, ServedTileset, TilesetKind
+from tilesync.serving.tilesets import FileRow, ServedFile, ServedTileset, TilesetEntry, TilesetKind
 
 LOOK_S: Final = 1.0
 """Seconds between two looks at the path. Only a request looks."""
@@ -143,7 +143,7 @@ class ReopenedTileset:
                 self._release(held)
         return None if file is None else _HeldFile(file, partial(self._release, held))
 
-    async def describe(self) -> Mapping[str, Any]:
+    async def describe(self) -> TilesetEntry:
         """Return its entry in `site.json`."""
         held = await self._acquire()
         try:
@@ -151,7 +151,7 @@ class ReopenedTileset:
         finally:
             self._release(held)
 
-    async def find_file(self, version: str, name: str) -> Mapping[str, Any] | None:
+    async def find_file(self, version: str, name: str) -> FileRow | None:
         """Return what is known of a file; None if there is none."""
         held = await self._acquire()
         try:

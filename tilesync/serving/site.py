@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import asdict, replace
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -23,7 +24,7 @@ from tilesync.serving.application import (
 )
 from tilesync.serving.comparisons import DiffLines
 from tilesync.serving.conditions import is_known
-from tilesync.serving.tilesets import ServedTileset
+from tilesync.serving.tilesets import ServedTileset, TilesetEntry
 from tilesync.serving.viewer_page import ViewerBundle
 
 if TYPE_CHECKING:
@@ -94,13 +95,15 @@ class _Site:
     async def _describe(self, name: str, tileset: ServedTileset) -> Mapping[str, Any]:
         """Return the entry of a tileset. One whose place does not answer has an error, and no versions."""
         base = self._served.base(name)
+        failure = {}
         try:
-            entry = dict(await tileset.describe())
+            entry = await tileset.describe()
         except TilesyncError as error:
-            entry = {"title": name, "kind": tileset.kind, "current": None, "follow": False, "versions": []}
-            entry["error"] = str(error)
-        versions = [{**each, "url": f"{base}{each['url']}"} for each in entry.pop("versions")]
-        return {"name": name, "base": base, "url": f"{base}tileset.json", **entry, "versions": versions}
+            entry = TilesetEntry(title=name, kind=tileset.kind, current=None)
+            failure = {"error": str(error)}
+        versions = [{**asdict(each), "url": f"{base}{each.url}"} for each in entry.versions]
+        row = asdict(replace(entry, versions=()))
+        return {"name": name, "base": base, "url": f"{base}tileset.json", **row, **failure, "versions": versions}
 
     def _find_tileset(self, request: Request) -> ServedTileset | None:
         """Return the tileset that a query names; without a name the only one."""
@@ -118,7 +121,7 @@ class _Site:
         found = await tileset.find_file(query.get("version", ""), query.get("name", ""))
         if found is None:
             return _make_error(404, "the version has no file of this name", "")
-        return JSONResponse(found, headers=_NO_CACHE)
+        return JSONResponse(asdict(found), headers=_NO_CACHE)
 
     async def compare(self, request: Request) -> Response | _LinesResponse:
         """Send the differences between two versions, a line each."""

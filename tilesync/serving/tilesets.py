@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from tilesync.model.storage import ObjectHeaders
 from tilesync.serving.comparisons import DiffLines
@@ -30,6 +30,49 @@ class FileFacts:
     etag: str
     headers: ObjectHeaders
     last_modified: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRow:
+    """A version of a tileset in `site.json`; None for what is not known. `url` is relative to the tileset."""
+
+    name: str
+    url: str
+    export: str
+    imodel: str | None
+    display_name: str | None
+    changeset: str | None
+    modified: str | None
+    finished: str | None = None
+    files: int | None = None
+    bytes: int | None = None
+    current: bool
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TilesetEntry:
+    """A tileset in `site.json`. `title`: for people. `versions`: newest first. `follow`: takes up newer exports."""
+
+    title: str
+    kind: TilesetKind
+    current: str | None
+    follow: bool = False
+    versions: Sequence[VersionRow] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRow:
+    """A file in `file.json`; None for what is not known. Digests are hexadecimal, and the time is ISO 8601."""
+
+    name: str
+    size: int | None
+    sha256: str | None
+    md5: str | None
+    etag: str | None
+    content_type: str | None
+    content_encoding: str | None
+    last_modified: str | None
 
 
 class ServedFile(Protocol):
@@ -75,14 +118,11 @@ class ServedTileset(Protocol):
         The server has refused paths with dot segments, empty segments, backslashes and control characters.
         """
 
-    async def describe(self) -> Mapping[str, Any]:
-        """Return its entry in `site.json`: title, kind, current, follow, and versions, newest first.
+    async def describe(self) -> TilesetEntry:
+        """Return its entry in `site.json`. The server adds `name`, `base` and `url`."""
 
-        Each `url` of a version is relative to the tileset. The server adds `name`, `base` and `url`.
-        """
-
-    async def find_file(self, version: str, name: str) -> Mapping[str, Any] | None:
-        """Return what is known of a file: size, digests, type, encoding and times; None if there is no such file."""
+    async def find_file(self, version: str, name: str) -> FileRow | None:
+        """Return what is known of a file; None if there is no such file."""
 
     async def diff_lines(self, a: str, b: str) -> DiffLines:
         """Compare two versions; return the lines that `tilesync diff --json` prints. The caller closes them."""

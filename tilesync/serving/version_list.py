@@ -12,6 +12,7 @@ from tilesync.core.retention import sort_newest_first
 from tilesync.errors import DestinationError
 from tilesync.model import Version
 from tilesync.protocols import ReadOnlyPublication
+from tilesync.serving.tilesets import VersionRow
 
 REFRESH_S: Final = 1.0
 """Seconds for which the list and the current version are not read again."""
@@ -23,6 +24,7 @@ class VersionList:
     """The finished versions of a destination, and the one that its pointer names.
 
     `read_document` returns the bytes of a public `latest.json`; None if the publication must be asked instead.
+    `find_url` returns the URL of the root tileset of a version, relative to the tileset.
     """
 
     def __init__(
@@ -30,15 +32,17 @@ class VersionList:
         publication: ReadOnlyPublication,
         read_document: Callable[[], Awaitable[bytes | None]],
         run_blocking: RunBlocking,
+        find_url: Callable[[str], str],
     ) -> None:
         self._publication = publication
         self._read_document = read_document
         self._run = run_blocking
+        self._find_url = find_url
         self._lock = asyncio.Lock()
         self._headers: dict[str, Version] = {}
         self._latest: Mapping[str, Any] | None = None
         self._latest_read_at = self._list_read_at = -REFRESH_S
-        self._rows: Sequence[Mapping[str, Any]] = ()
+        self._rows: Sequence[VersionRow] = ()
         self.revision = 0
         """Number of changes of `latest.json`."""
 
@@ -49,7 +53,7 @@ class VersionList:
                 await self._refresh_latest(max_age_s)
         return None if self._latest is None else str(self._latest["version"])
 
-    async def read(self) -> tuple[str | None, Sequence[Mapping[str, Any]]]:
+    async def read(self) -> tuple[str | None, Sequence[VersionRow]]:
         """Return the name of the current version, and a row for each version, newest first."""
         async with self._lock:
             await self._refresh_latest()
@@ -69,7 +73,7 @@ class VersionList:
             self.revision += 1
         self._latest, self._latest_read_at = latest, monotonic()
 
-    def _list_rows(self) -> Sequence[Mapping[str, Any]]:
+    def _list_rows(self) -> Sequence[VersionRow]:
         """Read the headers of manifests that are not known yet. One that cannot be read is left out."""
         names = set(self._publication.manifest_names())
         for name in self._headers.keys() - names:
@@ -80,21 +84,21 @@ class VersionList:
             except (DestinationError, StopIteration, KeyError, TypeError, ValueError):
                 continue
         current = (self._latest or {}).get("version")
-        return [_make_row(each, is_current=each.name == current) for each in sort_newest_first(self._headers.values())]
+        return [self._make_row(each, current=current) for each in sort_newest_first(self._headers.values())]
 
-
-def _make_row(version: Version, *, is_current: bool) -> Mapping[str, Any]:
-    facts, summary = version.facts, version.summary
-    return {
-        "name": version.name,
-        "export": version.export,
-        "imodel": facts.imodel,
-        "display_name": facts.record.get("displayName") or None,
-        "changeset": facts.changeset,
-        "modified": facts.exported or None,
-        "finished": summary.published_at,
-        "files": summary.files,
-        "bytes": summary.bytes,
-        "current": is_current,
-        "missing": summary.completeness.missing,
-    }
+    def _make_row(self, version: Version, *, current: str | None) -> VersionRow:
+        facts, summary = version.facts, version.summary
+        return VersionRow(
+            name=version.name,
+            url=self._find_url(version.name),
+            export=version.export,
+            imodel=facts.imodel,
+            display_name=facts.record.get("displayName") or None,
+            changeset=facts.changeset,
+            modified=facts.exported or None,
+            finished=summary.published_at,
+            files=summary.files,
+            bytes=summary.bytes,
+            current=version.name == current,
+            missing=summary.completeness.missing,
+        )

@@ -12,7 +12,7 @@ from tests.support.sequential_exports import CHANGED_FILE, FIRST, SECOND, THIRD,
 from tests.support.simulator import Simulator
 from tilesync.api.diffing import ChangeKind, FileChange
 from tilesync.cli.output.diff_lines import format_change
-from tilesync.jobs.diff.facts import ContentFacts
+from tilesync.jobs.diff.records import FileRecord
 
 DIFF_FIELDS = {
     "a", "b", "added", "removed", "changed", "moved", "same", "bytes_added", "bytes_removed", "bytes_changed",
@@ -176,5 +176,5 @@ def test_a_link_that_other_users_cannot_see(dest: Path, way: str) -> None:
 def test_a_name_cannot_look_like_another_line() -> None:
     """A manifest that was changed may have any name: line breaks and escape sequences do not reach the terminal."""
     name = "../../x\nM  1 B\ty\x1b[31m"
-    line = format_change(FileChange(ChangeKind.ADDED, name, "other", None, ContentFacts(5, "", "")))
+    line = format_change(FileChange(ChangeKind.ADDED, name, "other", None, FileRecord(5, "", "")))
     assert line == "+      5 B  ../../x\ufffdM  1 B\ufffdy\ufffd[31m"

@@ -9,24 +9,24 @@ import pytest
 from tilesync.jobs.diff import spool
 from tilesync.jobs.diff.changes import ChangeKind, FileChange
 from tilesync.jobs.diff.collector import ChangeCollector
-from tilesync.jobs.diff.facts import ContentFacts, make_facts
+from tilesync.jobs.diff.records import FileRecord, make_record
 
 SHA256, MD5 = "ab" * 32, "cd" * 16
-PLAIN, OTHER = ContentFacts(5, SHA256, MD5), ContentFacts(70, "12" * 32, "")
-COPIED, PACKED = ContentFacts(6, "", MD5), ContentFacts(99, SHA256, MD5, 12)
+PLAIN, OTHER = FileRecord(5, SHA256, MD5), FileRecord(70, "12" * 32, "")
+COPIED, PACKED = FileRecord(6, "", MD5), FileRecord(99, SHA256, MD5, 12)
 
 
 @pytest.mark.parametrize("old", [PLAIN, COPIED, PACKED])
 @pytest.mark.parametrize("new", [OTHER, COPIED, PACKED])
-def test_changes_are_what_was_added(old: ContentFacts, new: ContentFacts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_are_what_was_added(old: FileRecord, new: FileRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes of each kind come back by name, also from the temporary file; lines are their dictionaries."""
     monkeypatch.setattr(spool, "MAX_SORTED_BYTES", 300)
     changes = ChangeCollector()
-    changes.add_moved([(make_facts("z.glb", old), make_facts('q"\t.glb', new))])
-    changes.add_changed([(make_facts(name, old), make_facts(name, new)) for name in ("ä.json", "plain")])
-    changes.add_removed([make_facts("b.bin", old)])
-    changes.add_added([make_facts("a.png", new)])
-    changes.add_same([make_facts("c.glb", new)])
+    changes.add_moved([(make_record("z.glb", old), make_record('q"\t.glb', new))])
+    changes.add_changed([(make_record(name, old), make_record(name, new)) for name in ("ä.json", "plain")])
+    changes.add_removed([make_record("b.bin", old)])
+    changes.add_added([make_record("a.png", new)])
+    changes.add_same([make_record("c.glb", new)])
     changes.add_moved([])
     expected = [
         FileChange(ChangeKind.ADDED, "a.png", "image", None, new),

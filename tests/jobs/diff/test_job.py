@@ -20,8 +20,8 @@ from tilesync.core.manifest import make_line
 from tilesync.errors import DestinationError, Interrupted, UsageError
 from tilesync.jobs.diff import job, reuse, spool, unchanged
 from tilesync.jobs.diff.changes import ChangeCounts, FileChange
-from tilesync.jobs.diff.facts import cut_facts, parse_facts
 from tilesync.jobs.diff.job import compare_sides, compare_versions
+from tilesync.jobs.diff.records import cut_records, parse_record
 from tilesync.jobs.diff.sides import Side
 from tilesync.model import Blob, StoredFile
 from tilesync.protocols import ReadOnlyPublication
@@ -68,7 +68,7 @@ PAIRS_OF_SIDES = st.one_of(
 def make_side(files: Files, *, order: Sequence[str] = (), batch: int = 2, etag: str = "e") -> Side:
     lines = [encode_line(make_line(files[name].stored(name, etag)))[:-1] for name in order or list(files)]
     pieces = [b"\n".join(lines[start : start + batch]) for start in range(0, len(lines), batch)]
-    return Side("v", len(files), lambda: map(cut_facts, pieces), lambda: iter(pieces))
+    return Side("v", len(files), lambda: map(cut_records, pieces), lambda: iter(pieces))
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def _small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "FILES_PER_PARTITION", 2)
     monkeypatch.setattr(spool, "MAX_BUFFERED_BYTES", 300)
     monkeypatch.setattr(spool, "MAX_SORTED_BYTES", 300)
-    monkeypatch.setattr(unchanged, "MAX_WAITING_FACTS", 2)
+    monkeypatch.setattr(unchanged, "MAX_WAITING_RECORDS", 2)
     monkeypatch.setattr(reuse, "MAX_CONTENTS_IN_MEMORY", 3)
 
 
@@ -139,7 +139,7 @@ def test_a_file_without_any_digest_counts_as_changed() -> None:
     diff = compare_sides(make_side({"a.glb": Content(1)}), make_side(unknown))
     (change,) = diff.changes
     assert (change.kind, diff.totals.bytes_to_fetch, diff.totals.is_same) == ("changed", 11, False)
-    assert change.new == parse_facts(b'11,"sha256":null,"md5":null')
+    assert change.new == parse_record(b'11,"sha256":null,"md5":null')
 
 
 def publication_of(**versions: dict[str, bytes]) -> ReadOnlyPublication:
@@ -214,7 +214,7 @@ def test_a_name_that_comes_twice_is_damage() -> None:
     line = encode_line(make_line(Content(1).stored("a.glb", "e")))[:-1]
     other = encode_line(make_line(Content(2).stored("a.glb", "e")))[:-1]
     twice = b"\n".join((line, other))
-    side = Side("v7", 2, lambda: iter([cut_facts(twice)]), lambda: iter([twice]))
+    side = Side("v7", 2, lambda: iter([cut_records(twice)]), lambda: iter([twice]))
     with pytest.raises(DestinationError, match=r"version v7 is damaged: it lists 'a\.glb' twice"):
         compare_sides(side, make_side({}))
 
@@ -224,7 +224,7 @@ def test_a_comparison_stops_when_it_is_cancelled() -> None:
     stop = threading.Event()
     read: list[int] = []
 
-    def open_facts() -> Iterator[list[bytes]]:
+    def open_records() -> Iterator[list[bytes]]:
         for number in range(50):
             read.append(number)
             stop.set()
@@ -233,7 +233,7 @@ def test_a_comparison_stops_when_it_is_cancelled() -> None:
     token = STOP_EVENT.set(stop)
     try:
         with pytest.raises(Interrupted):
-            compare_sides(Side("v", 150, open_facts, lambda: iter(())), make_side({}))
+            compare_sides(Side("v", 150, open_records, lambda: iter(())), make_side({}))
     finally:
         STOP_EVENT.reset(token)
     assert len(read) < 50

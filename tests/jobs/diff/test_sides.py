@@ -27,7 +27,7 @@ def test_a_version_is_read_from_its_manifest() -> None:
     side = side_of()
     assert (side.name, side.files) == ("v1", 3)
     for _ in range(2):
-        names = [each.split(b'"')[0] for batch in side.open_facts() for each in batch]
+        names = [each.split(b'"')[0] for batch in side.open_records() for each in batch]
         assert names == [name.encode() for name in FILES]
         assert b"\n".join(side.open_pieces()).count(b'"sha256"') == 3
 
@@ -45,6 +45,6 @@ def test_a_version_is_read_from_its_manifest() -> None:
 def test_a_damaged_manifest_is_an_error(damage: Callable[[list[Any]], object], message: str) -> None:
     """A manifest that is cut off, changed or empty is named, with what is wrong and what to do."""
     with pytest.raises(DestinationError, match=message) as error:
-        list(side_of(damage).open_facts())
+        list(side_of(damage).open_records())
     assert str(error.value).startswith("the manifest of version v1 is damaged: ")
     assert "tilesync verify" in error.value.hint

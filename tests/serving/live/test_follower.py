@@ -1,4 +1,4 @@
-"""Watch over a live export: when it looks, and that requests can make it look at once."""
+"""Watch over a live export: when it checks, and that requests can make it check at once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.support.simulator import JobOutcome
 from tilesync.events import Warned
 from tilesync.model import Resolution
 from tilesync.serving.live.follower import ExportFollower
-from tilesync.serving.live.held_exports import HeldExport, HeldExports
+from tilesync.serving.live.open_exports import OpenExport, OpenExports
 
 
 class WatchFixture:
-    """A watch over one export, on a clock that the test moves. `looks`: the seconds at which it looked."""
+    """A watch over one export, on a clock that the test moves. `checks`: the seconds at which it checked."""
 
     def __init__(self, *, follow: bool = True) -> None:
         self.clock = ManualClock()
@@ -29,21 +29,23 @@ class WatchFixture:
         context = make_context(clock=self.clock, outcome=self.outcome)
         resolution = make_resolution("e1")
         container = FakeContainer({"tileset.json": b"{}"})
-        self.looks: list[float] = []
+        self.checks: list[float] = []
         self.resolver = FakeResolver(resolution, {"e1": container})
-        self.held = HeldExports()
-        held = HeldExport("e1", resolution.export, make_files(container, context), container_url="")
-        self.held.switch_to(held, 0)
-        self.follower = ExportFollower(self.resolver, self.held, context, self.refuse_to_open, poll_s=60, follow=follow)
+        self.exports = OpenExports()
+        opened = OpenExport("e1", resolution.export, make_files(container, context), container_url="")
+        self.exports.replace_current(opened, 0)
+        self.follower = ExportFollower(
+            self.resolver, self.exports, context, self.refuse_to_open, poll_s=60, follow=follow
+        )
         resolve = self.resolver.resolve
 
         async def record(*, is_replacement: bool = False) -> Resolution:
-            self.looks.append(self.clock.monotonic())
+            self.checks.append(self.clock.monotonic())
             return await resolve(is_replacement=is_replacement)
 
-        self.resolver.resolve = record  # type: ignore[method-assign]  # notes each look
+        self.resolver.resolve = record  # type: ignore[method-assign]  # notes each check
 
-    async def refuse_to_open(self, resolution: Resolution) -> HeldExport:
+    async def refuse_to_open(self, resolution: Resolution) -> OpenExport:
         raise AssertionError("no export is new")
 
     async def advance_to(self, seconds: float) -> None:
@@ -55,35 +57,37 @@ class WatchFixture:
 
 
 def test_it_looks_at_each_poll() -> None:
-    """It looks every 60 s, not at once, and asks the service once each time."""
+    """It checks every 60 s, not at once, and asks the service once each time."""
 
     async def work() -> None:
         watch = WatchFixture()
         task = asyncio.create_task(watch.follower.run())
         await watch.advance_to(200)
         task.cancel()
-        assert len(watch.looks) == 3
-        assert all(60 <= later - earlier <= 63 for earlier, later in zip([0, *watch.looks], watch.looks, strict=False))
+        assert len(watch.checks) == 3
+        assert all(
+            60 <= later - earlier <= 63 for earlier, later in zip([0, *watch.checks], watch.checks, strict=False)
+        )
 
     run(work)
 
 
 def test_it_looks_when_woken() -> None:
-    """However many requests wake it, it looks at most every 2 s, and a waiting request goes on after the look."""
+    """However many requests wake it, it checks at most every 2 s, and a waiting request goes on after the check."""
 
     async def work() -> None:
         watch = WatchFixture()
         task = asyncio.create_task(watch.follower.run())
         await watch.advance_to(10)
-        waiting = [asyncio.create_task(watch.follower.wait_for_look(30)) for _ in range(50)]
+        waiting = [asyncio.create_task(watch.follower.wait_for_check(30)) for _ in range(50)]
         await watch.advance_to(12)
         await asyncio.gather(*waiting)
-        assert len(watch.looks) == 1
+        assert len(watch.checks) == 1
         for _ in range(10):
             watch.follower.wake()
             await watch.advance_to(watch.clock.monotonic() + 1)
         task.cancel()
-        assert len(watch.looks) <= 6
+        assert len(watch.checks) <= 6
 
     run(work)
 
@@ -94,7 +98,7 @@ def test_without_follow_it_only_checks() -> None:
     async def work() -> None:
         watch = WatchFixture(follow=False)
         checks: list[float] = []
-        files = watch.held.current.files
+        files = watch.exports.current.files
 
         async def check() -> None:
             checks.append(watch.clock.monotonic())
@@ -108,26 +112,26 @@ def test_without_follow_it_only_checks() -> None:
         await watch.advance_to(260)
         task.cancel()
         assert len(checks) == 1
-        assert watch.looks == []
+        assert watch.checks == []
 
     run(work)
 
 
 def test_an_unexpected_error_does_not_end_the_watch() -> None:
-    """An error that nobody expected is told, and the watch looks again at the next poll."""
+    """An error that nobody expected is reported, and the watch checks again at the next poll."""
 
     async def work() -> None:
         watch = WatchFixture()
 
         async def fail(*, is_replacement: bool = False) -> Resolution:
-            watch.looks.append(watch.clock.monotonic())
+            watch.checks.append(watch.clock.monotonic())
             raise KeyError("status")
 
         watch.resolver.resolve = fail  # type: ignore[method-assign]  # a bug
         task = asyncio.create_task(watch.follower.run())
         await watch.advance_to(130)
         task.cancel()
-        assert len(watch.looks) == 2
+        assert len(watch.checks) == 2
         (told,) = watch.outcome.events
         assert isinstance(told, Warned)
         assert "KeyError: 'status'; please report this bug" in told.message

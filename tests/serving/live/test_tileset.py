@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
@@ -68,9 +69,9 @@ def messages_of(outcome: JobOutcome) -> list[str]:
     return [event.message for event in outcome.events if isinstance(event, Notice | Warned)]
 
 
-async def look(tileset: LiveTileset) -> None:
+async def check_for_newer(tileset: LiveTileset) -> None:
     """Look for a newer export now."""
-    await tileset._follower.look()
+    await tileset._follower.check_for_newer()
 
 
 async def read(tileset: LiveTileset, path: str) -> bytes:
@@ -134,16 +135,16 @@ def test_newer_export_is_taken_up() -> None:
         async with live.serve(follow=True) as tileset:
             await read(tileset, "tileset.json")
             live.resolver.resolution = make_resolution("e2", modified="2026-03-02")
-            await look(tileset)
+            await check_for_newer(tileset)
             assert b"versions/e2/" in await read(tileset, "tileset.json")
             assert await read(tileset, "versions/e1/tiles/0.glb") == OLD["tiles/0.glb"]
             entry = await tileset.describe()
-            assert [(each["name"], each["current"]) for each in entry["versions"]] == [("e2", True), ("e1", False)]
+            assert [(each.name, each.current) for each in entry.versions] == [("e2", True), ("e1", False)]
             live.clock.advance(3600)
-            await look(tileset)
+            await check_for_newer(tileset)
             with pytest.raises(ExportReplaced, match="export e1 is no longer served"):
                 await tileset.open("versions/e1/tiles/0.glb")
-            assert [each["name"] for each in (await tileset.describe())["versions"]] == ["e2"]
+            assert [each.name for each in (await tileset.describe()).versions] == ["e2"]
         assert [event.message for event in live.outcome.events_of(Notice)] == [
             "export e2 of 2026-03-02 is served from now on"
         ]
@@ -162,9 +163,9 @@ def test_unfinished_and_invalid_exports_are_said_once() -> None:
                 live.resolver.resolution = make_resolution(
                     "e1", modified="2026-03-01", newest="e2", newest_status=status
                 )
-                await look(tileset)
-                await look(tileset)
-            assert (await tileset.describe())["current"] == "e1"
+                await check_for_newer(tileset)
+                await check_for_newer(tileset)
+            assert (await tileset.describe()).current == "e1"
         assert messages_of(live.outcome) == [
             "the newest export, e2, is InProgress: it is taken up when it is Complete",
             "the newest export, e2, is Invalid: the last finished one stays",
@@ -181,12 +182,12 @@ def test_newer_export_that_cannot_be_read() -> None:
         async with live.serve(follow=True) as tileset:
             root = live.containers["e2"].files.pop("tileset.json")
             live.resolver.resolution = make_resolution("e2")
-            await look(tileset)
-            assert (await tileset.describe())["current"] == "e1"
+            await check_for_newer(tileset)
+            assert (await tileset.describe()).current == "e1"
             assert live.outcome.warnings[0].startswith("export e2 cannot be served yet: ")
             live.containers["e2"].files["tileset.json"] = root
-            await look(tileset)
-            assert (await tileset.describe())["current"] == "e2"
+            await check_for_newer(tileset)
+            assert (await tileset.describe()).current == "e2"
 
     run(work)
 
@@ -198,12 +199,12 @@ def test_service_is_down() -> None:
         live = LiveFixture()
         async with live.serve(follow=True) as tileset:
             live.resolver.resolution = ExportReplaced("the service answers 503", hint="wait")
-            await look(tileset)
+            await check_for_newer(tileset)
             assert live.outcome.warnings == ["no newer export could be looked for: the service answers 503 (wait)"]
             assert await read(tileset, "tiles/0.glb") == OLD["tiles/0.glb"]
             live.resolver.resolution = make_resolution("e2")
-            await look(tileset)
-            assert (await tileset.describe())["current"] == "e2"
+            await check_for_newer(tileset)
+            assert (await tileset.describe()).current == "e2"
 
     run(work)
 
@@ -237,7 +238,7 @@ def test_deleted_export_without_follow() -> None:
         async with live.serve() as tileset:
             await read(tileset, "tileset.json")
             live.containers["e1"].files["tileset.json"] = b"{}"
-            await look(tileset)
+            await check_for_newer(tileset)
             with pytest.raises(ExportReplaced, match="generated again, or deleted") as caught:
                 await tileset.open("tileset.json")
             assert "--follow" in caught.value.hint
@@ -256,8 +257,8 @@ def test_export_generated_again() -> None:
         async with live.serve(follow=True) as tileset:
             live.containers["e1"] = FakeContainer(NEW)
             live.resolver.resolution = make_resolution("e1", modified="2026-03-02")
-            await look(tileset)
-            assert (await tileset.describe())["current"] == "e1-2"
+            await check_for_newer(tileset)
+            assert (await tileset.describe()).current == "e1-2"
             assert await read(tileset, "versions/e1-2/tiles/0.glb") == NEW["tiles/0.glb"]
 
     run(work)
@@ -283,14 +284,8 @@ def test_description_and_facts() -> None:
         live = LiveFixture()
         async with live.serve() as tileset:
             entry = await tileset.describe()
-            version = entry["versions"][0]
-            assert (entry["kind"], entry["title"], entry["current"], entry["follow"]) == (
-                "live",
-                "City e1",
-                "e1",
-                False,
-            )
-            assert version == {
+            assert (entry.kind, entry.title, entry.current, entry.follow) == ("live", "City e1", "e1", False)
+            assert asdict(entry.versions[0]) == {
                 "name": "e1",
                 "url": "versions/e1/tileset.json",
                 "export": "e1",
@@ -306,7 +301,8 @@ def test_description_and_facts() -> None:
             }
             data = OLD["tiles/0.glb"]
             found = await tileset.find_file("e1", "tiles/0.glb")
-            assert found == {
+            assert found is not None
+            assert asdict(found) == {
                 "name": "tiles/0.glb",
                 "size": len(data),
                 "sha256": hashlib.sha256(data).hexdigest(),

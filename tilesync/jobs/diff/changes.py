@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from tilesync.jobs.diff.facts import ContentFacts
+from tilesync.jobs.diff.records import FileRecord
 
 
 class ChangeKind(StrEnum):
@@ -29,8 +29,8 @@ class FileChange(NamedTuple):
     kind: ChangeKind
     name: str
     role: str
-    old: ContentFacts | None
-    new: ContentFacts | None
+    old: FileRecord | None
+    new: FileRecord | None
     old_name: str | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Collection of the differences between two versions, as JSON lines in a temporary file, and their counts.
 
-The lines are made from the facts of manifests without parsing these. The name comes first in a line, so that the order
-of the lines is that of the names. The line of a file that is stored unpacked ends with a tab and its sizes in the
+The lines are made from the records of manifests without parsing these. The name comes first in a line, so that the
+order of the lines is that of the names. The line of a file that is stored unpacked ends with a tab and its sizes in the
 container, which are not printed: JSON escapes the tab in names.
 """
 
@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from tilesync.jobs.diff.changes import ChangeCounts, ChangeKind, DiffTotals, FileChange
-from tilesync.jobs.diff.facts import NAME_END, ContentFacts, parse_facts, parse_name
+from tilesync.jobs.diff.records import NAME_END, FileRecord, parse_name, parse_record
 from tilesync.jobs.diff.roles import ROLES, cut_ending, find_role
 from tilesync.jobs.diff.spool import SortedSpool
 
@@ -24,10 +24,9 @@ _ENDING_AND_SIZE: Final = re.compile(rb'(\.[^./"\n]*+)","size":([0-9]++),"sha256
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _SAME: Final = "same"
 _UNPRINTED: Final = b'"proof"', b'"packed"'
-"""Members of facts that are not in the lines. Few manifests have them."""
+"""Members of records that are not in the lines. Few manifests have them."""
 
-_NEW_IS_NULL: Final = b'null,"sha256":null,"md5":null'
-_OLD_IS_NULL: Final = b'null,"old_sha256":null,"old_md5":null'
+_ROLE_PARTS: Final = {role: b'"role":"%b","size":' % role.encode() for role in ROLES}
 
 
 def encode_lines(lines: Iterable[Mapping[str, Any]]) -> bytes:
@@ -44,26 +43,26 @@ class ChangeCollector:
         self._new_bytes: Counter[str] = Counter()
         self._old_bytes: Counter[str] = Counter()
 
-    def add_same(self, facts: Sequence[bytes]) -> None:
+    def add_same(self, records: Sequence[bytes]) -> None:
         """Count files that are the same on both sides."""
-        self._new_bytes[_SAME] += self._count(_SAME, _cut_endings_and_sizes(facts))
+        self._new_bytes[_SAME] += self._count(_SAME, _cut_endings_and_sizes(records))
 
-    def add_added(self, facts: Sequence[bytes]) -> None:
+    def add_added(self, records: Sequence[bytes]) -> None:
         """Add files that only B has."""
-        self._new_bytes[ChangeKind.ADDED] += self._add(ChangeKind.ADDED, (), facts)
+        self._new_bytes[ChangeKind.ADDED] += self._add(ChangeKind.ADDED, (), records)
 
-    def add_removed(self, facts: Sequence[bytes]) -> None:
+    def add_removed(self, records: Sequence[bytes]) -> None:
         """Add files that only A has."""
-        self._old_bytes[ChangeKind.REMOVED] += self._add(ChangeKind.REMOVED, facts, ())
+        self._old_bytes[ChangeKind.REMOVED] += self._add(ChangeKind.REMOVED, records, ())
 
     def add_changed(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        """Add files with other content: their facts in A and in B."""
+        """Add files with other content: their records in A and in B."""
         old, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         self._new_bytes[ChangeKind.CHANGED] += self._add(ChangeKind.CHANGED, old, new)
         self._old_bytes[ChangeKind.CHANGED] += _sum_sizes(_cut_endings_and_sizes(old))
 
     def add_moved(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        """Add files with another name: their facts in A and in B."""
+        """Add files with another name: their records in A and in B."""
         old, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         self._new_bytes[ChangeKind.MOVED] += self._add(ChangeKind.MOVED, old, new)
 
@@ -116,12 +115,12 @@ class ChangeCollector:
         )
 
 
-def _cut_endings_and_sizes(facts: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+def _cut_endings_and_sizes(records: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     """Return the ending of the name of each file, and its size."""
-    rows: list[tuple[bytes, bytes]] = _ENDING_AND_SIZE.findall(b"\n".join(facts))
-    if len(rows) == len(facts):
+    rows: list[tuple[bytes, bytes]] = _ENDING_AND_SIZE.findall(b"\n".join(records))
+    if len(rows) == len(records):
         return rows
-    parts = (each.partition(NAME_END) for each in facts)  # a name has no ending
+    parts = (each.partition(NAME_END) for each in records)  # a name has no ending
     return [(cut_ending(name), rest.partition(b",")[0]) for name, _, rest in parts]
 
 
@@ -130,23 +129,26 @@ def _sum_sizes(rows: Sequence[tuple[bytes, bytes]]) -> int:
 
 
 def _make_lines(kind: ChangeKind, old: Sequence[bytes], new: Sequence[bytes], roles: Sequence[str]) -> list[bytes]:
-    """Return the line of each file. `old`, `new`: its facts in A and in B; empty if the files are not there."""
+    """Return the line of each file. `old`, `new`: its record in A and in B; empty if the files are not there."""
     joined_old, joined_new = b"\n".join(old), b"\n".join(new)
     if any(member in joined_old or member in joined_new for member in _UNPRINTED):
         pairs = zip(old or repeat(None), new or repeat(None), roles, strict=False)
         return [_encode_change(_make_change(kind, *each)) for each in pairs]
-    renamed = joined_old.replace(b'"sha256"', b'"old_sha256"').replace(b'"md5"', b'"old_md5"').split(b"\n")
-    old_names, old_rests = _split_facts(renamed) if old else ((), repeat(_OLD_IS_NULL))
-    names, rests = _split_facts(new) if new else (old_names, repeat(_NEW_IS_NULL))
-    origins = (b'"from":"%b",' % name for name in old_names) if kind is ChangeKind.MOVED else repeat(b"")
-    line = b'{"kind":"file","name":"%%b","change":"%b",%%b"role":"%%b","size":%%b,"old_size":%%b}' % kind.encode()
-    return [line % each for each in zip(names, origins, map(str.encode, roles), rests, old_rests, strict=False)]
-
-
-def _split_facts(facts: Sequence[bytes]) -> tuple[Sequence[bytes], Iterable[bytes]]:
-    """Return the name of each file, and the other facts of each."""
-    parts = [each.partition(NAME_END) for each in facts]
-    return [each[0] for each in parts], [each[2] for each in parts]
+    news = [each.partition(NAME_END) for each in new]
+    olds = [each.rsplit(b',"', 3) for each in old]  # NAME", size":SIZE, sha256":…, md5":…
+    join = b"".join
+    names = [each[0] for each in news] if new else [each[0][:-1] for each in olds]
+    rests = [each[2] for each in news] if new else repeat(b'null,"sha256":null,"md5":null')
+    old_rests: Iterable[bytes] = (
+        [join((b',"old_', size, b',"old_', sha256, b',"old_', md5, b"}")) for _, size, sha256, md5 in olds]
+        if old
+        else repeat(b',"old_size":null,"old_sha256":null,"old_md5":null}')
+    )
+    origins = [b'"from":"' + each[0] + b"," for each in olds] if kind is ChangeKind.MOVED else repeat(b"")
+    start, change = b'{"kind":"file","name":"', b'","change":"%b",' % kind.encode()
+    parts = map(_ROLE_PARTS.__getitem__, roles)
+    rows = zip(repeat(start), names, repeat(change), origins, parts, rests, old_rests, strict=False)
+    return list(map(join, rows))
 
 
 def _make_change(kind: ChangeKind, old: bytes | None, new: bytes | None, role: str) -> FileChange:
@@ -156,8 +158,8 @@ def _make_change(kind: ChangeKind, old: bytes | None, new: bytes | None, role: s
         kind,
         parse_name(name or old_name),
         role,
-        parse_facts(old_rest) if old_rest else None,
-        parse_facts(rest) if rest else None,
+        parse_record(old_rest) if old_rest else None,
+        parse_record(rest) if rest else None,
         parse_name(old_name) if kind is ChangeKind.MOVED else None,
     )
 
@@ -182,6 +184,6 @@ def _parse_line(line: bytes) -> FileChange:
     )
 
 
-def _read_content(document: Mapping[str, Any], prefix: str, packed_size: int | None) -> ContentFacts | None:
+def _read_content(document: Mapping[str, Any], prefix: str, packed_size: int | None) -> FileRecord | None:
     size, sha256, md5 = (document[f"{prefix}{name}"] for name in ("size", "sha256", "md5"))
-    return None if size is None else ContentFacts(size, sha256 or "", md5 or "", packed_size)
+    return None if size is None else FileRecord(size, sha256 or "", md5 or "", packed_size)

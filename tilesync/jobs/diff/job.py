@@ -9,9 +9,9 @@ from typing import Any, Final
 from tilesync.core.manifest import translate_damage
 from tilesync.jobs.diff.changes import DiffTotals
 from tilesync.jobs.diff.collector import ChangeCollector, encode_lines
-from tilesync.jobs.diff.facts import NAME_END
 from tilesync.jobs.diff.moves import ContentKeys, md5_keys, pair_moves, sha256_keys
 from tilesync.jobs.diff.names import compare_names, index_by_name
+from tilesync.jobs.diff.records import NAME_END
 from tilesync.jobs.diff.reuse import NewContents
 from tilesync.jobs.diff.sides import Side, make_version_side
 from tilesync.jobs.diff.spool import PartitionedSpool
@@ -62,7 +62,7 @@ class Comparison:
     def run(self) -> Diff:
         """Compare; blocks. Raises DestinationError for a damaged manifest."""
         a, b = self._sides
-        for same in match_unchanged((a.open_facts(), b.open_facts()), self._keep_rest):
+        for same in match_unchanged((a.open_records(), b.open_records()), self._keep_rest):
             raise_if_stopped("the comparison")
             self._changes.add_same(same)
         new = NewContents(uses_md5=self._needs_md5), NewContents(uses_md5=self._needs_md5)
@@ -76,11 +76,11 @@ class Comparison:
         totals = self._changes.totals(bytes_to_fetch=to_fetch, bytes_to_drop=to_drop, keeps_urls=self._keeps_urls)
         return Diff(a, b, totals, self._changes)
 
-    def _keep_rest(self, side: int, facts: list[bytes]) -> None:
-        """Keep facts for the comparison by name."""
+    def _keep_rest(self, side: int, records: list[bytes]) -> None:
+        """Keep records for the comparison by name."""
         raise_if_stopped("the comparison")
-        self._by_name[side].add([each.partition(NAME_END)[0] for each in facts], facts)
-        joined = b"\n".join(facts)
+        self._by_name[side].add([each.partition(NAME_END)[0] for each in records], records)
+        joined = b"\n".join(records)
         self._needs_md5 = self._needs_md5 or _NO_SHA256_MARK in joined or _PACKED_MARK in joined
 
     def _compare_names(self, partition: int, new: tuple[NewContents, NewContents]) -> None:

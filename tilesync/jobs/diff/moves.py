@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tilesync.jobs.diff.facts import NAME_END, content_in_container, parse_facts
+from tilesync.jobs.diff.records import NAME_END, content_in_container, parse_record
 
 _SHA256_START = b',"sha256":"'
 _SHA256_HEX_DIGITS = 64
 
 ContentKeys = Callable[[Sequence[bytes]], list[bytes]]
-"""Returns a key for the facts of each file: equal for files of the same content, and empty if there is none."""
+"""Returns a key for the record of each file: equal for files of the same content, and empty if there is none."""
 
 
 class Moves(NamedTuple):
-    """Result of pairing: the facts of moved files in A and in B, and of files that have no counterpart."""
+    """Result of pairing: the records of moved files in A and in B, and of files that have no counterpart."""
 
     pairs: list[tuple[bytes, bytes]]
     removed: list[bytes]
     added: list[bytes]
 
 
-def sha256_keys(facts: Sequence[bytes]) -> list[bytes]:
+def sha256_keys(records: Sequence[bytes]) -> list[bytes]:
     """Return the SHA-256 of each file; empty if it is not known."""
-    return [each.partition(_SHA256_START)[2][:_SHA256_HEX_DIGITS] for each in facts]
+    return [each.partition(_SHA256_START)[2][:_SHA256_HEX_DIGITS] for each in records]
 
 
-def md5_keys(facts: Sequence[bytes]) -> list[bytes]:
+def md5_keys(records: Sequence[bytes]) -> list[bytes]:
     """Return the MD5 and the size of each file's bytes in the container; empty if the MD5 is not known."""
-    contents = (content_in_container(parse_facts(each.partition(NAME_END)[2])) for each in facts)
+    contents = (content_in_container(parse_record(each.partition(NAME_END)[2])) for each in records)
     return [f"{md5} {size}".encode() if md5 else b"" for md5, size in contents]
 
 
@@ -43,14 +43,14 @@ def pair_moves(removed: Sequence[bytes], added: Sequence[bytes], find_keys: Cont
     old_by_key, new_by_key = dict(zip(old_keys, removed, strict=True)), dict(zip(new_keys, added, strict=True))
     if len(old_by_key) < len(removed) or len(new_by_key) < len(added):
         return _pair_groups(_group(old_keys, removed), _group(new_keys, added))
-    common = old_by_key.keys() & new_by_key.keys() - {b""}
+    common = [key for key in new_by_key if key and key in old_by_key]
     pairs = [(old_by_key.pop(key), new_by_key.pop(key)) for key in common]
     return Moves(pairs, list(old_by_key.values()), list(new_by_key.values()))
 
 
-def _group(keys: Sequence[bytes], facts: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+def _group(keys: Sequence[bytes], records: Sequence[bytes]) -> dict[bytes, list[bytes]]:
     groups = dict[bytes, list[bytes]]()
-    for key, each in zip(keys, facts, strict=True):
+    for key, each in zip(keys, records, strict=True):
         groups.setdefault(key, []).append(each)
     return groups
 
@@ -81,8 +81,8 @@ def _pair_by_last_part(old: list[bytes], new: list[bytes]) -> list[tuple[bytes, 
     return pairs
 
 
-def _last_part(facts: bytes) -> bytes:
-    return facts.partition(NAME_END)[0].rpartition(b"/")[2]
+def _last_part(record: bytes) -> bytes:
+    return record.partition(NAME_END)[0].rpartition(b"/")[2]
 
 
 def _flatten(groups: dict[bytes, list[bytes]]) -> list[bytes]:

@@ -28,12 +28,12 @@ class NewContents:
         self._count = 0
         self._member, self._digits = (b'"md5":"', 32) if uses_md5 else (b'"sha256":"', 64)
 
-    def add(self, facts: Sequence[bytes]) -> None:
+    def add(self, records: Sequence[bytes]) -> None:
         """Add files."""
         member, digits = self._member, self._digits
-        digests = [each.partition(member)[2][:digits] for each in facts]
-        self._count += len(facts)
-        self._spool.add(digests, list(map(bytes.__add__, digests, _SIZE.findall(b"\n".join(facts)))))
+        digests = [each.partition(member)[2][:digits] for each in records]
+        self._count += len(records)
+        self._spool.add(digests, list(map(bytes.__add__, digests, _SIZE.findall(b"\n".join(records)))))
 
     def sum_missing(self, other: Side) -> int:
         """Return the bytes of the contents that the other side does not have. Reads it only if there are any."""

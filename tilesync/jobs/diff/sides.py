@@ -9,7 +9,7 @@ from tilesync.core.filters import glob_matcher
 from tilesync.core.foreign_json import parse_json, read_mapping
 from tilesync.core.manifest import read_header, split_manifest, translate_damage
 from tilesync.errors import ListingDenied, NotAuthorised
-from tilesync.jobs.diff.facts import ContentFacts, cut_facts, make_facts
+from tilesync.jobs.diff.records import FileRecord, cut_records, make_record
 from tilesync.jobs.diff.spool import PlainSpool
 from tilesync.model import EVERYTHING, Globs, Version
 from tilesync.protocols import ReadOnlyPublication, SourceResolver
@@ -20,14 +20,14 @@ from tilesync.runtime.threads import run_in_thread
 class Side:
     """One side of a comparison.
 
-    `name`: of the version, or of the export. `files`: number of files. `open_facts`: starts to read their facts, in
+    `name`: of the version, or of the export. `files`: number of files. `open_records`: starts to read their records, in
     batches; `open_pieces`: the same as bytes that contain the digests. Both may be called again. `version`: None for a
     listing.
     """
 
     name: str
     files: int
-    open_facts: Callable[[], Iterator[list[bytes]]]
+    open_records: Callable[[], Iterator[list[bytes]]]
     open_pieces: Callable[[], Iterator[bytes]]
     version: Version | None = None
 
@@ -38,7 +38,7 @@ def make_version_side(publication: ReadOnlyPublication, name: str) -> Side:
         header = next(split_manifest(publication.manifest_chunks(name)), b"")
         version = read_header(read_mapping(parse_json(header)), name=name)
 
-    def open_facts() -> Iterator[list[bytes]]:
+    def open_records() -> Iterator[list[bytes]]:
         return _read_manifest(publication, version)
 
     def open_pieces() -> Iterator[bytes]:
@@ -46,19 +46,19 @@ def make_version_side(publication: ReadOnlyPublication, name: str) -> Side:
         next(pieces, None)
         return pieces
 
-    return Side(name, version.summary.files, open_facts, open_pieces, version)
+    return Side(name, version.summary.files, open_records, open_pieces, version)
 
 
 def _read_manifest(publication: ReadOnlyPublication, version: Version) -> Iterator[list[bytes]]:
-    """Yield the facts of a manifest. Raises DestinationError if it is damaged or cut off."""
+    """Yield the records of a manifest. Raises DestinationError if it is damaged or cut off."""
     files = 0
     with translate_damage(f"of version {version.name}"):
         pieces = split_manifest(publication.manifest_chunks(version.name))
         next(pieces, None)
         for piece in pieces:
-            facts = cut_facts(piece)
-            files += len(facts)
-            yield facts
+            records = cut_records(piece)
+            files += len(records)
+            yield records
         if files != version.summary.files:
             raise ValueError(f"it lists {files:,} files, not {version.summary.files:,}")
 
@@ -74,15 +74,15 @@ async def list_source(resolver: SourceResolver, *, globs: Globs = EVERYTHING) ->
     is_included, spool = glob_matcher(globs), PlainSpool()
     try:
         async for page in source.pages(None):
-            facts = [
-                make_facts(
+            records = [
+                make_record(
                     blob.name,
-                    ContentFacts(blob.size, (blob.sha256 or b"").hex(), blob.md5.hex() if blob.md5 is not None else ""),
+                    FileRecord(blob.size, (blob.sha256 or b"").hex(), blob.md5.hex() if blob.md5 is not None else ""),
                 )
                 for blob in page.blobs
                 if is_included(blob.name)
             ]
-            await run_in_thread(spool.add, facts)
+            await run_in_thread(spool.add, records)
     except ListingDenied as error:
         raise NotAuthorised(
             f"a comparison needs a listing of the container: {error}",

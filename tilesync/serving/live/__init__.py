@@ -5,6 +5,6 @@ cache            files in memory, bounded in bytes
 container_files  the files of one container: one download for concurrent requests, retries
 context          clock, events, limits and cache that all exports of a server share
 follower         look for newer exports, and for changes of the current one
-held_exports     the exports that are open: the current one and those before it
+open_exports     the exports that are open: the current one and those before it
 tileset          the tileset that the server offers
 """

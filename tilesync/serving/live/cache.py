@@ -98,8 +98,8 @@ class MemoryCache:
         self.used_bytes += count
         return True
 
-    def count_anyway(self, count: int) -> None:
-        """Count a few bytes that are needed even if there is no room for them."""
+    def reserve_beyond_limit(self, count: int) -> None:
+        """Count a few bytes that are needed even if they exceed `max_bytes`."""
         self.used_bytes += count
 
     def free(self, count: int) -> None:

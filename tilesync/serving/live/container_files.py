@@ -254,7 +254,7 @@ class ContainerFiles:
             head = chunk[:HEAD_BYTES]
             break
         entry = self._make_entry(blob, head, None)
-        self._cache.count_anyway(entry.cost_bytes)
+        self._cache.reserve_beyond_limit(entry.cost_bytes)
         self._cache.add_pinned(entry)
         if not keep:
             self._cache.discard(entry.key)

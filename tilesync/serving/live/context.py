@@ -49,7 +49,7 @@ class Announcer:
             self._observe(event)
 
     def warn(self, message: str, error: TilesyncError, *, topic: str = "") -> None:
-        """Warn about an error, with its hint. Messages of one topic count as the same, whatever they say."""
+        """Warn about an error, with its hint. Messages of one topic count as equal, also with other texts."""
         hint = find_server_hint(error)
         event = Warned(f"{message}{error}" + (f" ({hint})" if hint else ""))
         if self._is_due(topic or event):

@@ -11,17 +11,17 @@ from tilesync.events import Notice, Warned
 from tilesync.model import Resolution, Status
 from tilesync.protocols import SourceResolver
 from tilesync.serving.live.context import LiveContext
-from tilesync.serving.live.held_exports import HeldExport, HeldExports
+from tilesync.serving.live.open_exports import OpenExport, OpenExports
 
-MIN_LOOK_INTERVAL_S: Final = 2.0
-"""Minimum seconds between two looks, however many requests find that the export is gone."""
+MIN_CHECK_INTERVAL_S: Final = 2.0
+"""Minimum seconds between two checks, however many requests find that the export is gone."""
 
-OpenExport = Callable[[Resolution], Awaitable[HeldExport]]
+OpenNewExport = Callable[[Resolution], Awaitable[OpenExport]]
 """Opens the container of an export, and reads its root tileset."""
 
 
 class ExportFollower:
-    """Watch that looks every `poll_s`, and at once when a request finds that the export is gone.
+    """Watch that checks every `poll_s`, and at once when a request finds that the export is gone.
 
     Without `follow` it only checks whether the current export is still the same. While no newer export is Complete, or
     the newer one cannot be read, the current one stays.
@@ -30,54 +30,54 @@ class ExportFollower:
     def __init__(
         self,
         resolver: SourceResolver,
-        held: HeldExports,
+        exports: OpenExports,
         context: LiveContext,
-        open_export: OpenExport,
+        open_export: OpenNewExport,
         *,
         poll_s: float,
         follow: bool,
     ) -> None:
         self._resolver = resolver
-        self._held = held
+        self._exports = exports
         self._context = context
         self._open_export = open_export
         self._poll_s = poll_s
         self._follow = follow
         self._wake = asyncio.Event()
-        self._looked = asyncio.Event()
+        self._checked = asyncio.Event()
         self._announced = ""
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Check again and again, until cancelled."""
         while True:
             await self._wait()
             try:
-                await self.look()
-            except Exception as error:  # noqa: BLE001 - last handler: a bug ends one look, not all later ones
+                await self.check_for_newer()
+            except Exception as error:  # noqa: BLE001 - last handler: a bug ends one check, not all later ones
                 self._context.announcer(
                     Warned(
-                        f"the look for a newer export failed: {type(error).__name__}: {error}; please report this bug"
+                        f"the check for a newer export failed: {type(error).__name__}: {error}; please report this bug"
                     )
                 )
-            self._looked.set()
+            self._checked.set()
 
     def wake(self) -> None:
-        """Look soon: the current export is gone."""
+        """Check soon: the current export is gone."""
         if self._follow:
             self._wake.set()
 
-    async def wait_for_look(self, timeout_s: float) -> None:
-        """Wake it, and wait until it has looked, at most `timeout_s`."""
-        self._looked.clear()
+    async def wait_for_check(self, timeout_s: float) -> None:
+        """Wake it, and wait until it has checked, at most `timeout_s`."""
+        self._checked.clear()
         self.wake()
-        await asyncio.wait([task := asyncio.ensure_future(self._looked.wait())], timeout=timeout_s)
+        await asyncio.wait([task := asyncio.ensure_future(self._checked.wait())], timeout=timeout_s)
         task.cancel()
 
     async def _wait(self) -> None:
         clock = self._context.clock
-        await clock.sleep(min(MIN_LOOK_INTERVAL_S, self._poll_s))
+        await clock.sleep(min(MIN_CHECK_INTERVAL_S, self._poll_s))
         waits = [
-            asyncio.ensure_future(clock.sleep(max(0.0, self._poll_s - MIN_LOOK_INTERVAL_S))),
+            asyncio.ensure_future(clock.sleep(max(0.0, self._poll_s - MIN_CHECK_INTERVAL_S))),
             asyncio.ensure_future(self._wake.wait()),
         ]
         try:
@@ -87,44 +87,44 @@ class ExportFollower:
                 each.cancel()
         self._wake.clear()
 
-    async def look(self) -> None:
-        """Look once: check the current export, and take up a newer one."""
+    async def check_for_newer(self) -> None:
+        """Check once whether the current export is still there; with `follow`, take up a newer one."""
         await self._check_current()
         if self._follow:
-            await self._look_for_newer()
-        await self._held.retire_old(self._context.clock.monotonic())
+            await self._take_up_newer()
+        await self._exports.retire_old(self._context.clock.monotonic())
 
     async def _check_current(self) -> None:
-        files = self._held.current.files
+        files = self._exports.current.files
         if files.replaced is not None or not files.is_used:
             return
         files.is_used = False
         try:
             await files.check_unchanged()
         except TilesyncError as error:
-            self._context.announcer.warn(f"export {self._held.current.name}: ", error)
+            self._context.announcer.warn(f"export {self._exports.current.name}: ", error)
 
-    async def _look_for_newer(self) -> None:
+    async def _take_up_newer(self) -> None:
         try:
             resolution = await self._resolver.resolve(is_replacement=True)
         except TilesyncError as error:
             self._context.announcer.warn("no newer export could be looked for: ", error)
             return
         self._announce_newest(resolution)
-        held = self._held.find_export(resolution.export)
-        if held is self._held.current:
+        opened = self._exports.find_export(resolution.export)
+        if opened is self._exports.current:
             return
         try:
-            held = held or await self._open_export(resolution)
+            opened = opened or await self._open_export(resolution)
         except TilesyncError as error:
             self._context.announcer.warn(f"export {resolution.export.id} cannot be served yet: ", error)
             return
-        self._held.switch_to(held, self._context.clock.monotonic())
+        self._exports.replace_current(opened, self._context.clock.monotonic())
         dated = f" of {resolution.export.modified}" if resolution.export.modified else ""
-        self._context.announcer(Notice(f"export {held.name}{dated} is served from now on"))
+        self._context.announcer(Notice(f"export {opened.name}{dated} is served from now on"))
 
     def _announce_newest(self, resolution: Resolution) -> None:
-        """Say once that the newest export is not the one that is served, and why."""
+        """Report once that the newest export is not the one that is served, and why."""
         state = f"{resolution.newest} {resolution.newest_status}"
         if not resolution.behind or state == self._announced:
             return

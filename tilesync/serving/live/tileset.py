@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from tilesync.core.http_headers import REVALIDATE_CACHE_CONTROL, CachePolicy
 from tilesync.core.safe_names import find_universal_problem
@@ -21,8 +21,8 @@ from tilesync.serving.live.blob_files import BytesFile
 from tilesync.serving.live.container_files import ContainerFiles
 from tilesync.serving.live.context import LiveContext, find_server_hint
 from tilesync.serving.live.follower import ExportFollower
-from tilesync.serving.live.held_exports import RETIRED_HINT, HeldExport, HeldExports
-from tilesync.serving.tilesets import FileFacts, ServedFile, TilesetKind
+from tilesync.serving.live.open_exports import RETIRED_HINT, OpenExport, OpenExports
+from tilesync.serving.tilesets import FileFacts, FileRow, ServedFile, TilesetEntry, TilesetKind, VersionRow
 from tilesync.tiles.rebase import rebase
 
 SWITCH_WAIT_S: Final = 10.0
@@ -57,10 +57,10 @@ class LiveTileset:
         self._resolver = resolver
         self._context = context
         self._options = options
-        self._held = HeldExports()
+        self._exports = OpenExports()
         self._follower = ExportFollower(
             resolver,
-            self._held,
+            self._exports,
             context,
             self._open_export,
             poll_s=options.poll.total_seconds(),
@@ -72,7 +72,7 @@ class LiveTileset:
         """Open the export and watch over it as long as the context lasts. Raises the RunErrors of the search."""
         try:
             resolution = await self._resolver.resolve()
-            self._held.switch_to(await self._open_export(resolution), self._context.clock.monotonic())
+            self._exports.replace_current(await self._open_export(resolution), self._context.clock.monotonic())
         except NoFreshLink as error:
             error.hint = find_server_hint(error)
             raise
@@ -83,17 +83,17 @@ class LiveTileset:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
-            await self._held.aclose()
+            await self._exports.aclose()
 
-    async def _open_export(self, resolution: Resolution) -> HeldExport:
+    async def _open_export(self, resolution: Resolution) -> OpenExport:
         source = await self._resolver.open_source(resolution)
-        name = self._held.next_name(resolution.export)
+        name = self._exports.next_name(resolution.export)
         hint = RETIRED_HINT if self._options.follow else NO_FOLLOW_HINT
         files = ContainerFiles(name, source, self._context, gone_hint=hint)
-        held = HeldExport(name, resolution.export, files, container_url=await source.container_url())
+        opened = OpenExport(name, resolution.export, files, container_url=await source.container_url())
         await files.read_root()
         files.on_replaced = self._follower.wake
-        return held
+        return opened
 
     async def open(self, path: str) -> ServedFile | None:
         """Open the file at a path of the container, or below `versions/EXPORT_ID/`; None if there is none.
@@ -108,74 +108,74 @@ class LiveTileset:
                 return await pinned.files.open(name)
             if name == ROOT:
                 return await self._open_root()
-            opened = await self._held.current.files.open(name)
+            opened = await self._exports.current.files.open(name)
         except BlobMissing:
             return None
         opened.facts = _revalidated(opened.facts)
         return opened
 
-    def _find_version(self, path: str) -> tuple[HeldExport | None, str]:
+    def _find_version(self, path: str) -> tuple[OpenExport | None, str]:
         """Return the export that a path names and the name of the file in it; None for a path of the container."""
         if path.startswith(_VERSIONS):
             version, _, name = path.removeprefix(_VERSIONS).partition("/")
-            if (held := self._held.find(version)) is not None:
-                return held, name
+            if (opened := self._exports.find(version)) is not None:
+                return opened, name
         return None, path
 
     async def _open_root(self) -> ServedFile:
-        if self._options.follow and self._held.current.files.replaced is not None:
-            await self._follower.wait_for_look(SWITCH_WAIT_S)
-        current = self._held.current
+        if self._options.follow and self._exports.current.files.replaced is not None:
+            await self._follower.wait_for_check(SWITCH_WAIT_S)
+        current = self._exports.current
         if self._options.follow:
             return await self._open_pointer(current)
         opened = await current.files.open(ROOT)
         opened.facts = _revalidated(opened.facts)
         return opened
 
-    async def _open_pointer(self, held: HeldExport) -> ServedFile:
+    async def _open_pointer(self, opened: OpenExport) -> ServedFile:
         """Open the root tileset with URIs that lead to the folder of its version."""
-        root = await held.files.read_root()
-        if held.pointer is None:
-            document = await run_in_thread(_rebase_root, root, f"{_VERSIONS}{held.name}/", held.container_url)
-            held.pointer = document, f'"{hashlib.sha256(document).hexdigest()[:32]}"'
-        document, etag = held.pointer
+        root = await opened.files.read_root()
+        if opened.pointer is None:
+            document = await run_in_thread(_rebase_root, root, f"{_VERSIONS}{opened.name}/", opened.container_url)
+            opened.pointer = document, f'"{hashlib.sha256(document).hexdigest()[:32]}"'
+        document, etag = opened.pointer
         return BytesFile(FileFacts(len(document), etag, CachePolicy().document_headers()), document, cache="hit")
 
-    async def describe(self) -> Mapping[str, Any]:
+    async def describe(self) -> TilesetEntry:
         """Return the entry of `site.json`. URLs are relative to the tileset."""
-        current = self._held.current
-        return {
-            "kind": self.kind.value,
-            "title": current.export.name or self._options.title,
-            "current": current.name,
-            "follow": self._options.follow,
-            "versions": [_describe_export(held, is_current=held is current) for held in self._held],
-        }
+        current = self._exports.current
+        return TilesetEntry(
+            title=current.export.name or self._options.title,
+            kind=self.kind,
+            current=current.name,
+            follow=self._options.follow,
+            versions=[_describe_export(opened, is_current=opened is current) for opened in self._exports],
+        )
 
-    async def find_file(self, version: str, name: str) -> Mapping[str, Any] | None:
+    async def find_file(self, version: str, name: str) -> FileRow | None:
         """Return what the container states of a file, and its SHA-256 if its bytes are in the cache.
 
         Without a version, of the current export.
         """
-        held = self._held.find(version) if version else self._held.current
-        if held is None or find_universal_problem(name):
+        opened = self._exports.find(version) if version else self._exports.current
+        if opened is None or find_universal_problem(name):
             return None
         try:
-            entry = await held.files.find_entry(name)
+            entry = await opened.files.find_entry(name)
         except BlobMissing:
             return None
         blob, sha256 = entry.blob, entry.sha256
         modified = None if blob.last_modified is None else datetime.fromtimestamp(blob.last_modified, UTC).isoformat()
-        return {
-            "name": name,
-            "size": blob.size,
-            "sha256": sha256.hex() if sha256 is not None else None,
-            "md5": blob.md5.hex() if blob.md5 is not None else None,
-            "etag": entry.etag,
-            "content_type": entry.headers.content_type,
-            "content_encoding": entry.headers.content_encoding,
-            "last_modified": modified,
-        }
+        return FileRow(
+            name=name,
+            size=blob.size,
+            sha256=sha256.hex() if sha256 is not None else None,
+            md5=blob.md5.hex() if blob.md5 is not None else None,
+            etag=entry.etag,
+            content_type=entry.headers.content_type,
+            content_encoding=entry.headers.content_encoding,
+            last_modified=modified,
+        )
 
     async def diff_lines(self, a: str, b: str) -> DiffLines:
         """Raise UsageError: a live export has no manifests."""
@@ -194,19 +194,15 @@ def _rebase_root(root: bytes, prefix: str, container_url: str) -> bytes:
     return b"".join(rebase([root], prefix, container_url))
 
 
-def _describe_export(held: HeldExport, *, is_current: bool) -> Mapping[str, Any]:
-    export = held.export
-    return {
-        "name": held.name,
-        "url": f"{_VERSIONS}{held.name}/{ROOT}",
-        "export": export.id,
-        "imodel": export.imodel,
-        "display_name": export.name,
-        "changeset": export.changeset,
-        "modified": export.modified or None,
-        "finished": None,
-        "files": None,
-        "bytes": None,
-        "current": is_current,
-        "missing": 0,
-    }
+def _describe_export(opened: OpenExport, *, is_current: bool) -> VersionRow:
+    export = opened.export
+    return VersionRow(
+        name=opened.name,
+        url=f"{_VERSIONS}{opened.name}/{ROOT}",
+        export=export.id,
+        imodel=export.imodel,
+        display_name=export.name,
+        changeset=export.changeset,
+        modified=export.modified or None,
+        current=is_current,
+    )

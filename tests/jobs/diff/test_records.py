@@ -1,4 +1,4 @@
-"""Facts of files, cut out of the lines of a manifest."""
+"""Records of files, cut out of the lines of a manifest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tilesync.core.manifest import make_line
-from tilesync.jobs.diff.facts import ContentFacts, cut_facts, is_same_content, parse_facts, parse_name
+from tilesync.jobs.diff.records import FileRecord, cut_records, is_same_content, parse_name, parse_record
 from tilesync.model import Blob, StoredFile, UnpackedFile
 from tilesync.stores.base import encode_line
 
@@ -25,24 +25,24 @@ def line_of(stored: StoredFile) -> bytes:
 @pytest.mark.parametrize(
     ("stored", "expected"),
     [
-        (STORED, ContentFacts(12, SHA256.hex(), MD5.hex())),
-        (COPIED, ContentFacts(12, "", MD5.hex())),
-        (WITHOUT_MD5, ContentFacts(12, SHA256.hex(), "")),
-        (UNPACKED, ContentFacts(99, SHA256.hex(), MD5.hex(), 12)),
+        (STORED, FileRecord(12, SHA256.hex(), MD5.hex())),
+        (COPIED, FileRecord(12, "", MD5.hex())),
+        (WITHOUT_MD5, FileRecord(12, SHA256.hex(), "")),
+        (UNPACKED, FileRecord(99, SHA256.hex(), MD5.hex(), 12)),
     ],
 )
-def test_facts_are_those_of_the_line(stored: StoredFile, expected: ContentFacts) -> None:
+def test_a_record_is_that_of_the_line(stored: StoredFile, expected: FileRecord) -> None:
     """Name, size and digests are read as the manifest has them, also of copied and of unpacked files."""
-    (facts,) = cut_facts(line_of(stored))
-    name, _, rest = facts.partition(b'","size":')
-    assert (parse_name(name), parse_facts(rest)) == (stored.blob.name, expected)
+    (record,) = cut_records(line_of(stored))
+    name, _, rest = record.partition(b'","size":')
+    assert (parse_name(name), parse_record(rest)) == (stored.blob.name, expected)
 
 
-def test_lines_of_other_programs_give_the_same_facts() -> None:
+def test_lines_of_other_programs_give_the_same_records() -> None:
     """Blanks, another order of the members and escaped letters make no difference."""
     foreign = json.dumps(dict(reversed(make_line(STORED).items())), indent=None).encode()
     escaped = line_of(STORED).replace("ä".encode(), b"\\u00e4")
-    assert cut_facts(b"\n".join((line_of(STORED), foreign, escaped))) == cut_facts(line_of(STORED)) * 3
+    assert cut_records(b"\n".join((line_of(STORED), foreign, escaped))) == cut_records(line_of(STORED)) * 3
 
 
 @pytest.mark.parametrize(
@@ -62,15 +62,15 @@ def test_damaged_lines_are_refused(line: bytes) -> None:
     """A line that is no line of a manifest raises an error, wherever it is."""
     for lines in (line, b"\n".join((line_of(STORED), line)), b"\n".join((line, line_of(STORED)))):
         with pytest.raises((KeyError, ValueError)):
-            cut_facts(lines)
+            cut_records(lines)
 
 
 def test_the_proof_of_the_same_content() -> None:
     """SHA-256 decides if both have it; otherwise MD5 and size, as they are in the container; unknown is never same."""
-    whole, other = ContentFacts(12, "aa", "bb"), ContentFacts(12, "ab", "bb")
-    assert is_same_content(whole, ContentFacts(12, "aa", "bc"))
+    whole, other = FileRecord(12, "aa", "bb"), FileRecord(12, "ab", "bb")
+    assert is_same_content(whole, FileRecord(12, "aa", "bc"))
     assert not is_same_content(whole, other)
-    assert is_same_content(whole, ContentFacts(12, "", "bb"))
-    assert not is_same_content(whole, ContentFacts(13, "", "bb"))
-    assert is_same_content(whole, ContentFacts(99, "cc", "bb", 12))
-    assert not is_same_content(ContentFacts(12, "", ""), ContentFacts(12, "", ""))
+    assert is_same_content(whole, FileRecord(12, "", "bb"))
+    assert not is_same_content(whole, FileRecord(13, "", "bb"))
+    assert is_same_content(whole, FileRecord(99, "cc", "bb", 12))
+    assert not is_same_content(FileRecord(12, "", ""), FileRecord(12, "", ""))

@@ -1,6 +1,6 @@
-"""Facts of a file: its name, size and digests, cut out of a line of a manifest without parsing the line.
+"""Record of a file: its name, size and digests, cut out of a line of a manifest without parsing the line.
 
-Manifests have millions of lines, and almost all are the same on both sides except for their ETag and time. So the facts
+Manifests have millions of lines, and almost all are the same on both sides except for their ETag and time. So records
 stay bytes, in the form in which the manifest has them: `NAME","size":SIZE,"sha256":"…","md5":"…"`, with the name as
 JSON writes it. A regular expression that accepts nothing else cuts them out; any other line is parsed and encoded anew.
 """
@@ -16,7 +16,7 @@ from tilesync.core.manifest import read_line
 from tilesync.model import StoredFile
 
 NAME_END: Final = b'","size":'
-"""Bytes between the name and the other facts. A name cannot contain them: JSON escapes its quotation marks."""
+"""Bytes between the name and the rest of a record. A name cannot contain them: JSON escapes its quotation marks."""
 
 _NAME = rb'[^"\\\n]*+(?:\\.[^"\\\n]*+)*+'
 _REST = rb'[0-9]++,"sha256":(?:null|"[0-9a-f]{64}"),(?:"proof":"[a-z0-9-]++",)?"md5":(?:null|"[0-9a-f]{32}")'
@@ -31,8 +31,8 @@ _UNPACKED_MARK = b',"stored":{'
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
-class ContentFacts(NamedTuple):
-    """Parsed facts of a file, without its name: digests in hexadecimal, empty if unknown.
+class FileRecord(NamedTuple):
+    """Parsed record of a file, without its name: digests in hexadecimal, empty if unknown.
 
     `packed_size`: size of the bytes in the container, to which the MD5 belongs, if the file is stored unpacked.
     """
@@ -43,37 +43,37 @@ class ContentFacts(NamedTuple):
     packed_size: int | None = None
 
 
-def make_facts(name: str, facts: ContentFacts) -> bytes:
-    """Return the facts of a file as bytes, as `cut_facts` does for a line of a manifest."""
-    sha256 = f'"{facts.sha256}"' if facts.sha256 else "null"
-    md5 = f'"{facts.md5}"' if facts.md5 else "null"
-    packed = "" if facts.packed_size is None else f',"packed":{facts.packed_size}'
-    return f'{_ENCODER.encode(name)[1:]},"size":{facts.size},"sha256":{sha256},"md5":{md5}{packed}'.encode()
+def make_record(name: str, record: FileRecord) -> bytes:
+    """Return the record of a file as bytes, as `cut_records` does for a line of a manifest."""
+    sha256 = f'"{record.sha256}"' if record.sha256 else "null"
+    md5 = f'"{record.md5}"' if record.md5 else "null"
+    packed = "" if record.packed_size is None else f',"packed":{record.packed_size}'
+    return f'{_ENCODER.encode(name)[1:]},"size":{record.size},"sha256":{sha256},"md5":{md5}{packed}'.encode()
 
 
-def make_stored_facts(stored: StoredFile) -> bytes:
-    """Return the facts of a stored file as bytes."""
+def make_stored_record(stored: StoredFile) -> bytes:
+    """Return the record of a stored file as bytes."""
     blob = stored.blob
     packed_size = None if stored.unpacked is None else blob.size
     md5 = blob.md5.hex() if blob.md5 is not None else ""
-    return make_facts(blob.name, ContentFacts(stored.size, stored.sha256.hex(), md5, packed_size))
+    return make_record(blob.name, FileRecord(stored.size, stored.sha256.hex(), md5, packed_size))
 
 
-def parse_facts(rest: bytes) -> ContentFacts:
-    """Parse the part of the facts after `NAME_END`."""
+def parse_record(rest: bytes) -> FileRecord:
+    """Parse the part of a record after `NAME_END`."""
     match = _PARTS.fullmatch(rest)
-    assert match is not None, "facts are always written in one form"
+    assert match is not None, "records are always written in one form"
     size, sha256, md5, packed_size = match.groups(b"")
-    return ContentFacts(int(size), sha256.decode(), md5.decode(), int(packed_size) if packed_size else None)
+    return FileRecord(int(size), sha256.decode(), md5.decode(), int(packed_size) if packed_size else None)
 
 
 def parse_name(name: bytes) -> str:
-    """Return the name that facts begin with."""
+    """Return the name that a record begins with."""
     text: str = json.loads(b'"' + name + b'"') if b"\\" in name else name.decode()
     return text
 
 
-def is_same_content(a: ContentFacts, b: ContentFacts) -> bool:
+def is_same_content(a: FileRecord, b: FileRecord) -> bool:
     """Return whether two files have the same content, as far as their digests prove it.
 
     If one of them has no SHA-256, or is stored unpacked while the other is not, the MD5 of the bytes in the container
@@ -84,29 +84,29 @@ def is_same_content(a: ContentFacts, b: ContentFacts) -> bool:
     return a.md5 != "" and content_in_container(a) == content_in_container(b)
 
 
-def content_in_container(facts: ContentFacts) -> tuple[str, int]:
+def content_in_container(record: FileRecord) -> tuple[str, int]:
     """Return the MD5 and the size of a file's bytes in its container."""
-    return facts.md5, facts.size if facts.packed_size is None else facts.packed_size
+    return record.md5, record.size if record.packed_size is None else record.packed_size
 
 
-def cut_facts(lines: bytes) -> list[bytes]:
-    """Return the facts of each of some whole lines. Raises KeyError or ValueError for a line that is damaged."""
-    facts: list[bytes] = _LINE.findall(lines)
-    if len(facts) != lines.count(b"\n") + 1 or _UNPACKED_MARK in lines:
+def cut_records(lines: bytes) -> list[bytes]:
+    """Return the record of each of some whole lines. Raises KeyError or ValueError for a line that is damaged."""
+    records: list[bytes] = _LINE.findall(lines)
+    if len(records) != lines.count(b"\n") + 1 or _UNPACKED_MARK in lines:
         return [_parse_line(line) for line in lines.split(b"\n")]
     if b"\\" in lines and any(
-        b"\\" in each for each in facts
+        b"\\" in each for each in records
     ):  # perhaps another program escaped letters that tilesync does not
-        return [_encode_again(each) if b"\\" in each else each for each in facts]
-    return facts
+        return [_encode_again(each) if b"\\" in each else each for each in records]
+    return records
 
 
 def _parse_line(line: bytes) -> bytes:
-    return make_stored_facts(read_line(parse_json(line)))
+    return make_stored_record(read_line(parse_json(line)))
 
 
-def _encode_again(facts: bytes) -> bytes:
-    name, end, rest = facts.partition(NAME_END)
+def _encode_again(record: bytes) -> bytes:
+    name, end, rest = record.partition(NAME_END)
     text = parse_json(b'"' + name + b'"')
     text.encode()  # a lone surrogate is damage
     encoded: str = _ENCODER.encode(text)
