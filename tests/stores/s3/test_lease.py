@@ -219,9 +219,10 @@ def test_a_destination_is_locked(bucket_server: BucketServer, bucket: str, tmp_p
 
     It remembers the lock that it saw: after an unchanged term it acquires the destination.
     """
+    term = timedelta(seconds=30)
     with (
-        bucket_objects(bucket_server.url, bucket, term=timedelta(seconds=3)) as mine,
-        bucket_objects(bucket_server.url, bucket, term=timedelta(seconds=3)) as yours,
+        bucket_objects(bucket_server.url, bucket, term=term) as mine,
+        bucket_objects(bucket_server.url, bucket, term=term) as yours,
     ):
         assert mine.lease() is mine.lease()
         with (
@@ -238,7 +239,7 @@ def test_a_destination_is_locked(bucket_server: BucketServer, bucket: str, tmp_p
         for _ in range(2):
             with pytest.raises(HeldElsewhere), open_objects(yours, tmp_path / "yours", CachePolicy(), ignore_event):
                 pass
-        clock.now += 3
+        clock.now += term.total_seconds()
         with open_objects(yours, tmp_path / "yours", CachePolicy(), ignore_event):
             pass
 
