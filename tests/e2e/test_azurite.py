@@ -21,6 +21,7 @@ import pytest
 
 from tests.support.azurite import AzureProxy, Azurite, BlobContent, ProxiedRequest, put_blob, set_access_policy
 from tests.support.builders import IMODEL, glb, tileset
+from tests.support.fork_server import run_forked
 from tilesync.demo.city import build_city
 from tilesync.demo.fake_service import FakeBackend
 
@@ -77,7 +78,7 @@ class ProgramRun:
 
 
 def environment(service: AzuriteService | None) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TILESYNC_", "ITP_"))}
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
     api = {"TILESYNC_API_URL": service.url, "TILESYNC_TOKEN": service.token} if service is not None else {}
     return {**inherited, **api, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
@@ -90,15 +91,7 @@ def run_mirror(
     source: str, dest: Path, *options: str, service: AzuriteService | None = None, stdin: str = ""
 ) -> ProgramRun:
     """Run the program; assert that its output has no signature."""
-    done = subprocess.run(
-        mirror_command(source, dest, *options),
-        env=environment(service),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_forked(["mirror", source, str(dest), "--json", "-v", *options], environment(service), stdin=stdin)
     output = done.stdout + done.stderr
     assert "sig=" not in output
     return ProgramRun(done.returncode, json.loads(done.stdout.splitlines()[-1]), output)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree, tileset
 from tests.support.faults import error_response, is_blob_named
+from tests.support.fork_server import run_forked
 from tests.support.killed_runs import kill_when_stored
 from tests.support.sequential_exports import FIRST, SECOND, THIRD, mirror_each
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest, rollback, verify
@@ -23,22 +24,25 @@ from tilesync.model import Globs, Inventory
 BIG = "tiles/big.glb"
 
 
-def start_copy(source: object, dest: object, *options: object, **more: str) -> subprocess.Popen[str]:
-    """Start a copy, without an identity and with an API address that does not respond."""
-    command = [sys.executable, "-m", "tilesync", "mirror", *map(str, (source, dest, "--json", *options))]
+def copy_environment(**more: str) -> dict[str, str]:
+    """Return an environment without an identity, and with an API address that does not respond."""
     inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    env = {**inherited, "TILESYNC_API_URL": "http://127.0.0.1:9", **more}
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return {**inherited, "TILESYNC_API_URL": "http://127.0.0.1:9", **more}
+
+
+def start_copy(source: object, dest: object, *options: object) -> subprocess.Popen[str]:
+    """Start a copy."""
+    command = [sys.executable, "-m", "tilesync", "mirror", *map(str, (source, dest, "--json", *options))]
+    return subprocess.Popen(command, env=copy_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run_copy(source: object, dest: object, *options: object, exit_code: int = 0, **more: str) -> dict[str, Any]:
     """Copy a mirror; return the last line, with `stderr` and all `lines`."""
-    with start_copy(source, dest, *options, **more) as running:
-        out, stderr = running.communicate(timeout=100)
-    last: dict[str, Any] = json.loads(out.splitlines()[-1])
-    assert (running.returncode, last["exit"]) == (exit_code, exit_code), (out, stderr)
-    assert "Traceback" not in stderr
-    return {**last, "stderr": stderr, "lines": out}
+    done = run_forked(["mirror", *map(str, (source, dest, "--json", *options))], copy_environment(**more))
+    last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, last["exit"]) == (exit_code, exit_code), (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return {**last, "stderr": done.stderr, "lines": done.stdout}
 
 
 def read_manifest_without_times(dest: Path, version: str = EXPORT) -> tuple[dict[str, Any], dict[str, Any]]:

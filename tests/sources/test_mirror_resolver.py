@@ -100,6 +100,8 @@ def test_versions_of_one_second(current: str) -> None:
         ({"export_id": "e1-"}, "e1-2", "f1"),
         ({"export_id": "f"}, "f1", "f1"),
         ({"export_id": "current"}, "f1", "f1"),
+        ({"export_id": ""}, "f1", "f1"),
+        ({"export_id": "", "changeset": "c1"}, "e1-2", "e1"),
         ({"changeset": "c1"}, "e1-2", "e1"),
         ({"changeset": "c1", "export_id": "e1"}, "e1-2", "e1"),
     ],
@@ -113,10 +115,17 @@ def test_selected_version(selector: dict[str, str], name: str, newest: str) -> N
     assert (name_of(result), result.newest) == (name, newest)
 
 
-@pytest.mark.parametrize("selector", [{"export_id": "g"}, {"export_id": "e"}, {"changeset": "c9"}])
-def test_no_matching_version(selector: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("selector", "message"),
+    [
+        ({"export_id": "g"}, "there is no version g in"),
+        ({"export_id": "e"}, "there is more than one version that begins with e in"),
+        ({"changeset": "c9"}, "there is no version of changeset c9 in"),
+    ],
+)
+def test_no_matching_version(selector: dict[str, str], message: str) -> None:
     """No match, or several names with the prefix, is NoExport; the hint shows how to list versions."""
-    with pytest.raises(NoExport) as error:
+    with pytest.raises(NoExport, match=message) as error:
         resolve(make_mirror(), **selector)
     assert "tilesync versions /srv/tiles" in error.value.hint
 

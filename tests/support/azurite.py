@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -269,14 +269,6 @@ class AzureProxy:
 class _AzureProxyHandler(QuietHandler):
     proxy: AzureProxy
 
-    def setup(self) -> None:
-        super().setup()
-        self.onward = http.client.HTTPConnection(str(self.proxy.target.hostname), self.proxy.target.port, timeout=30)
-
-    def finish(self) -> None:
-        self.onward.close()
-        super().finish()
-
     def do_GET(self) -> None:  # noqa: N802 - the name that http.server looks for
         """Forward one request, and its response."""
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -297,9 +289,11 @@ class _AzureProxyHandler(QuietHandler):
         lists = passing.query.get("comp") == "list"
         more = f"&maxresults={self.proxy.page_size}" if self.proxy.page_size and lists else ""
         onward = {name: value for name, value in headers.items() if name not in {"host", "connection"}}
-        self.onward.request(self.command, self.path + more, body=sent or None, headers=onward)
-        answer = self.onward.getresponse()
-        body = answer.read()
+        # A new connection each time: Azurite closes an idle one after 5 s, also when a request is on its way.
+        with closing(http.client.HTTPConnection(self.proxy.target.netloc, timeout=30)) as connection:
+            connection.request(self.command, self.path + more, body=sent or None, headers=onward)
+            answer = connection.getresponse()
+            body = answer.read()
         self.proxy.answered.append((passing.blob, answer.status))
         fields = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP_HEADERS]
         length = answer.getheader("content-length") if self.command == "HEAD" else str(len(body))

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from tests.support.simulator import Simulator
 from tilesync.demo.city import build_city
+
+BuildCity = Callable[..., dict[str, bytes]]
+"""Builds the files of a city; `edition` is that of build_city."""
 
 REMOVED_DISTRICT = "district-03"
 ADDED_DISTRICT = "district-08"
 MOVED_DISTRICT = "district-01"
 MOVED_TO = "moved-district"
 SMALL_CITY = {"district-02", "district-04", "district-05"}
+EDITED_DISTRICTS = {ADDED_DISTRICT, REMOVED_DISTRICT, MOVED_DISTRICT, "district-05"}
 PROJECT_ORIGIN = (510091, 6649129, 0)
 """Easting and northing of an iModel that is exported in the coordinates of its project."""
 
 
-def older_edition() -> dict[str, bytes]:
+def older_edition(build: BuildCity = build_city) -> dict[str, bytes]:
     """Return the files of the older edition."""
-    return without_district(build_city(), ADDED_DISTRICT)
+    return without_district(build(), ADDED_DISTRICT)
 
 
-def newer_edition() -> dict[str, bytes]:
+def newer_edition(build: BuildCity = build_city) -> dict[str, bytes]:
     """Return the files of the newer edition: a district less and one more, one in another folder, and changed tiles."""
-    files = without_district(build_city(edition=2), REMOVED_DISTRICT)
+    files = without_district(build(edition=2), REMOVED_DISTRICT)
     root = files["tileset.json"].replace(f"{MOVED_DISTRICT}/".encode(), f"{MOVED_TO}/".encode())
     moved = {name.replace(f"{MOVED_DISTRICT}/", f"{MOVED_TO}/"): data for name, data in files.items()}
     return {**moved, "tileset.json": root}
@@ -32,8 +37,19 @@ def newer_edition() -> dict[str, bytes]:
 
 def small_city(*, edition: int = 1) -> dict[str, bytes]:
     """Return the files of a city of three districts, of which a second edition changes one."""
-    files = build_city(edition=edition)
-    for district in {name.partition("/")[0] for name in files if name.startswith("district-")} - SMALL_CITY:
+    return keep_districts(build_city(edition=edition), SMALL_CITY)
+
+
+def edited_city(*, edition: int = 1) -> dict[str, bytes]:
+    """Return the files of a city of the districts that differ between the editions."""
+    return keep_districts(
+        build_city(edition=edition), {ADDED_DISTRICT, REMOVED_DISTRICT, MOVED_DISTRICT, "district-05"}
+    )
+
+
+def keep_districts(files: dict[str, bytes], kept: Set[str]) -> dict[str, bytes]:
+    """Return a city with some of its districts only."""
+    for district in {name.partition("/")[0] for name in files if name.startswith("district-")} - kept:
         files = without_district(files, district)
     return files
 
@@ -56,10 +72,10 @@ def without_district(files: dict[str, bytes], district: str) -> dict[str, bytes]
     return {**left, "tileset.json": json.dumps(tileset).encode()}
 
 
-def mirror_editions(dest: Path) -> None:
+def mirror_editions(dest: Path, build: BuildCity = build_city) -> None:
     """Mirror both editions into a folder, as versions `older` and `newer`, which is the current one."""
     with Simulator() as service:
-        service.offer_export(older_edition(), export_id="older")
+        service.offer_export(older_edition(build), export_id="older")
         assert service.mirror(dest).error is None
-        service.offer_export(newer_edition(), export_id="newer", lastModified="2026-03-09T08:30:00Z")
+        service.offer_export(newer_edition(build), export_id="newer", lastModified="2026-03-09T08:30:00Z")
         assert service.mirror(dest).error is None

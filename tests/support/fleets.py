@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.fleet_service import Fleet
+from tests.support.fork_server import run_forked
 from tests.support.simulator import Simulator
 from tilesync.events import Event
 from tilesync.fleets.aio import check_fleet
@@ -126,9 +127,9 @@ class FleetFolder:
 
     def run_program(self, *options: str, env: Mapping[str, str] | None = None) -> tuple[int, list[dict[str, Any]], str]:
         """Run `tilesync fleet` as a program; return its exit code, its JSON lines, and its standard error."""
-        running = self.start_program(*options, env=env)
-        out, err = running.communicate(timeout=180)
-        return running.returncode, [json.loads(line) for line in out.splitlines()], err
+        env = {"PATH": os.environ["PATH"], "FLEET_TOKEN": self.sim.token, **(env or {})}
+        done = run_forked(["fleet", str(self.file), "--json", *options], env)
+        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
     def dest(self, *parts: str) -> Path:
         """Return a destination below `tiles`."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gzip
 import random
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from tests.support.builders import export, glb, tileset
+from tests.support.commandline import run_tilesync
 from tests.support.simulator import (
     EXPORT,
     JobOutcome,
@@ -37,12 +37,10 @@ def gz_names(files: dict[str, bytes]) -> set[str]:
 
 def run_sha256sum(dest: Path, version: str = EXPORT) -> int:
     """Run the real `sha256sum -c` in the folder of a version; return its exit code."""
-    listing = subprocess.run(
-        [sys.executable, "-m", "tilesync", "versions", str(dest), "--sha256sums", version],
-        capture_output=True, check=True,
-    )  # fmt: skip
+    listing = run_tilesync("versions", dest, "--sha256sums", version)
+    assert listing.exit_code == 0
     checked = subprocess.run(
-        ["sha256sum", "--quiet", "-c", "-"], input=listing.stdout, cwd=dest / "versions" / version, check=False
+        ["sha256sum", "--quiet", "-c", "-"], input=listing.stdout.encode(), cwd=dest / "versions" / version, check=False
     )
     return checked.returncode
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tilesync.core.http_headers import CachePolicy, is_self_describing
 from tilesync.core.manifest import find_line, split_manifest, translate_damage
-from tilesync.core.safe_names import resolve_version_name
+from tilesync.core.safe_names import CURRENT_VERSION, resolve_version_name
 from tilesync.errors import DestinationError, UsageError
 from tilesync.model import POINTER, Blob, Layout
 from tilesync.model.storage import ObjectHeaders
@@ -28,7 +28,7 @@ MAX_DOCUMENT_THREADS: Final = 8
 MAX_KNOWN_VERSIONS: Final = 4
 """Versions whose stated types are kept in memory: those that were asked for last."""
 
-_LATEST, _CURRENT, _MANIFESTS, _VERSIONS = "latest.json", "current", "manifests", "versions"
+_LATEST, _CURRENT_LINK, _MANIFESTS, _VERSIONS = "latest.json", "current", "manifests", "versions"
 _MANIFEST_SUFFIX: Final = ".jsonl"
 _MANIFEST_MEDIA_TYPE: Final = "application/jsonl"
 
@@ -77,7 +77,7 @@ class MirrorTileset:
         self._policy = parts.cache_policy
         self._compare = compare
         self._comparisons = comparisons
-        self._identity = object()
+        self._identity = object()  # of this tileset among all whose comparisons are shared
         self._pool = ThreadPoolExecutor(MAX_DOCUMENT_THREADS, thread_name_prefix="tilesync-documents")
         self._is_versioned = parts.layout is Layout.VERSIONED
         self._must_be_named = not self._is_versioned and parts.files.has_other_files
@@ -100,7 +100,7 @@ class MirrorTileset:
         if top == _VERSIONS:
             version, _, name = rest.partition("/")
             return await self._open_of_version(version, name, self._policy.version_cache_control)
-        if top == _CURRENT:
+        if top == _CURRENT_LINK:
             current = await self._versions.current()
             return await self._open_of_version(current or "", rest, self._policy.pointer_cache_control)
         if top == _MANIFESTS:
@@ -202,7 +202,7 @@ class MirrorTileset:
 
         Raises UsageError for an unknown version.
         """
-        version = await self._resolve(version or _CURRENT)
+        version = await self._resolve(version or CURRENT_VERSION)
         line: Mapping[str, Any] | None = await self._run(partial(self._find_line, version, name))
         if line is None:
             return None

@@ -88,7 +88,7 @@ class MirrorResolver:
         if self._version_name is not None:
             return self._make_resolution(self._version_name, newest=self._newest)
         latest, selector = self._published.latest() or {}, self._selector
-        is_current = selector.export_id in {None, CURRENT_VERSION} and selector.changeset is None
+        is_current = (selector.export_id or CURRENT_VERSION) == CURRENT_VERSION and not selector.changeset
         current = latest.get("version") if is_current else None
         names = self._published.manifest_names() if current is not None else []
         if names and current not in names:
@@ -135,15 +135,16 @@ class MirrorResolver:
                 f"there is no version in {self._display_name}",
                 hint="give a folder or store that `tilesync mirror` filled: it contains latest.json and manifests/",
             )
-        found = [v for v in sort_newest_first(versions) if selector.changeset in {None, v.facts.changeset}]
-        if selector.export_id is not None and not any_id:
+        found = [v for v in sort_newest_first(versions) if (selector.changeset or None) in {None, v.facts.changeset}]
+        if selector.export_id and not any_id:
             found = [v for v in found if v.export == selector.export_id] or _match_name(
                 found, selector.export_id, current=latest.get("version")
             )
         if not found:
-            wanted = selector.export_id or f"of changeset {selector.changeset}"
-            hint = f"`tilesync versions {self._display_name}` lists the versions"
-            raise NoExport(f"there is no version {wanted} in {self._display_name}", hint=hint)
+            raise NoExport(
+                f"{_describe_no_match(versions, selector)} in {self._display_name}",
+                hint=f"`tilesync versions {self._display_name}` lists the versions",
+            )
         return found
 
     def _read_versions(self) -> Iterator[Version]:
@@ -167,6 +168,14 @@ def _export_from_version(version: Version) -> Export:
         size=version.summary.bytes,
         stored_version=version,
     )
+
+
+def _describe_no_match(versions: list[Version], selector: Selector) -> str:
+    if not selector.export_id:
+        return f"there is no version of changeset {selector.changeset}"
+    if not selector.changeset and sum(version.name.startswith(selector.export_id) for version in versions) > 1:
+        return f"there is more than one version that begins with {selector.export_id}"
+    return f"there is no version {selector.export_id}"
 
 
 def _match_name(versions: list[Version], text: str, *, current: str | None) -> list[Version]:

@@ -11,6 +11,7 @@ from tests.support.city_editions import (
     ADDED_DISTRICT,
     MOVED_TO,
     REMOVED_DISTRICT,
+    edited_city,
     mirror_editions,
     small_city,
     without_district,
@@ -30,9 +31,9 @@ from tilesync.model import Layout
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve two editions of the city."""
+    """Serve two editions of the city, with the districts that differ."""
     dest = tmp_path_factory.mktemp("editions") / "city"
-    mirror_editions(dest)
+    mirror_editions(dest, edited_city)
     with server_process(dest) as server:
         yield server.url
 

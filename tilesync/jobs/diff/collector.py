@@ -45,7 +45,9 @@ class ChangeCollector:
 
     def add_same(self, records: Sequence[bytes]) -> None:
         """Count files that are the same on both sides."""
-        self._new_bytes[_SAME] += self._count(_SAME, _cut_endings_and_sizes(records))
+        rows = _cut_endings_and_sizes(records)
+        self._count_roles(_SAME, rows)
+        self._new_bytes[_SAME] += _sum_sizes(rows)
 
     def add_added(self, records: Sequence[bytes]) -> None:
         """Add files that only B has."""
@@ -69,13 +71,17 @@ class ChangeCollector:
     def _add(self, kind: ChangeKind, old: Sequence[bytes], new: Sequence[bytes]) -> int:
         """Add the lines of files, count them by their roles, and return their bytes."""
         rows = _cut_endings_and_sizes(new or old)
-        self._lines.add(_make_lines(kind, old, new, [find_role(ending) for ending, _ in rows]))
-        return self._count(kind, rows)
-
-    def _count(self, kind: str, rows: Sequence[tuple[bytes, bytes]]) -> int:
-        for ending, count in Counter(map(itemgetter(0), rows)).items():
-            self._files[kind, find_role(ending)] += count
+        roles = self._count_roles(kind, rows)
+        self._lines.add(_make_lines(kind, old, new, [roles[ending] for ending, _ in rows]))
         return _sum_sizes(rows)
+
+    def _count_roles(self, kind: str, rows: Sequence[tuple[bytes, bytes]]) -> dict[bytes, str]:
+        """Count files by their roles; return the role of each ending."""
+        counts = Counter(map(itemgetter(0), rows))
+        roles = {ending: find_role(ending) for ending in counts}
+        for ending, count in counts.items():
+            self._files[kind, roles[ending]] += count
+        return roles
 
     @property
     def has_common_contents(self) -> bool:
