@@ -17,6 +17,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 
+MAX_DISK_THREADS: Final = 32
+"""Threads of a server for the blocking reads of one folder or package: a disk that hangs holds up no other place."""
+
 STOP_EVENT: Final[ContextVar[threading.Event | None]] = ContextVar("STOP_EVENT", default=None)
 """Event that is set when the caller no longer wants the result; None outside such work.
 

@@ -15,16 +15,13 @@ from tilesync.errors import UnsafeName
 from tilesync.model.storage import HEAD_BYTES
 from tilesync.runtime.os_errors import translate_read_errors
 from tilesync.runtime.safe_open import WrongFileType
-from tilesync.runtime.threads import run_abandonable
+from tilesync.runtime.threads import MAX_DISK_THREADS, run_abandonable
 from tilesync.stores.local.cached_open import OpenCached, find_cached_open
 from tilesync.stores.local.directory_handles import NOT_FOUND_ERRORS
 from tilesync.stores.local.reader import SafePathResolver
 
 CHUNK_BYTES: Final = 1 << 17
 """Bytes that are read at a time. A file of at most this size is read when it is opened."""
-
-MAX_THREADS: Final = 32
-"""Threads for one folder: a disk that hangs blocks no other folder."""
 
 _HAS_NOWAIT = hasattr(os, "preadv") and hasattr(os, "RWF_NOWAIT")
 
@@ -87,7 +84,7 @@ class LocalPublicFiles:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._resolver = SafePathResolver(root, within=None)
-        self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tilesync-files")
+        self._pool = ThreadPoolExecutor(MAX_DISK_THREADS, thread_name_prefix="tilesync-files")
         self._root_descriptor: int | None = None
         self._open_cached: OpenCached | None = None
         if _HAS_NOWAIT and os.open in os.supports_dir_fd:

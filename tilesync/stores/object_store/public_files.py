@@ -14,7 +14,7 @@ from tilesync.protocols import Objects
 from tilesync.runtime.streamed_file import StreamedFile, StreamPool
 from tilesync.runtime.threads import run_abandonable
 
-MAX_THREADS: Final = 64
+MAX_REQUEST_THREADS: Final = 64
 """Threads for blocking requests to one store."""
 
 
@@ -25,7 +25,7 @@ class ObjectPublicFiles:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tilesync-objects")
+        self._pool = ThreadPoolExecutor(MAX_REQUEST_THREADS, thread_name_prefix="tilesync-objects")
         self._streams = StreamPool()
 
     async def open(self, path: str) -> StreamedFile | None:

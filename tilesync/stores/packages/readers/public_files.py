@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Final
 
 from tilesync.runtime.streamed_file import StreamedFile, StreamPool
-from tilesync.runtime.threads import run_abandonable
+from tilesync.runtime.threads import MAX_DISK_THREADS, run_abandonable
 from tilesync.stores.packages.readers.package import Package, find_file
-
-MAX_THREADS: Final = 32
-"""Threads for the blocking reads of one package."""
 
 
 class PackagePublicFiles:
@@ -23,7 +19,7 @@ class PackagePublicFiles:
 
     def __init__(self, package: Package) -> None:
         self._package = package
-        self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tilesync-package")
+        self._pool = ThreadPoolExecutor(MAX_DISK_THREADS, thread_name_prefix="tilesync-package")
         self._streams = StreamPool()
 
     async def open(self, path: str) -> StreamedFile | None:
