@@ -20,7 +20,7 @@ from tilesync.core.http_headers import CachePolicy
 from tilesync.errors import DestinationError, Unavailable
 from tilesync.events import Event, Notice, Warned
 from tilesync.serving.comparisons import DiffLines
-from tilesync.serving.reopening import LOOK_S, ReopenedTileset
+from tilesync.serving.reopening import CHECK_INTERVAL_S, ReopenedTileset
 from tilesync.serving.tilesets import FileFacts, FileRow, TilesetEntry, TilesetKind
 
 FILES, OTHER = export(2), export(3, seed=7)
@@ -28,7 +28,7 @@ LARGE = glb(bytes(30_000_000))
 
 
 def ask_until(server: RunningServer, path: str, matches: Callable[[Answer], bool]) -> Answer:
-    """Request a path until the answer matches: the server looks once a second."""
+    """Request a path until the answer matches: the server checks the path once a second."""
     for _ in range(10_000):
         if matches(answer := server.request(path)):
             return answer
@@ -147,10 +147,10 @@ class _Place:
             tileset.is_closed = True
 
     def replace(self) -> None:
-        """Put another file at the path, and let the time of the next look come."""
+        """Put another file at the path, and let the time of the next check come."""
         self.path.with_suffix(".new").write_bytes(b"x")
         self.path.with_suffix(".new").rename(self.path)
-        self.now += LOOK_S
+        self.now += CHECK_INTERVAL_S
 
 
 def test_what_is_in_use_is_closed_last(tmp_path: Path) -> None:
@@ -188,13 +188,13 @@ def test_what_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:
             place.problem = DestinationError("it is damaged")
             place.replace()
             for _ in range(2):
-                place.now += LOOK_S
+                place.now += CHECK_INTERVAL_S
                 with pytest.raises(Unavailable, match="name is not there"):
                     await place.tileset.open("a")
             place.problem = None
             with pytest.raises(Unavailable):  # the second is not over
                 await place.tileset.open("a")
-            place.now += LOOK_S
+            place.now += CHECK_INTERVAL_S
             assert await place.tileset.open("a") is not None
 
     asyncio.run(asyncio.wait_for(work(), 30))

@@ -20,11 +20,11 @@ from tilesync.runtime.threads import run_abandonable
 from tilesync.serving.comparisons import DiffLines
 from tilesync.serving.tilesets import FileRow, ServedFile, ServedTileset, TilesetEntry, TilesetKind
 
-LOOK_S: Final = 1.0
-"""Seconds between two looks at the path. Only a request looks."""
+CHECK_INTERVAL_S: Final = 1.0
+"""Seconds between two checks of the path. Only a request causes one."""
 
-LOOK_WAIT_S: Final = 2.0
-"""Longest time that a request waits for a look: a disk that hangs holds up no file that is in memory."""
+CHECK_WAIT_S: Final = 2.0
+"""Longest time that a request waits for a check: a disk that hangs holds up no file that is in memory."""
 
 OpenTileset = Callable[[], AbstractAsyncContextManager[ServedTileset]]
 """Opens what is at the path. Raises a TilesyncError."""
@@ -82,8 +82,8 @@ class _HeldFile:
 class ReopenedTileset:
     """Tileset of a folder or a package, whatever is at its path at the time.
 
-    The first request of each second looks at the first of `paths`, and at the state folder if that is another one. If
-    one leads elsewhere, that is opened; requests under way end on what was there before. While there is nothing, each
+    The first request of each second checks the first of `paths`, and the state folder if that is another one. If one
+    leads elsewhere, that is opened; requests under way end on what was there before. While there is nothing, each
     request raises Unavailable.
     """
 
@@ -101,11 +101,11 @@ class ReopenedTileset:
         self._open_tileset = open_tileset
         self._observe = observe
         self._clock = clock
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="tilesync-look")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="tilesync-check")
         self._identity: Hashable | None = None
         self._current: _Opened | None = None
-        self._looked_at = 0.0
-        self._look: asyncio.Task[None] | None = None
+        self._checked_at = 0.0
+        self._check: asyncio.Task[None] | None = None
         self._retired = set[_Opened]()
         self._closing = set[asyncio.Task[None]]()
         self.kind = TilesetKind.MIRROR
@@ -115,16 +115,16 @@ class ReopenedTileset:
         """Open the tileset, and close all at the end. Raises the TilesyncErrors of the opening."""
         self._identity = await self._identify()
         self._use(await self._open())
-        self._looked_at = self._clock()
+        self._checked_at = self._clock()
         try:
             yield
         finally:
             await self._aclose()
 
     async def _aclose(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
-            await asyncio.wait({self._look})
+        if self._check is not None:
+            self._check.cancel()
+            await asyncio.wait({self._check})
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._retire()
         for each in list(self._retired):
@@ -168,8 +168,8 @@ class ReopenedTileset:
             self._release(held)
 
     async def _acquire(self) -> _Opened:
-        if self._clock() - self._looked_at >= LOOK_S:
-            await self._wait_for_look()
+        if self._clock() - self._checked_at >= CHECK_INTERVAL_S:
+            await self._wait_for_check()
         if self._current is None:
             raise Unavailable(
                 f"{self._name} is not there at the moment", hint="tilesync serves it again as soon as it is back"
@@ -182,16 +182,16 @@ class ReopenedTileset:
         if held.is_retired and not held.users:
             self._start_closing(held)
 
-    async def _wait_for_look(self) -> None:
-        """Look at the path; go on without the result if the disk takes long. Other requests do not wait."""
-        self._looked_at = self._clock()
-        if self._look is None or self._look.done():
-            self._look = asyncio.create_task(self._look_at_path())
-        done, _ = await asyncio.wait({self._look}, timeout=LOOK_WAIT_S)
-        for look in done:
-            look.result()
+    async def _wait_for_check(self) -> None:
+        """Check the path; go on without the result if the disk takes long. Other requests do not wait."""
+        self._checked_at = self._clock()
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self._check_for_newer())
+        done, _ = await asyncio.wait({self._check}, timeout=CHECK_WAIT_S)
+        for check in done:
+            check.result()
 
-    async def _look_at_path(self) -> None:
+    async def _check_for_newer(self) -> None:
         identity = await self._identify()
         if identity == self._identity and self._current is not None:
             return
