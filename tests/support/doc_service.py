@@ -8,7 +8,8 @@ import os
 import random
 import socket
 import uuid
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ class PageRun:
         if page.name == "stores.md":
             self._add_stores(request)
         if page.name == "serving.md":
-            port = _find_free_port()
+            port = stack.enter_context(_reserved_port())
             self._places |= {":8080": f":{port}", "--port 8080": f"--port {port}"}
         if page.name == "hosting.md":
             require_program("nginx")
@@ -170,9 +171,16 @@ def _build_city_once(edition: int) -> dict[str, bytes]:
     return build_city(edition=edition)
 
 
-def _find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    """Reserve a port for the servers of a page: the system gives it to no connection and no other server meanwhile.
+
+    The socket that holds it does not listen, so that a server which sets SO_REUSEADDR can.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
 def _remove_allow_origin(configuration: str) -> str:
