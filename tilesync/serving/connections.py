@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +18,10 @@ _TOO_LARGE_ANSWER: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_TOO_LARGE), _TOO_LARGE)
 )
+
+_SILENT_LOGGER: Final = logging.Logger("tilesync.serving", level=logging.CRITICAL + 1)
+"""Logger of uvicorn for connections, known to nobody else. It would log answers that end early, with tracebacks: the
+application reports bugs itself, and the rest is the normal end of a server or of a client."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ def _make_timed_class(parent: Any, limits: ConnectionLimits) -> Any:
             raise NotImplementedError
 
         def connection_made(self, transport: Any) -> None:
+            self.logger = _SILENT_LOGGER
             super().connection_made(transport)
             self._start_timer()
 

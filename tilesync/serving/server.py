@@ -143,7 +143,10 @@ async def run_server(
     on_listening: Callable[[], None],
     limits: ConnectionLimits | None = None,
 ) -> None:
-    """Serve until cancelled. Then it accepts no more, and answers that are under way have END_TIMEOUT_S to end."""
+    """Serve until cancelled. Then it accepts no more, and answers that are under way have END_TIMEOUT_S to end.
+
+    When it returns, no answer uses anything any more, and all connections are closed.
+    """
     import uvicorn
 
     limits = limits or ConnectionLimits()
@@ -158,7 +161,6 @@ async def run_server(
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=END_TIMEOUT_S,
     )
     server = _create_server(config)
     serving = asyncio.ensure_future(server.serve(sockets=list(sockets)))
@@ -166,8 +168,25 @@ async def run_server(
         on_listening()
         await asyncio.shield(serving)
     finally:
-        server.should_exit = True
-        await serving
+        await _end_server(server, serving)
+
+
+async def _end_server(server: Any, serving: asyncio.Future[None]) -> None:
+    """Let answers end; cancel those that take long, and drop the connections of clients that do not read.
+
+    `timeout_graceful_shutdown` of uvicorn waits for no cancelled answer, and leaves such connections open.
+    """
+    server.should_exit = True
+    await asyncio.wait({serving}, timeout=END_TIMEOUT_S)
+    if not serving.done():
+        if answers := set(server.server_state.tasks):
+            for each in answers:
+                each.cancel()
+            await asyncio.wait(answers, timeout=END_TIMEOUT_S)  # a read of a disk that hangs is left behind
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        server.force_exit = True
+    await serving
 
 
 def _create_server(config: Any) -> Any:
