@@ -15,9 +15,7 @@ from tilesync.api.monitor import RunMonitor
 from tilesync.api.options import LiveArguments, StoreAccessOptions
 from tilesync.api.results import RunResult
 from tilesync.core.safe_names import make_version_name
-from tilesync.core.urls import is_loopback
 from tilesync.errors import UsageError
-from tilesync.events import Warned
 from tilesync.model import Secret
 
 if TYPE_CHECKING:
@@ -74,13 +72,6 @@ async def serve(
     call = Call(monitor, on_event, None, None)
     with call.run(RunResult):
         request = create_serve_request(what, options)
-        if not request.token and request.host != "localhost" and not is_loopback(request.host):
-            call.observe(
-                Warned(
-                    f"everybody who can reach port {request.port} of this machine can read these tiles: with --token,"
-                    " only those who have it"
-                )
-            )
         await serving.serve(request, call.observe)
 
 

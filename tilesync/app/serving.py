@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from tilesync.app.live import LiveRequest, open_live_tileset
 from tilesync.app.locations import find_last_part, is_package, match_location
 from tilesync.app.requests import Target
+from tilesync.core.urls import is_loopback
 from tilesync.errors import DestinationError
-from tilesync.events import Serving
+from tilesync.events import Serving, Warned
 from tilesync.protocols import Observer
 from tilesync.stores.opening import Mode, ReadOnlyDestination
 
@@ -84,7 +85,19 @@ async def serve(request: ServeRequest, observe: Observer) -> None:
             origin = find_origin(request.host, sockets)
             urls = tuple(f"{origin}/{served.base(name)}tileset.json" for name in tilesets)
             network = find_network_pages(request.host, sockets)
+            _warn_of_readers(request, sockets[0].getsockname()[1], observe)
             await run_server(application, sockets, on_listening=lambda: observe(Serving(f"{origin}/", urls, network)))
+
+
+def _warn_of_readers(request: ServeRequest, port: int, observe: Observer) -> None:
+    """Warn if everybody who reaches this machine may read the tiles."""
+    if not request.token and request.host != "localhost" and not is_loopback(request.host):
+        observe(
+            Warned(
+                f"everybody who can reach port {port} of this machine can read these tiles: with --token, only those"
+                " who have it"
+            )
+        )
 
 
 @asynccontextmanager

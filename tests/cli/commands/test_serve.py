@@ -113,6 +113,14 @@ def test_everybody_can_read_is_said_plainly(dest: Path) -> None:
         assert other[1] not in {"127.0.0.1", "0.0.0.0", "localhost"}
 
 
+def test_the_error_of_a_host_comes_alone(dest: Path) -> None:
+    """A host at which the server cannot listen is an error, without a warning that all can read there."""
+    result = run_tilesync("serve", dest, "--host", "300.1.1.1")
+    assert result.exit_code == 2
+    assert "300.1.1.1" in result.stderr
+    assert "warning" not in result.stderr
+
+
 @pytest.mark.parametrize("token", ["", "abc", "with\ncontrol", "seven77"])
 def test_a_token_that_protects_nothing(dest: Path, token: str) -> None:
     """An empty, short or unsendable token is refused, as an option and as a variable; the message does not have it."""
