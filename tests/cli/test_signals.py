@@ -158,12 +158,12 @@ def test_a_signal_during_an_import_is_reported(
 
 
 INTERRUPTED_CALL = """
-import importlib, os, sys
+import os, pkgutil, sys
 module, function, number, times, has_uvloop = sys.argv[1:6]
 signals = [int(number)] * int(times)
 if has_uvloop == "False":
     sys.modules["uvloop"] = None
-owner = importlib.import_module(module)
+owner = pkgutil.resolve_name(module)
 call = getattr(owner, function)
 def interrupt(*arguments):
     while signals:
@@ -206,10 +206,16 @@ def test_a_signal_while_the_loop_starts_or_closes_is_reported(
     assert "Warning" not in done.stderr
 
 
+FLUSH, SHUTDOWN = ("tilesync.cli.output.queued_output:OutputQueues", "flush"), ("tilesync.cli.main", "_exit_process")
+
+
+@pytest.mark.parametrize("function", [FLUSH, SHUTDOWN])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_after_the_last_line_changes_nothing(service: Simulator, tmp_path: Path, number: int) -> None:
-    """A signal while the interpreter shuts down leaves the exit code that the last line has, and prints nothing."""
-    injection = ["tilesync.cli.main", "_exit_process", str(int(number)), "1", "True"]
+def test_a_signal_after_the_last_line_changes_nothing(
+    service: Simulator, tmp_path: Path, number: int, function: tuple[str, str]
+) -> None:
+    """A signal after the last line leaves the exit code that this line has, and prints nothing."""
+    injection = [*function, str(int(number)), "1", "True"]
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED_CALL, *injection, "mirror", IMODEL, str(tmp_path / "d"), "--json", "-q"],
         env=make_environment(service), capture_output=True, text=True, timeout=60, check=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -11,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,32 @@ def test_a_client_that_does_not_read_delays_no_end(dest: Path, tmp_path: Path) -
             assert client.recv(100).startswith(b"HTTP/1.1 200")
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "set_blocking"), reason="this system has no pipes that refuse to wait")
+def test_a_second_signal_while_nobody_reads_the_output(dest: Path) -> None:
+    """While the last lines wait for a reader who has stopped, another signal ends the process at once."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with suppress(BlockingIOError):
+        while os.write(write_end, b"\n"):
+            pass
+    os.set_blocking(write_end, True)
+    command = [sys.executable, "-m", "tilesync", "serve", str(dest), "--port", "0", "--json"]
+    with subprocess.Popen(
+        command, env=make_environment(), stdout=write_end, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            read_until(process, r"viewer: \S+")
+            deadline = time.monotonic() + 10
+            while process.poll() is None and time.monotonic() < deadline:
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.5)  # so that the second one comes when the server has ended
+            assert process.poll() in {0, 143}
+        finally:
+            process.kill()
+            os.close(write_end)
+            os.close(read_end)
 
 
 def test_json_and_access_log(dest: Path) -> None:
