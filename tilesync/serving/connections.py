@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,9 +18,19 @@ _TOO_LARGE_ANSWER: Final = (
     b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_TOO_LARGE), _TOO_LARGE)
 )
 
-_SILENT_LOGGER: Final = logging.Logger("tilesync.serving", level=logging.CRITICAL + 1)
-"""Logger of uvicorn for connections, known to nobody else. It would log answers that end early, with tracebacks: the
-application reports bugs itself, and the rest is the normal end of a server or of a client."""
+
+class _SilentLogger:
+    """Logger for the connections of uvicorn, which would log answers that end early, with tracebacks.
+
+    The application reports bugs itself. The rest is the normal end of a server or of a client.
+    """
+
+    level = 100
+
+    def log(self, *_: object, **__: object) -> None:
+        """Log nothing."""
+
+    info = warning = error = log
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ def _make_timed_class(parent: Any, limits: ConnectionLimits) -> Any:
             raise NotImplementedError
 
         def connection_made(self, transport: Any) -> None:
-            self.logger = _SILENT_LOGGER
+            self.logger = _SilentLogger()
             super().connection_made(transport)
             self._start_timer()
 
