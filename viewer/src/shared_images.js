@@ -31,8 +31,29 @@ export class SharedImagesPlugin {
 
   /** Plugin of GLTFLoader: takes over textures whose image is a file. @param {any} parser */
   makeLoader(parser) {
+    /** @type {Set<Texture>} those that the parser got for its tile */
+    const textures = new Set();
+    let isParsed = false;
     const load = (/** @type {string} */ url, /** @type {(texture: Texture) => void} */ done, /** @type {unknown} */ _, /** @type {(error: unknown) => void} */ fail) => {
-      this.load(url).then(done, fail);
+      this.load(url).then((texture) => {
+        textures.add(texture);
+        if (isParsed) texture.dispose(); // the tile has failed meanwhile
+        done(texture);
+      }, fail);
+    };
+    const end = (/** @type {any} */ scene) => {
+      isParsed = true;
+      this.keepUsed(textures, scene);
+    };
+    const parse = parser.parse.bind(parser);
+    parser.parse = (/** @type {(gltf: any) => void} */ done, /** @type {(error: unknown) => void} */ fail) => {
+      parse((/** @type {any} */ gltf) => {
+        end(gltf.scene);
+        done(gltf);
+      }, (/** @type {unknown} */ error) => { // the renderer disposes of nothing then
+        end(null);
+        fail(error);
+      });
     };
     return {
       name: "TILESYNC_SHARED_IMAGES",
@@ -83,6 +104,20 @@ export class SharedImagesPlugin {
       entry.first.then((first) => first.dispose());
     };
     texture.addEventListener("dispose", release);
+  }
+
+  /**
+   * Hold the textures of a model, also copies that the loader made (KHR_texture_transform); release those not in it.
+   * @param {Set<Texture>} textures @param {any} scene null if the tile could not be parsed
+   */
+  keepUsed(textures, scene) {
+    const used = scene ? listShared(scene) : new Set();
+    for (const texture of used) {
+      const url = texture.userData.tilesyncImage;
+      const entry = this.entries.get(url);
+      if (entry && !entry.holders.has(texture)) this.hold(entry, texture, url);
+    }
+    for (const texture of textures) if (!used.has(texture)) texture.dispose();
   }
 
   /** @param {string} url */

@@ -63,3 +63,55 @@ test("a tile that begins to load an image keeps it while another is unloaded", a
   await settle();
   assert.deepEqual([counts.disposed, plugin.entries.size], [1, 0]);
 });
+
+/** A parser of GLTFLoader for a tile with one texture: it calls `end` when the texture is there. @param {(texture: Texture) => any} end */
+function makeParser(end) {
+  return {
+    json: { textures: [{ source: 0 }], images: [{ uri: "a.png" }] },
+    /** @type {any} */ loader: null,
+    loadTextureImage: (/** @type {number} */ _, /** @type {number} */ __, /** @type {any} */ loader) => new Promise((resolve, reject) => { loader.load(URL, resolve, undefined, reject); }),
+    async parse(/** @type {any} */ done, /** @type {any} */ fail) {
+      try {
+        done({ scene: end(await this.loader.loadTexture(0)) });
+      } catch (error) {
+        fail(error);
+      }
+    },
+  };
+}
+
+/** Parse a tile. @param {SharedImagesPlugin} plugin @param {(texture: Texture) => any} end @returns {Promise<any>} its model, or the error */
+function parseTile(plugin, end) {
+  const parser = makeParser(end);
+  parser.loader = plugin.makeLoader(parser);
+  return new Promise((resolve) => { parser.parse((/** @type {any} */ gltf) => resolve(gltf.scene), resolve); });
+}
+
+test("an image is disposed of if its only tile cannot be parsed", async () => {
+  const { plugin, counts } = makePlugin();
+  assert.equal((await parseTile(plugin, () => { throw new Error("broken"); })).message, "broken");
+  await settle();
+  assert.deepEqual([counts.loaded, counts.disposed, plugin.entries.size], [1, 1, 0]);
+});
+
+test("an image that arrives after its tile has failed is disposed of", async () => {
+  const { plugin, counts } = makePlugin();
+  const parser = makeParser(() => null);
+  const { loadTexture } = plugin.makeLoader(Object.assign(parser, { parse: (/** @type {any} */ _, /** @type {any} */ fail) => fail(new Error("broken")) }));
+  const texture = loadTexture(0);
+  parser.parse(() => {}, () => {});
+  await texture;
+  await settle();
+  assert.deepEqual([counts.loaded, counts.disposed, plugin.entries.size], [1, 1, 0]);
+});
+
+test("an image is disposed of with the copy of its texture that the model has instead", async () => {
+  const { plugin, counts } = makePlugin();
+  const scene = await parseTile(plugin, (texture) => new Group().add(new Mesh(undefined, new MeshBasicMaterial({ map: texture.clone() }))));
+  plugin.processTileModel(scene, "one");
+  await settle();
+  assert.deepEqual([counts.disposed, plugin.entries.size], [0, 1]);
+  scene.children[0].material.map.dispose();
+  await settle();
+  assert.deepEqual([counts.disposed, plugin.entries.size], [1, 0]);
+});
