@@ -55,6 +55,9 @@ def test_lines_of_other_programs_give_the_same_records() -> None:
         line_of(STORED).replace(SHA256.hex().encode(), b"00"),
         line_of(STORED).replace(b'"size":12', b'"size":-1'),
         line_of(STORED).replace("ä".encode(), b"\\ud800"),
+        line_of(STORED).replace("ä".encode(), b"\xff"),
+        line_of(STORED).replace(b"model/", b"\xff"),
+        line_of(STORED).replace(b".glb", b"\t"),
         b'{"name":"a"}',
     ],
 )

@@ -18,7 +18,7 @@ from tilesync.model import StoredFile
 NAME_END: Final = b'","size":'
 """Bytes between the name and the rest of a record. A name cannot contain them: JSON escapes its quotation marks."""
 
-_NAME = rb'[^"\\\n]*+(?:\\.[^"\\\n]*+)*+'
+_NAME = rb'[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+'
 _REST = rb'[0-9]++,"sha256":(?:null|"[0-9a-f]{64}"),(?:"proof":"[a-z0-9-]++",)?"md5":(?:null|"[0-9a-f]{32}")'
 _LINE = re.compile(rb'^\{"name":"(' + _NAME + NAME_END + _REST + rb'),"etag":[^\n]*+(?<=\})(?:\n|\Z)', re.MULTILINE)
 """A line as tilesync writes it, not cut off. It consumes the line, so that the search goes on at the next one."""
@@ -91,6 +91,8 @@ def content_in_container(record: FileRecord) -> tuple[str, int]:
 
 def cut_records(lines: bytes) -> list[bytes]:
     """Return the record of each of some whole lines. Raises KeyError or ValueError for a line that is damaged."""
+    if not lines.isascii():
+        lines.decode()  # raises UnicodeDecodeError, a ValueError
     records: list[bytes] = _LINE.findall(lines)
     if len(records) != lines.count(b"\n") + 1 or _UNPACKED_MARK in lines:
         return [_parse_line(line) for line in lines.split(b"\n")]
