@@ -25,7 +25,7 @@ from tilesync.cli.output.reporters import JsonLinesWriter, MessagePrinter
 from tilesync.cli.output.streams import StdoutWriter, terminal_columns
 from tilesync.cli.params import format_error
 from tilesync.cli.run_reporters import RunReporters
-from tilesync.cli.signals import HANGUP, SignalRelay, error_for_signal, exit_on_signals, restore_default_handlers
+from tilesync.cli.signals import HANGUP, SignalRelay, error_for_signal, restore_default_handlers, signals_as_exit
 from tilesync.errors import Interrupted, TilesyncError
 from tilesync.events import Event, Warned
 from tilesync.protocols import Observer
@@ -243,8 +243,11 @@ class Session:
         if self._reporters is not None:
             line = self._report_to_monitors(line, self._reporters, is_urgent=is_urgent)
         self.write_json_line(line)
-        if not is_urgent:  # else signals have their default handlers
-            exit_on_signals(int(line["exit"]))  # no second last line, which might wait for a stream that stalls
+        with signals_as_exit(int(line["exit"])):  # no second last line, which might wait for a stream that stalls
+            return self._close_outputs(line)
+
+    def _close_outputs(self, line: dict[str, Any]) -> int:
+        """Close the outputs after the last line, and write it to the log; return the exit code."""
         self._queues.flush()
         if (output_error := self._stdout.output_error()) is not None:
             self._print_line(format_error(output_error))

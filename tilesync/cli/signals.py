@@ -103,6 +103,14 @@ def exit_on_signals(code: int) -> None:
             signal.signal(number, lambda *_: os._exit(code))
 
 
+@contextlib.contextmanager
+def signals_as_exit(code: int) -> Iterator[None]:
+    """End the process with this code at each signal that stops a run, inside the `with` block."""
+    with _restored_handlers():
+        exit_on_signals(code)
+        yield
+
+
 def list_stop_signals() -> list[int]:
     """Return the signals that stop a run. An ignored SIGHUP is left out: `nohup` ignores it on purpose."""
     handles_hangup = HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN
