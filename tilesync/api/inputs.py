@@ -32,6 +32,7 @@ from tilesync.api.options import (
 from tilesync.app.requests import MirrorRequest, StoreOptions, Target
 from tilesync.app.requests import default_state_root as default_state_root
 from tilesync.app.service import API_URL, Service
+from tilesync.core import option_values
 from tilesync.core.filters import parse_globs
 from tilesync.core.guards import DEFAULT_DELETE_LIMIT
 from tilesync.core.http_headers import (
@@ -40,6 +41,7 @@ from tilesync.core.http_headers import (
     CachePolicy,
     parse_header_value,
 )
+from tilesync.core.option_values import parse_duration, parse_size
 from tilesync.core.retention import KEEP_ALL_VERSIONS
 from tilesync.core.urls import check_store_url
 from tilesync.errors import UsageError
@@ -49,18 +51,18 @@ if TYPE_CHECKING:
     from tilesync.app.live import LiveRequest
     from tilesync.checks.commands import HostingRequest
 
-DEFAULT_RETRY_FOR = timedelta(seconds=60)
-DOCTOR_RETRY_FOR = timedelta(seconds=10)
+DEFAULT_RETRY_FOR = parse_duration(option_values.DEFAULT_RETRY_FOR)
+DOCTOR_RETRY_FOR = parse_duration(option_values.DOCTOR_RETRY_FOR)
 """How long requests are retried, if the caller does not say."""
 
-SERVE_RETRY_FOR = timedelta(seconds=10)
+SERVE_RETRY_FOR = parse_duration(option_values.SERVE_RETRY_FOR)
 """How long requests for what is served are retried: a viewer does not wait longer."""
 
-DEFAULT_FOLLOW_POLL = timedelta(seconds=60)
-DEFAULT_CACHE_BYTES = 256_000_000
+DEFAULT_FOLLOW_POLL = parse_duration(option_values.DEFAULT_FOLLOW_POLL)
+DEFAULT_CACHE_BYTES = parse_size(option_values.DEFAULT_CACHE_SIZE)
 
-DEFAULT_WAIT = timedelta(minutes=10)
-DEFAULT_POLL = timedelta(seconds=15)
+DEFAULT_WAIT = parse_duration(option_values.DEFAULT_WAIT)
+DEFAULT_POLL = parse_duration(option_values.DEFAULT_POLL)
 
 
 def create_service(options: ServiceOptions) -> Service:

@@ -9,6 +9,7 @@ import click
 
 from tilesync.cli.help_groups import GroupedOption, OptionGroup
 from tilesync.cli.params import CountOrWordType, DeleteLimitType, DurationType, FilePathType
+from tilesync.core.option_values import DEFAULT_POLL, DEFAULT_RETRY_FOR
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,7 +69,7 @@ def retry_option(default: str) -> Callable[[F], F]:
     )
 
 
-SERVICE_OPTIONS = combine_decorators(IDENTITY_OPTIONS, retry_option("60s"))
+SERVICE_OPTIONS = combine_decorators(IDENTITY_OPTIONS, retry_option(DEFAULT_RETRY_FOR))
 
 OUTPUT_OPTIONS = combine_decorators(
     option(
@@ -148,7 +149,7 @@ EXPORT_OPTIONS = combine_decorators(
 
 SELECTION_OPTIONS = combine_decorators(
     EXPORT_OPTIONS,
-    poll_option("15s", "How often to look for an export while waiting."),
+    poll_option(DEFAULT_POLL, "How often to look for an export while waiting."),
 )
 
 INVENTORY_OPTIONS = combine_decorators(

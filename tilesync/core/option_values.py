@@ -1,4 +1,4 @@
-"""Values of options, parsed from text: durations, rates and counts. Each parser raises ValueError."""
+"""Values of options, parsed from text: durations, rates and counts; and defaults. Each parser raises ValueError."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from typing import Final
 _DURATION: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _COUNT: Final = re.compile(r"[0-9]{1,12}")
 _RATE: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(?:([kKmMgG])(i)?)?B?(?:/s)?")
+
+# Defaults as texts: --help shows them, and the Python API parses them.
+DEFAULT_RETRY_FOR: Final = "60s"
+DOCTOR_RETRY_FOR: Final = "10s"
+SERVE_RETRY_FOR: Final = "10s"
+DEFAULT_WAIT: Final = "10m"
+DEFAULT_POLL: Final = "15s"
+DEFAULT_FOLLOW_POLL: Final = "60s"
+DEFAULT_CACHE_SIZE: Final = "256M"
 
 MIN_RATE_BYTES_PER_S: Final = 1000
 

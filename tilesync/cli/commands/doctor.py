@@ -11,6 +11,7 @@ from tilesync.cli.options import IDENTITY_OPTIONS, OUTPUT_OPTIONS, STATE_DIR_OPT
 from tilesync.cli.output.table import wrap_text
 from tilesync.cli.params import DestinationType, DurationType, SourceType
 from tilesync.cli.parse import create_session, is_on_command_line, read_source, service_options, store_options
+from tilesync.core.option_values import DOCTOR_RETRY_FOR
 from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ NAME_COLUMN_CHARS = 16
     group=OptionGroup.SPEED,
     type=DurationType(),
     envvar=None,  # a long retry time for nightly jobs would be too long for a person who waits
-    default="10s",
+    default=DOCTOR_RETRY_FOR,
     show_default=True,
     help="How long to retry failed requests.",
 )

@@ -38,6 +38,7 @@ from tilesync.cli.parse import (
     mirror_options,
     read_source,
 )
+from tilesync.core.option_values import DEFAULT_WAIT
 
 if TYPE_CHECKING:
     from tilesync.api.locations import Location
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @click.argument("source", envvar="TILESYNC_SOURCE", type=SourceType())
 @click.argument("dest", envvar="TILESYNC_DEST", type=DestinationType())
 @SELECTION_OPTIONS
-@wait_option("10m")
+@wait_option(DEFAULT_WAIT)
 @option(
     "--link-command", group=OptionGroup.SOURCE, help="Command that prints a fresh container link when SOURCE is a link."
 )

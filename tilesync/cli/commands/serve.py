@@ -31,6 +31,7 @@ from tilesync.cli.parse import (
     service_options,
     store_options,
 )
+from tilesync.core.option_values import DEFAULT_CACHE_SIZE, DEFAULT_FOLLOW_POLL, DEFAULT_WAIT, SERVE_RETRY_FOR
 
 if TYPE_CHECKING:
     import webbrowser
@@ -77,8 +78,8 @@ _SERVE_OPTIONS = combine_decorators(
         help="Let only pages of this origin read the tiles; repeatable.  [default: all pages]",
     ),
     EXPORT_OPTIONS,
-    poll_option("60s", "How often to look for a newer export with --follow."),
-    wait_option("10m"),
+    poll_option(DEFAULT_FOLLOW_POLL, "How often to look for a newer export with --follow."),
+    wait_option(DEFAULT_WAIT),
     option(
         "--link-command",
         group=OptionGroup.SOURCE,
@@ -95,14 +96,14 @@ _SERVE_OPTIONS = combine_decorators(
         group=OptionGroup.SPEED,
         type=SizeType(),
         metavar="SIZE",
-        default="256M",
+        default=DEFAULT_CACHE_SIZE,
         show_default=True,
         help="Memory for the files of live exports.",
     ),
     STATE_DIR_OPTION,
     STORE_OPTIONS,
     IDENTITY_OPTIONS,
-    retry_option("10s"),
+    retry_option(SERVE_RETRY_FOR),
     OUTPUT_OPTIONS,
 )
 
