@@ -133,7 +133,6 @@ MODULES_WITHOUT_TEST_FILE = {
     "stores/s3/multipart.py": "tests/stores/s3/test_upload.py asserts parts, lost responses and aborted uploads",
     "stores/status_files.py": "tests/jobs/versions/test_last_success.py asserts them",
     "serving/tilesets.py": _PROTOCOLS,
-    "serving/version_list.py": "tests/serving/test_site.py asserts how it follows what other processes publish",
     "serving/viewer_page.py": "tests/serving/test_site.py asserts the headers of its answers",
     "stores/local/cached_open.py": "tests/stores/local/test_public_files.py asserts it",
     "stores/object_store/public_files.py": "tests/e2e/test_serve.py serves real stores by it",

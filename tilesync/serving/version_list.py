@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -39,7 +41,7 @@ class VersionList:
         self._run = run_blocking
         self._find_url = find_url
         self._lock = asyncio.Lock()
-        self._headers: dict[str, Version] = {}
+        self._headers: Mapping[str, Version] = {}
         self._latest: Mapping[str, Any] | None = None
         self._latest_read_at = self._list_read_at = -REFRESH_S
         self._rows: Sequence[VersionRow] = ()
@@ -58,8 +60,8 @@ class VersionList:
         async with self._lock:
             await self._refresh_latest()
             if monotonic() - self._list_read_at >= REFRESH_S:
-                self._rows = await self._run(self._list_rows)
-                self._list_read_at = monotonic()
+                self._headers = await self._run(partial(_read_headers, self._publication, self._headers))
+                self._rows, self._list_read_at = self._make_rows(), monotonic()
         return None if self._latest is None else str(self._latest["version"]), self._rows
 
     async def _refresh_latest(self, max_age_s: float = REFRESH_S) -> None:
@@ -68,21 +70,12 @@ class VersionList:
         data = await self._read_document()
         latest = read_latest(data) if data is not None else await self._run(self._publication.latest)
         if latest != self._latest:
-            self._headers.clear()  # a manifest that was written again has other facts
+            self._headers = {}  # a manifest that was written again has other facts
             self._list_read_at = -REFRESH_S
             self.revision += 1
         self._latest, self._latest_read_at = latest, monotonic()
 
-    def _list_rows(self) -> Sequence[VersionRow]:
-        """Read the headers of manifests that are not known yet. One that cannot be read is left out."""
-        names = set(self._publication.manifest_names())
-        for name in self._headers.keys() - names:
-            del self._headers[name]
-        for name in names - self._headers.keys():
-            try:
-                self._headers[name] = read_header(next(self._publication.manifest(name)), name=name)
-            except (DestinationError, StopIteration, KeyError, TypeError, ValueError):
-                continue
+    def _make_rows(self) -> Sequence[VersionRow]:
         current = (self._latest or {}).get("version")
         return [self._make_row(each, current=current) for each in sort_newest_first(self._headers.values())]
 
@@ -102,3 +95,17 @@ class VersionList:
             current=version.name == current,
             missing=summary.completeness.missing,
         )
+
+
+def _read_headers(publication: ReadOnlyPublication, known: Mapping[str, Version]) -> Mapping[str, Version]:
+    """Return the first line of each manifest; those that are not `known` are read, or left out if that fails.
+
+    Blocks. It changes nothing: a client that leaves abandons it in its thread, while another one reads the list.
+    """
+    names = publication.manifest_names()
+    found = {name: known[name] for name in names if name in known}
+    for name in names:
+        if name not in found:
+            with suppress(DestinationError, StopIteration, KeyError, TypeError, ValueError):
+                found[name] = read_header(next(publication.manifest(name)), name=name)
+    return found
