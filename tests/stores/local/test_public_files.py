@@ -190,6 +190,29 @@ def test_a_disk_that_hangs_holds_up_no_other_file(root: Path, monkeypatch: pytes
     asyncio.run(work())
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not list open files")
+def test_a_file_that_nobody_waits_for_is_closed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that a thread opens after its client was cancelled does not stay open."""
+    disk = HangingDisk("a/large")
+    monkeypatch.setattr(LocalPublicFiles, "_open_waiting", disk.open(LocalPublicFiles._open_waiting))
+    monkeypatch.setattr(public_files, "_HAS_NOWAIT", False)
+
+    async def work() -> None:
+        with open_public_files(root) as files:
+            opening = asyncio.ensure_future(files.open("a/large"))
+            assert await asyncio.to_thread(disk.hangs.wait, 30)
+            opening.cancel()
+            await asyncio.wait({opening})
+            disk.goes_on.set()
+            for thread in threading.enumerate():
+                if thread.name.startswith("tilesync-files"):
+                    files.close()
+                    thread.join(30)
+
+    asyncio.run(work())
+    assert list_open_paths(root) == []
+
+
 def test_a_file_that_may_not_be_read(root: Path) -> None:
     """A file without permission is an error, not a missing file."""
     (root / "a" / "small").chmod(0)

@@ -70,6 +70,9 @@ class OpenedLocalFile:
         """Close the file. May be called twice."""
         self._close()
 
+    def __del__(self) -> None:
+        self._close()  # a client that left while a thread opened the file closes nothing
+
     def _close(self) -> None:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
