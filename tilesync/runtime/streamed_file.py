@@ -17,7 +17,7 @@ SMALL_FILE_BYTES: Final = 1 << 18
 MAX_OPEN_STREAMS: Final = 64
 """Streams that stay open while their readers are slow. Each may hold a megabyte in buffers of its client library."""
 
-_PIECE_BYTES: Final = 1 << 16
+STREAM_PIECE_BYTES: Final = 1 << 16
 """Bytes that are passed on at a time, so that a slow reader does not hold many of them twice."""
 
 ReadFrom = Callable[[int], Iterator[bytes]]
@@ -70,6 +70,11 @@ class StreamPool:
         self._max_open = max_open
         self._idle: dict[ResumableStream, None] = {}
 
+    @property
+    def is_full(self) -> bool:
+        """True if the next stream that becomes idle costs another one what that has read ahead."""
+        return len(self._idle) >= self._max_open
+
     async def mark_idle(self, stream: ResumableStream) -> None:
         """Note that a stream is open and waits for its reader; close those that have waited for the longest time."""
         self._idle[stream] = None
@@ -108,7 +113,7 @@ class ResumableStream:
                 if not self._buffer:
                     return
             offset = start - self._buffer_start
-            piece = self._buffer[offset : offset + min(_PIECE_BYTES, stop - start)]
+            piece = self._buffer[offset : offset + min(STREAM_PIECE_BYTES, stop - start)]
             start += len(piece)
             yield piece
 

@@ -33,6 +33,7 @@ from tilesync.errors import (
 )
 from tilesync.events import Notice
 from tilesync.model import Blob, SasUrl
+from tilesync.runtime.streamed_file import StreamPool
 from tilesync.serving.live.container_files import MAX_KEPT_BYTES, MISSING_FOR_S, REFUSED_FOR_S, STREAM_RANGE_BYTES
 from tilesync.transport.renewing_link import RenewingLink
 
@@ -171,6 +172,29 @@ def test_client_that_does_not_read_holds_no_connection() -> None:
         ends = [10 + STREAM_RANGE_BYTES, 10 + 2 * STREAM_RANGE_BYTES, len(big)]
         assert container.ends == ends
         assert [offset for _, offset in container.opened] == [0, 10, *ends[:-1]]
+
+    run(work)
+
+
+def test_many_clients_read_hardly_more_than_the_file() -> None:
+    """While more clients read than streams may be idle, little of what was read ahead is read again."""
+    big, clients = bytes(range(256)) * 8_000, 6
+
+    async def work() -> None:
+        container = FakeContainer({"big": big})
+        context = replace(make_context(cache_bytes=8 * 100_000), streams=StreamPool(max_open=2))
+        files = make_files(container, context)
+        opened = [await files.open("big") for _ in range(clients)]
+        streams = [each.chunks(0, len(big)) for each in opened]
+        received = [b""] * clients
+        while min(map(len, received)) < len(big):
+            for number, stream in enumerate(streams):
+                received[number] += await anext(stream, b"")
+        assert received == [big] * clients
+        ranges = zip(container.opened[1:], container.ends, strict=True)
+        assert sum(end - start for (_, start), end in ranges if end) < clients * (len(big) + STREAM_RANGE_BYTES)
+        for each in opened:
+            await each.aclose()
 
     run(work)
 

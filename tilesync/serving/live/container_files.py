@@ -15,6 +15,7 @@ from tilesync.errors import BlobError, BlobMissing, ExportReplaced, NotAuthorise
 from tilesync.model import ROOT, Blob, StoredFile
 from tilesync.model.storage import HEAD_BYTES
 from tilesync.protocols import Body, Source
+from tilesync.runtime.streamed_file import STREAM_PIECE_BYTES
 from tilesync.runtime.threads import run_in_thread
 from tilesync.serving.live.blob_files import CachedBlob, StreamedBlob
 from tilesync.serving.live.cache import ENTRY_OVERHEAD_BYTES, CacheEntry
@@ -37,7 +38,7 @@ LARGE_DIGEST_BYTES: Final = 1 << 18
 
 STREAM_RANGE_BYTES: Final = 1 << 19
 """Bytes of a large file that one request reads. A body that waits for a slow client would hold a connection, and more
-memory in the client library."""
+memory in the client library. While so many clients wait that what is read ahead is dropped, it is a single piece."""
 
 _CACHE_POLICY: Final = CachePolicy(version_cache_control="public, max-age=3600")
 """Cache-Control of files of one export. Not immutable: the service can generate an export again under the same id."""
@@ -273,12 +274,15 @@ class ContainerFiles:
             while position < stop:
                 chunk = await retry_async(
                     self._context.new_policy(),
-                    partial(self._read_range, blob, position, min(position + STREAM_RANGE_BYTES, stop)),
+                    partial(self._read_range, blob, position, min(position + self._range_bytes(), stop)),
                     now=clock.monotonic,
                     sleep=clock.sleep,
                 )
                 position += len(chunk)
                 yield chunk
+
+    def _range_bytes(self) -> int:
+        return STREAM_PIECE_BYTES if self._context.streams.is_full else STREAM_RANGE_BYTES
 
     async def _read_range(self, blob: Blob, start: int, stop: int) -> bytes:
         """Read the bytes from `start` to before `stop`; only the first ones of them if the body breaks off.
