@@ -190,6 +190,18 @@ def test_a_disk_that_hangs_holds_up_no_other_file(root: Path, monkeypatch: pytes
     asyncio.run(work())
 
 
+def test_a_file_that_is_not_cached_is_opened_once_more(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the start of a file must come from the disk, its descriptor is closed once, and a thread opens it again."""
+    monkeypatch.setattr(public_files, "_read_cached", lambda *_: None)
+
+    async def work() -> None:
+        with open_public_files(root) as files:
+            assert await read(await files.open("a/small")) == SMALL
+            assert await read(await files.open("a/large")) == LARGE
+
+    asyncio.run(work())
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not list open files")
 def test_a_file_that_nobody_waits_for_is_closed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that a thread opens after its client was cancelled does not stay open."""

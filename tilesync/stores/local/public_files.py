@@ -39,7 +39,19 @@ class OpenedLocalFile:
         self.body: bytes | None = None
 
     def read_start(self, *, wait: bool) -> bool:
-        """Read the head, or all of a small file. Without `wait`, return False if that could wait for the disk."""
+        """Read the head, or all of a small file. Without `wait`, return False if that could wait for the disk.
+
+        The file is closed if it is small, and unless True is returned.
+        """
+        is_read = False
+        try:
+            is_read = self._read_start(wait=wait)
+            return is_read
+        finally:
+            if not is_read or self.body is not None:
+                self._close()
+
+    def _read_start(self, *, wait: bool) -> bool:
         is_small = self.size <= CHUNK_BYTES
         wanted = self.size if is_small else HEAD_BYTES
         data = os.pread(self._descriptor, wanted, 0) if wait else _read_cached(self._descriptor, wanted, 0)
@@ -48,7 +60,6 @@ class OpenedLocalFile:
         self.head = data[:HEAD_BYTES]
         if is_small:
             self.size, self.body = len(data), data
-            self._close()
         return True
 
     async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
@@ -110,13 +121,10 @@ class LocalPublicFiles:
             found = os.fstat(descriptor)
             if stat.S_ISREG(found.st_mode):
                 file = OpenedLocalFile(descriptor, found, self._pool)
-                if file.read_start(wait=wait):
-                    return file
-                file = None
         finally:
             if file is None:
                 os.close(descriptor)
-        return None
+        return file if file is not None and file.read_start(wait=wait) else None
 
     def _open_waiting(self, path: str) -> OpenedLocalFile | None:
         with translate_read_errors(f"cannot read {path}"):
