@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from tilesync.core.http_headers import CachePolicy, is_self_describing
 from tilesync.core.manifest import find_line, split_manifest, translate_damage
-from tilesync.core.safe_names import CURRENT_VERSION, resolve_version_name
-from tilesync.errors import DestinationError, UsageError
+from tilesync.core.safe_names import CURRENT_VERSION
 from tilesync.model import POINTER, Blob, Layout
 from tilesync.model.storage import ObjectHeaders
 from tilesync.protocols import OpenedFile, PublicFiles, ReadOnlyPublication
@@ -20,7 +19,7 @@ from tilesync.runtime.threads import raise_if_stopped, run_abandonable
 from tilesync.serving.comparisons import CompareVersions, DiffLines, SharedComparisons
 from tilesync.serving.stated_types import StatedType, StatedTypes, is_hidden
 from tilesync.serving.tilesets import FileFacts, FileRow, TilesetEntry, TilesetKind
-from tilesync.serving.version_list import VersionList
+from tilesync.serving.version_list import VersionList, resolve_requested_version
 
 MAX_DOCUMENT_THREADS: Final = 8
 """Threads that read manifests and the pointer of one destination."""
@@ -230,10 +229,7 @@ class MirrorTileset:
     async def _resolve(self, text: str) -> str:
         """Return the version that a name, a prefix of one, or `current` means. Raises UsageError."""
         current, versions = await self._versions.read()
-        try:
-            return resolve_version_name(text, {each.name for each in versions}, current=current)
-        except (UsageError, DestinationError) as error:
-            raise UsageError(str(error), hint="site.json lists the versions") from None
+        return resolve_requested_version(text, {each.name for each in versions}, current=current)
 
     async def _read_latest(self) -> bytes | None:
         """Return the bytes of `latest.json`; None without one, or if it is not public."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from tilesync.core.manifest import read_header, read_latest
 from tilesync.core.retention import sort_newest_first
-from tilesync.errors import DestinationError
+from tilesync.core.safe_names import resolve_version_name
+from tilesync.errors import DestinationError, UsageError
 from tilesync.model import Version
 from tilesync.protocols import ReadOnlyPublication
 from tilesync.serving.tilesets import VersionRow
@@ -20,6 +21,14 @@ REFRESH_S: Final = 1.0
 """Seconds for which the list and the current version are not read again."""
 
 RunBlocking = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+
+def resolve_requested_version(text: str, names: Collection[str], *, current: str | None) -> str:
+    """Return the version that a request means: `current`, a name, or a unique prefix. Raises UsageError for pages."""
+    try:
+        return resolve_version_name(text, names, current=current)
+    except (UsageError, DestinationError) as error:
+        raise UsageError(str(error), hint="site.json lists the versions") from None
 
 
 class VersionList:

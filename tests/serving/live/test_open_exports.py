@@ -30,6 +30,9 @@ def test_previous_exports_stay_open() -> None:
         with pytest.raises(ExportReplaced):
             exports.find("e0")
         assert exports.find("never") is None
+        with pytest.raises(ExportReplaced):
+            exports.resolve("e0")
+        assert [exports.resolve(text).name for text in ("e1", "current")] == ["e1", "e2"]
         assert exports.next_name(make_resolution("e0").export) == "e0-2"
 
     run(work)

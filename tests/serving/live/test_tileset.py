@@ -314,8 +314,30 @@ def test_description_and_facts() -> None:
             }
             assert await tileset.find_file("", "tiles/0.glb") == found, "without a version: of the current export"
             assert await tileset.find_file("e1", "none") is None
-            assert await tileset.find_file("e9", "tiles/0.glb") is None
             with pytest.raises(UsageError, match="cannot be compared"):
                 await tileset.diff_lines("e1", "e1")
+
+    run(work)
+
+
+def test_versions_that_file_json_is_asked_for() -> None:
+    """A version may be `current` or a unique prefix; an unknown or ambiguous one is an error that names a next step."""
+
+    async def work() -> None:
+        live = LiveFixture()
+        async with live.serve(follow=True) as tileset:
+            pinned = await tileset.find_file("e1", "tiles/0.glb")
+            assert pinned is not None
+            assert await tileset.find_file("current", "tiles/0.glb") == pinned
+            assert await tileset.find_file("e", "tiles/0.glb") == pinned
+            live.resolver.resolution = make_resolution("e2", modified="2026-03-02")
+            await check_for_newer(tileset)
+            assert await tileset.find_file("e1", "tiles/0.glb") == pinned
+            newer = await tileset.find_file("e2", "tiles/0.glb")
+            assert await tileset.find_file("current", "tiles/0.glb") == newer != pinned
+            for version, problem in (("e9", "no version is named"), ("e", "more than one version begins with")):
+                with pytest.raises(UsageError, match=problem) as caught:
+                    await tileset.find_file(version, "tiles/0.glb")
+                assert caught.value.hint == "site.json lists the versions"
 
     run(work)

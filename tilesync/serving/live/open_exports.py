@@ -9,6 +9,7 @@ from tilesync.core.safe_names import make_next_version_name
 from tilesync.errors import ExportReplaced
 from tilesync.model import Export
 from tilesync.serving.live.container_files import ContainerFiles
+from tilesync.serving.version_list import resolve_requested_version
 
 RETIRE_AFTER_S: Final = 3600.0
 """Seconds for which an export is still served after a newer one took its place."""
@@ -67,6 +68,14 @@ class OpenExports:
                 f"export {name} is no longer served, since a newer one took its place", hint=RETIRED_HINT
             )
         return self._exports.get(name)
+
+    def resolve(self, text: str) -> OpenExport:
+        """Return the export that `current`, a name or a unique prefix of one means.
+
+        Raises UsageError if there is none or more than one; ExportReplaced for the name of a retired one.
+        """
+        found = self.find(text)
+        return found or self._exports[resolve_requested_version(text, self._exports.keys(), current=self.current.name)]
 
     def find_export(self, export: Export) -> OpenExport | None:
         """Return the export if it is open, and still there."""

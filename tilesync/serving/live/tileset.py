@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from tilesync.core.http_headers import REVALIDATE_CACHE_CONTROL, CachePolicy
-from tilesync.core.safe_names import find_universal_problem
+from tilesync.core.safe_names import CURRENT_VERSION, find_universal_problem
 from tilesync.errors import BlobMissing, NoFreshLink, UsageError
 from tilesync.model import ROOT, Resolution
 from tilesync.protocols import SourceResolver
@@ -155,10 +155,10 @@ class LiveTileset:
     async def find_file(self, version: str, name: str) -> FileRow | None:
         """Return what the container states of a file, and its SHA-256 if its bytes are in the cache.
 
-        Without a version, of the current export.
+        Without a version, of the current export. Raises UsageError for an unknown version.
         """
-        opened = self._exports.find(version) if version else self._exports.current
-        if opened is None or find_universal_problem(name):
+        opened = self._exports.resolve(version or CURRENT_VERSION)
+        if find_universal_problem(name):
             return None
         try:
             entry = await opened.files.find_entry(name)
