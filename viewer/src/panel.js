@@ -4,7 +4,7 @@ import { byId, fillList, fillSelect, make } from "./dom.js";
 import { describeError } from "./app.js";
 import { togglePanel } from "./input.js";
 import { describeTile } from "./tile_facts.js";
-import { describeVersion, formatBytes, formatCount, formatNumber, formatPlural, formatTime, shorten } from "./text.js";
+import { describeVersion, formatBytes, formatCount, formatNumber, formatPlural, formatTime, labelTilesets, shorten } from "./text.js";
 
 const MAX_LISTED_TILES = 400;
 const MAX_LISTED_PROBLEMS = 50;
@@ -46,8 +46,9 @@ export class Panel {
   renderChoices() {
     const { app } = this;
     const tilesets = app.site?.tilesets ?? [];
+    const labels = labelTilesets(tilesets);
     byId("tileset-choice").hidden = tilesets.length < 2;
-    fillSelect(byId("tileset"), tilesets.map(({ name, title }) => ({ value: name, label: title ?? name, title: name })), app.state.tileset);
+    fillSelect(byId("tileset"), [...labels].map(([name, label]) => ({ value: name, label, title: name })), app.state.tileset);
     const versions = (app.tileset?.versions ?? []).map((version) => ({
       value: version.name, label: `${version.current ? "current · " : ""}${describeVersion(version)}`, title: version.name,
     }));
@@ -59,10 +60,10 @@ export class Panel {
       button.disabled = button.dataset.mode !== "single" && versions.length < 2;
       button.title = button.disabled ? "There is only one version." : "";
     }
-    const name = app.tileset?.title ?? app.tileset?.name;
-    document.title = name ? `${name} · tilesync` : "tilesync";
+    const label = app.tileset ? labels.get(app.tileset.name) : "";
+    document.title = label ? `${label} · tilesync` : "tilesync";
     byId("brand").textContent = (tilesets.length === 1 && app.version?.display_name) || "tilesync";
-    byId("brand").title = name ?? "";
+    byId("brand").title = label ?? "";
     byId("about").textContent = ["tilesync", app.site?.tilesync].filter(Boolean).join(" ");
   }
 

@@ -3,6 +3,8 @@
  * Source: 3D Tiles 1.1, implicit tiling, "Subtree JSON Format" and "Subtree Binary Format".
  */
 
+import { refuseEmpty } from "./problems.js";
+
 const MARK = ".tilesync.subtree";
 const HEADER_BYTES = 24;
 
@@ -27,6 +29,7 @@ export class SubtreePlugin {
   /** @param {string} url @param {RequestInit} options */
   async fetchSubtree(url, options) {
     const response = await fetch(url, options);
+    refuseEmpty(response);
     return response.ok ? new Response(packSubtree(new Uint8Array(await response.arrayBuffer()))) : response;
   }
 }

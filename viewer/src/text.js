@@ -38,6 +38,21 @@ export function formatTime(time) {
   return `${date.toISOString().slice(0, 16).replace("T", " ")} UTC`;
 }
 
+/**
+ * Labels of tilesets by name: their titles, followed by the name where several have the same.
+ * @param {readonly {name: string, title?: string | null}[]} tilesets @returns {Map<string, string>}
+ */
+export function labelTilesets(tilesets) {
+  const titles = tilesets.map(({ name, title }) => title || name);
+  /** @type {Map<string, number>} */
+  const counts = new Map();
+  for (const title of titles) counts.set(title, (counts.get(title) ?? 0) + 1);
+  return new Map(tilesets.map(({ name }, at) => {
+    const title = titles[at];
+    return [name, counts.get(title) === 1 || title === name ? title : `${title} (${name})`];
+  }));
+}
+
 /** @param {string | null | undefined} digest or id @param {number} [length] */
 export const shorten = (digest, length = 8) => (digest && digest.length > length + 2 ? `${digest.slice(0, length)}…` : (digest ?? ""));
 

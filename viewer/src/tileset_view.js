@@ -13,6 +13,7 @@ import { ContentsPlugin } from "./contents_plugin.js";
 import { lacksTexture, makeLoaderPlugin } from "./decoders.js";
 import { classifyPlace, makeFrame } from "./geometry.js";
 import { fileName, folderUrl } from "./names.js";
+import { describeProblem, refuseEmpty } from "./problems.js";
 import { ServerError, readError } from "./server.js";
 import { SharedImagesPlugin } from "./shared_images.js";
 import { SubtreePlugin } from "./subtree_plugin.js";
@@ -292,7 +293,7 @@ export class TilesetView {
     const status = error instanceof ServerError ? error.status : 0;
     if (tile) this.failedTiles.add(tile);
     const others = this.problems.filter((problem) => problem.url !== address);
-    this.problems = [...others, { name, url: address, status, message: plainMessage(error), tile }].slice(-MAX_PROBLEMS);
+    this.problems = [...others, { name, url: address, status, message: describeProblem(error), tile }].slice(-MAX_PROBLEMS);
     this.showErrorBoxes();
     this.changed();
   }
@@ -335,11 +336,6 @@ async function fetchTile(url, options) {
     throw new ServerError(0, "The server does not answer.");
   }
   if (!response.ok) throw await readError(response);
+  refuseEmpty(response);
   return response;
-}
-
-/** @param {any} error */
-function plainMessage(error) {
-  const text = error instanceof Error ? error.message : String(error);
-  return error instanceof ServerError ? text : `The content cannot be read: ${text.replace(/^(TilesRenderer|THREE\.\w+)\s*:\s*/, "")}`;
 }

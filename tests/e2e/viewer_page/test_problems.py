@@ -24,7 +24,7 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def broken(city: Path, tmp_path: Path) -> Path:
-    """Copy the city, take one tile away and cut another one off."""
+    """Copy the city, take one tile away, cut another one off, and empty a third one."""
     dest = shutil.copytree(city, tmp_path / "broken", symlinks=True)
     version = next((dest / "versions").iterdir())
     (version / "district-02" / "coarse.glb").unlink()
@@ -32,6 +32,9 @@ def broken(city: Path, tmp_path: Path) -> Path:
     data = cut.read_bytes()
     cut.unlink()  # it may be linked to the copy's original
     cut.write_bytes(data[: len(data) // 2])
+    empty = version / "district-05" / "coarse.glb"
+    empty.unlink()
+    empty.touch()
     return dest
 
 
@@ -52,12 +55,13 @@ def test_broken_tiles_are_shown_as_such(browser: Browser, broken: Path, city: Pa
             shutil.copy(next((city / "versions").iterdir()) / name, version / name)
         viewer.page.run("(() => [...document.querySelectorAll('#problems button')].at(-1).click())")
         healed, after = viewer.state(), viewer.picture()
-    assert set(problems) == {"district-02/coarse.glb", "district-04/coarse.glb"}
+    assert set(problems) == {f"district-{number}/coarse.glb" for number in ("02", "04", "05")}
     assert problems["district-02/coarse.glb"]["status"] == 404
     assert "cannot be read" in problems["district-04/coarse.glb"]["message"]
+    assert problems["district-05/coarse.glb"]["message"] == "The file is empty."
     assert all(name in listed for name in problems)
-    assert state["errorBoxes"] == 2
-    assert state["totals"]["visible"] > 2
+    assert state["errorBoxes"] == 3
+    assert state["totals"]["visible"] > 1
     assert share_of(picture, is_red) > share_of(after, is_red) + 0.001
     assert (healed["problems"], healed["errorBoxes"]) == ([], 0)
     assert healed["totals"]["visible"] > state["totals"]["visible"]

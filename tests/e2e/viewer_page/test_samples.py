@@ -86,12 +86,16 @@ def test_shared_images_are_fetched_once(browser: Browser, address: str) -> None:
 
 
 def test_another_tileset_is_chosen(browser: Browser, address: str) -> None:
-    """The list of tilesets has them all; the camera is fitted to the one that is chosen."""
+    """The list of tilesets has them all, also those of one title; the camera is fitted to the one that is chosen."""
     with open_viewer(browser, f"{address}#tileset=MultipleContents", (900, 560)) as viewer:
         names = viewer.page.run("(() => [...document.querySelectorAll('#tileset option')].map((e) => e.value))")
+        listed = viewer.page.run("(() => [...document.querySelectorAll('#tileset option')].map((e) => e.label))")
         viewer.page.run("(() => { const e = document.querySelector('#tileset'); e.value = 'SparseImplicitOctree';"
                         " e.dispatchEvent(new Event('change')); })")  # fmt: skip
         state, picture = viewer.state(), viewer.picture()
+        heading = viewer.page.run("(() => document.title)")
+    assert listed == [f"Demo city ({name})" for name in names]
+    assert heading == "Demo city (SparseImplicitOctree) · tilesync"
     assert names == [*DRAWN, *FAILING]
     assert (state["tileset"], state["problems"]) == ("SparseImplicitOctree", [])
     assert 0.005 < drawn_share(picture, most_frequent(picture)) < 1
