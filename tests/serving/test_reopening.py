@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +19,7 @@ from tests.support.builders import export, glb
 from tests.support.simulator import EXPORT
 from tests.support.tile_server import Answer, RunningServer, mirror_files, running_server
 from tilesync.core.http_headers import CachePolicy
-from tilesync.errors import DestinationError, Unavailable
+from tilesync.errors import DamagedPackage, DestinationError, Unavailable
 from tilesync.events import Event, Notice, Warned
 from tilesync.serving.comparisons import DiffLines
 from tilesync.serving.reopening import CHECK_INTERVAL_S, ReopenedTileset
@@ -35,9 +37,14 @@ def ask_until(server: RunningServer, path: str, matches: Callable[[Answer], bool
     raise AssertionError(answer)
 
 
-def read_versions(server: RunningServer) -> list[str]:
+def read_entry(server: RunningServer) -> dict[str, Any]:
+    """Return the only tileset of `site.json`."""
     (entry,) = json.loads(server.request("/_tilesync/site.json").body)["tilesets"]
-    return [each["name"] for each in entry["versions"]]
+    return cast("dict[str, Any]", entry)
+
+
+def read_versions(server: RunningServer) -> list[str]:
+    return [each["name"] for each in read_entry(server)["versions"]]
 
 
 def test_a_folder_that_is_deleted_and_mirrored_again(tmp_path: Path) -> None:
@@ -88,6 +95,31 @@ def test_a_package_that_is_replaced(tmp_path: Path, suffix: str) -> None:
         assert server.request("/tileset.json").body == FILES["tileset.json"]
         ts.pack(second, package, overwrite=True)
         ask_until(server, "/tileset.json", lambda answer: answer.body == OTHER["tileset.json"])
+
+
+@pytest.mark.parametrize("suffix", [".3tz", ".tar"])
+def test_a_package_that_is_replaced_by_a_damaged_one(tmp_path: Path, suffix: str) -> None:
+    """The answers are 502 with the reason, without the folders of the machine; 503 if it is gone; then all is well."""
+    package, spare = tmp_path / f"rep{suffix}", tmp_path / f"spare{suffix}"
+    ts.pack(mirror_files(tmp_path / "first", FILES), package)
+    ts.pack(mirror_files(tmp_path / "second", OTHER), spare)
+    with running_server(package) as server:
+        cut_off = tmp_path / "new"
+        cut_off.write_bytes(package.read_bytes()[:-600])
+        cut_off.rename(package)
+        damaged = ask_until(server, "/tileset.json", lambda answer: answer.status != 200)
+        sentence, hint = damaged.body.decode().splitlines()
+        assert damaged.status == 502
+        assert re.match(rf"the package rep{suffix} is cut off: \w", sentence)
+        assert "as soon as a whole package is there" in hint
+        assert read_entry(server)["error"] == sentence
+        package.unlink()
+        gone = ask_until(server, "/tileset.json", lambda answer: answer.status != 502)
+        assert (gone.status, read_entry(server)["error"]) == (503, f"rep{suffix} is not there at the moment")
+        spare.rename(package)
+        assert ask_until(server, "/tileset.json", lambda answer: answer.status == 200).body == OTHER["tileset.json"]
+        assert "error" not in read_entry(server)
+        assert len([each for each in server.events if isinstance(each, Warned)]) == 1
 
 
 class _File:
@@ -200,4 +232,33 @@ def test_what_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:
     asyncio.run(asyncio.wait_for(work(), 30))
     assert [each.message for each in place.events if isinstance(each, Warned)] == [
         "it is damaged: requests for name are refused until a tileset is there again"
+    ]
+
+
+def test_a_damaged_package_after_a_missing_one(tmp_path: Path) -> None:
+    """A package that comes back damaged is a warning of its own, once; each request raises its reason."""
+    place = _Place(tmp_path / "a.3tz")
+    place.path.write_bytes(b"x")
+
+    async def work() -> None:
+        async with place.tileset.running():
+            place.path.unlink()
+            place.now += CHECK_INTERVAL_S
+            with pytest.raises(Unavailable):
+                await place.tileset.open("a")
+            place.problem = DamagedPackage(f"the package {place.path} is cut off")
+            place.replace()
+            for _ in range(2):
+                place.now += CHECK_INTERVAL_S
+                with pytest.raises(DamagedPackage, match=r"^the package a\.3tz is cut off$"):
+                    await place.tileset.open("a")
+            place.problem = None
+            place.now += CHECK_INTERVAL_S
+            assert await place.tileset.open("a") is not None
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+    more = ": requests for name are refused until a tileset is there again"
+    assert [each.message for each in place.events if isinstance(each, Warned)] == [
+        f"{place.path} is gone{more}",
+        f"the package {place.path} is cut off{more}",
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from tilesync.errors import TilesyncError, Unavailable
+from tilesync.errors import DamagedPackage, TilesyncError, Unavailable
 from tilesync.events import Notice, Warned
 from tilesync.protocols import Observer
 from tilesync.runtime.threads import run_abandonable
@@ -83,8 +83,8 @@ class ReopenedTileset:
     """Tileset of a folder or a package, whatever is at its path at the time.
 
     The first request of each second checks the first of `paths`, and the state folder if that is another one. If one
-    leads elsewhere, that is opened; requests under way end on what was there before. While there is nothing, each
-    request raises Unavailable.
+    leads elsewhere, that is opened; requests under way end on what was there before. While there is nothing that can be
+    served, each request raises DamagedPackage for a damaged package, and Unavailable otherwise.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class ReopenedTileset:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="tilesync-check")
         self._identity: Hashable | None = None
         self._current: _Opened | None = None
+        self._damage: str | None = None
         self._checked_at = 0.0
         self._check: asyncio.Task[None] | None = None
         self._retired = set[_Opened]()
@@ -133,7 +134,7 @@ class ReopenedTileset:
             await asyncio.gather(*self._closing)
 
     async def open(self, path: str) -> ServedFile | None:
-        """Open a file; None if there is none. Raises Unavailable while nothing is at the path."""
+        """Open a file; None if there is none. Raises Unavailable, or DamagedPackage, while nothing can be served."""
         held = await self._acquire()
         file: ServedFile | None = None
         try:
@@ -171,11 +172,16 @@ class ReopenedTileset:
         if self._clock() - self._checked_at >= CHECK_INTERVAL_S:
             await self._wait_for_check()
         if self._current is None:
-            raise Unavailable(
-                f"{self._name} is not there at the moment", hint="tilesync serves it again as soon as it is back"
-            )
+            raise self._make_refusal()
         self._current.users += 1
         return self._current
+
+    def _make_refusal(self) -> TilesyncError:
+        if self._damage is not None:
+            return DamagedPackage(self._damage, hint="tilesync serves it again as soon as a whole package is there")
+        return Unavailable(
+            f"{self._name} is not there at the moment", hint="tilesync serves it again as soon as it is back"
+        )
 
     def _release(self, held: _Opened) -> None:
         held.users -= 1
@@ -198,7 +204,7 @@ class ReopenedTileset:
         try:
             opened = await self._open() if identity is not None else None
         except TilesyncError as error:
-            self._report_gone(str(error))
+            self._report_gone(str(error), damage=self._describe_damage(error))
             return
         if opened is None:
             self._report_gone(f"{self._paths[0]} is gone")
@@ -208,9 +214,16 @@ class ReopenedTileset:
         self._identity = identity
         self._observe(Notice(f"{self._paths[0]} was replaced: what is there now is served"))
 
-    def _report_gone(self, reason: str) -> None:
-        """Serve nothing until the path leads to a tileset again; say so once."""
-        if self._current is not None:
+    def _describe_damage(self, error: TilesyncError) -> str | None:
+        """Return the sentence for a damaged package, without the folders of this machine; None for other errors."""
+        path = self._paths[0]
+        return str(error).replace(str(path), path.name) if isinstance(error, DamagedPackage) else None
+
+    def _report_gone(self, reason: str, *, damage: str | None = None) -> None:
+        """Serve nothing until the path leads to a tileset again; say so once, and if a damaged package comes later."""
+        is_damage_new = damage is not None and self._damage is None
+        self._damage = damage
+        if self._current is not None or is_damage_new:
             self._observe(Warned(f"{reason}: requests for {self._name} are refused until a tileset is there again"))
         self._retire()
 
@@ -224,7 +237,7 @@ class ReopenedTileset:
             return _Opened(tileset, exits.pop_all())
 
     def _use(self, opened: _Opened) -> None:
-        self._current, self.kind = opened, opened.tileset.kind
+        self._current, self.kind, self._damage = opened, opened.tileset.kind, None
 
     def _retire(self) -> None:
         """Close the current tileset as soon as no request uses it."""
