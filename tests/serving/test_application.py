@@ -261,7 +261,7 @@ class BrokenTileset:
 
     kind = TilesetKind.MIRROR
 
-    def __init__(self, error: Exception, *, in_the_middle: bool = False) -> None:
+    def __init__(self, error: BaseException, *, in_the_middle: bool = False) -> None:
         self.error = error
         self.in_the_middle = in_the_middle
         self.closed = 0
@@ -281,9 +281,9 @@ class BrokenTileset:
         self.closed += 1
 
 
-async def ask(tileset: Any, events: list[Event]) -> list[Any]:
-    """Return the messages of the answer to a request for a file."""
-    messages: list[Any] = []
+async def ask(tileset: Any, events: list[Event], messages: list[Any] | None = None) -> list[Any]:
+    """Return the messages of the answer to a request for a file; they are added to `messages`."""
+    messages = [] if messages is None else messages
 
     async def send(message: Any) -> None:
         messages.append(message)
@@ -345,6 +345,23 @@ def test_a_place_that_fails_in_the_middle(error: Exception) -> None:
     assert (start["status"], body["more_body"], tileset.closed) == (200, True, 1)
     (served,) = (each for each in events if isinstance(each, RequestServed))
     assert str(error) in served.failure
+
+
+@pytest.mark.parametrize("in_the_middle", [False, True])
+def test_an_answer_that_is_cancelled(in_the_middle: bool) -> None:
+    """A server that stops answers 503 if nothing was sent; the event has the status that was sent, and the reason."""
+    events: list[Event] = []
+    messages: list[Any] = []
+    tileset = BrokenTileset(asyncio.CancelledError(), in_the_middle=in_the_middle)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(ask(tileset, events, messages))
+    status = 200 if in_the_middle else 503
+    assert messages[0]["status"] == status
+    assert (messages[-1]["body"], messages[-1]["more_body"]) == (
+        (b"x" * 10, True) if in_the_middle else (b"the server is stopping\n", False)
+    )
+    (served,) = (each for each in events if isinstance(each, RequestServed))
+    assert (served.status, served.failure) == (status, "the server is stopping")
 
 
 def test_a_page_among_the_files_has_no_rights(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import gzip
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.support.sequential_exports import CHANGED_FILE, FIRST, SECOND, files_
 from tests.support.tile_server import RunningServer, running_server
 from tilesync import __version__
 from tilesync.errors import Interrupted
+from tilesync.events import RequestServed
 from tilesync.jobs.diff import job
 from tilesync.jobs.diff.collector import ChangeCollector
 from tilesync.jobs.diff.job import Diff, compare_sides
@@ -173,3 +175,26 @@ def test_a_client_that_leaves_stops_its_comparison(dest: Path, monkeypatch: pyte
         assert get_diff(server)
         assert not closed
     assert len(closed) == 1
+
+
+def test_a_server_that_stops_during_a_comparison(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client gets 503 with an error in JSON, and the event of the request has this status."""
+    began = threading.Event()
+
+    def compare(*_: Side, keeps_urls: bool = False) -> Diff:
+        began.set()
+        while True:
+            time.sleep(0.001)
+            raise_if_stopped("the comparison")
+
+    monkeypatch.setattr(job, "compare_sides", compare)
+    monkeypatch.setattr("tilesync.serving.server.END_TIMEOUT_S", 0.2)
+    with ThreadPoolExecutor(1) as pool:
+        with running_server(dest, every_request=True) as server:
+            asked = pool.submit(server.request, f"/_tilesync/diff.jsonl?a={FIRST}&b={SECOND}")
+            assert began.wait(30)
+        answer = asked.result(30)
+    assert (answer.status, answer.headers["connection"]) == (503, "close")
+    assert json.loads(answer.body) == {"error": "the server is stopping", "hint": ""}
+    (event,) = (each for each in server.events if isinstance(each, RequestServed))
+    assert (event.status, event.bytes, event.failure) == (503, len(answer.body), "the server is stopping")

@@ -163,6 +163,9 @@ class TilesetApplication:
         exchange = _Exchange(scope, receive, send, self._cors, is_private=bool(self._guard.token))
         try:
             await self._answer(exchange)
+        except asyncio.CancelledError:
+            await _report_stop(exchange)
+            raise
         except Exception as error:  # noqa: BLE001 - last handler: a bug ends one answer, not the server
             await self._report_bug(exchange, error)
         finally:
@@ -209,6 +212,15 @@ class TilesetApplication:
             await _send_file(exchange, file)
         finally:
             await file.aclose()
+
+
+async def _report_stop(exchange: _Exchange) -> None:
+    """Answer with 503 unless the answer has begun: only the end of the server cancels answers."""
+    exchange.failure = "the server is stopping"
+    if not exchange.status:
+        await exchange.refuse(
+            HTTPStatus.SERVICE_UNAVAILABLE, exchange.failure, [(b"retry-after", str(RETRY_AFTER_S).encode())]
+        )
 
 
 async def refuse_failed(exchange: _Exchange, error: TilesyncError) -> None:
