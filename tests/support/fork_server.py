@@ -7,6 +7,7 @@ of signals, terminals, loading and killed processes start a real one.
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import functools
 import gc
 import importlib
@@ -14,6 +15,7 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import selectors
 import signal
 import socket
@@ -118,15 +120,30 @@ def _read_all(numbers: list[int], pid: int, timeout_s: float) -> list[bytes]:
         while selector.get_map():
             ready = selector.select(max(ends_at - time.monotonic(), 0))
             if not ready and time.monotonic() >= ends_at:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired("tilesync", timeout_s, *map(bytes, list(read.values())[:2]))
+                left = [name for name, each in zip(_STREAMS, numbers, strict=True) if each in selector.get_map()]
+                stack = _abort(pid, numbers[1])
+                raise AssertionError(f"after {timeout_s} s still open: {', '.join(left)}; {read} {stack}")
             for key, _ in ready:
                 data = os.read(key.fd, 65536)
                 read[key.fd] += data
                 if not data:
                     selector.unregister(key.fd)
     return [bytes(data) for data in read.values()]
+
+
+_STREAMS = ("stdout", "stderr", "exit code")
+
+
+def _abort(pid: int, stderr: int) -> str:
+    """Kill a command that hangs; return the stacks of its threads, which faulthandler prints."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGABRT)
+    stack = b""
+    while select.select([stderr], [], [], 5)[0] and (data := os.read(stderr, 65536)):
+        stack += data
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return stack.decode(errors="replace")
 
 
 class ForkServer:
@@ -167,40 +184,55 @@ def _start_server() -> ForkServer:
 
 
 def _serve(commands: socket.socket) -> dict[str, Any]:
-    """Fork for each request; return in the child, with the request."""
-    running: dict[int, int] = {}
+    """Fork for each request; return in the child, with the request.
 
-    def report_exits(*_: object) -> None:
-        with suppress(ChildProcessError):
-            while (result := os.waitpid(-1, os.WNOHANG))[0]:
-                pid, status = result
-                with suppress(OSError):  # nobody waits any more
-                    os.write(running[pid], str(os.waitstatus_to_exitcode(status)).encode())
-                os.close(running.pop(pid))
+    The end of a child is seen on its pidfd: a SIGCHLD just before the server waits for requests would be noticed only
+    with the next request.
+    """
+    running: dict[int, tuple[int, int]] = {}
+    with selectors.DefaultSelector() as selector:
+        selector.register(commands, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fd != commands.fileno():
+                    selector.unregister(key.fd)
+                    _report_exit(key.fd, *running.pop(key.fd))
+                    continue
+                message, streams = _receive(commands)
+                pid = os.fork()
+                if not pid:
+                    statuses = (status for _, status in running.values())
+                    _become_command(streams, [commands.fileno(), streams[3], *running, *statuses])
+                    return dict(json.loads(message))
+                ended = os.pidfd_open(pid)
+                running[ended] = pid, streams[3]
+                selector.register(ended, selectors.EVENT_READ)
+                os.write(streams[3], pid.to_bytes(4, "big"))
+                for number in streams[:3]:
+                    os.close(number)
 
-    signal.signal(signal.SIGCHLD, report_exits)
-    while True:
-        message, streams, *_ = socket.recv_fds(commands, 1 << 20, 4)
-        while message and not message.endswith(b"\n"):
-            message += commands.recv(1 << 20)
-        if not message:
-            os._exit(0)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-        pid = os.fork()
-        if not pid:
-            _become_command(streams, [commands.fileno(), streams[3], *running.values()])
-            return dict(json.loads(message))
-        running[pid] = streams[3]
-        os.write(streams[3], pid.to_bytes(4, "big"))
-        for number in streams[:3]:
-            os.close(number)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+def _receive(commands: socket.socket) -> tuple[bytes, list[int]]:
+    """Receive a request and its streams; end the server if there will be none."""
+    message, streams, *_ = socket.recv_fds(commands, 1 << 20, 4)
+    while message and not message.endswith(b"\n"):
+        message += commands.recv(1 << 20)
+    if not message:
+        os._exit(0)
+    return message, streams
+
+
+def _report_exit(ended: int, pid: int, status: int) -> None:
+    """Write the exit code of a child, and close what belongs to it."""
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with suppress(OSError):  # nobody waits any more
+        os.write(status, str(code).encode())
+    os.close(status)
+    os.close(ended)
 
 
 def _become_command(streams: list[int], others: list[int]) -> None:
-    """Give the child the signals and the descriptors of a new process."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    """Give the child the descriptors of a new process."""
     for number in range(3):
         os.dup2(streams[number], number)
     for number in {*streams[:3], *others}:
@@ -216,6 +248,7 @@ def _load_tilesync() -> None:
 
 
 def _run_command(request: dict[str, Any]) -> NoReturn:
+    faulthandler.enable()
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()
