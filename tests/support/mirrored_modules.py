@@ -131,6 +131,7 @@ MODULES_WITHOUT_TEST_FILE = {
     "stores/object_store/publication.py": _CONTRACT,
     "stores/opening.py": "tests/app/test_destinations.py asserts each of its modes",
     "stores/s3/multipart.py": "tests/stores/s3/test_upload.py asserts parts, lost responses and aborted uploads",
+    "stores/presence_pages.py": "tests/jobs/versions/test_presence.py asserts the pages",
     "stores/status_files.py": "tests/jobs/versions/test_last_success.py asserts them",
     "serving/tilesets.py": _PROTOCOLS,
     "serving/viewer_page.py": "tests/serving/test_site.py asserts the headers of its answers",

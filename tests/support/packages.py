@@ -20,6 +20,11 @@ from tilesync.stores.packages.zip_records import INDEX_RECORD, hash_index_name, 
 
 ENDINGS = ("3tz", "zip", "tar", "3dtiles")
 
+METHODS = {"stored": zipfile.ZIP_STORED, "deflate": zipfile.ZIP_DEFLATED}
+
+KINDS = [(ending, "stored") for ending in ENDINGS] + [("zip", "deflate"), ("3tz", "deflate")]
+"""Formats, each with the methods of compression that it knows."""
+
 VERSION = "e1"
 
 

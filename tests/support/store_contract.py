@@ -14,7 +14,7 @@ import pytest
 from tilesync.errors import BlobDamaged, DestinationError, UnsafeName
 from tilesync.model import Blob, Digests, ExportFacts, FileResult, SasUrl, StoredFile, Version, VersionSummary
 from tilesync.protocols import Destination, Draft
-from tilesync.stores.local import reader as held_files
+from tilesync.stores import presence_pages
 from tilesync.stores.s3 import objects as s3_whole
 
 T = TypeVar("T")
@@ -416,7 +416,7 @@ class DestinationContract:
         listing = SasUrl.listing_url
         monkeypatch.setattr(SasUrl, "listing_url", lambda sas, marker, **how: listing(sas, marker, page_size=2, **how))
         monkeypatch.setattr(s3_whole, "OBJECTS_PER_PAGE", 2)
-        monkeypatch.setattr(held_files, "FILES_PER_PRESENCE_PAGE", 2)
+        monkeypatch.setattr(presence_pages, "FILES_PER_PRESENCE_PAGE", 2)
         with opening() as there:
             stored = [run_async(put_file(there, blob(f"t/ä {n}", b"12"), b"12")) for n in range(7)]
             run_async(put_file(there, blob("t/ä 3", b"123"), b"123"))

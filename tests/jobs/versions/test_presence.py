@@ -21,7 +21,7 @@ from tilesync.errors import Incomplete
 from tilesync.events import VersionChosen, VersionPublished, Warned
 from tilesync.jobs.versions.presence import PROGRESS_KEY, PresenceCheck, PresenceResult
 from tilesync.model import Content, Inventory, Layout
-from tilesync.stores.local.reader import FILES_PER_PRESENCE_PAGE
+from tilesync.stores.presence_pages import FILES_PER_PRESENCE_PAGE
 
 LAST = "tiles/000.glb"
 

@@ -20,14 +20,12 @@ from tilesync.runtime.safe_open import WrongFileType
 from tilesync.stores.base import VERSIONS_DIR
 from tilesync.stores.local.directory_handles import NOT_FOUND_ERRORS, DirectoryTree, Entry
 from tilesync.stores.local.fs import stamp_from_stat
+from tilesync.stores.presence_pages import check_catalog_pages
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
 
 T = TypeVar("T")
-
-FILES_PER_PRESENCE_PAGE = 256
-"""Files checked per page: on a slow disk each may take some milliseconds."""
 
 READ_CHUNK_BYTES = 1 << 20
 """Bytes read at a time."""
@@ -162,15 +160,7 @@ class LocalStoredFiles:
 
     def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
         """Check the files that the catalog lists, page by page, from the key `cursor` on."""
-        has_more = True
-        while has_more:
-            batch = catalog.list_stored(version, cursor, limit=FILES_PER_PRESENCE_PAGE)
-            has_more, stored = len(batch) == FILES_PER_PRESENCE_PAGE, [item for _, item in batch]
-            cursor = batch[-1][0] if has_more else ""
-            changed = [
-                item for item, is_same in zip(stored, self.unchanged(version, stored), strict=True) if not is_same
-            ]
-            yield PresencePage(len(stored), changed, cursor)
+        return check_catalog_pages(version, catalog, cursor, self.unchanged)
 
     def size(self, version: Version, name: str) -> int | None:
         """Return the size of the file in bytes; None if it is not a regular file."""

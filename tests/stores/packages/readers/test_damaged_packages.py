@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.builders import glb, tileset
 from tests.support.examples import examples
-from tests.support.packages import ENDINGS, make_stored_file, with_manifest, write_package
+from tests.support.packages import KINDS, METHODS, make_stored_file, with_manifest, write_package
 from tilesync.core.manifest import read_header, read_line
 from tilesync.errors import TilesyncError
 from tilesync.events import Event, Finding
@@ -25,8 +24,6 @@ from tilesync.stores.packages.readers.destination import open_package_read_only
 
 FILES = {"tileset.json": tileset("tiles/0.glb"), "tiles/0.glb": glb(b"x" * 5000), "tiles/1.glb": glb(b"y"), "z": b""}
 V1 = Version(1, "e1", "e1")
-METHODS = {"stored": zipfile.ZIP_STORED, "deflate": zipfile.ZIP_DEFLATED}
-KINDS = [(ending, "stored") for ending in ENDINGS] + [("zip", "deflate"), ("3tz", "deflate")]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids="-".join)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.packages import ENDINGS, with_manifest, write_package
+from tests.support.packages import KINDS, METHODS, with_manifest, write_package
 from tilesync.errors import BlobDamaged, ExportReplaced
 from tilesync.runtime.streamed_file import SMALL_FILE_BYTES
 from tilesync.stores.packages.readers.opening import PackageReference, open_package
@@ -20,8 +20,6 @@ from tilesync.stores.packages.readers.public_files import PackagePublicFiles, op
 
 LARGE = random.Random(3).randbytes(SMALL_FILE_BYTES * 5)
 FILES = {"tileset.json": b"{}", "tiles/.hidden.glb": b"glTF", "tiles/large.glb": LARGE, "empty": b""}
-METHODS = {"stored": zipfile.ZIP_STORED, "deflate": zipfile.ZIP_DEFLATED}
-KINDS = [(ending, "stored") for ending in ENDINGS] + [("zip", "deflate"), ("3tz", "deflate")]
 
 
 @pytest.fixture(params=KINDS, ids="-".join)

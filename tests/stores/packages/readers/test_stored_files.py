@@ -6,14 +6,13 @@ import hashlib
 import os
 import pickle
 import random
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.support.packages import ENDINGS, make_stored_file, with_manifest, write_package
+from tests.support.packages import KINDS, METHODS, make_stored_file, with_manifest, write_package
 from tilesync.catalog.catalog import Catalog
 from tilesync.errors import DestinationError, ExportReplaced
 from tilesync.model import FileResult, FileStamp, ListingState, Version
@@ -28,8 +27,6 @@ FILES = {
     "tiles/ä b%20+#.bin": b"abc" * 1000,
     "empty": b"",
 }
-METHODS = {"stored": zipfile.ZIP_STORED, "deflate": zipfile.ZIP_DEFLATED}
-KINDS = [(ending, "stored") for ending in ENDINGS] + [("zip", "deflate"), ("3tz", "deflate")]
 
 
 @pytest.fixture(params=KINDS, ids="-".join)

@@ -13,15 +13,13 @@ from tilesync.model import FileStamp, StoredFile, Version
 from tilesync.protocols import PresencePage
 from tilesync.stores.packages.readers.opening import PackageReference, describe_package, open_package
 from tilesync.stores.packages.readers.package import OWN_ENTRIES, Package, PackageEntry, find_file
+from tilesync.stores.presence_pages import check_catalog_pages
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
 
 MAX_CACHED_ENTRIES = 1024
 """Entries that are kept after a search: a job asks for the size of a file, then for its bytes."""
-
-FILES_PER_PRESENCE_PAGE = 256
-"""Files checked per page."""
 
 
 class _EntriesAhead:
@@ -114,13 +112,7 @@ class PackageStoredFiles:
 
     def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
         """Check the files that the catalog lists, page by page, from the key `cursor` on."""
-        has_more = True
-        while has_more:
-            batch = catalog.list_stored(version, cursor, limit=FILES_PER_PRESENCE_PAGE)
-            has_more, stored = len(batch) == FILES_PER_PRESENCE_PAGE, [item for _, item in batch]
-            cursor = batch[-1][0] if has_more else ""
-            is_same = self.unchanged(version, stored)
-            yield PresencePage(len(stored), [f for f, same in zip(stored, is_same, strict=True) if not same], cursor)
+        return check_catalog_pages(version, catalog, cursor, self.unchanged)
 
     def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
         """Read a file into `consume` and return its stamp; None if there is no such file.

@@ -1,0 +1,32 @@
+"""Checks of the files that a catalog lists, page by page: for stores that look at each file, and list none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from tilesync.model import StoredFile, Version
+from tilesync.protocols import PresencePage
+
+if TYPE_CHECKING:
+    from tilesync.catalog.catalog import Catalog
+
+FILES_PER_PRESENCE_PAGE: Final = 256
+"""Files checked per page: on a slow disk each may take some milliseconds."""
+
+FindUnchanged = Callable[[Version, Sequence[StoredFile]], Sequence[bool]]
+"""Returns for each file whether it is there as recorded."""
+
+
+def check_catalog_pages(
+    version: Version, catalog: Catalog, cursor: str, find_unchanged: FindUnchanged
+) -> Iterator[PresencePage]:
+    """Check the files that the catalog lists, page by page, from the key `cursor` on."""
+    has_more = True
+    while has_more:
+        batch = catalog.list_stored(version, cursor, limit=FILES_PER_PRESENCE_PAGE)
+        has_more, stored = len(batch) == FILES_PER_PRESENCE_PAGE, [item for _, item in batch]
+        cursor = batch[-1][0] if has_more else ""
+        proofs = find_unchanged(version, stored)
+        doubtful = [item for item, is_same in zip(stored, proofs, strict=True) if not is_same]
+        yield PresencePage(len(stored), doubtful, cursor)
