@@ -19,6 +19,7 @@ doc_service         what the pages run against
 examples            numbers of generated examples, by profile
 fake_destination    a destination in memory
 faults              faults of the fake service
+forked_command      the program `tilesync` of a shell, which a fork runs
 fork_server         a loaded process that forks for each command
 gzip_exports        exports with gzip files, and mirrors that unpack them
 http1_pools         requests through a connection pool, and servers that count them

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.fork_server import write_command
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -125,10 +127,16 @@ class ShellSession:
     ) -> None:
         self._places = places
         self._shown = shown
+        programs = folder.with_name("programs")
         self._process = subprocess.Popen(
             ["bash", "--norc"],
             cwd=folder,
-            env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8", **environment},
+            env={
+                "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "LC_ALL": "C.UTF-8",
+                **environment,
+            },
+            pass_fds=[write_command(programs)] if sys.platform == "linux" else [],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

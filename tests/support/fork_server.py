@@ -17,6 +17,7 @@ import pkgutil
 import runpy
 import select
 import selectors
+import shlex
 import signal
 import socket
 import subprocess
@@ -30,6 +31,8 @@ from typing import Any, NoReturn
 
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "TQDM_", "SSL_", "SSLKEYLOGFILE")
 """Variables that the interpreter or a package reads when it is loaded."""
+
+_FORKED_COMMAND = Path(__file__).with_name("forked_command.py")
 
 _MAX_STDIN_BYTES = 60_000
 """Fits the buffer of a pipe, so that it can be written before the child reads."""
@@ -75,6 +78,20 @@ def run_forked(
         for number in (stdout_read, stderr_read, status[0]):
             os.close(number)
     return subprocess.CompletedProcess(["tilesync", *arguments], int(output[2]), output[0].decode(), output[1].decode())
+
+
+def write_command(folder: Path) -> int:
+    """Write a program `tilesync` that runs by a fork; return the number of the socket that it must inherit.
+
+    What the interpreter reads from the environment when it starts is that of the server.
+    """
+    number = _start_server().fileno()
+    arguments = shlex.join([sys.executable, "-IS", str(_FORKED_COMMAND), str(number)])
+    folder.mkdir()
+    program = folder / "tilesync"
+    program.write_text(f'#!/bin/sh\nexec {arguments} "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    return number
 
 
 @functools.cache
@@ -150,7 +167,7 @@ class ForkServer:
     """The process that forks, and the socket on which it gets commands."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(
@@ -164,13 +181,18 @@ class ForkServer:
     def start_command(self, request: dict[str, Any], streams: list[int], status: int) -> int:
         """Start a command on these streams; return its process id."""
         with self._lock:
-            socket.send_fds(self._socket, [json.dumps(request).encode() + b"\n"], streams)
+            socket.send_fds(self._socket, [json.dumps(request).encode()], streams)
             return int.from_bytes(os.read(status, 4), "big")
+
+    def fileno(self) -> int:
+        """Return the number of the socket for requests, which other processes may inherit."""
+        return self._socket.fileno()
 
     def stop(self) -> None:
         """End the process."""
-        self._socket.close()
-        self._process.wait(10)
+        with self._socket:
+            self._socket.shutdown(socket.SHUT_WR)  # also for the processes that inherited it
+            self._process.wait(10)
 
 
 @functools.cache
@@ -215,8 +237,6 @@ def _serve(commands: socket.socket) -> dict[str, Any]:
 def _receive(commands: socket.socket) -> tuple[bytes, list[int]]:
     """Receive a request and its streams; end the server if there will be none."""
     message, streams, *_ = socket.recv_fds(commands, 1 << 20, 4)
-    while message and not message.endswith(b"\n"):
-        message += commands.recv(1 << 20)
     if not message:
         os._exit(0)
     return message, streams
