@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import tempfile
@@ -83,6 +84,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "kill" in item.nodeid.rpartition("/")[2]:
             item.add_marker("kill")
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the collected tests out of garbage collections, which took a sixth of the CPU time."""
+    gc.collect()
+    gc.freeze()
 
 
 def _module_of(item: pytest.Item) -> ModuleType | None:
