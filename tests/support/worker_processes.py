@@ -13,8 +13,8 @@ from tests.support.simulator import Simulator
 from tilesync.app import worker_tasks
 from tilesync.demo.loopback_server import FakeRequest
 
-TILES = 1200
-LATE = 900
+TILES = 600
+LATE = 450
 """Number of requests after which the workers run."""
 
 
