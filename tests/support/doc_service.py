@@ -52,6 +52,9 @@ dest = "/srv/tiles/harbour/{{name}}"
 
 WRITES_FLEET_FILE = "fleet.md"
 
+RUNS_INSTALLED_PROGRAM = "README.md"
+"""The page whose commands run the program that pip installs, as a new user does; those of others run by forks."""
+
 
 class PageService(Simulator):
     """Service of the pages: an iModel with exports of the demo city, and an issuer of tokens."""
@@ -130,7 +133,14 @@ class PageRun:
         if page.name != WRITES_FLEET_FILE:
             text = FLEET_FILE.replace("/srv/tiles", f"{folder}/srv/tiles")
             (folder / "page/fleet.toml").write_text(text, encoding="utf-8")
-        self.shell = stack.enter_context(ShellSession(folder / "page", self._environment, self._places, self._shown))
+        session = ShellSession(
+            folder / "page",
+            self._environment,
+            self._places,
+            self._shown,
+            by_forks=page.name != RUNS_INSTALLED_PROGRAM,
+        )
+        self.shell = stack.enter_context(session)
 
     def _add_stores(self, request: pytest.FixtureRequest) -> None:
         azurite, bucket_server = request.getfixturevalue("azurite"), request.getfixturevalue("bucket_server")

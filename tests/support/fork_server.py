@@ -80,7 +80,7 @@ def run_forked(
     return subprocess.CompletedProcess(["tilesync", *arguments], int(output[2]), output[0].decode(), output[1].decode())
 
 
-def write_command(folder: Path) -> int:
+def write_forking_program(folder: Path) -> int:
     """Write a program `tilesync` that runs by a fork; return the number of the socket that it must inherit.
 
     What the interpreter reads from the environment when it starts is that of the server.
