@@ -211,7 +211,7 @@ def test_a_damaged_blob_fails_alone(tmp_path: Path) -> None:
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
         # Late in the listing, which is sorted by name: by then the workers run.
-        sim.add_fault(is_blob_named("tiles/599.glb"), flip_last_bit, times=None)
+        sim.add_fault(is_blob_named(f"tiles/{TILES - 1}.glb"), flip_last_bit, times=None)
         run = sim.mirror(tmp_path)
         assert isinstance(run.error, Incomplete)
         assert (run.stats.failed, run.stats.fetched) == (1, len(files) - 1)

@@ -8,7 +8,7 @@ from typing import Self
 
 
 class ReadingThreads(ABC):
-    """Threads that read from the begin of a `with` block to its end. `stopped` is set at the end."""
+    """Threads that read from the start of a `with` block to its end. `stopped` is set at the end."""
 
     def __init__(self, count: int) -> None:
         self.stopped = threading.Event()
