@@ -225,7 +225,7 @@ def test_nothing_is_left_running(tmp_path: Path) -> None:
         while service.requests[-1].headers.get("host") != "x":
             time.sleep(0.01)
         begun = time.monotonic()
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 10
     with waiting, idle:
         idle.settimeout(5)
         assert idle.recv(1) == b""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cpu_limit import ends_soon
 from tests.support.examples import examples
 from tilesync.catalog.catalog import Catalog
 from tilesync.model import (
@@ -474,7 +474,7 @@ def test_a_case_insensitive_disk(catalog: Catalog) -> None:
 
 @pytest.mark.scale
 def test_many_references_are_quick(tmp_path: Path) -> None:
-    """Completeness of 200,000 references, in a tree and in one long chain, takes a few seconds."""
+    """Completeness of 200,000 references, in a tree and in one long chain, does not take quadratic time."""
     catalog = Catalog(tmp_path / "c")
     version = catalog.add_version(NEW)
 
@@ -490,11 +490,10 @@ def test_many_references_are_quick(tmp_path: Path) -> None:
     catalog.add_stored_files(
         version, [FileResult(0, StoredFile(Blob(each, 1), SHA, 1), contents) for each, contents in files]
     )
-    started = time.process_time()
-    result = catalog.references.compute_completeness(version)
+    with ends_soon():
+        result = catalog.references.compute_completeness(version)
     assert result.referenced == (10 * most - 9) + (most + 1)
     assert len(missing(catalog, version)) == result.missing
-    assert time.process_time() - started < 15
     assert result.orphans == 0
     catalog.close()
 

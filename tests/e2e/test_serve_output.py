@@ -63,7 +63,7 @@ def test_nobody_reads_the_output(dest: Path, tmp_path: Path) -> None:
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 20
     kinds = [json.loads(line)["kind"] for line in log.read_text().splitlines()]
     assert kinds == ["serving", *["request"] * REQUESTS, "finished"]
 

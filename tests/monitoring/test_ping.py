@@ -150,9 +150,9 @@ def test_a_closed_port_is_a_warning() -> None:
         pinger = Pinger(url, time_limit=SHORT)
         begun = time.monotonic()
         pinger.start()
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 1.5
         warnings = pinger.finish("", is_success=True)
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 8
     assert len(warnings) == 2
     assert all(warning.startswith("the ping to 127.0.0.1 ") and "s3cret" not in warning for warning in warnings)
 
@@ -164,9 +164,9 @@ def test_a_hanging_service_delays_the_end_by_the_limit(server: PingServer, over:
     pinger = server.pinger(time_limit=timedelta(seconds=2))
     begun = time.monotonic()
     pinger.start()
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 1.5
     warnings = pinger.finish("office: ended well", is_success=True)
-    assert 0.5 < time.monotonic() - begun < 4
+    assert 0.5 < time.monotonic() - begun < 8
     assert len(warnings) == 2
     assert "was given up" in warnings[0]
     assert "s3cret" not in "".join(warnings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import struct
-import time
 import tracemalloc
 from itertools import islice
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cpu_limit import ends_soon
 from tests.support.examples import examples
 from tests.support.subtrees import (
     ALL,
@@ -185,10 +185,8 @@ def test_numbers_of_any_length_are_damage() -> None:
 
 def refused(spec: ImplicitTiling, at: Cell = ROOT_CELL, contents: int = 1) -> str:
     subtree = parse_subtree(as_json(EVERYTHING | {"contentAvailability": [ALL] * contents}), SUBTREE_NAME)
-    started = time.process_time()
-    with pytest.raises(BlobDamaged) as caught:
+    with pytest.raises(BlobDamaged) as caught, ends_soon(2):
         expand_subtree(subtree, spec, at, {})
-    assert time.process_time() - started < 0.1
     return str(caught.value)
 
 
@@ -231,15 +229,14 @@ def test_a_full_subtree_is_lazy() -> None:
     """The first contents of a full subtree come at once, and constants take no memory."""
     subtree = parse_subtree(as_json(EVERYTHING), SUBTREE_NAME)
     expand_subtree(subtree, make_tiling(2), ROOT_CELL, {})
-    started = time.process_time()
     tracemalloc.start()
-    result = expand_subtree(subtree, make_tiling(12), ROOT_CELL, {})
-    assert list(islice(result.contents, 2)) == ["c0/0/0/0.glb", "c0/1/0/0.glb"]
-    assert next(result.subtrees) == (Cell(12, 0, 0), "s/12/0/0.subtree")
+    with ends_soon(2):
+        result = expand_subtree(subtree, make_tiling(12), ROOT_CELL, {})
+        assert list(islice(result.contents, 2)) == ["c0/0/0/0.glb", "c0/1/0/0.glb"]
+        assert next(result.subtrees) == (Cell(12, 0, 0), "s/12/0/0.subtree")
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 1 << 16
-    assert time.process_time() - started < 0.1
 
 
 def test_a_sparse_bitstream_is_quick() -> None:
@@ -248,10 +245,9 @@ def test_a_sparse_bitstream_is_quick() -> None:
     bits = {"bitstream": layout.add(bytes(600_000) + b"\x80" + bytes(4**12 // 8 - 600_001))}
     members = {"tileAvailability": ALL, "contentAvailability": [bits], "childSubtreeAvailability": bits}
     subtree = parse_subtree(make_binary_subtree(layout.as_subtree(members), layout.data), SUBTREE_NAME)
-    started = time.process_time()
-    result = expand_subtree(subtree, make_tiling(12), ROOT_CELL, {})
-    assert (len(list(result.contents)), len(list(result.subtrees))) == (1, 1)
-    assert time.process_time() - started < 0.5
+    with ends_soon(0.5):
+        result = expand_subtree(subtree, make_tiling(12), ROOT_CELL, {})
+        assert (len(list(result.contents)), len(list(result.subtrees))) == (1, 1)
 
 
 def test_unpacking_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +269,8 @@ def test_many_contents_of_one_large_table_are_quick() -> None:
         "contentMetadata": [0] * 5000,
     }
     subtree = parse_subtree(make_binary_subtree(layout.as_subtree(members), layout.data), SUBTREE_NAME)
-    started = time.process_time()
-    result = expand_subtree(subtree, make_tiling(1, contents=5000), ROOT_CELL, {}, content_uri_properties={"k": "u"})
-    assert next(result.contents) == "x" * 10_000_000
-    assert time.process_time() - started < 1
+    with ends_soon(2):
+        result = expand_subtree(
+            subtree, make_tiling(1, contents=5000), ROOT_CELL, {}, content_uri_properties={"k": "u"}
+        )
+        assert next(result.contents) == "x" * 10_000_000

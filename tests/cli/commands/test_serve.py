@@ -59,7 +59,7 @@ def test_a_signal_is_the_normal_end(dest: Path, number: int) -> None:
         began = time.monotonic()
         process.send_signal(number)
         assert process.wait(20) == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
 
 
 def test_a_client_that_does_not_read_delays_no_end(dest: Path, tmp_path: Path) -> None:

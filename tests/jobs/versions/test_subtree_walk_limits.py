@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import resource
-import time
 import tracemalloc
 from dataclasses import replace
 
 import pytest
 
 from tests.support.catalog_fixture import CatalogFixture
+from tests.support.cpu_limit import ends_soon
 from tests.support.subtrees import (
     ALL,
     GLB,
@@ -57,9 +57,8 @@ def test_unreadable_subtree_counts_as_missing(fixture: CatalogFixture, data: byt
 def test_subtree_with_too_many_tiles_is_unreadable(fixture: CatalogFixture) -> None:
     """2^40 tiles are refused at once."""
     fixture.put_all({"tileset.json": implicit_tileset(levels=21), "s/0/0/0.subtree": make_subtree()})
-    started = time.process_time()
-    assert fixture.count_completeness().missing == 1
-    assert time.process_time() - started < 2
+    with ends_soon():
+        assert fixture.count_completeness().missing == 1
     assert "1466015503701 tiles" in fixture.missing().pop()
 
 
@@ -120,14 +119,12 @@ def test_octree_template_without_z(fixture: CatalogFixture) -> None:
     assert "c/1/1/1/1" in fixture.missing()
 
 
-@pytest.mark.scale
-def test_subtree_for_too_many_tiles_is_unreadable(fixture: CatalogFixture) -> None:
+def test_subtree_for_too_many_tiles_is_unreadable(fixture: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tree of 30 levels in a few bytes is reported as not fully known, and the walk ends."""
+    monkeypatch.setattr(module, "MAX_REPEATED_FILES", 1 << 12)
     fixture.put_all({"tileset.json": implicit_tileset(subtrees="{x}.subtree", content="c", available=30), "c": GLB})
     fixture.put_all({f"{x}.subtree": make_subtree(children=ALL) for x in range(2)})
-    started = time.process_time()
-    assert fixture.count_completeness().missing > 1
-    assert time.process_time() - started < 15
+    assert 1 < fixture.count_completeness().missing < 1 << 12
     assert any("serves too many tiles" in name for name in fixture.missing())
 
 
@@ -138,13 +135,13 @@ def test_absent_announced_files_end_the_walk(fixture: CatalogFixture, children: 
     fixture.put("tileset.json", implicit_tileset(levels=10, available=20))
     fixture.put("s/0/0/0.subtree", make_subtree(children=children))
     tracemalloc.start()
-    started = time.process_time()
-    result = fixture.count_completeness()
+    with ends_soon():
+        result = fixture.count_completeness()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert module.FIRST_CHECKPOINT_FILES <= result.missing < 2 * module.FIRST_CHECKPOINT_FILES
     assert any("not followed further" in name for name in fixture.missing())
-    assert (most < 60 << 20, time.process_time() - started < 30) == (True, True)
+    assert most < 60 << 20
 
 
 @pytest.mark.scale
@@ -177,9 +174,8 @@ def test_children_of_one_name_cost_little(fixture: CatalogFixture) -> None:
     """A quarter million children with one name are one file, referenced once."""
     fixture.put("tileset.json", implicit_tileset(levels=9, available=40, subtrees="{level}.subtree"))
     fixture.put_all({"0.subtree": make_subtree(content=NONE, children=ALL), "9.subtree": make_subtree(content=NONE)})
-    started = time.process_time()
-    assert fixture.count_completeness() == Completeness(referenced=3)
-    assert time.process_time() - started < 20
+    with ends_soon():
+        assert fixture.count_completeness() == Completeness(referenced=3)
 
 
 @pytest.mark.scale
@@ -187,9 +183,8 @@ def test_subtree_with_too_many_children_is_unreadable(fixture: CatalogFixture) -
     """A few bytes that announce 2^24 children are refused fast, with little memory and no references."""
     fixture.put("tileset.json", implicit_tileset(levels=12, available=40))
     fixture.put("s/0/0/0.subtree", make_subtree(content=NONE, children=ALL))
-    started = time.process_time()
-    assert fixture.count_completeness() == Completeness(referenced=3, missing=1)
-    assert time.process_time() - started < 10
+    with ends_soon():
+        assert fixture.count_completeness() == Completeness(referenced=3, missing=1)
     assert fixture.missing() == {"s/0/0/0.subtree: it announces more than 1,048,576 child subtrees"}
     assert len(fixture.all_references()) == 1
 
@@ -210,15 +205,15 @@ def test_missing_children_cost_little(fixture: CatalogFixture) -> None:
     fixture.put("tileset.json", implicit_tileset(levels=6))
     fixture.put("s/0/0/0.subtree", make_subtree(content=NONE, children=ALL))
     following = SubtreeWalk(fixture.version, fixture.catalog, fixture.files)
-    started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     following.advance()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
     tracemalloc.start()
-    for _ in range(10):
-        assert following.advance() == set()
+    with ends_soon():
+        for _ in range(10):
+            assert following.advance() == set()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 10 << 20
-    assert time.process_time() - started < 20
     fixture.put("s/6/63/63.subtree", make_subtree())
     assert following.advance() == {"s/6/63/63.subtree"}
