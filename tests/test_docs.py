@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.demo_picture import PICTURE, mean_difference, take_picture
+from tests.support.demo_picture import PICTURE, take_picture
 from tests.support.doc_pages import (
     PAGES,
     ROOT,
@@ -30,7 +30,7 @@ from tests.support.doc_pages import (
     split_commands,
 )
 from tests.support.doc_service import PageRun
-from tests.support.viewers import Browser, pixels
+from tests.support.viewers import Browser, mean_difference, pixels
 from tilesync import errors, events
 from tilesync.fleets.file.reader import FLEET_KEYS
 from tilesync.fleets.file.settings import Credentials, MirrorEntry

@@ -25,8 +25,7 @@ from tests.support.reading_threads import ReadingThreads
 from tests.support.sample_secrets import SIG
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 from tests.support.tile_server import ServerProcess, server_process
-from tests.support.viewer_page import mean_difference
-from tests.support.viewers import CAMERA_PATH, Browser, CameraPose, pixels, view_url
+from tests.support.viewers import CAMERA_PATH, Browser, CameraPose, mean_difference, pixels, view_url
 from tilesync.azure.sas import parse_sas_link
 
 CLIENTS = 4
@@ -254,6 +253,6 @@ def test_a_viewer_draws_the_same(browser: Browser, tmp_path: Path) -> None:
     assert (direct.errors, live.errors) == ([], [])
     assert live.loaded == direct.loaded > 4
     (tmp_path / "live.png").write_bytes(live.screenshots[view.name])
-    pictures = [list(pixels(flight.screenshots[view.name])) for flight in (direct, live)]
+    pictures = [pixels(flight.screenshots[view.name]) for flight in (direct, live)]
     assert mean_difference(*pictures) < SAME_PICTURE
     assert all(0.1 < share < 1 for share in live.drawn_shares())

@@ -203,7 +203,7 @@ def test_dark_is_dark(browser: Browser, tmp_path: Path, size_px: tuple[int, int]
     shares = {}
     for scheme in ("light", "dark"):
         with opened(browser, tmp_path, render(make_fleet()), size_px, scheme) as (page, _):
-            drawn = list(pixels(page.screenshot()))
+            drawn = pixels(page.screenshot())
             shares[scheme] = sum(sum(each) < 3 * 60 for each in drawn) / len(drawn)
     assert shares["dark"] > 0.8
     assert shares["light"] < 0.2

@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.support.viewers import Browser, BrowserPage, pixels
+from tests.support.viewers import Browser, BrowserPage, Pixels, pixels
 
 DESKTOP_PX = (800, 520)
 PHONE_PX = (390, 844)
 CANVAS = "document.getElementById('canvas')"
 EDGE_PX = 60
 PICTURE_SCALE = 0.3
-"""Pictures are decoded in Python: a tenth of their pixels is enough."""
+"""A tenth of the pixels is enough to compare pictures."""
 LOCAL_SCHEMES = frozenset({"data", "blob", "about"})
-
-Pixels = list[tuple[int, ...]]
 
 
 @dataclass
@@ -112,7 +110,7 @@ class ViewerPage:
         x, y = left + EDGE_PX, top + EDGE_PX
         clip = {"x": x, "y": y, "width": right - EDGE_PX - x, "height": bottom - EDGE_PX - y, "scale": PICTURE_SCALE}
         shot = self.page.call("Page.captureScreenshot", format="png", clip=clip)
-        return list(pixels(base64.b64decode(shot["data"])))
+        return pixels(base64.b64decode(shot["data"]))
 
     def screenshot(self) -> bytes:
         """Wait, and return the whole page as a PNG."""
@@ -181,10 +179,3 @@ def drawn_share(picture: Pixels, background: tuple[int, ...]) -> float:
 def share_of(picture: Pixels, matches: Any) -> float:
     """Return the fraction of the pixels for which a function of red, green and blue is true."""
     return sum(bool(matches(*colour)) for colour in picture) / len(picture)
-
-
-def mean_difference(left: Pixels, right: Pixels) -> float:
-    """Return the mean difference of the samples of two pictures of one size; 255 for black and white."""
-    assert len(left) == len(right)
-    total = sum(abs(a - b) for one, other in zip(left, right, strict=True) for a, b in zip(one, other, strict=True))
-    return total / (3 * len(left))

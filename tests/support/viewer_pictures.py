@@ -72,4 +72,4 @@ def take_page_picture(browser: Browser, url: str, picture: PagePicture) -> bytes
     with open_viewer(browser, url, picture.size_px, dark=picture.dark) as viewer:
         picture.prepare(viewer)
         shot = viewer.screenshot()
-    return encode_picture(list(pixels(shot)), picture.size_px)
+    return encode_picture(pixels(shot), picture.size_px)

@@ -7,16 +7,15 @@ CHROMIUM names another one. The browser is driven over a pipe, in the Chrome Dev
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import select
 import shutil
 import signal
-import struct
 import subprocess
 import tempfile
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +25,8 @@ from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from PIL import Image
 
 from tests.support.http_server import LoopbackHttpServer
 
@@ -49,6 +50,8 @@ CHROMIUM_OPTIONS = (
 BROWSER_TIMEOUT = timedelta(seconds=120)
 VIEW_SIZE_PX = (180, 120)
 BACKGROUND_RGB = (255, 0, 255)
+
+Pixels = list[tuple[int, int, int]]
 
 
 def find_browser() -> str | None:
@@ -332,40 +335,14 @@ def start_browser(program: str) -> Iterator[Browser]:
                     os.killpg(process.pid, signal.SIGKILL)
 
 
-def pixels(png: bytes) -> Iterator[tuple[int, ...]]:
-    """Decode the (red, green, blue) pixels of a PNG with 8-bit samples and no interlacing (PNG, sections 7 and 9)."""
-    parts, palette, at = bytearray(), b"", 8
-    while at < len(png):
-        length, kind = struct.unpack_from(">I4s", png, at)
-        if kind == b"IDAT":
-            parts += png[at + 8 : at + 8 + length]
-        elif kind == b"PLTE":
-            palette = png[at + 8 : at + 8 + length]
-        at += 12 + length
-    width, height, depth, colour, _, _, interlace = struct.unpack_from(">IIBBBBB", png, 16)
-    assert (depth, interlace) == (8, 0)
-    step = {2: 3, 3: 1, 6: 4}[colour]
-    lines, above = memoryview(zlib.decompress(parts)), bytes(width * step)
-    for row in range(height):
-        start = row * (width * step + 1)
-        above = _unfilter_line(lines[start], lines[start + 1 : start + 1 + width * step], above, step)
-        for at in range(0, width * step, step):
-            sample, source = (3 * above[at], palette) if palette else (at, above)
-            yield source[sample], source[sample + 1], source[sample + 2]
+def pixels(png: bytes) -> Pixels:
+    """Decode the (red, green, blue) pixels of a PNG, line by line."""
+    with Image.open(io.BytesIO(png)) as image:
+        samples = iter(image.convert("RGB").tobytes())
+    return list(zip(samples, samples, samples, strict=True))
 
 
-def _unfilter_line(kind: int, line: memoryview, above: bytes, step: int) -> bytes:
-    """Undo the filter of a line, which stores differences to the samples to the left and above."""
-    if kind == 0:
-        return bytes(line)
-    out = bytearray(step)
-    above = bytes(step) + above
-    for at, value in enumerate(line):
-        left, up, corner = out[at], above[at + step], above[at]
-        out.append((value + (left, up, (left + up) // 2, _paeth_predictor(left, up, corner))[kind - 1]) & 255)
-    return bytes(out[step:])
-
-
-def _paeth_predictor(left: int, up: int, corner: int) -> int:
-    guess = left + up - corner
-    return min((left, up, corner), key=lambda value: abs(guess - value))
+def mean_difference(left: Pixels, right: Pixels) -> float:
+    """Return the mean difference of the samples of two pictures of one size; 255 for black and white."""
+    total = sum(abs(a - b) for one, other in zip(left, right, strict=True) for a, b in zip(one, other, strict=True))
+    return total / (3 * len(left))

@@ -17,11 +17,10 @@ from tests.support.tile_server import mirror_files, server_process
 from tests.support.viewer_page import (
     PHONE_PX,
     drawn_share,
-    mean_difference,
     most_frequent,
     open_viewer,
 )
-from tests.support.viewers import Browser
+from tests.support.viewers import Browser, mean_difference
 
 LIGHT_SKY = (230, 235, 241)
 DARK_SKY = (27, 34, 42)

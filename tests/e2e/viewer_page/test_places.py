@@ -13,13 +13,11 @@ from tests.support.s3 import BucketFixture, BucketServer
 from tests.support.simulator import Simulator
 from tests.support.tile_server import mirror_files, server_process
 from tests.support.viewer_page import (
-    Pixels,
     drawn_share,
-    mean_difference,
     most_frequent,
     open_viewer,
 )
-from tests.support.viewers import Browser
+from tests.support.viewers import Browser, Pixels, mean_difference
 
 SAME_PICTURE = 0.01
 """Maximum mean difference of the samples of equal pictures: tiles are drawn in the order in which they arrive."""

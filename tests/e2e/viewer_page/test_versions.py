@@ -21,11 +21,10 @@ from tests.support.tile_server import server_process
 from tests.support.viewer_page import (
     PHONE_PX,
     ViewerPage,
-    mean_difference,
     open_viewer,
     share_of,
 )
-from tests.support.viewers import Browser
+from tests.support.viewers import Browser, Pixels, mean_difference
 from tilesync.model import Layout
 
 
@@ -89,7 +88,7 @@ def test_a_border_divides_two_versions(browser: Browser, address: str) -> None:
         assert (again["mode"], again["compare"], again["link"]) == ("swipe", "older", link)
 
 
-def move_border(viewer: ViewerPage, share: float) -> list[tuple[int, ...]]:
+def move_border(viewer: ViewerPage, share: float) -> Pixels:
     """Move the border and return the picture."""
     viewer.page.run(f"(() => tilesyncViewer.app.setOptions({{ swipe: {share} }}))")
     return viewer.picture()
