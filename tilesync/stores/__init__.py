@@ -2,7 +2,7 @@
 
 base            publications: what all stores share, and the default layout
 opening         the modes of opening a destination, and the read-only one
-presence_pages  checks of the files that a catalog lists, page by page
+presence_pages  presence check of the files that a catalog lists, page by page
 status_files    small JSON documents: owner, last success, holder of the lock
 worker_target   where worker processes put small files
 

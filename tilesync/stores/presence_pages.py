@@ -1,4 +1,4 @@
-"""Checks of the files that a catalog lists, page by page: for stores that look at each file, and list none."""
+"""Presence check of the files that a catalog lists, page by page; for stores that look at each file by its name."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def check_catalog_pages(
         batch = catalog.list_stored(version, cursor, limit=FILES_PER_PRESENCE_PAGE)
         has_more, stored = len(batch) == FILES_PER_PRESENCE_PAGE, [item for _, item in batch]
         cursor = batch[-1][0] if has_more else ""
-        proofs = find_unchanged(version, stored)
-        doubtful = [item for item, is_same in zip(stored, proofs, strict=True) if not is_same]
-        yield PresencePage(len(stored), doubtful, cursor)
+        is_unchanged = find_unchanged(version, stored)
+        changed = [item for item, is_same in zip(stored, is_unchanged, strict=True) if not is_same]
+        yield PresencePage(len(stored), changed, cursor)
