@@ -235,4 +235,4 @@ def test_the_picture_equals_the_drawing_of_a_viewer(browser: Browser, tmp_path: 
     """The picture of the demo city in the documentation is what 3d-tiles-renderer draws today, but for its palette."""
     shown = PICTURE.read_bytes()
     assert len(shown) <= PICTURE_MAX_BYTES
-    assert mean_difference(pixels(shown), take_picture(browser, tmp_path)) < PICTURE_TOLERANCE
+    assert mean_difference(pixels(shown), pixels(take_picture(browser, tmp_path))) < PICTURE_TOLERANCE

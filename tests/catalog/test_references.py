@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.cpu_limit import ends_soon
+from tests.support.cpu_limit import limit_cpu_time
 from tests.support.examples import examples
 from tilesync.catalog.catalog import Catalog
 from tilesync.model import (
@@ -490,7 +490,7 @@ def test_many_references_are_quick(tmp_path: Path) -> None:
     catalog.add_stored_files(
         version, [FileResult(0, StoredFile(Blob(each, 1), SHA, 1), contents) for each, contents in files]
     )
-    with ends_soon():
+    with limit_cpu_time():
         result = catalog.references.compute_completeness(version)
     assert result.referenced == (10 * most - 9) + (most + 1)
     assert len(missing(catalog, version)) == result.missing

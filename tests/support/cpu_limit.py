@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def ends_soon(limit_s: float = 60) -> Iterator[None]:
+def limit_cpu_time(limit_s: float = 20) -> Iterator[None]:
     """Assert that the block takes less CPU time than the limit.
 
-    The limit tells linear from quadratic time or an endless walk. It says nothing of speed: it is ten times what the
-    block takes on a slow machine.
+    It tells linear from quadratic time and from an endless walk, and says nothing of speed: choose a limit of ten times
+    what the block takes.
     """
     began = time.process_time()
     yield

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from itertools import chain
 from pathlib import Path
 
 from PIL import Image
 
 from tests.support.simulator import Simulator
-from tests.support.viewers import Browser, CameraPose, Pixels, StaticSite, pixels, view_url
+from tests.support.viewers import Browser, CameraPose, StaticSite, view_url
 from tilesync.demo.city import build_city
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "demo-city.png"
@@ -19,8 +18,8 @@ SKY_RGB = (214, 228, 240)
 COLOUR_COUNT = 160
 
 
-def take_picture(browser: Browser, folder: Path) -> Pixels:
-    """Mirror the demo city into a folder, and return the pixels of its picture. Raises AssertionError."""
+def take_picture(browser: Browser, folder: Path) -> bytes:
+    """Mirror the demo city into a folder, and return its picture as a PNG. Raises AssertionError."""
     with Simulator() as service:
         service.offer_export(build_city())
         assert service.mirror(folder).error is None
@@ -28,12 +27,12 @@ def take_picture(browser: Browser, folder: Path) -> Pixels:
         url = f"{site.url}/tileset.json"
         result = view_url(browser, "three", url, [POSE], size_px=SIZE_PX, background_rgb=SKY_RGB)
     assert result.errors == []
-    return pixels(result.screenshots[POSE.name])
+    return result.screenshots[POSE.name]
 
 
-def encode_picture(picture: Pixels, size_px: tuple[int, int] = SIZE_PX) -> bytes:
-    """Encode a picture as a PNG with a palette, so that it is small."""
-    image = Image.frombytes("RGB", size_px, bytes(chain.from_iterable(picture)))
+def shrink_picture(png: bytes) -> bytes:
+    """Return a picture as a PNG with a palette, so that it is small."""
     file = io.BytesIO()
-    image.quantize(COLOUR_COUNT, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").quantize(COLOUR_COUNT, dither=Image.Dither.NONE).save(file, "png", optimize=True)
     return file.getvalue()

@@ -34,6 +34,8 @@ _READ_AT_START = ("PYTHON", "LC_", "LANG", "TQDM_", "SSL_", "SSLKEYLOGFILE")
 
 _FORKED_COMMAND = Path(__file__).with_name("forked_command.py")
 
+_STREAMS = ("stdout", "stderr", "exit code")
+
 _MAX_STDIN_BYTES = 60_000
 """Fits the buffer of a pipe, so that it can be written before the child reads."""
 
@@ -146,9 +148,6 @@ def _read_all(numbers: list[int], pid: int, timeout_s: float) -> list[bytes]:
                 if not data:
                     selector.unregister(key.fd)
     return [bytes(data) for data in read.values()]
-
-
-_STREAMS = ("stdout", "stderr", "exit code")
 
 
 def _abort(pid: int, stderr: int) -> str:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.city_editions import mirror_editions
-from tests.support.demo_picture import PICTURE, encode_picture
+from tests.support.demo_picture import PICTURE, shrink_picture
 from tests.support.tile_server import server_process
 from tests.support.viewer_page import PHONE_PX, ViewerPage, open_viewer
-from tests.support.viewers import Browser, pixels
+from tests.support.viewers import Browser
 
 PAGE_PX = (1040, 620)
 
@@ -72,4 +72,4 @@ def take_page_picture(browser: Browser, url: str, picture: PagePicture) -> bytes
     with open_viewer(browser, url, picture.size_px, dark=picture.dark) as viewer:
         picture.prepare(viewer)
         shot = viewer.screenshot()
-    return encode_picture(pixels(shot), picture.size_px)
+    return shrink_picture(shot)

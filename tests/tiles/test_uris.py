@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tests.support.cpu_limit import ends_soon
+from tests.support.cpu_limit import limit_cpu_time
 from tilesync.core.safe_names import find_problem, find_universal_problem
 from tilesync.tiles.uris import (
     RejectedUri,
@@ -409,7 +409,7 @@ HUGE = 500_000
 )  # fmt: skip
 def test_time_is_linear(uri: str) -> None:
     """The longest and worst URI takes linear time."""
-    with ends_soon(4):
+    with limit_cpu_time(4):
         resolve(uri, BASE, HOME)
         is_relative_path(uri)
 

@@ -14,12 +14,7 @@ import pytest
 
 from tests.support.city_editions import PROJECT_ORIGIN, city_in_project, small_city
 from tests.support.tile_server import mirror_files, server_process
-from tests.support.viewer_page import (
-    PHONE_PX,
-    drawn_share,
-    most_frequent,
-    open_viewer,
-)
+from tests.support.viewer_page import PHONE_PX, drawn_share, most_frequent, open_viewer
 from tests.support.viewers import Browser, mean_difference
 
 LIGHT_SKY = (230, 235, 241)

@@ -12,11 +12,7 @@ from tests.support.city_editions import small_city
 from tests.support.s3 import BucketFixture, BucketServer
 from tests.support.simulator import Simulator
 from tests.support.tile_server import mirror_files, server_process
-from tests.support.viewer_page import (
-    drawn_share,
-    most_frequent,
-    open_viewer,
-)
+from tests.support.viewer_page import drawn_share, most_frequent, open_viewer
 from tests.support.viewers import Browser, Pixels, mean_difference
 
 SAME_PICTURE = 0.01

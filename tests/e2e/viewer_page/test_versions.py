@@ -18,12 +18,7 @@ from tests.support.city_editions import (
 )
 from tests.support.simulator import Simulator
 from tests.support.tile_server import server_process
-from tests.support.viewer_page import (
-    PHONE_PX,
-    ViewerPage,
-    open_viewer,
-    share_of,
-)
+from tests.support.viewer_page import PHONE_PX, ViewerPage, open_viewer, share_of
 from tests.support.viewers import Browser, Pixels, mean_difference
 from tilesync.model import Layout
 
