@@ -41,7 +41,7 @@ from tilesync.jobs.transfer.download import SPILL_BYTES, Download
 from tilesync.model import FileStamp
 from tilesync.stores.local import draft, put_target
 from tilesync.stores.local.directory_handles import Entry
-from tilesync.stores.local.fs import write_at, write_whole
+from tilesync.stores.local.fs import write_at, write_new
 from tilesync.transport.blob_client import LARGE_READ_BYTES
 
 
@@ -115,15 +115,15 @@ def test_an_invalid_glb_is_not_published(tmp_path: Path) -> None:
 
 def test_a_disk_that_fills_up_ends_with_8_and_is_resumable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ENOSPC during the run: exit 8; files placed before are not fetched again."""
-    write_one, written = write_whole, [0]
+    write_one, written = write_new, [0]
 
-    def full(*args: Any) -> FileStamp:
+    def full(*args: Any) -> FileStamp | None:
         written[0] += 1
         if written[0] > 6:
             raise OSError(28, "No space left on device")
         return write_one(*args)
 
-    monkeypatch.setattr(put_target, "write_whole", full)
+    monkeypatch.setattr(put_target, "write_new", full)
     with Simulator() as sim:
         files = sim.offer_export()
         run = sim.mirror(tmp_path, transfers=1)

@@ -1,7 +1,9 @@
 """Writing files into a folder: times, modes, parts, and paths that are in the way."""
 
+import errno
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from tests.support.store_contract import (
     put_file,
     run_async,
 )
-from tilesync.errors import DestinationError
+from tilesync.errors import DestinationError, DiskFull
+from tilesync.model import StoredFile, Version, VersionSummary
 from tilesync.stores.local import destination as destination_module
+from tilesync.stores.local.destination import LocalDestination
 from tilesync.stores.local.fs import ensure_real_folder
 
 
@@ -98,3 +102,68 @@ def test_folder_created_by_another_thread_first(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "mkdir", lambda *_, **__: (tmp_path / "file").touch())
     with pytest.raises(DestinationError, match="found a file where"):
         ensure_real_folder(tmp_path / "file", make=True)
+
+
+UNPUBLISHED = replace(SAMPLE_VERSION, summary=VersionSummary())
+
+
+def put_small(destination: LocalDestination, version: Version, data: bytes) -> StoredFile:
+    """Put a small file `a` into a version."""
+    target = destination.files.put_target(version)
+    return target.put_verified(version.name, blob("a", data, last_modified=1772353800), data, digests_of(data))
+
+
+def test_a_small_file_is_created_at_its_place(tmp_path: Path) -> None:
+    """In a version without readers nothing is renamed: the parts folder stays empty, and the stamp is the file's."""
+    with open_destination(tmp_path / "d") as destination:
+        parts = os.stat(destination.files.put_target(UNPUBLISHED).parts.path)
+        stored = put_small(destination, UNPUBLISHED, b"new")
+        assert os.stat(destination.files.put_target(UNPUBLISHED).parts.path).st_mtime_ns == parts.st_mtime_ns
+    path = tmp_path / "d/versions/e1/a"
+    assert path.read_bytes() == b"new"
+    assert (stored.mtime_ns, stored.inode) == (path.stat().st_mtime_ns, path.stat().st_ino)
+
+
+@pytest.mark.parametrize("version", [SAMPLE_VERSION, UNPUBLISHED], ids=["published", "unpublished"])
+def test_an_existing_file_is_replaced_and_never_written_to(tmp_path: Path, version: Version) -> None:
+    """The old file may be a hard link of another version, or read by a server: it keeps its bytes."""
+    path, link = tmp_path / "d/versions/e1/a", tmp_path / "link"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"old")
+    link.hardlink_to(path)
+    with open_destination(tmp_path / "d") as destination, path.open("rb") as reader:
+        put_small(destination, version, b"new bytes")
+        assert reader.read() == b"old"
+    assert (path.read_bytes(), link.read_bytes()) == (b"new bytes", b"old")
+
+
+def test_a_published_version_never_shows_a_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was lost from a published version is renamed into place when it is whole."""
+    seen = list[bool]()
+    utime = os.utime
+
+    def spy(*args: Any, **kwargs: Any) -> None:
+        seen.append((tmp_path / "d/versions/e1/a").exists())
+        utime(*args, **kwargs)
+
+    with open_destination(tmp_path / "d") as destination:
+        monkeypatch.setattr(os, "utime", spy)
+        put_small(destination, SAMPLE_VERSION, b"new")
+    assert seen == [False]
+
+
+def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If not all bytes can be written, the new file is removed again, and the error says that the disk is full."""
+    write = os.write
+
+    def fill_up(descriptor: int, data: bytes) -> int:
+        if len(data) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[:1])
+
+    with open_destination(tmp_path / "d") as destination:
+        monkeypatch.setattr(os, "write", fill_up)
+        with pytest.raises(DiskFull):
+            put_small(destination, UNPUBLISHED, b"new")
+        monkeypatch.undo()
+    assert not (tmp_path / "d/versions/e1/a").exists()

@@ -30,6 +30,9 @@ _LIST_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 _ENTER_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
 """Flags to open a folder only to enter it. With O_PATH the folder need not be readable."""
 
+_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW | BINARY
+"""Flags to create a file that does not exist. Nothing is opened or followed that does."""
+
 _OPEN_FD_LINKS = "/proc/self/fd/"
 """Folder of symlinks that show the real path of each open descriptor (Linux). Source: proc(5)."""
 
@@ -221,12 +224,15 @@ class Entry(NamedTuple):
 
         An existing file is unlinked first, not truncated: it may be a hard link to a foreign file.
         """
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW | BINARY
         try:
-            return os.open(self.folder.path_argument(self.name), flags, 0o666, dir_fd=self.folder.fd)
+            return self.create_new()
         except FileExistsError:
             self.unlink()
-            return os.open(self.folder.path_argument(self.name), flags, 0o666, dir_fd=self.folder.fd)
+            return self.create_new()
+
+    def create_new(self) -> int:
+        """Create a new file and return a descriptor to write to it. Raises FileExistsError, OSError."""
+        return os.open(self.folder.path_argument(self.name), _CREATE_FLAGS, 0o666, dir_fd=self.folder.fd)
 
     def move(self, to: Entry) -> None:
         """Rename the entry and replace the target. Raises OSError."""

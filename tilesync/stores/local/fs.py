@@ -10,6 +10,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,8 @@ _HARD_LINK_ERRORS = frozenset(
 system: EPERM on FAT, ENOTSUP or ENOSYS on network file systems. Source: link(2).
 """
 
+
+_SETS_MTIME_OF_OPEN_FILES = os.utime in os.supports_fd
 
 _MAX_INT64 = (1 << 63) - 1
 """Some file systems have 64-bit inode numbers or times after the year 2262; the catalog stores 63 bits."""
@@ -74,12 +77,30 @@ def write_whole(entry: Entry, data: bytes, modified: float | None) -> FileStamp:
 
     Raises OSError.
     """
-    descriptor = entry.create()
+    return _fill(entry, entry.create(), data, modified)
+
+
+def write_new(entry: Entry, data: bytes, modified: float | None) -> FileStamp | None:
+    """Write a new file like `write_whole`; None if the name exists already. Raises OSError, and leaves no file then."""
     try:
-        remaining = memoryview(data)
-        while remaining:
-            remaining = remaining[os.write(descriptor, remaining) :]
-        if modified is not None and os.utime in os.supports_fd:
+        descriptor = entry.create_new()
+    except FileExistsError:
+        return None
+    try:
+        return _fill(entry, descriptor, data, modified)
+    except OSError:
+        with suppress(OSError):
+            entry.unlink()
+        raise
+
+
+def _fill(entry: Entry, descriptor: int, data: bytes, modified: float | None) -> FileStamp:
+    """Write all bytes to a new file, set its mtime in seconds (None: keep it), and close it."""
+    try:
+        written = os.write(descriptor, data)
+        while written < len(data):
+            written += os.write(descriptor, memoryview(data)[written:])
+        if modified is not None and _SETS_MTIME_OF_OPEN_FILES:
             os.utime(descriptor, (modified, modified))
             modified = None
         found = os.fstat(descriptor)

@@ -1,4 +1,10 @@
-"""Put target of small files: written whole and renamed into place, also by worker processes."""
+"""Put target of small files: written whole, also by worker processes.
+
+Nobody reads a version before it is published, so its files are created at their place: a rename would change two
+folders more for each file, one of them shared by all processes. A file that a kill cut off is fetched again: it is not
+in the catalog, nor are its size and MD5 those of the listing. An existing file is never opened, since it may be a hard
+link of another version: then, and in a published version, a temporary file is renamed over it.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +19,22 @@ from tilesync.model import Blob, Digests, StoredFile, UnpackedFile
 from tilesync.runtime.gzip import GZIP_DEFLATE_MAGIC
 from tilesync.runtime.os_errors import to_destination_error
 from tilesync.stores.local.directory_handles import DirectoryTree, Entry
-from tilesync.stores.local.fs import write_whole
+from tilesync.stores.local.fs import write_new, write_whole
 from tilesync.stores.local.gunzip import gunzip_to_file
 from tilesync.stores.local.reader import SafePathResolver
 
 
 @dataclass(frozen=True, slots=True)
 class LocalPutTarget:
-    """Target for small files: each is written to a temporary file and then renamed. Picklable, for worker processes.
+    """Target for small files. Picklable, for worker processes.
 
-    `unpacks`: gzip payloads are stored unpacked.
+    `unpacks`: gzip payloads are stored unpacked. `is_published`: a file appears only when it is whole.
     """
 
     resolver: SafePathResolver
     parts: DirectoryTree
     unpacks: bool = False
+    is_published: bool = False
 
     requires_md5: ClassVar[bool] = False
 
@@ -39,15 +46,17 @@ class LocalPutTarget:
         """Write a file whose bytes are verified. Raises UnsafeName, DestinationError."""
         step = "write"
         try:  # `translate_os_errors` would take a tenth of the time of a small file
+            is_packed = self.unpacks and data.startswith(GZIP_DEFLATE_MAGIC)
+            entry = self.resolver.entry(version, blob.name, make=True)
+            if not is_packed and not self.is_published:
+                stamp = write_new(entry, data, blob.last_modified)
+                if stamp is not None:
+                    return StoredFile(blob, digests.sha256, *stamp)
             temporary = self.parts.folder().entry(f"whole-{os.getpid()}-{get_ident()}")
-            stored = (
-                self._write_unpacked(temporary, blob, data, digests)
-                if self.unpacks and data.startswith(GZIP_DEFLATE_MAGIC)
-                else None
-            )
+            stored = self._write_unpacked(temporary, blob, data, digests) if is_packed else None
             stored = stored or StoredFile(blob, digests.sha256, *write_whole(temporary, data, blob.last_modified))
             step = "move"
-            temporary.move(self.resolver.entry(version, blob.name, make=True))
+            temporary.move(entry)
         except OSError as error:
             raise to_destination_error(error, f"cannot {step} {blob.name} into version {version}") from error
         return stored

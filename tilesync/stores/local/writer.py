@@ -43,7 +43,6 @@ class LocalFiles(LocalStoredFiles):
         super().__init__(*resolvers)
         self._parts = parts
         self._put_target = LocalPutTarget(self._resolver, parts)
-        self._unpacking_target = replace(self._put_target, unpacks=True)
         self._batcher = ThreadBatcher()
         with translate_os_errors(f"cannot use {parts.path}"):
             leftover = parts.folder().scan()
@@ -52,7 +51,8 @@ class LocalFiles(LocalStoredFiles):
 
     def put_target(self, version: Version) -> LocalPutTarget:
         """Return the target for small files of a version."""
-        return self._unpacking_target if version.content is Content.DECODED else self._put_target
+        unpacks = version.content is Content.DECODED
+        return replace(self._put_target, unpacks=unpacks, is_published=version.is_published)
 
     def worker_target_finder(self) -> FindWorkerTarget:
         """Return the function that finds the target for workers."""
