@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import random
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tilesync.errors import BlobDamaged
 from tilesync.model import ROOT, UNKNOWN_SIZE, Blob, Diagnostic, Digests, Kind, ParsedContent, Reference, Role
 from tilesync.model.tiles import DAMAGED, EMPTY_TILE, UNPACKED_BYTES
 from tilesync.tiles.binary_formats import KIND_BY_MAGIC
-from tilesync.tiles.validator import ContentCheck
+from tilesync.tiles.validator import ContentCheck, check_whole
 
 REAL = (
     sorted(path for path in samples.SAMPLES_FOLDER.glob("*/**/*") if path.is_file()) if samples.SAMPLES_FOLDER else []
@@ -118,6 +119,47 @@ def test_chunking_makes_no_difference(name: str, cuts: list[int]) -> None:
     data = SAMPLES[name]
     md5 = hashlib.md5(data).digest()
     assert check(name, data, cuts, md5=md5) == check(name, data, md5=md5)
+
+
+@pytest.mark.parametrize("listed", ["none", "right", "wrong", "sha256", "wrong sha256", "both", "size"])
+@pytest.mark.parametrize("stated", [None, "right", "wrong"])
+def test_a_whole_blob_has_the_result_of_its_chunks(listed: str, stated: str | None) -> None:
+    """The check of a whole blob returns or raises what a ContentCheck does, whatever digests are claimed."""
+    for name, data in SAMPLES.items():
+        md5, sha256 = hashlib.md5(data).digest(), hashlib.sha256(data).digest()
+        claims: dict[str, dict[str, Any]] = {
+            "none": {},
+            "right": {"md5": md5},
+            "wrong": {"md5": bytes(16)},
+            "sha256": {"sha256": sha256},
+            "wrong sha256": {"sha256": bytes(32)},
+            "both": {"sha256": sha256, "md5": md5},
+            "size": {"size": len(data) + 1},
+        }
+        blob = Blob(**{"name": name, "size": len(data), **claims[listed]})
+        stated_md5 = {None: None, "right": md5, "wrong": bytes(16)}[stated]
+        for compute_md5 in (False, True):
+            whole = outcome(check_whole, blob, data, compute_md5=compute_md5, stated_md5=stated_md5)
+            chunks = outcome(check_chunk, blob, data, compute_md5=compute_md5, stated_md5=stated_md5)
+            assert whole == chunks, name
+
+
+def check_chunk(
+    blob: Blob, data: bytes, container_url: str, *, compute_md5: bool, stated_md5: bytes | None
+) -> tuple[Digests, ParsedContent]:
+    checked = ContentCheck(blob, container_url, compute_md5=compute_md5)
+    checked.expect_md5(stated_md5)
+    checked.feed(data)
+    return checked.finish(), checked.drain()
+
+
+def outcome(
+    work: Callable[..., tuple[Digests, ParsedContent]], blob: Blob, data: bytes, **options: Any
+) -> tuple[Digests, ParsedContent] | str:
+    try:
+        return work(blob, data, HOME, **options)
+    except BlobDamaged as error:
+        return str(error)
 
 
 @pytest.mark.parametrize("name", sorted(set(SAMPLES) - {"packed-big.glb"}))

@@ -17,7 +17,7 @@ from tilesync.model import Blob, Digests, FileStamp, ParsedContent, SasUrl, Stor
 from tilesync.protocols import MirrorWorkerSource, StoredFiles, WorkerSource
 from tilesync.runtime.process_pool import WorkerContext
 from tilesync.stores.worker_target import PendingUpload, WorkerTarget
-from tilesync.tiles.validator import ContentCheck
+from tilesync.tiles.validator import check_whole
 from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import HttpPool, PoolRequest, http_pool
 
@@ -159,10 +159,13 @@ class FetchBatch:
         expected_digest = blob.md5 or blob.sha256  # without one, only the ETag identifies the bytes
         if not etag_matches and (not expected_digest or (blob.etag and response.etag)):
             raise BlobDamaged(f"{blob.name}: the response is for another blob")
-        check = ContentCheck(blob, self.container_url, compute_md5=self.target.requires_md5)
-        check.expect_md5(parse_md5(response.md5))
-        check.feed(response.body)
-        return check.finish(), check.drain()
+        return check_whole(
+            blob,
+            response.body,
+            self.container_url,
+            compute_md5=self.target.requires_md5,
+            stated_md5=None if response.md5 is None else parse_md5(response.md5),
+        )
 
 
 def _make_request(link: SasUrl, blob: Blob) -> PoolRequest:

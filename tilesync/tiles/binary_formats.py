@@ -7,17 +7,23 @@ Sources: glTF 2.0, section 4.4 (GLB) and KHR_binary_glTF (GLB version 1); 3D Til
 
 from __future__ import annotations
 
-import json
-import re
 import struct
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
 from tilesync.core.foreign_json import read_count, read_or_default
 from tilesync.errors import BlobDamaged
 from tilesync.model import Diagnostic, Kind, Role
 from tilesync.tiles.json_documents import Buffer, Document
+from tilesync.tiles.plain_glb import (
+    BIN_CHUNK,
+    JSON_CHUNK,
+    MAX_BUFFERED_JSON_BYTES,
+    UriReference,
+    parse_plain_gltf,
+    parse_whole_glb,
+)
 
 UriHandler = Callable[[Role, str], None]
 """Called with each URI that names a file, and its role."""
@@ -34,21 +40,11 @@ KIND_BY_MAGIC: Final = {
 }
 """Kind by the first four bytes of a payload."""
 
-_JSON_CHUNK, _BIN_CHUNK = 0x4E4F534A, 0x004E4942
-_MAX_BUFFERED_JSON_BYTES = 1 << 20
 _MAX_COMPOSITE_DEPTH: Final = 64
 """Maximum nesting of composites."""
 
 _LEGACY_HEADER_THRESHOLD = 0x22000000
 """A length field of b3dm from this value on is really text, so the header is a deprecated, shorter one (CesiumJS)."""
-
-_URI_KEY = re.compile(rb'"(?:uri|url|[^"]+U(?:ri|RI|rl|RL))"[ \t\n\r]*:')
-_NEEDS_FULL_PARSE = re.compile(rb"\\|KHR_binary_glTF|fallback")
-_ROLE_BY_ARRAY = (("buffers", Role.BUFFER), ("images", Role.IMAGE))
-"""Arrays in which an ordinary glTF names files."""
-
-_UriReference = tuple[Role, str, object]
-"""Role, URI, and the length that a buffer states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,26 +98,11 @@ class BinaryFormatParser:
 
     def _parse_whole_glb(self, data: bytes) -> bool:
         """Try the fast path: True if `data` is one whole ordinary GLB, which is then parsed in one step."""
-        if len(data) < 28:
+        if (parsed := parse_whole_glb(data)) is None:
             return False
-        magic, version, length, size, chunk_type = struct.unpack_from("<4s4I", data)
-        after_json = length - 20 - size
-        if (
-            (magic, version, length, chunk_type) != (b"glTF", 2, len(data), _JSON_CHUNK)
-            or size > _MAX_BUFFERED_JSON_BYTES
-            or after_json < 8
-        ):
-            return False
-        bin_size, bin_type = struct.unpack_from("<2I", data, 20 + size)
-        if (
-            bin_type != _BIN_CHUNK
-            or bin_size != after_json - 8
-            or (parsed := _parse_plain_gltf(data[20 : 20 + size])) is None
-        ):
-            return False
-        buffer, uris = parsed
+        buffer, uris, bin_size = parsed
         self._report_uris(uris)
-        self._declared_length, self._pending = length, None
+        self._declared_length, self._pending = len(data), None
         self._check_bin_chunk(buffer, bin_size)
         return True
 
@@ -166,7 +147,7 @@ class BinaryFormatParser:
         if self._declared_length is not None and (extra := self._received_bytes - self._declared_length) > 0:
             self._add_diagnostic("trailing bytes", f"{extra} bytes follow after the {self._format_name}")
 
-    def _report_uris(self, uris: list[_UriReference]) -> None:
+    def _report_uris(self, uris: list[UriReference]) -> None:
         for role, uri, length in uris:
             self._on_uri(role, uri)
             if (required := read_or_default(length, read_count, None)) is not None:
@@ -251,7 +232,7 @@ class BinaryFormatParser:
             raise BlobDamaged(f"the gltfFormat of the i3dm is {form}, which is unknown")
         size = _bytes_after_tables(length, 32, tables)
         yield _ByteSpan(sum(tables))
-        if size > _MAX_BUFFERED_JSON_BYTES:
+        if size > MAX_BUFFERED_JSON_BYTES:
             raise BlobDamaged(f"the URI of the i3dm has {size} bytes")
         uri = (yield size).decode(errors="replace").strip(" \0")
         self._on_uri(Role.MODEL, uri)
@@ -291,14 +272,14 @@ class BinaryFormatParser:
             if length - offset < 8:
                 raise BlobDamaged("the GLB chunk table is cut off")
             size, chunk_type = struct.unpack("<II", (yield 8))
-            if offset == 12 and chunk_type != _JSON_CHUNK:
+            if offset == 12 and chunk_type != JSON_CHUNK:
                 raise BlobDamaged("the first GLB chunk is not JSON")
             if offset + 8 + size > length:
                 raise BlobDamaged(f"a GLB chunk ends at byte {offset + 8 + size}, beyond the declared length {length}")
             if offset == 12:
                 buffer = yield from self._parse_gltf_json(size)
             else:
-                bin_size = size if chunk_type == _BIN_CHUNK and bin_size is None else bin_size
+                bin_size = size if chunk_type == BIN_CHUNK and bin_size is None else bin_size
                 yield _ByteSpan(size)
             offset += 8 + size
         if offset == 12:
@@ -317,9 +298,9 @@ class BinaryFormatParser:
     def _parse_gltf_json(self, size: int) -> Generator[int | _ByteSpan | _Rewind, bytes, Buffer | None]:
         """Parse the JSON of a glTF; return its first buffer."""
         document = Document(self._on_uri)
-        if size <= _MAX_BUFFERED_JSON_BYTES:
+        if size <= MAX_BUFFERED_JSON_BYTES:
             text = yield size
-            if (parsed := _parse_plain_gltf(text)) is not None:
+            if (parsed := parse_plain_gltf(text)) is not None:
                 buffer, uris = parsed
                 self._report_uris(uris)
                 return buffer
@@ -368,32 +349,3 @@ def _bytes_after_tables(length: int, header: int, tables: list[int]) -> int:
 
 def _read_uint(data: bytes) -> int:
     return int.from_bytes(data, "little")
-
-
-def _reject_constant(constant: str) -> NoReturn:
-    raise ValueError(constant)
-
-
-_DECODER = json.JSONDecoder(parse_constant=_reject_constant)
-
-
-def _parse_plain_gltf(text: bytes) -> tuple[Buffer | None, list[_UriReference]] | None:
-    """Parse the first buffer and the URIs of an ordinary glTF 2.0, ten times as fast as a Document.
-
-    Returns None for other input: a glTF with URIs outside of buffers and images, or one that needs the strict parser.
-    """
-    if _NEEDS_FULL_PARSE.search(text):
-        return None
-    try:
-        gltf = _DECODER.decode(text.decode())
-        items = ((role, item) for key, role in _ROLE_BY_ARRAY for item in gltf.get(key, ()) if "uri" in item)
-        uris = [(role, item["uri"], item.get("byteLength")) for role, item in items]
-        if len(uris) != len(_URI_KEY.findall(text)) or not all(type(uri) is str for _, uri, _ in uris):
-            return None
-        first = next(iter(gltf.get("buffers", ())), None)
-        return None if first is None else (
-            read_or_default(first.get("byteLength"), read_count, None),
-            "uri" in first,
-        ), uris
-    except (ValueError, RecursionError, AttributeError, TypeError):
-        return None
