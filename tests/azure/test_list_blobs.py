@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.examples import examples
-from tilesync.azure.list_blobs import MAX_PAGE_TAGS, _parse_any_form, _parse_azure_form, parse_page
+from tilesync.azure.list_blobs import MAX_PAGE_TAGS, _parse_any_form, _parse_azure_form, parse_page, peek_marker
 from tilesync.errors import Transient
 from tilesync.model import Blob, Page
 
@@ -54,7 +54,7 @@ def test_azures_own_form_takes_the_fast_path() -> None:
     """A page in Azure's own form takes the fast path and gives the result of the parser."""
     body = page(entry("tiles/a&b <c>.glb"), entry("tileset.json", Content_Encoding="gzip"), marker="2!76!x&y")
     plain = _parse_azure_form(body.decode())
-    assert plain == Page(
+    assert plain == Page.of(
         (
             Blob("tiles/a&b <c>.glb", 7, "0x8D", MD5, "model/gltf-binary", None, 1772353800),
             Blob("tileset.json", 7, "0x8D", MD5, "model/gltf-binary", "gzip", 1772353800),
@@ -76,10 +76,44 @@ def test_a_page_that_repeats_its_marker(echo: str) -> None:
 
 def test_an_empty_page_and_placeholders() -> None:
     """A page without blobs is no error; folder placeholders are counted and left out."""
-    assert parse_page(page()) == Page((), None)
+    assert parse_page(page()) == Page.of((), None)
     body = page(entry("a/", 0), entry("b", 0, ResourceType="directory"), entry("c", 0))
     assert parse_page(body) == _parse_any_form(body)
     assert (len(parse_page(body).blobs), parse_page(body).skipped) == (1, 2)
+
+
+def test_blobs_that_end_in_other_ways() -> None:
+    """Blobs between others that end like the first one, in whatever way they end, give the result of the parser."""
+    usual = [entry(f"tiles/{number}&.glb", number) for number in range(1, 9)]
+    usual[2] = entry("cached", 1, Cache_Control="max-age=1")
+    usual[4:6] = [
+        entry("a/", 0),
+        entry("folder", 0, ResourceType="directory"),
+        entry("x", Etag='W/"1"', Content_MD5=""),
+    ]
+    body = page(*usual, marker="m")
+    parsed = _parse_azure_form(body.decode())
+    assert parsed == _parse_any_form(body)
+    assert parsed is not None
+    assert (len(parsed.blobs), parsed.skipped) == (7, 2)
+
+
+def test_a_line_break_is_no_end_of_a_blob() -> None:
+    """A name with a line break gives the result of the parser, also where one side of it looks like a whole blob."""
+    begin = entry("a").removeprefix("<Blob><Name>").partition("</Content-MD5>")[0] + "</Content-MD5>"
+    for name in ("a\nb", f"{escape(begin)}\nb"):
+        body = page(entry("first"), entry("X"), entry("last")).replace(b"X", name.encode())
+        with pytest.raises(ValueError, match="line break"):
+            _parse_azure_form(body.decode())
+        assert parse_page(body) == _parse_any_form(body)
+
+
+@pytest.mark.parametrize("marker", ["", "next", "2!76!x&y", "ü"])
+def test_the_marker_is_known_before_the_page_is_parsed(marker: str) -> None:
+    """The end of a page in Azure's own form gives its marker, even if its begin is malformed; a cut page gives none."""
+    body = page(entry("a"), marker=marker)
+    assert peek_marker(body) == parse_page(body).marker == peek_marker(body[20:])
+    assert peek_marker(body[:-1]) is peek_marker(b"") is peek_marker(b"</Blobs>\xff") is None
 
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
@@ -96,7 +130,7 @@ ENTRIES = st.builds(
 )
 
 
-@given(st.lists(ENTRIES, max_size=3), st.sampled_from(["", "m", "a&b"]))
+@given(st.lists(ENTRIES, max_size=5), st.sampled_from(["", "m", "a&b"]))
 @examples(400, deadline=None)
 def test_fast_path_and_parser_agree(entries: list[str], marker: str) -> None:
     """Where the fast path parses a page at all, the parser gives the same result."""
@@ -205,7 +239,7 @@ LISTING = f"""\ufeff<?xml version="1.0" encoding="utf-8"?><EnumerationResults
 <Content-Length>0</Content-Length></Properties></Blob><BlobPrefix><Name>data/</Name></BlobPrefix>
 </Blobs><NextMarker>2!100!bmV4dA--</NextMarker></EnumerationResults>""".encode()
 
-INVENTORY = Page(
+INVENTORY = Page.of(
     (
         Blob("tileset.json", 10, "0x8DA1", TILE, "application/json", "gzip", 1772353800),
         Blob("data/tile & ümläut+50%25.glb", 7, "0x8DA2", None, None, None, 1772353801),
@@ -314,8 +348,8 @@ def test_encoding_concerns_one_name() -> None:
 @pytest.mark.parametrize("text", ["", "not base64!", "AAAA", base64.b64encode(b"x" * 15).decode()])
 def test_an_unreadable_md5_is_none(text: str) -> None:
     """A Content-MD5 that is not the base64 of 16 bytes counts as none."""
-    assert listed(bare(properties=f"<Content-Length>1</Content-Length><Content-MD5>{text}</Content-MD5>")).blobs == (
-        Blob("a", 1),
+    assert listed(bare(properties=f"<Content-Length>1</Content-Length><Content-MD5>{text}</Content-MD5>")) == Page.of(
+        (Blob("a", 1),), None
     )
 
 
@@ -333,13 +367,13 @@ def test_unknown_elements_are_ignored() -> None:
         "<Properties><Content-Length>1</Content-Length><Deep><Etag>no</Etag></Deep></Properties>"
         "<Tags><TagSet><Tag><Key>Etag</Key></Tag></TagSet></Tags></Blob><BlobPrefix><Name>p/</Name></BlobPrefix>"
     )
-    assert page == Page((Blob("yes", 1),), None)
+    assert page == Page.of((Blob("yes", 1),), None)
 
 
 def test_fields_do_not_leak_into_the_next_blob() -> None:
     """Properties of one blob do not leak into the next."""
     first = "<Content-Length>1</Content-Length><Etag>e</Etag><Content-Type>t</Content-Type>"
-    assert listed(bare(properties=first) + bare("<Name>b</Name>")).blobs[1] == Blob("b", 1)
+    assert listed(bare(properties=first) + bare("<Name>b</Name>")).blobs.etags == ["e", ""]
 
 
 def test_folder_placeholders() -> None:
@@ -350,12 +384,12 @@ def test_folder_placeholders() -> None:
         + bare("<Name>c</Name>", "<Content-Length>0</Content-Length>")
         + bare("<Name>d</Name>", "<Content-Length>1</Content-Length><ResourceType>file</ResourceType>")
     )
-    assert page == Page((Blob("c", 0), Blob("d", 1)), None, 2)
+    assert page == Page.of((Blob("c", 0), Blob("d", 1)), None, 2)
 
 
 def test_an_empty_container() -> None:
     """A well-formed page without blobs is a page."""
-    assert listed("") == Page((), None)
+    assert listed("") == Page.of((), None)
 
 
 @pytest.mark.parametrize(

@@ -116,5 +116,5 @@ def test_values_invalid_in_a_header() -> None:
 @pytest.mark.parametrize("last_modified", ["1-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", None])
 def test_a_time_in_an_earlier_manifest(last_modified: str | None) -> None:
     """An impossible time in a manifest of an earlier release is read as no time."""
-    line = make_line(StoredFile(parse_page(page("a", "", "e", 1, "x/y")).blobs[0], b"s" * 32, 0))
+    line = make_line(StoredFile(next(iter(parse_page(page("a", "", "e", 1, "x/y")).blobs)), b"s" * 32, 0))
     assert read_line({**line, "last_modified": last_modified}).blob.last_modified is None

@@ -57,7 +57,7 @@ class MemorySource:
         return [Blob(name, len(data), "e", base64.b64decode(md5_base64(data))) for name, data in self.files.items()]
 
     async def pages(self, marker: str | None) -> AsyncIterator[Page]:
-        yield Page(tuple(self.blobs()), None)
+        yield Page.of(self.blobs(), None)
 
     async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1, until: int | None = None) -> Body:
         self.opened.append(blob.name)

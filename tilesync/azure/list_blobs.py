@@ -1,22 +1,40 @@
-"""List Blobs pages: the only file that knows their XML. Source: "List Blobs" (REST), response body."""
+"""List Blobs pages: the only file that knows their XML. Source: "List Blobs" (REST), response body.
+
+One of two readers turns a page into rows of texts, a row for each blob, and one function turns these into values,
+column by column. The fast reader uses that nearly all blobs of a page end with the same text, from the element after
+their MD5 on: it splits the page at that text, and matches what remains, half of the bytes, with one pattern. A blob
+that differs is matched by itself; a page in another form of XML goes to the other reader, an XML parser.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Final
+from binascii import a2b_base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Final, TypeVar
 from urllib.parse import unquote
 from xml.etree import ElementTree
 from xml.sax.saxutils import unescape
 
-from tilesync.azure.responses import is_weak_etag, parse_etag, parse_http_date, parse_md5, sanitize_header_value
+from tilesync.azure.responses import (
+    MAX_ETAG_CHARS,
+    is_weak_etag,
+    parse_etag,
+    parse_http_date,
+    parse_md5,
+    sanitize_header_value,
+)
 from tilesync.core.foreign_json import MAX_INTEGER
 from tilesync.errors import Transient, Unavailable
-from tilesync.model import Blob, Page
+from tilesync.model import BlobColumns, Page
 
-# Fast path: a page exactly as Azure writes it is read with regular expressions, in a third of the time of a parser. Any
-# other form (whitespace, encodings, comments, numeric references) goes to the parser; both give the same result for the
-# same bytes. Possessive repeats are atomic groups, for the reason given in json_scanner.py.
+T = TypeVar("T")
+
+# Fast reader: a page exactly as Azure writes it is read with regular expressions, in a fraction of the time of a
+# parser. Any other form (whitespace, encodings, comments, numeric references) goes to the parser; both give the same
+# result for the same bytes. Possessive repeats are atomic groups, for the reason given in json_scanner.py.
 _PLAIN_TEXT: Final = r"[^<>&\x00-\x1f\x7f\ufffe\uffff]*+"
 _ATTRIBUTE_VALUE: Final = r'[^"<>&\x00-\x1f\x7f\ufffe\uffff]*+'
 _ESCAPED_TEXT: Final = rf"{_PLAIN_TEXT}(?>&(?:amp|lt|gt|quot|apos);{_PLAIN_TEXT})*+"
@@ -27,31 +45,57 @@ def _element_pattern(name: str) -> str:
     return rf"<{name}(?: ?/>|>({_PLAIN_TEXT})</{name}>)"
 
 
-def _echoed_pattern(name: str) -> str:
-    """Match an element that repeats a parameter of the request."""
-    return rf"(?:<{name}(?: ?/>|>{_ESCAPED_TEXT}</{name}>))?"
+def _ignored_pattern(name: str, text: str = _PLAIN_TEXT) -> str:
+    """Match an element, which may be absent, without reading it."""
+    return rf"(?:<{name}(?: ?/>|>{text}</{name}>))?"
 
 
+_ECHOED_PARAMETERS: Final = "".join(
+    _ignored_pattern(name, _ESCAPED_TEXT) for name in ("Prefix", "Marker", "MaxResults", "Delimiter")
+)
 _PAGE_HEAD: Final = re.compile(
     r'<\?xml version="1\.0" encoding="utf-8"\?><EnumerationResults'
-    rf'(?: ServiceEndpoint="{_ATTRIBUTE_VALUE}")?(?: ContainerName="{_ATTRIBUTE_VALUE}")?>'
-    rf"{_echoed_pattern('Prefix')}{_echoed_pattern('Marker')}{_echoed_pattern('MaxResults')}{_echoed_pattern('Delimiter')}<Blobs>"
+    rf'(?: ServiceEndpoint="{_ATTRIBUTE_VALUE}")?(?: ContainerName="{_ATTRIBUTE_VALUE}")?>{_ECHOED_PARAMETERS}<Blobs>'
 )
 _BLOB: Final = re.compile(
     rf"<Blob><Name>({_ESCAPED_TEXT})</Name><Properties>({_FLAT_ELEMENTS.format(3)})</Properties>{_FLAT_ELEMENTS.format(4)}</Blob>"
 )
-_ORDINARY_BLOB: Final = re.compile(
-    rf"<Blob><Name>({_PLAIN_TEXT})</Name><Properties>(?:{_element_pattern('Creation-Time')})?{_element_pattern('Last-Modified')}{_element_pattern('Etag')}"
-    rf"{_element_pattern('Content-Length')}{_element_pattern('Content-Type')}{_element_pattern('Content-Encoding')}(?:{_element_pattern('Content-Language')})?"
-    rf"(?:{_element_pattern('Content-CRC64')})?{_element_pattern('Content-MD5')}"
-    rf"(?><((?!Etag|Content-[LTEM]|Last-|Resource|Name[ />])[A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_PLAIN_TEXT}</\{{}}>))*+"
-    rf"</Properties>{_FLAT_ELEMENTS.format(12)}</Blob>".format(11)
+_BLOB_START: Final = "<Blob><Name>"
+_ORDINARY_BEGIN: Final = (
+    rf"({_ESCAPED_TEXT})</Name><Properties>{_ignored_pattern('Creation-Time')}{_element_pattern('Last-Modified')}"
+    rf"{_element_pattern('Etag')}{_element_pattern('Content-Length')}{_element_pattern('Content-Type')}"
+    rf"{_element_pattern('Content-Encoding')}{_ignored_pattern('Content-Language')}{_ignored_pattern('Content-CRC64')}"
+    rf"{_element_pattern('Content-MD5')}"
 )
-"""Fastest pattern, for nine blobs in ten: properties in the order in which Azure writes them, nothing escaped."""
+"""Begin of nearly every blob: properties in the order in which Azure writes them, nothing escaped but the name."""
+
+_ORDINARY_END: Final = (
+    rf"(?><((?!Etag|Content-[LTEM]|Last-|Resource|Name[ />])[A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_PLAIN_TEXT}</\9>))*+"
+    rf"</Properties>{_FLAT_ELEMENTS.format(10)}</Blob>"
+)
+_ORDINARY_BLOB: Final = re.compile(f"{_BLOB_START}{_ORDINARY_BEGIN}({_ORDINARY_END})")
+_BEGIN_LINE: Final = re.compile(rf"^(?:{_ORDINARY_BEGIN}|(.*))\n", re.MULTILINE)
+"""The begin of a blob, or else any text, on a line of its own."""
 
 _PAGE_FOOT: Final = re.compile(rf"</Blobs><NextMarker(?: ?/>|>({_ESCAPED_TEXT})</NextMarker>)</EnumerationResults>\Z")
 _PROPERTY: Final = re.compile(
     r"<(Etag|Content-(?:Length|Type|Encoding|MD5)|Last-Modified|ResourceType)(?: ?/>|>([^<]*+)<)"
+)
+_PLAIN_ETAGS: Final = re.compile(r"[0-9A-Za-z-]*+")
+_PLAIN_MD5S: Final = re.compile(r"(?:[0-9A-Za-z+/]{21}[AQgw]==)*+")
+_MD5_BYTES, _MD5_CHARS = 16, 24
+
+BlobTexts = tuple[str, str, str, str, str, str, str, str]
+"""A blob as the page states it: its name and the properties of _PROPERTIES, empty where it has none."""
+
+_PROPERTIES: Final = (
+    "Last-Modified",
+    "Etag",
+    "Content-Length",
+    "Content-Type",
+    "Content-Encoding",
+    "Content-MD5",
+    "ResourceType",
 )
 
 MAX_PAGE_TAGS: Final = 1 << 20
@@ -69,6 +113,10 @@ class PageGuard:
         self._last_names = set[str]()
         self._idle_pages = 0
         self._hint = hint
+
+    def has_seen(self, marker: str) -> bool:
+        """Return whether a page had this marker."""
+        return marker in self._markers
 
     def check_page(self, last: str, marker: str | None = None) -> None:
         """Check one page: its last name (empty if it has none) and the marker of the next page.
@@ -91,76 +139,147 @@ def parse_page(body: bytes) -> Page:
     """
     try:
         page = _parse_azure_form(body.decode("utf-8-sig"))
-    except (ValueError, KeyError):
+    except ValueError:
         page = None
     return page or _parse_any_form(body)
 
 
+def peek_marker(body: bytes) -> str | None:
+    """Return the marker of the next page, from the end of a page that is not parsed yet; None if it is not plain there.
+
+    Good only for requesting that page early: just parsing shows whether this page is complete.
+    """
+    try:
+        foot = _PAGE_FOOT.match(body[max(body.rfind(b"</Blobs>"), 0) :].decode())
+    except ValueError:
+        return None
+    return None if foot is None else _unescape(foot[1] or "") or None
+
+
 def _parse_azure_form(text: str) -> Page | None:
-    """Parse a page written exactly as Azure writes it; None for any other page."""
-    blobs, skipped, undated = list[Blob](), 0, 0
-    head = _PAGE_HEAD.match(text)
-    position = head.end() if head else 0
+    """Parse a page written exactly as Azure writes it; None for any other page. Raises ValueError."""
+    head, foot = _PAGE_HEAD.match(text), _PAGE_FOOT.match(text, max(text.rfind("</Blobs>"), 0))
+    if head is None or foot is None or head.end() > foot.start():
+        return None
+    first, start, stop = _ORDINARY_BLOB.match(text, head.end()), head.end(), foot.start()
+    marker = _unescape(foot[1] or "") or None
+    if first is None or not text.endswith(first[8], start, stop):
+        return _build_page(_read_blobs(text[start:stop]), marker)
+    end = first[8]
+    lines = _split_at_ends(text, start, stop, end)
+    del text, head, first, foot  # a page may be large
+    return _build_page(_read_lines(lines, end), marker)
+
+
+def _split_at_ends(text: str, start: int, stop: int, end: str) -> str:
+    """Split the blobs of a page where one ends with `end` and another begins; return each piece as a line."""
+    pieces = text.split(end + _BLOB_START)
+    pieces[-1] = pieces[-1][: stop - len(end) - len(text)]
+    pieces[0] = pieces[0][start + len(_BLOB_START) :]
+    if any("\n" in piece for piece in pieces):
+        raise ValueError("a line break")
+    return "\n".join([*pieces, ""])
+
+
+def _read_lines(lines: str, end: str) -> list[BlobTexts]:
+    """Read lines: each is the begin of a blob, or has blobs with other ends in it too, which are read one by one."""
+    rows: list[BlobTexts] = _BEGIN_LINE.findall(lines)  # the last text of a row: a line that is no begin of a blob
+    if "&" in lines:
+        rows = [(_unescape(row[0]), *row[1:]) for row in rows]
+    if not any(row[-1] for row in rows):
+        return rows
+    parts = ([row] if not row[-1] else _read_blobs(f"{_BLOB_START}{row[-1]}{end}") for row in rows)
+    return list(chain.from_iterable(parts))
+
+
+def _read_blobs(text: str) -> list[BlobTexts]:
+    """Read blobs one by one. Raises ValueError if any of them is malformed."""
+    rows, position = list[BlobTexts](), 0
     match_ordinary, match_any = _ORDINARY_BLOB.match, _BLOB.match
     while found := match_ordinary(text, position) or match_any(text, position):
         position = found.end()
         if found.re is _ORDINARY_BLOB:
-            name, modified, etag, size, content_type, encoding, md5 = found.group(1, 3, 4, 5, 6, 7, 10)
-            blob = _build_blob_from_texts(name, size, etag, modified, content_type, encoding, md5)
+            name, *texts = found.groups("")[:7]
+            modified, etag, length, content_type, encoding, md5 = texts
+            rows.append((_unescape(name), modified, etag, length, content_type, encoding, md5, ""))
         else:
-            fields = _parse_properties(found[2])
-            blob, modified = _build_blob(_unescape(found[1]), fields), fields.get("Last-Modified")
-        if blob is None:
-            skipped += 1
-        else:
-            blobs.append(blob)
-            undated += blob.last_modified is None and bool(modified)
-    foot = _PAGE_FOOT.match(text, position)
-    if head is None or foot is None:
-        return None
-    return Page(tuple(blobs), _unescape(foot[1] or "") or None, skipped, undated)
+            rows.append(_order_texts(_unescape(found[1]), _read_properties(found[2])))
+    if position < len(text):
+        raise ValueError("a blob in another form")
+    return rows
 
 
 def _unescape(text: str) -> str:
     return unescape(text, {"&quot;": '"', "&apos;": "'"}) if "&" in text else text
 
 
-def _parse_properties(text: str) -> dict[str, str]:
+def _read_properties(text: str) -> dict[str, str]:
     fields: dict[str, str] = dict(_PROPERTY.findall(text))
     return {field: _unescape(value) for field, value in fields.items()} if "&" in text else fields
 
 
-def _build_blob(name: str, fields: Mapping[str, str]) -> Blob | None:
-    """Build the blob with these properties; None for a folder placeholder. Raises ValueError, KeyError."""
-    fields_in_order = ("Etag", "Last-Modified", "Content-Type", "Content-Encoding", "Content-MD5")
-    blob = _build_blob_from_texts(name, fields["Content-Length"], *map(fields.get, fields_in_order))
-    return None if fields.get("ResourceType") == "directory" else blob
-
-
-def _build_blob_from_texts(
-    name: str,
-    length: str | None,
-    etag: str | None,
-    modified: str | None,
-    content_type: str | None,
-    encoding: str | None,
-    md5: str | None,
-) -> Blob | None:
-    size = int(length or "")
-    if not name or not 0 <= size <= MAX_INTEGER:
-        raise ValueError("a blob without a name, or with an impossible length")
-    if size == 0 and name.endswith("/"):
-        return None
-    etag = "" if not etag or is_weak_etag(etag) else parse_etag(etag)
-    return Blob(
-        name,
-        size,
-        etag,
-        parse_md5(md5),
-        sanitize_header_value(content_type),
-        sanitize_header_value(encoding),
-        parse_http_date(modified),
+def _order_texts(name: str, fields: Mapping[str, str]) -> BlobTexts:
+    modified, etag, length, content_type, encoding, md5, resource_type = (
+        fields.get(field, "") for field in _PROPERTIES
     )
+    return name, modified, etag, length, content_type, encoding, md5, resource_type
+
+
+# --- from texts to values ---
+
+
+def _build_page(rows: Sequence[BlobTexts], marker: str | None) -> Page:
+    """Build a page from the texts of its blobs. Raises ValueError for a blob without a name or a possible length."""
+    if not rows:
+        return Page.of((), marker)
+    names, modified, etags, lengths, types, encodings, md5s, resource_types = zip(*rows, strict=True)
+    sizes = list(map(int, lengths))
+    if not all(names) or min(sizes) < 0 or max(sizes) > MAX_INTEGER:
+        raise ValueError("a blob without a name, or with an impossible length")
+    times = _convert_repeated(parse_http_date, modified)
+    blobs = BlobColumns(
+        list(names),
+        sizes,
+        _parse_etags(etags),
+        _parse_md5s(md5s),
+        _convert_repeated(sanitize_header_value, types),
+        _convert_repeated(sanitize_header_value, encodings),
+        times,
+        [None] * len(rows),
+    )
+    is_undated = [seconds is None and bool(text) for seconds, text in zip(times, modified, strict=True)]
+    if 0 not in sizes and not any(resource_types):
+        return Page(blobs, marker, 0, sum(is_undated))
+    is_file = [
+        resource_type != "directory" and not (size == 0 and name.endswith("/"))
+        for name, size, resource_type in zip(names, sizes, resource_types, strict=True)
+    ]
+    undated = sum(map(int.__mul__, is_undated, is_file))
+    return Page(blobs.select(is_file), marker, is_file.count(False), undated)
+
+
+def _convert_repeated(convert: Callable[[str], T], texts: Sequence[str]) -> list[T]:
+    """Convert texts many of which are equal: each different one once."""
+    values = {text: convert(text) for text in set(texts)}
+    return [values[text] for text in texts]
+
+
+def _parse_etags(texts: Sequence[str]) -> list[str]:
+    if _PLAIN_ETAGS.fullmatch("".join(texts)) and max(map(len, texts)) <= MAX_ETAG_CHARS:
+        return list(texts)
+    return [("" if is_weak_etag(text) else parse_etag(text)) for text in texts]
+
+
+def _parse_md5s(texts: Sequence[str]) -> list[bytes | None]:
+    joined = "".join(texts)
+    if set(map(len, texts)) != {_MD5_CHARS} or not _PLAIN_MD5S.fullmatch(joined):
+        return _convert_repeated(parse_md5, texts)
+    # With other characters for the padding, all of them are one text, which gives two more bytes for each.
+    digests, step = a2b_base64(joined.replace("==", "AA")), _MD5_BYTES + 2
+    return [digests[start : start + _MD5_BYTES] for start in range(0, len(digests), step)]
+
+
+# --- any other form ---
 
 
 class _TreeBuilder(ElementTree.TreeBuilder):
@@ -173,23 +292,20 @@ def _parse_any_form(body: bytes) -> Page:
     if body.count(b"<") > MAX_PAGE_TAGS:
         raise Transient(f"the listing page has more than {MAX_PAGE_TAGS:,} tags")
     parser = ElementTree.XMLParser(target=_TreeBuilder())  # noqa: S314 - it refuses document types, so all entities
-    blobs, skipped, undated = list[Blob](), 0, 0
     try:
         parser.feed(body)
         root: ElementTree.Element = parser.close()
-        for element in root.iterfind("Blobs/Blob"):
-            fields = {each.tag: each.text or "" for part in element if part.tag == "Properties" for each in part}
-            blob = _build_blob(_read_name(element), fields)
-            if blob is None:
-                skipped += 1
-            else:
-                blobs.append(blob)
-                undated += blob.last_modified is None and bool(fields.get("Last-Modified"))
+        page = _build_page([_read_element(blob) for blob in root.iterfind("Blobs/Blob")], None)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise Transient(f"the listing page is truncated or malformed ({error})") from error
     if root.tag != "EnumerationResults" or root.find("Blobs") is None:
         raise Transient("the response is not a blob listing")
-    return Page(tuple(blobs), root.findtext("NextMarker") or None, skipped, undated)
+    return replace(page, marker=root.findtext("NextMarker") or None)
+
+
+def _read_element(blob: ElementTree.Element) -> BlobTexts:
+    fields = {each.tag: each.text or "" for part in blob if part.tag == "Properties" for each in part}
+    return _order_texts(_read_name(blob), fields)
 
 
 def _read_name(blob: ElementTree.Element) -> str:

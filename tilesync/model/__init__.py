@@ -11,7 +11,7 @@ version  versions of a destination, listing pages, results per file
 
 from __future__ import annotations
 
-from tilesync.model.blob import UNKNOWN_SIZE, Blob, Digests, FileStamp, StoredFile, UnpackedFile
+from tilesync.model.blob import UNKNOWN_SIZE, Blob, BlobColumns, Digests, FileStamp, StoredFile, UnpackedFile
 from tilesync.model.export import Export, Resolution, Selector, Status
 from tilesync.model.sas import SasUrl, Secret
 from tilesync.model.tiles import POINTER, ROOT, DamagedFile, Diagnostic, Kind, ParsedContent, Reference, Role
@@ -41,6 +41,7 @@ __all__ = [
     "UNKNOWN_SIZE",
     "BatchResult",
     "Blob",
+    "BlobColumns",
     "Completeness",
     "Content",
     "DamagedFile",

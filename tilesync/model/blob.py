@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import compress
+from typing import Any, NamedTuple
 
 UNKNOWN_SIZE = -1
 """Size of a blob that no response has described yet."""
@@ -24,6 +27,44 @@ class Blob(NamedTuple):
     content_encoding: str | None = None
     last_modified: int | None = None
     sha256: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlobColumns:
+    """Blobs of a listing page as columns: a list for each field of Blob, in its order, all of the same length.
+
+    A page goes from the parser to the catalog in this form, because an object for each blob costs more than the
+    database.
+    """
+
+    names: list[str]
+    sizes: list[int]
+    etags: list[str]
+    md5s: list[bytes | None]
+    content_types: list[str | None]
+    content_encodings: list[str | None]
+    last_modified: list[int | None]
+    sha256s: list[bytes | None]
+
+    @classmethod
+    def from_blobs(cls, blobs: Iterable[Blob]) -> BlobColumns:
+        """Build the columns of some blobs."""
+        rows = list(blobs)
+        return cls(*map(list, zip(*rows, strict=True))) if rows else cls([], [], [], [], [], [], [], [])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Blob]:
+        return map(Blob, *self.columns())
+
+    def columns(self) -> tuple[list[Any], ...]:
+        """Return all columns, in the order of the fields of Blob."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def select(self, wanted: Sequence[bool]) -> BlobColumns:
+        """Return the blobs for which `wanted` is true."""
+        return BlobColumns(*(list(compress(column, wanted)) for column in self.columns()))
 
 
 class Digests(NamedTuple):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from tilesync.model.blob import Blob, StoredFile
+from tilesync.model.blob import Blob, BlobColumns, StoredFile
 from tilesync.model.tiles import Kind, ParsedContent
 
 
@@ -34,10 +34,15 @@ class Page:
     `marker` requests the next page; None after the last. `undated`: number of blobs with an impossible time.
     """
 
-    blobs: tuple[Blob, ...]
+    blobs: BlobColumns
     marker: str | None
     skipped: int = 0
     undated: int = 0
+
+    @classmethod
+    def of(cls, blobs: Iterable[Blob], marker: str | None, skipped: int = 0) -> Page:
+        """Build a page of these blobs."""
+        return cls(BlobColumns.from_blobs(blobs), marker, skipped)
 
 
 class FileResult(NamedTuple):

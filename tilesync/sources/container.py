@@ -81,7 +81,7 @@ class Container:
             yield page
             if page.marker is None:
                 return
-            guard.check_page(page.blobs[-1].name if page.blobs else "", page.marker)
+            guard.check_page(page.blobs.names[-1] if page.blobs else "", page.marker)
             marker = page.marker
 
     async def _find_folder_depth(self) -> int:
@@ -231,5 +231,5 @@ def _names_below(page: Page, folder: str) -> Page:
     """Return a page with only the blobs below a folder, their names relative to it; a server may list others too."""
     if not folder:
         return page
-    below = (blob for blob in page.blobs if blob.name.startswith(folder) and blob.name != folder)
-    return replace(page, blobs=tuple(blob._replace(name=blob.name[len(folder) :]) for blob in below))
+    blobs = page.blobs.select([name.startswith(folder) and name != folder for name in page.blobs.names])
+    return replace(page, blobs=replace(blobs, names=[name[len(folder) :] for name in blobs.names]))

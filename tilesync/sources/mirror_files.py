@@ -98,7 +98,7 @@ class MirrorSource:
                 error = ValueError(f"it lists {count} files of {size} bytes, not {self._version.summary.files} files")
                 raise manifest_error(self._version.name, self._published, self._display_name, error)
             if count > skipped_files or not has_more:
-                yield Page(tuple(batch), str(count) if has_more else None)
+                yield Page.of(batch, str(count) if has_more else None)
 
     def _read_blobs(self, lines: Iterator[StoredFile], max_blobs: int) -> list[Blob]:
         try:
