@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -178,20 +179,46 @@ def test_page_that_stays_truncated_ends_with_6(service: Simulator) -> None:
         run_with_container(service, lambda container, _: list_pages(container), budget=1)
 
 
+def test_what_was_requested_after_a_malformed_page_is_not_used(service: Simulator) -> None:
+    """A page that is malformed but has its end, which names another page: that one is requested, and left out."""
+
+    def damage(_: Any, proceed: Callable[[], FakeResponse]) -> FakeResponse:
+        response = proceed()
+        return replace(response, body=response.body.replace(b"</Name>", b"", 1).replace(b"2!8", b"2!16"))
+
+    service.add_fault(is_listing, damage, skip=1)
+    pages = run_with_container(service, lambda container, _: list_pages(container))
+    names = [name for page in pages for name in page.blobs.names]
+    assert names == sorted(service.containers[EXPORT], key=str.encode)
+
+
+def test_a_listing_that_is_left_early_ends_its_requests(service: Simulator) -> None:
+    """A caller that wants no more pages closes the listing: what was requested ahead has ended then."""
+
+    async def job(container: Container, _: CountedLink) -> None:
+        async with aclosing(container.pages(None)) as pages:
+            await anext(pages)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_with_container(service, job)
+
+
+@pytest.mark.parametrize("form", ["<Blobs/>", "<Blobs></Blobs>"])
 @pytest.mark.parametrize("markers", [["m1", "m1"], ["m1", "m2", "m1"], ["m1", "m2", "m3", "m1"]])
-def test_loop_of_markers(service: Simulator, markers: list[str]) -> None:
+def test_loop_of_markers(service: Simulator, markers: list[str], form: str) -> None:
     """Pages in a loop, however long, are an error and not an endless listing."""
     following = dict(zip(["", *markers], markers, strict=False))
 
     def page(request: Any, _: Any) -> Any:
         marker = following[request.query.get("marker", "")]
-        xml = f"<EnumerationResults><Blobs/><NextMarker>{marker}</NextMarker></EnumerationResults>"
+        xml = f"<EnumerationResults>{form}<NextMarker>{marker}</NextMarker></EnumerationResults>"
         return FakeResponse(200, xml.encode())
 
     service.add_fault(is_listing, page, times=50)
     service.add_fault(is_listing, error_response(409, "SomethingElse"), times=None, optional=True)
     with pytest.raises(Unavailable, match="a page marker came twice"):
         run_with_container(service, lambda container, _: list_pages(container))
+    assert len(service.listing_requests) == len(markers)
 
 
 @pytest.mark.parametrize(
@@ -488,7 +515,7 @@ def test_listing_and_bytes_may_go_through_two_links(service: Simulator) -> None:
             ):
                 container = Container(listing=one, content=two, api_client=api_client, blob_client=blob_client)
                 pages = await list_pages(container)
-                await body(container, pages[0].blobs[0])
+                await body(container, next(iter(pages[0].blobs)))
             assert (len(cdn.listing_requests), len(cdn.blob_requests())) == (0, 1)
 
     asyncio.run(work())

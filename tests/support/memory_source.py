@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any, cast
 
@@ -56,7 +56,7 @@ class MemorySource:
 
         return [Blob(name, len(data), "e", base64.b64decode(md5_base64(data))) for name, data in self.files.items()]
 
-    async def pages(self, marker: str | None) -> AsyncIterator[Page]:
+    async def pages(self, marker: str | None) -> AsyncGenerator[Page, None]:
         yield Page.of(self.blobs(), None)
 
     async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1, until: int | None = None) -> Body:

@@ -8,11 +8,13 @@ stored bytes hold everything needed to rebuild it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 
 from tilesync.catalog.duplicates import DuplicateIndex
+from tilesync.catalog.listing_rows import choose_states, delete_older_rows, insert_blobs, make_repeated_name_error
 from tilesync.catalog.references import ReferenceIndex
 from tilesync.catalog.schema import (
     EXCLUDED,
@@ -35,7 +37,7 @@ from tilesync.catalog.stale_files import StaleFileIndex
 from tilesync.core.filters import glob_matcher
 from tilesync.core.safe_names import list_parent_folders, raise_file_folder_clash
 from tilesync.errors import Incomplete
-from tilesync.model import Blob, Content, FileResult, Inventory, Kind, StoredFile, Totals, Version
+from tilesync.model import Blob, BlobColumns, Content, FileResult, Inventory, Kind, StoredFile, Totals, Version
 
 
 class Catalog(CatalogDatabase):
@@ -118,39 +120,54 @@ class Catalog(CatalogDatabase):
     ) -> None:
         """Insert one listing page: each blob with its stored file, if any, the folders and the next marker.
 
-        A name from an earlier listing gets a new row at the end, because readers page by row id. Raises Incomplete, and
-        inserts nothing, when this listing contains a name twice.
+        Raises Incomplete, and inserts nothing, when this listing contains a name twice.
         """
         is_included = glob_matcher(version.globs)
         values = [
             blob_row(version, self.key(blob.name), blob, stored, is_included=is_included(blob.name))
             for blob, stored in rows
         ]
-        stored_keys = [self.key(blob.name) for blob, stored in rows if stored is not None]
+        keys = [self.key(blob.name) for blob, _ in rows]
+        stored_keys = [key for key, (_, stored) in zip(keys, rows, strict=True) if stored is not None]
         with self.transaction() as db:
             kinds = _read_kinds(db, version, stored_keys) if version.listing.number > 1 else []
-            if version.listing.number > 1:
-                keys = ((version.serial, version.listing.number, self.key(blob.name)) for blob, _ in rows)
-                db.executemany("DELETE FROM blob WHERE version=? AND listing<? AND key=?", keys)
+            delete_older_rows(db, version, keys)
             changes_before = db.total_changes
             db.executemany(INSERT_BLOB, values)
             if db.total_changes - changes_before < len(values):
-                raise Incomplete(
-                    f"the listing contains a file twice: {self._find_repeated_name(blob.name for blob, _ in rows)}",
-                    hint="this export was not published; the next run lists the container again",
-                )
+                raise make_repeated_name_error((blob.name for blob, _ in rows), self.key)
             db.executemany("UPDATE blob SET kind=?, implicit=? WHERE version=? AND key=?", kinds)
-            folder_rows = ((version.serial, self.key(folder), version.listing.number) for folder in folders)
-            db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", folder_rows)
-            db.execute("UPDATE version SET marker=? WHERE serial=?", (version.listing.marker, version.serial))
+            self._finish_page(db, version, folders)
 
-    def _find_repeated_name(self, names: Iterable[str]) -> str:
-        seen: dict[str, str] = {}
-        for name in names:
-            if other := seen.get(self.key(name)):
-                return name if other == name else f"{other} and {name}, which are the same name on this disk"
-            seen[self.key(name)] = name
-        return "a name from an earlier page"
+    def add_new_page(
+        self,
+        version: Version,
+        blobs: BlobColumns,
+        folders: Iterable[str],
+        *,
+        check: Callable[[int], None] | None = None,
+    ) -> None:
+        """Insert one listing page of which no blob is stored, the folders and the next marker.
+
+        `check` is called with the bytes of the wanted blobs that no other version has stored. If it raises, nothing is
+        inserted. Raises Incomplete, and inserts nothing, when this listing contains a name twice.
+        """
+        keys = [self.key(name) for name in blobs.names] if self.is_case_insensitive else blobs.names
+        states = choose_states(version, blobs.names)
+        with self.transaction() as db:
+            delete_older_rows(db, version, keys)
+            last_id = db.execute("SELECT coalesce(max(id), 0) FROM blob").fetchone()[0]
+            if insert_blobs(db, version, keys, blobs, states) < len(keys):
+                raise make_repeated_name_error(blobs.names, self.key)
+            if check is not None:
+                wanted = sum(compress(blobs.sizes, (state == WANTED for state in states)))
+                check(wanted - self.duplicates.count_reusable_bytes(version, after=last_id))
+            self._finish_page(db, version, folders)
+
+    def _finish_page(self, db: sqlite3.Connection, version: Version, folders: Iterable[str]) -> None:
+        folder_rows = ((version.serial, self.key(folder), version.listing.number) for folder in folders)
+        db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", folder_rows)
+        db.execute("UPDATE version SET marker=? WHERE serial=?", (version.listing.marker, version.serial))
 
     def add_stored_files(self, version: Version, results: Sequence[FileResult]) -> None:
         """Insert files that were read in place, with their references; the `file_id` of the results is ignored.
@@ -180,20 +197,22 @@ class Catalog(CatalogDatabase):
         Folder placeholders (empty blobs with the name of a folder of other blobs) leave the inventory. Raises
         UnsafeName when a name is both a file and a folder and the destination cannot hold both.
         """
-        current = (version.serial, version.listing.number)
-        named, old = "SELECT coalesce(name, key) FROM blob WHERE", "version=? AND listing < ?"
-        is_folder = "version=? AND EXISTS (SELECT 1 FROM folder f WHERE f.version=blob.version AND f.key=blob.key)"
+        named, names = "SELECT coalesce(name, key) FROM blob WHERE", list[str]()
+        is_folder = "version=?1 AND key IN (SELECT key FROM folder WHERE version=?1)"
+        is_folder += f" AND (size=0 OR (state<>{EXCLUDED} AND ?2))"
         with self.transaction() as db:
-            names = [row[0] for row in db.execute(f"{named} {old}", current)]
-            self.references.delete(db, version, names)
-            db.execute(f"DELETE FROM blob WHERE {old}", current)
-            db.execute(f"DELETE FROM folder WHERE {old}", current)
-            is_folder += f" AND (size = 0 OR (state <> {EXCLUDED} AND ?))"
-            clash = db.execute(f"{named} {is_folder} AND size > 0", (*current[:1], self.has_folders)).fetchone()
+            if version.listing.number > 1:
+                old, current = "version=? AND listing < ?", (version.serial, version.listing.number)
+                names = [row[0] for row in db.execute(f"{named} {old}", current)]
+                self.references.delete(db, version, names)
+                db.execute(f"DELETE FROM blob WHERE {old}", current)
+                db.execute(f"DELETE FROM folder WHERE {old}", current)
+            folders = (version.serial, self.has_folders)
+            clash = db.execute(f"{named} {is_folder} AND size > 0", folders).fetchone()
             if clash is not None:
                 raise_file_folder_clash(*(self.find_clash(version, clash[0]) or (clash[0], "other files")))
-            db.execute(f"DELETE FROM blob WHERE {is_folder}", (*current[:1], self.has_folders))
-            db.execute("UPDATE version SET listed=1, marker=NULL WHERE serial=?", current[:1])
+            db.execute(f"DELETE FROM blob WHERE {is_folder}", folders)
+            db.execute("UPDATE version SET listed=1, marker=NULL WHERE serial=?", folders[:1])
         return names
 
     def find_clash(self, version: Version, name: str) -> tuple[str, str] | None:

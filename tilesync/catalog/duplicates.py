@@ -45,8 +45,9 @@ _HAS_ANY_DUPLICATE = " OR ".join(
     _HAS_DUPLICATE.format(same, others[0]) for same in _SAME_CONTENT for others in _OTHER_VERSION_RANGES
 )
 _SUM_REUSABLE_BYTES = f"""
-SELECT coalesce(sum(b.size), 0) FROM blob b WHERE b.version=?2 AND b.state=0 AND ({_HAS_ANY_DUPLICATE})
+SELECT coalesce(sum(b.size), 0) FROM blob b WHERE {{}} AND b.state=0 AND ({_HAS_ANY_DUPLICATE})
 """
+_OF_VERSION, _OF_NEW_ROWS = "b.version=?2", "+b.version=?2 AND b.id>?3"
 
 
 class DuplicateIndex:
@@ -130,9 +131,16 @@ class DuplicateIndex:
                 found[name] = duplicates
         return found
 
-    def count_reusable_bytes(self, version: Version) -> int:
-        """Sum the bytes of wanted files that other versions have stored, by size and digest."""
-        count: int = self._database.query(_SUM_REUSABLE_BYTES, version.content is Content.DECODED, version.serial)[0][0]
+    def count_reusable_bytes(self, version: Version, *, after: int | None = None) -> int:
+        """Sum the bytes of wanted files that other versions have stored, by size and digest.
+
+        `after`: only the files with greater numbers.
+        """
+        if not any(other.serial != version.serial for other in self._database.versions()):
+            return 0
+        values = (version.content is Content.DECODED, version.serial, *([] if after is None else [after]))
+        selected = _OF_VERSION if after is None else _OF_NEW_ROWS
+        count: int = self._database.query(_SUM_REUSABLE_BYTES.format(selected), *values)[0][0]
         return count
 
     def copy_references(self, version: Version, duplicates: Iterable[Duplicate]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -128,8 +128,11 @@ class Source(Protocol):
     def undated(self) -> int:
         """Number of blobs with a time out of range."""
 
-    def pages(self, marker: str | None) -> AsyncIterator[Page]:
-        """Yield complete, well-formed pages of the inventory from `marker` on."""
+    def pages(self, marker: str | None) -> AsyncGenerator[Page, None]:
+        """Yield complete, well-formed pages of the inventory from `marker` on.
+
+        Close it when no more pages are wanted: the next one may be on its way.
+        """
 
     async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1, until: int | None = None) -> Body:
         """Open `blob` at `offset`, only if its ETag is still the listed one.

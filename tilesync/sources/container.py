@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 from tilesync.azure.blob_headers import is_permanent_denial
 from tilesync.azure.error_hints import LIST_PERMISSION_HINT, storage_hint
-from tilesync.azure.list_blobs import PageGuard, parse_page
+from tilesync.azure.list_blobs import PageGuard, parse_page, peek_marker
 from tilesync.azure.responses import classify_storage_response, parse_storage_error_code
 from tilesync.azure.sas import guess_folder_depths
 from tilesync.core.http_status import Verdict, format_status, raise_for_status
@@ -27,6 +27,7 @@ from tilesync.model import UNKNOWN_SIZE, Blob, Page, SasUrl, StoredFile
 from tilesync.protocols import Link
 from tilesync.runtime.threads import run_in_thread
 from tilesync.sources.blob_response import BlobBody, Provenance, check_blob_response
+from tilesync.sources.pages_ahead import AnnounceMarker, PagesAhead
 from tilesync.transport.api_client import MAX_LISTING_PAGE_BYTES, ApiClient, ApiRequest, ApiResponse
 from tilesync.transport.retry import retry_after_seconds
 
@@ -62,27 +63,35 @@ class Container:
         self._folder_depth: int | None = None
         self.undated = 0
 
-    async def pages(self, marker: str | None) -> AsyncIterator[Page]:
+    async def pages(self, marker: str | None) -> AsyncGenerator[Page, None]:
         """Yield the pages of the listing from `marker` on. Source: "Enumerating blob resources" (REST).
 
-        A page is yielded only if it is complete. Raises Unavailable when a page stays incomplete or a marker repeats,
-        and ListingDenied when the first page is refused.
+        A page is yielded only if it is complete; the next ones are requested meanwhile. Raises Unavailable when a page
+        stays incomplete or a marker repeats, and ListingDenied when the first page is refused.
         """
         guard = PageGuard(marker, hint="this export was not published")
         depth = await self._find_folder_depth()
-        while True:
-            try:
-                page = await self._listing.use(partial(self._fetch_page, marker, depth))
-            except NotAuthorised as error:
-                if marker or not isinstance(error.__cause__, LinkRefused):
-                    raise
-                raise ListingDenied(error) from error
-            self.undated += page.undated
-            yield page
-            if page.marker is None:
-                return
-            guard.check_page(page.blobs.names[-1] if page.blobs else "", page.marker)
-            marker = page.marker
+
+        async def fetch(marker: str | None, announce: AnnounceMarker) -> Page:
+            return await self._listing.use(partial(self._fetch_page, marker, depth, announce=announce))
+
+        ahead = PagesAhead(fetch, lambda marker: not guard.has_seen(marker))
+        try:
+            while True:
+                try:
+                    page = await ahead.get(marker)
+                except NotAuthorised as error:
+                    if marker or not isinstance(error.__cause__, LinkRefused):
+                        raise
+                    raise ListingDenied(error) from error
+                self.undated += page.undated
+                yield page
+                if page.marker is None:
+                    return
+                guard.check_page(page.blobs.names[-1] if page.blobs else "", page.marker)
+                marker = page.marker
+        finally:
+            await ahead.aclose()
 
     async def _find_folder_depth(self) -> int:
         """Find how many trailing segments of the link's path are a folder in the container.
@@ -104,7 +113,15 @@ class Container:
                     break
         return self._folder_depth
 
-    async def _fetch_page(self, marker: str | None, folder_depth: int, sas: SasUrl, *, probe: bool = False) -> Page:
+    async def _fetch_page(
+        self,
+        marker: str | None,
+        folder_depth: int,
+        sas: SasUrl,
+        *,
+        probe: bool = False,
+        announce: AnnounceMarker = lambda _: None,
+    ) -> Page:
         # With a bandwidth limit, a page has as many bytes as arrive in a quarter of a second: four pieces.
         piece = self._blob_client.piece_bytes
         size = None if piece is None else min(max(4 * piece // LISTING_ENTRY_BYTES, MIN_PAGE_BLOBS), MAX_PAGE_BLOBS)
@@ -114,7 +131,7 @@ class Container:
 
         async def read_response(response: ApiResponse) -> Page:
             if response.status == 200:
-                page = await run_in_thread(parse_page, await response.read(MAX_LISTING_PAGE_BYTES, time_limit=None))
+                page = await _parse_page(await response.read(MAX_LISTING_PAGE_BYTES, time_limit=None), announce)
                 self._provenance.record_marks(response.header)
                 return _names_below(page, sas.folder_prefix(folder_depth))
             body = await response.read()
@@ -225,6 +242,16 @@ class Container:
         except BaseException:
             await response.aclose()
             raise
+
+
+async def _parse_page(body: bytes, announce: AnnounceMarker) -> Page:
+    """Parse a page off the event loop. Its marker is announced before that, and taken back if the page is malformed."""
+    announce(peek_marker(body))
+    try:
+        return await run_in_thread(parse_page, body)
+    except BaseException:
+        announce(None)
+        raise
 
 
 def _names_below(page: Page, folder: str) -> Page:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
 from functools import cached_property, partial
 from itertools import islice
@@ -83,7 +83,7 @@ class MirrorSource:
         self.inventory_key = f"{version.name} {version.summary.published_at} {display_name}"
         self.remedy = f"`tilesync verify {display_name}` shows what is damaged there; files that arrived are kept"
 
-    async def pages(self, marker: str | None) -> AsyncIterator[Page]:
+    async def pages(self, marker: str | None) -> AsyncGenerator[Page, None]:
         """Yield the files of the manifest, FILES_PER_PAGE in each page; a marker is the number of files before it.
 
         Raises Incomplete when the manifest is damaged or cut off.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from tilesync.core.filters import glob_matcher
@@ -73,16 +74,19 @@ async def list_source(resolver: SourceResolver, *, globs: Globs = EVERYTHING) ->
     source = await resolver.open_source(resolution)
     is_included, spool = glob_matcher(globs), PlainSpool()
     try:
-        async for page in source.pages(None):
-            records = [
-                make_record(
-                    blob.name,
-                    FileRecord(blob.size, (blob.sha256 or b"").hex(), blob.md5.hex() if blob.md5 is not None else ""),
-                )
-                for blob in page.blobs
-                if is_included(blob.name)
-            ]
-            await run_in_thread(spool.add, records)
+        async with aclosing(source.pages(None)) as pages:
+            async for page in pages:
+                records = [
+                    make_record(
+                        blob.name,
+                        FileRecord(
+                            blob.size, (blob.sha256 or b"").hex(), blob.md5.hex() if blob.md5 is not None else ""
+                        ),
+                    )
+                    for blob in page.blobs
+                    if is_included(blob.name)
+                ]
+                await run_in_thread(spool.add, records)
     except ListingDenied as error:
         raise NotAuthorised(
             f"a comparison needs a listing of the container: {error}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from tilesync.catalog.catalog import Catalog
@@ -16,7 +17,7 @@ from tilesync.events import PageListed
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.run.stats import RunStats
 from tilesync.jobs.transfer.transfer import WorkSignal
-from tilesync.model import Blob, Globs, Inventory, Page, StoredFile, Totals, Version
+from tilesync.model import Blob, BlobColumns, Globs, Inventory, StoredFile, Totals, Version
 from tilesync.protocols import Destination, Source
 from tilesync.runtime.threads import run_in_thread
 
@@ -39,13 +40,15 @@ class InventoryIngest:
 
         Names and free space are checked before anything of a page is written.
         """
-        is_relisting, is_kept = version.listing.number > 1, glob_matcher(version.globs)
-        async for page in source.pages(version.listing.marker):
-            self._files.check_names(blob.name for blob in page.blobs if is_kept(blob.name))
-            version = replace(version, listing=replace(version.listing, marker=page.marker))
-            self._run.stats.merge(await run_in_thread(self._ingest_page, version, page, compare=is_relisting))
-            self._run.observe(PageListed(self._run.stats.listed, self._run.stats.listed_bytes, complete=False))
-            work_signal.notify()
+        is_kept = glob_matcher(version.globs)
+        async with aclosing(source.pages(version.listing.marker)) as pages:
+            async for page in pages:
+                kept_names = list(filter(is_kept, page.blobs.names)) if version.globs else page.blobs.names
+                self._files.check_names(kept_names)
+                version = replace(version, listing=replace(version.listing, marker=page.marker))
+                self._run.stats.merge(await run_in_thread(self._ingest_page, version, page.blobs, kept_names))
+                self._run.observe(PageListed(self._run.stats.listed, self._run.stats.listed_bytes, complete=False))
+                work_signal.notify()
         await self.finish(version)
         work_signal.notify(complete=True)
 
@@ -57,25 +60,35 @@ class InventoryIngest:
         self._run.stats.inventory_complete = True
         self._run.observe(PageListed(self._run.stats.listed, self._run.stats.listed_bytes, complete=True))
 
-    def _ingest_page(self, version: Version, page: Page, *, compare: bool) -> RunStats:
+    def _ingest_page(self, version: Version, blobs: BlobColumns, kept_names: Sequence[str]) -> RunStats:
         """Enter a page into the catalog; return the statistics to add for it."""
+        known = self._catalog.find_stored(version, blobs.names) if version.listing.number > 1 else {}
+        stats = RunStats(listed=len(blobs), listed_bytes=sum(blobs.sizes), excluded=len(blobs) - len(kept_names))
+        if known:
+            self._ingest_partly_stored(version, blobs, known, stats)
+        else:
+
+            def check_wanted_bytes(wanted: int) -> None:
+                stats.planned_bytes = wanted
+                self._check_free_space(wanted)
+
+            self._catalog.add_new_page(version, blobs, collect_folders(kept_names), check=check_wanted_bytes)
+        self._run.windows_names.check(kept_names)
+        return stats
+
+    def _ingest_partly_stored(
+        self, version: Version, blobs: BlobColumns, known: Mapping[str, StoredFile], stats: RunStats
+    ) -> None:
+        """Enter a page of a repeated listing. `known`: stored files, which stay stored if they are unchanged."""
         is_kept = glob_matcher(version.globs)
-        known = self._catalog.find_stored(version, [blob.name for blob in page.blobs]) if compare else {}
-        rows = [(blob, _match_stored(blob, known.get(blob.name))) for blob in page.blobs]
-        missing = [blob for blob, stored in rows if stored is None and is_kept(blob.name)]
+        rows = [(blob, _match_stored(blob, known.get(blob.name))) for blob in blobs]
+        kept = [(blob, stored) for blob, stored in rows if is_kept(blob.name)]
+        missing = [blob for blob, stored in kept if stored is None]
         reusable = self._catalog.duplicates.find_by_digest(version, missing)
-        wanted = sum(blob.size for blob in missing if blob.name not in reusable)
-        self._check_free_space(wanted)
-        self._catalog.add_page(version, rows, collect_folders(blob.name for blob in page.blobs if is_kept(blob.name)))
-        self._run.windows_names.check([blob.name for blob in page.blobs if is_kept(blob.name)])
-        kept = [stored for blob, stored in rows if is_kept(blob.name)]
-        return RunStats(
-            listed=len(rows),
-            listed_bytes=sum(blob.size for blob in page.blobs),
-            planned_bytes=wanted,
-            kept=sum(stored is not None for stored in kept),
-            excluded=len(rows) - len(kept),
-        )
+        stats.planned_bytes = sum(blob.size for blob in missing if blob.name not in reusable)
+        stats.kept = len(kept) - len(missing)
+        self._check_free_space(stats.planned_bytes)
+        self._catalog.add_page(version, rows, collect_folders(blob.name for blob, _ in kept))
 
     def _check_free_space(self, more_bytes: int) -> None:
         free = self._files.free_bytes()
