@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from tilesync.core.filters import find_added_globs, glob_matcher
@@ -28,7 +29,18 @@ from tilesync.jobs.versions.lifecycle import (
 from tilesync.jobs.versions.ownership import ResolveSource
 from tilesync.jobs.versions.pointer import find_pinned_version, is_current_version
 from tilesync.jobs.versions.presence import PresenceCheck
-from tilesync.model import EVERYTHING, ROOT, Blob, Duplicate, Export, Inventory, Layout, StoredFile, Version
+from tilesync.model import (
+    EVERYTHING,
+    ROOT,
+    Blob,
+    BlobColumns,
+    Duplicate,
+    Export,
+    Inventory,
+    Layout,
+    StoredFile,
+    Version,
+)
 from tilesync.protocols import ExportsResolver, Source, SourceResolver
 from tilesync.runtime.threads import run_in_thread
 
@@ -114,7 +126,8 @@ class DryRun:
         version = choice.unfinished
         if version is None:
             version = create_version(export, choice.content, self._catalog, self._inputs.publication, self._run.clock)
-        version = replace(with_export_details(version, export), listing=version.listing.restart(), globs=choice.globs)
+        listing = version.listing if choice.unfinished is None else version.listing.restart()
+        version = replace(with_export_details(version, export), listing=listing, globs=choice.globs)
         self._catalog.update_version(version)
         source = await origin.open_source(resolution)
         candidates = choice.candidates if choice.unfinished is None else ()
@@ -173,33 +186,54 @@ class DryRun:
     async def _ingest_inventory(self, source: Source, version: Version) -> None:
         """Ingest the inventory; report files that are kept or excluded as they pass."""
         is_kept = glob_matcher(self._globs)
-        async for blobs in self._inventory_pages(source):
-            names = [blob.name for blob in blobs if is_kept(blob.name)]
-            self._inputs.validate_names(names)
-            known = self._catalog.find_stored(version, names)
-            sound = known.keys() - {stored.blob.name for stored in self._find_lost(version, list(known.values()))}
-            self._refetch_reasons.update((name, CHANGED_REASON) for name in known.keys() - sound)
-            known = {name: known[name] for name in sound}
-            rows = [(blob, None if is_changed(blob, known.get(blob.name)) else known[blob.name]) for blob in blobs]
-            self._catalog.add_page(version, rows, collect_folders(names))
-            self._run.windows_names.check(names)
-            for blob, stored in rows:
-                if not is_kept(blob.name):
-                    self._report_file(blob, EXCLUDED)
-                elif stored is not None:
-                    self._report_file(blob, decide(blob, known[blob.name]))
-                elif blob.name in known:
-                    self._refetch_reasons[blob.name] = decide(blob, known[blob.name]).reason
-        self._catalog.finish_listing(version)
+        async with aclosing(self._inventory_pages(source)) as pages:
+            async for blobs in pages:
+                names = list(filter(is_kept, blobs.names)) if self._globs else blobs.names
+                self._inputs.validate_names(names)
+                self._run.windows_names.check(names)
+                known = self._find_sound(version, names) if version.listing.number > 1 else {}
+                await run_in_thread(self._ingest_blobs, version, blobs, known, collect_folders(names))
+                for blob in blobs if known or self._globs else ():
+                    if not is_kept(blob.name):
+                        self._report_file(blob, EXCLUDED)
+                    elif blob.name in known:
+                        self._report_stored(blob, known[blob.name])
+        await run_in_thread(self._catalog.finish_listing, version)
         self._run.windows_names.warn(self._run.observe)
 
-    async def _inventory_pages(self, source: Source) -> AsyncIterator[Sequence[Blob]]:
+    def _find_sound(self, version: Version, names: Sequence[str]) -> dict[str, StoredFile]:
+        """Find the files that an unfinished version has stored and a run would keep, if they are unchanged."""
+        known = self._catalog.find_stored(version, names)
+        for lost in self._find_lost(version, list(known.values())):
+            self._refetch_reasons[lost.blob.name] = CHANGED_REASON
+            del known[lost.blob.name]
+        return known
+
+    def _ingest_blobs(
+        self, version: Version, blobs: BlobColumns, known: Mapping[str, StoredFile], folders: Collection[str]
+    ) -> None:
+        if known:
+            rows = [(blob, None if is_changed(blob, known.get(blob.name)) else known[blob.name]) for blob in blobs]
+            self._catalog.add_page(version, rows, folders)
+        else:
+            self._catalog.add_new_page(version, blobs, folders)
+
+    def _report_stored(self, blob: Blob, stored: StoredFile) -> None:
+        """Report a stored file that is kept; remember why a changed one must be fetched."""
+        decision = decide(blob, stored)
+        if decision.action is Action.KEEP:
+            self._report_file(blob, decision)
+        else:
+            self._refetch_reasons[blob.name] = decision.reason
+
+    async def _inventory_pages(self, source: Source) -> AsyncGenerator[BlobColumns, None]:
         """Yield the blobs of the container: by listing, or by a walk if listing is denied or not requested."""
         requested, self._used_listing = self._options.inventory, False
         if requested is Inventory.LIST or (requested is None and await source.is_listable()):
             try:
-                async for page in source.pages(None):
-                    yield page.blobs
+                async with aclosing(source.pages(None)) as pages:
+                    async for page in pages:
+                        yield page.blobs
                 self._used_listing = True
                 return
             except ListingDenied as denied:
@@ -212,24 +246,36 @@ class DryRun:
             )
         )
         async for blob in DryRunWalk(source, self._inputs.scratch, self._run, self._globs).blobs():
-            yield [blob]
+            yield BlobColumns.from_blobs([blob])
 
     def _plan_wanted(self, version: Version, previous: Version | None) -> Version:
         """Plan all wanted files, and record them as stored. `previous`: the version to compare with."""
-        for empty in (False, True):
-            after = 0
-            while batch := self._catalog.list_wanted(version, after, limit=ROWS_PER_QUERY, empty=empty):
-                after = batch[-1][0]
-                self._plan_batch(version, [blob for _, blob in batch], previous)
+        totals = self._catalog.compute_totals(version)
+        if self._run.reports_every_file or len(self._catalog.versions()) > 1:
+            self._plan_each_wanted(version, previous)
+        else:  # no other version can have the files, and nobody wants to know the reason for each of them
+            self._count_planned(totals.files - totals.stored_files, totals.bytes - totals.stored_bytes)
         if self._assumes_stored:
             self._catalog.mark_all_stored(version)
-        totals = self._catalog.compute_totals(version)
         finished = version.summary.published_at or format_timestamp(self._run.clock.now())
         version = replace(version, damaged=False).with_summary(
             published_at=finished, files=totals.files, bytes=totals.bytes
         )
         self._catalog.update_version(version)
         return version
+
+    def _plan_each_wanted(self, version: Version, previous: Version | None) -> None:
+        for empty in (False, True):
+            after = 0
+            while batch := self._catalog.list_wanted(version, after, limit=ROWS_PER_QUERY, empty=empty):
+                after = batch[-1][0]
+                self._plan_batch(version, [blob for _, blob in batch], previous)
+
+    def _count_planned(self, files: int, size: int) -> None:
+        """Count files that are planned to be fetched."""
+        stats = self._run.stats
+        stats.listed, stats.listed_bytes = stats.listed + files, stats.listed_bytes + size
+        stats.fetched, stats.planned_bytes = stats.fetched + files, stats.planned_bytes + size
 
     def _plan_batch(self, version: Version, blobs: Sequence[Blob], previous: Version | None) -> None:
         duplicates = self._catalog.duplicates.find_by_digest(version, blobs)
@@ -269,8 +315,10 @@ class DryRun:
 
     def _report_file(self, blob: Blob, decision: Decision) -> None:
         stats = self._run.stats
-        stats.listed += 1
-        stats.listed_bytes += blob.size
+        if decision.action is Action.FETCH:
+            self._count_planned(1, blob.size)
+        else:
+            stats.listed, stats.listed_bytes = stats.listed + 1, stats.listed_bytes + blob.size
         if decision.action is Action.KEEP:
             stats.kept += 1
         elif decision.action is Action.EXCLUDE:
@@ -278,9 +326,6 @@ class DryRun:
         elif decision.action is Action.REUSE:
             stats.reused += 1
             stats.reused_bytes += blob.size
-        else:
-            stats.fetched += 1
-            stats.planned_bytes += blob.size
         if self._run.reports_every_file:
             self._run.observe(Planned(decision.action.value, blob.name, blob.size, decision.reason))
 
