@@ -137,7 +137,7 @@ def test_killed_during_a_second_export_the_first_stays_reachable(tmp_path: Path)
 
 
 def test_a_listing_continues_after_a_kill(tmp_path: Path) -> None:
-    """Listing pages that were stored before the kill are not requested again."""
+    """Listing pages that were stored before the kill are not requested again; two may be on their way."""
     with Simulator(page_size=3) as sim:
         files = sim.offer_export(export(60))
         release, stuck = threading.Event(), threading.Event()
@@ -151,5 +151,5 @@ def test_a_listing_continues_after_a_kill(tmp_path: Path) -> None:
         sim.faults.clear()
         sim.clear_requests()
         assert sim.mirror(tmp_path).exit_code == 0
-        assert sim.listing_requests[0].query.get("marker") == "2!30"
+        assert sim.listing_requests[0].query.get("marker") in {"2!24", "2!27", "2!30"}
     assert read_tree(tmp_path / "versions" / EXPORT) == files

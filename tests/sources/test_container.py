@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -177,30 +176,6 @@ def test_page_that_stays_truncated_ends_with_6(service: Simulator) -> None:
     service.add_fault(is_listing, halve_body, times=None, skip=2)
     with pytest.raises(Unavailable):
         run_with_container(service, lambda container, _: list_pages(container), budget=1)
-
-
-def test_what_was_requested_after_a_malformed_page_is_not_used(service: Simulator) -> None:
-    """A page that is malformed but has its end, which names another page: that one is requested, and left out."""
-
-    def damage(_: Any, proceed: Callable[[], FakeResponse]) -> FakeResponse:
-        response = proceed()
-        return replace(response, body=response.body.replace(b"</Name>", b"", 1).replace(b"2!8", b"2!16"))
-
-    service.add_fault(is_listing, damage, skip=1)
-    pages = run_with_container(service, lambda container, _: list_pages(container))
-    names = [name for page in pages for name in page.blobs.names]
-    assert names == sorted(service.containers[EXPORT], key=str.encode)
-
-
-def test_a_listing_that_is_left_early_ends_its_requests(service: Simulator) -> None:
-    """A caller that wants no more pages closes the listing: what was requested ahead has ended then."""
-
-    async def job(container: Container, _: CountedLink) -> None:
-        async with aclosing(container.pages(None)) as pages:
-            await anext(pages)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    run_with_container(service, job)
 
 
 @pytest.mark.parametrize("form", ["<Blobs/>", "<Blobs></Blobs>"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support.faults import (
 )
 from tests.support.simulator import EXPORT, Simulator, both_inventories, read_version
 from tilesync.demo.fake_service import StoredBlob
+from tilesync.demo.loopback_server import FakeResponse
 from tilesync.errors import (
     DiskFull,
     UnsafeName,
@@ -65,6 +67,23 @@ def test_a_name_listed_twice_stops_before_publishing(tmp_path: Path) -> None:
         assert "twice" in str(run.error)
         assert not (tmp_path / "tileset.json").exists()
         assert sim.mirror(tmp_path).exit_code == 0
+    assert read_version(tmp_path) == files
+
+
+def test_what_was_requested_after_a_malformed_page_is_not_used(tmp_path: Path) -> None:
+    """A page that is malformed but has its end, which names another page: that one is requested, and left out."""
+
+    def damage(_: Any, proceed: Callable[[], FakeResponse]) -> FakeResponse:
+        response = proceed()
+        return replace(response, body=response.body.replace(b"</Name>", b"", 1).replace(b"2!8", b"2!16"))
+
+    with Simulator(page_size=4) as sim:
+        files = sim.offer_export()
+        sim.add_fault(is_listing, damage, skip=1)
+        run = sim.mirror(tmp_path)
+        assert run.exit_code == 0
+        markers = [request.query.get("marker") for request in sim.listing_requests]
+    assert markers.count("2!4") == 2
     assert read_version(tmp_path) == files
 
 
