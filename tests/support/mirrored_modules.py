@@ -144,6 +144,7 @@ MODULES_WITHOUT_TEST_FILE = {
 """Each module of tilesync without a test file of its name, and where its behaviour is asserted."""
 
 TEST_FILES_WITHOUT_MODULE = {
+    "stores/local/test_link_pass.py": "hard links of unchanged files in writer.py",
     "fleets/test_budget.py": "what all mirrors of a fleet share",
     "fleets/test_fleet.py": "whole nights of a fleet",
     "fleets/test_fleet_of_fifty.py": "a fleet with faults",

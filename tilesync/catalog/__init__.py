@@ -8,4 +8,5 @@ references   which file references which, completeness, missing and damaged file
 schema       tables, conversion between rows and the model, the database opened with them
 sqlite       one SQLite connection: transactions, migrations, error translation
 stale_files  files that older versions left in a folder that all versions share
+unchanged    wanted files that an earlier version stores under the same name with the same content
 """

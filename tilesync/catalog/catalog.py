@@ -34,6 +34,7 @@ from tilesync.catalog.schema import (
     version_row,
 )
 from tilesync.catalog.stale_files import StaleFileIndex
+from tilesync.catalog.unchanged import UnchangedIndex
 from tilesync.core.filters import glob_matcher
 from tilesync.core.safe_names import list_parent_folders, raise_file_folder_clash
 from tilesync.errors import Incomplete
@@ -53,6 +54,7 @@ class Catalog(CatalogDatabase):
         self.references = ReferenceIndex(self)
         self.duplicates = DuplicateIndex(self, self.references)
         self.stale_files = StaleFileIndex(self)
+        self.unchanged = UnchangedIndex(self)
 
     # --- versions ---
 
@@ -229,18 +231,18 @@ class Catalog(CatalogDatabase):
         return (name, inside[0][0]) if inside and self.has_folders else None
 
     def list_wanted(
-        self, version: Version, after: int, *, limit: int, empty: bool | None = None
+        self, version: Version, after: int, until: int | None = None, *, limit: int, empty: bool | None = None
     ) -> list[tuple[int, Blob]]:
         """List blobs of the current listing that are not stored, in listing order, with their row ids.
 
-        `after` is exclusive. A blob carries the SHA-256 that it must have, where that is known. `empty` selects blobs
-        without bytes, or only the others: empty ones may turn out to be folders.
+        `after` is exclusive, and `until` inclusive. A blob carries the SHA-256 that it must have, where that is known.
+        `empty` selects blobs without bytes, or only the others: empty ones may turn out to be folders.
         """
         sql = (
             f"SELECT id, {WANTED_BLOB_COLUMNS} FROM blob WHERE version=? AND listing=? AND state={WANTED} AND id>?"
-            " AND coalesce((size IS 0)=?, 1) ORDER BY id LIMIT ?"
+            " AND id<=coalesce(?, id) AND coalesce((size IS 0)=?, 1) ORDER BY id LIMIT ?"
         )
-        rows = self.query(sql, version.serial, version.listing.number, after, empty, limit)
+        rows = self.query(sql, version.serial, version.listing.number, after, until, empty, limit)
         return [(row[0], Blob._make(row[1:])) for row in rows]
 
     def list_stored(

@@ -11,7 +11,16 @@ version  versions of a destination, listing pages, results per file
 
 from __future__ import annotations
 
-from tilesync.model.blob import UNKNOWN_SIZE, Blob, BlobColumns, Digests, FileStamp, StoredFile, UnpackedFile
+from tilesync.model.blob import (
+    UNKNOWN_SIZE,
+    Blob,
+    BlobColumns,
+    Digests,
+    FileStamp,
+    StoredFile,
+    UnchangedFile,
+    UnpackedFile,
+)
 from tilesync.model.export import Export, Resolution, Selector, Status
 from tilesync.model.sas import SasUrl, Secret
 from tilesync.model.tiles import POINTER, ROOT, DamagedFile, Diagnostic, Kind, ParsedContent, Reference, Role
@@ -68,6 +77,7 @@ __all__ = [
     "Status",
     "StoredFile",
     "Totals",
+    "UnchangedFile",
     "UnpackedFile",
     "Version",
     "VersionSummary",

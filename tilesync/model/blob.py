@@ -125,3 +125,17 @@ class StoredFile(NamedTuple):
         if self.unpacked is None:
             return self.blob
         return self.blob._replace(size=self.unpacked.size, md5=None, content_encoding=None, sha256=None)
+
+
+class UnchangedFile(NamedTuple):
+    """Wanted file that an earlier version stores with the same name and content.
+
+    `listed_size` is the size of the blob; `size` and the stamp are those of the earlier version's file.
+    """
+
+    file_id: int
+    name: str
+    listed_size: int
+    size: int
+    mtime_ns: int
+    inode: int

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tilesync.events import Finding
-from tilesync.model import Blob, Digests, FileStamp, Layout, SasUrl, StoredFile, Version
+from tilesync.model import Blob, Digests, FileStamp, Layout, SasUrl, StoredFile, UnchangedFile, Version
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
@@ -144,6 +144,12 @@ class Files(StoredFiles, Protocol):
 
     def transfer_slots(self, blob: Blob) -> int:
         """Return how many of the concurrent transfers a blob counts as: a large one may need memory."""
+
+    def link_unchanged(self, version: Version, earlier: Version, files: Sequence[UnchangedFile]) -> list[UnchangedFile]:
+        """Place files of the version `earlier` as hard links; return those that are in place and unchanged.
+
+        All others are left to `share`.
+        """
 
     def share(self, version: Version, requests: Sequence[tuple[Blob, Version, StoredFile]]) -> list[StoredFile | None]:
         """Place files of other versions as these blobs, by link or copy, without changing the originals.

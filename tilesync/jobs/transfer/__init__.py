@@ -1,5 +1,6 @@
 """Transfer: bring the wanted files of a version into the destination.
 
+carry_over      link the files that an earlier version stores unchanged, many at a time
 download        download one blob until its bytes are correct
 result_buffer   results that are not in the catalog yet
 reuse           link or copy files that other versions store already

@@ -12,6 +12,7 @@ from tilesync.errors import BlobDamaged, BlobError, BlobMissing, DestinationErro
 from tilesync.events import FileFailed
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.run.retry import Retrying
+from tilesync.jobs.transfer.carry_over import CarryOver
 from tilesync.jobs.transfer.download import Download, TransferContext
 from tilesync.jobs.transfer.result_buffer import ResultBuffer
 from tilesync.jobs.transfer.reuse import Reuse
@@ -81,6 +82,7 @@ class Transfer:
         self._server_copy = ServerSideCopy(version, source, self._files, run)
         self._subtree_walk = SubtreeWalk(version, destination.catalog, destination.files)
         self._reuse = Reuse(version, destination)
+        self._carry_over = CarryOver(version, destination, run)
         self._queue: asyncio.Queue[tuple[int, Blob] | None] = asyncio.Queue(maxsize=2 * run.limiter.max_limit)
         self._in_flight = 0  # dispatched, and the result is not in the catalog yet
         self._progressed = asyncio.Event()
@@ -128,8 +130,9 @@ class Transfer:
             while True:
                 complete = work_signal.complete  # read before the query, which may miss files that are listed after it
                 work_signal.available.clear()
+                last = await self._carry_over.advance()
                 batch = await run_in_thread(
-                    self._catalog.list_wanted, self._version, after, limit=BLOBS_PER_QUERY, empty=empty
+                    self._catalog.list_wanted, self._version, after, last, limit=BLOBS_PER_QUERY, empty=empty
                 )
                 after = await self._dispatch(batch, after)
                 if not batch and complete:

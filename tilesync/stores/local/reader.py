@@ -18,7 +18,7 @@ from tilesync.protocols import PresencePage
 from tilesync.runtime.os_errors import to_read_error, translate_read_errors
 from tilesync.runtime.safe_open import WrongFileType
 from tilesync.stores.base import VERSIONS_DIR
-from tilesync.stores.local.directory_handles import NOT_FOUND_ERRORS, DirectoryTree, Entry
+from tilesync.stores.local.directory_handles import NOT_FOUND_ERRORS, DirectoryHandle, DirectoryTree, Entry
 from tilesync.stores.local.fs import stamp_from_stat
 from tilesync.stores.presence_pages import check_catalog_pages
 
@@ -70,6 +70,10 @@ class SafePathResolver:
             raise UnsafeName(f"{name!r} {why}")
         folder, _, leaf = name.rpartition("/")
         return self._tree.folder(self._path(version, folder), make=make).entry(leaf)
+
+    def folder(self, version: str, path: str, *, make: bool = False) -> DirectoryHandle:
+        """Open a folder of a version, whose path must be safe. Raises as `entry` does, but for UnsafeName."""
+        return self._tree.folder(self._path(version, path), make=make)
 
     def _path(self, version: str, folder: str = "") -> str:
         return folder if self._within is None else f"{self._within}/{version}/{folder}".rstrip("/")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from threading import get_ident
 from typing import TYPE_CHECKING
 
+from tilesync.core.safe_names import are_all_safe, find_problem
 from tilesync.errors import BlobDamaged, DestinationError
-from tilesync.model import Blob, Content, Digests, FileStamp, SasUrl, StoredFile, UnpackedFile, Version
+from tilesync.model import Blob, Content, Digests, FileStamp, SasUrl, StoredFile, UnchangedFile, UnpackedFile, Version
 from tilesync.runtime.os_errors import translate_os_errors, translate_read_errors
 from tilesync.stores.local.directory_handles import DirectoryTree, Entry
 from tilesync.stores.local.draft import LocalDraft
@@ -137,6 +140,14 @@ class LocalFiles(LocalStoredFiles):
             found = self.find(version.name, name)
             return found is not None and is_gzip_file(found[0])
 
+    def link_unchanged(self, version: Version, earlier: Version, files: Sequence[UnchangedFile]) -> list[UnchangedFile]:
+        """Link unchanged files of the version `earlier`, folder by folder; none in the flat layout.
+
+        Each folder is looked up once for all its files, and each file takes two system calls: the link, and a stat of
+        the result. What cannot be linked, or is not the recorded file, is left to `share`, which can copy or unpack.
+        """
+        return [] if self._fallback_resolvers else _link_files(self._resolver, version.name, earlier.name, files)
+
     def share(self, version: Version, requests: Sequence[tuple[Blob, Version, StoredFile]]) -> list[StoredFile | None]:
         """Reuse files of other versions: hard link, copy if no link is possible, or unpack if only that one is packed.
 
@@ -238,3 +249,57 @@ class LocalFiles(LocalStoredFiles):
 def _part_name(version: Version, blob: Blob) -> str:
     content = (version.name, blob.name, blob.etag, blob.size, blob.md5, blob.last_modified)
     return hashlib.sha256(repr(content).encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _link_files(
+    resolver: SafePathResolver, version: str, earlier: str, files: Sequence[UnchangedFile]
+) -> list[UnchangedFile]:
+    """Link files of the version `earlier` into another one; return those that are in place now.
+
+    An existing file of the version is kept if it is the recorded one, as after a kill. No other file is left in place.
+    """
+    if not are_all_safe([each.name for each in files]):
+        files = [each for each in files if find_problem(each.name) is None]
+    return [
+        each
+        for folder, inside in groupby(files, _folder_name)
+        for each in _link_folder(resolver, version, earlier, folder, inside)
+    ]
+
+
+def _folder_name(file: UnchangedFile) -> str:
+    return file.name.rpartition("/")[0]
+
+
+def _link_folder(
+    resolver: SafePathResolver, version: str, earlier: str, folder: str, files: Iterable[UnchangedFile]
+) -> Iterator[UnchangedFile]:
+    with suppress(OSError):
+        source, target = resolver.folder(earlier, folder), resolver.folder(version, folder, make=True)
+        if source.fd is not None and target.fd is not None:
+            skip = len(folder) + 1 if folder else 0
+            for each in files:
+                if _link(source.fd, target.fd, each.name[skip:], each):
+                    yield each
+
+
+def _link(source: int, target: int, name: str, recorded: UnchangedFile) -> bool:
+    """Link one file from folder to folder; return whether the file in place is the recorded one."""
+    is_new = True
+    try:
+        os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    except FileExistsError:
+        is_new = False
+    except (OSError, NotImplementedError):
+        return False
+    found = os.stat(name, dir_fd=target, follow_symlinks=False)
+    if (
+        found.st_ino == recorded.inode
+        and found.st_mtime_ns == recorded.mtime_ns
+        and found.st_size == recorded.size
+        and stat.S_ISREG(found.st_mode)
+    ):
+        return True
+    if is_new:
+        os.unlink(name, dir_fd=target)
+    return False

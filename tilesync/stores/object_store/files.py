@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tilesync.core.http_headers import CachePolicy
 from tilesync.core.safe_names import find_universal_problem
 from tilesync.errors import DestinationError
-from tilesync.model import Blob, Digests, FileStamp, SasUrl, StoredFile, Version
+from tilesync.model import Blob, Digests, FileStamp, SasUrl, StoredFile, UnchangedFile, Version
 from tilesync.model.storage import HEAD_BYTES, CopySource, ObjectInfo
 from tilesync.protocols import Objects, PresencePage, Upload
 from tilesync.runtime.threads import map_in_threads
@@ -265,6 +265,10 @@ class ObjectFiles(ObjectStoredFiles):
         """Return the names of blobs that are in the version with the same size and MD5."""
         found = self._list(version.name, fresh=False).find_many(version.name, [blob.name for blob in blobs])
         return {blob.name for blob in blobs if has_same_md5(blob, found.get(blob.name))}
+
+    def link_unchanged(self, version: Version, earlier: Version, files: Sequence[UnchangedFile]) -> list[UnchangedFile]:
+        """Return no file: an object store has no links."""
+        return []
 
     def share(self, version: Version, requests: Sequence[tuple[Blob, Version, StoredFile]]) -> list[StoredFile | None]:
         """Copy files of other versions into this one, within the store; None if a file cannot be copied."""
