@@ -60,9 +60,8 @@ def name_of(number: int) -> str:
 
 def write_version(dest: Path, version: str, files: int, case: str) -> Path:
     """Write the manifest of a version, and return its path."""
-    from tilesync.core.manifest import make_line
+    from tilesync.core.manifest import encode_line, make_line
     from tilesync.model import Blob, StoredFile
-    from tilesync.stores.base import encode_line
 
     dice, choose = random.Random(version), CASES[case]
     path = dest / "manifests" / f"{version}.jsonl"

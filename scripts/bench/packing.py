@@ -46,9 +46,8 @@ class Packer:
 
 def write_destination(dest: Path, *, tiles: int) -> None:
     """Write a destination with one version of small files, as `tilesync mirror` leaves it."""
-    from tilesync.core.manifest import make_header, make_line
+    from tilesync.core.manifest import encode_line, make_header, make_line
     from tilesync.model import Blob, ExportFacts, ListingState, StoredFile, Version, VersionSummary
-    from tilesync.stores.base import encode_line
     from tilesync.stores.status_files import encode_document
 
     folder = dest / "versions" / VERSION

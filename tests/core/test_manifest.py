@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from tilesync import __version__
 from tilesync.core.manifest import (
+    encode_files,
+    encode_line,
     find_line,
     format_timestamp,
     is_known_defect,
@@ -81,6 +83,15 @@ def through_json(document: object) -> Any:
 def test_a_line_round_trips(blob: Blob, sha256: bytes) -> None:
     """A file read from its line equals the file that was written, except for its mtime."""
     assert read_line(through_json(make_line(StoredFile(blob, sha256, 99)))) == StoredFile(blob, sha256, 0)
+
+
+@given(
+    st.lists(st.tuples(BLOBS, DIGESTS | st.just(b""), st.none() | st.builds(UnpackedFile, st.integers(0, 9), DIGESTS)))
+)
+def test_files_are_encoded_as_their_lines(files: list[tuple[Blob, bytes, UnpackedFile | None]]) -> None:
+    """The quick encoding gives the same bytes as JSON of each line, whatever names and fields contain."""
+    stored = [StoredFile(blob, sha256, 99, 7, unpacked) for blob, sha256, unpacked in files]
+    assert encode_files(stored) == b"".join(encode_line(make_line(each)) for each in stored)
 
 
 @given(BLOBS, DIGESTS, st.integers(0, 2**50), DIGESTS)

@@ -21,12 +21,11 @@ from tests.support.package_readers import open_zip, read_digests, read_package, 
 from tests.support.packages import ENDINGS
 from tests.support.s3 import BucketFixture, BucketServer
 from tests.support.simulator import EXPORT, Simulator
-from tilesync.core.manifest import make_header, make_line
+from tilesync.core.manifest import encode_line, make_header, make_line
 from tilesync.jobs.pack.job import PackInputs, PackJob
 from tilesync.jobs.run.stats import RunStats
 from tilesync.model import Blob, ExportFacts, ListingState, StoredFile, Version, VersionSummary
 from tilesync.protocols import ReadOnlyPublication, StoredFiles
-from tilesync.stores.base import encode_line
 from tilesync.stores.packages.formats import INDEX_ENTRY, MANIFEST_ENTRY, PackageFormat
 from tilesync.stores.packages.writing import PackageOptions, open_package_writer
 from tilesync.stores.packages.zip_records import ZipMethod

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from tilesync.core.manifest import make_line
+from tilesync.core.manifest import encode_line, make_line
 from tilesync.model import Blob, StoredFile
 from tilesync.serving.stated_types import StatedType, StatedTypes
-from tilesync.stores.base import encode_line
 
 PLAIN, GZIP = StatedType("a/b"), StatedType("a/b", "gzip")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tilesync.catalog.catalog import Catalog
-from tilesync.core.manifest import make_header, make_line
+from tilesync.core.manifest import encode_line, make_header, make_line
 from tilesync.errors import DestinationError
 from tilesync.model import (
     EVERYTHING,
@@ -21,7 +21,6 @@ from tilesync.model import (
     VersionSummary,
 )
 from tilesync.protocols import PresencePage
-from tilesync.stores.base import encode_line
 
 
 class UnusedFileMethods:

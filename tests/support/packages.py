@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from tilesync.core.manifest import make_header, make_line
+from tilesync.core.manifest import encode_line, make_header, make_line
 from tilesync.model import Blob, ExportFacts, StoredFile, Version, VersionSummary
-from tilesync.stores.base import encode_line
 from tilesync.stores.packages.formats import INDEX_ENTRY, MANIFEST_ENTRY
 from tilesync.stores.packages.zip_records import INDEX_RECORD, hash_index_name, index_sort_key
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
+from tilesync.core.manifest import encode_line
 from tilesync.errors import BlobDamaged, DestinationError, UnsafeName
 from tilesync.model import Blob, Digests, ExportFacts, FileResult, SasUrl, StoredFile, Version, VersionSummary
 from tilesync.protocols import Destination, Draft
@@ -291,7 +292,9 @@ class DestinationContract:
 
     def published(self, there: Destination, version: Version, pointer: bytes) -> str:
         run_async(put_file(there, blob("tileset.json", pointer), pointer))
-        digest = there.publication.write_manifest(version, iter([{"version": version.name}, {"name": "ä\u2028"}]))
+        digest = there.publication.write_manifest(
+            version, map(encode_line, [{"version": version.name}, {"name": "ä\u2028"}])
+        )
         there.publication.move_into_place(version, ["tileset.json"], "2026-03-01T08:30:00Z")
         latest = {"version": version.name, "manifest": f"manifests/{version.name}.jsonl"}
         there.publication.point_at(version, iter([pointer[:3], pointer[3:]]), latest)
@@ -312,7 +315,7 @@ class DestinationContract:
         with opening() as there:
             lines = [{"version": "e1"}, {"name": "ä\u2028"}]
             data = b"".join(json.dumps(x, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for x in lines)
-            digests = {there.publication.write_manifest(SAMPLE_VERSION, iter(lines)) for _ in range(2)}
+            digests = {there.publication.write_manifest(SAMPLE_VERSION, map(encode_line, lines)) for _ in range(2)}
             assert digests == {hashlib.sha256(data).hexdigest()}
             assert b"".join(there.publication.manifest_chunks("e1")) == data
             with pytest.raises(DestinationError, match="cannot read the manifest"):
@@ -435,7 +438,7 @@ class DestinationContract:
         """
         with opening() as there:
             for version in (SAMPLE_VERSION, self.NEXT_VERSION):
-                there.publication.write_manifest(version, iter([{"version": version.name}]))
+                there.publication.write_manifest(version, iter([encode_line({"version": version.name})]))
             run_async(put_file(there, blob("a", b"12"), b"12"))
             for _ in range(2):
                 there.publication.retire(SAMPLE_VERSION, "2026-03-01T08:30:00Z")

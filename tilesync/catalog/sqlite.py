@@ -17,6 +17,11 @@ from tilesync.runtime.safe_open import check_unshared, open_regular
 
 _COPY_CHUNK_BYTES = 1 << 20
 
+_CACHE_KIB = 32 << 10
+"""Memory for pages of the file, at most. Digests are random, so each new one changes another page of an index: with
+SQLite's own 2 MB most of these would be read from the file, and written to it, again and again.
+"""
+
 
 class Database:
     """One SQLite connection, safe to use from any thread.
@@ -56,6 +61,7 @@ class Database:
     ) -> None:
         with _translate_errors(self._path):
             self._db.execute(f"PRAGMA journal_mode={'WAL' if is_persistent else 'MEMORY'}")
+            self._db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             self._db.execute(f"PRAGMA synchronous={'NORMAL' if is_persistent else 'OFF'}")
             tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
             found = self._read_schema_version() if "meta" in tables else 0

@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 from tilesync import __version__
@@ -116,6 +117,47 @@ def make_line(stored: StoredFile) -> dict[str, Any]:
         "last_modified": None if blob.last_modified is None else _format_epoch(blob.last_modified),
         **({} if unpacked is None else {"stored": _stored_fields(blob, unpacked)}),
     }
+
+
+_LINE_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
+
+
+def encode_line(line: Mapping[str, Any]) -> bytes:
+    """Encode one line of a manifest or sidecar index."""
+    return _LINE_ENCODER.encode(line).encode(errors="surrogatepass") + b"\n"
+
+
+def encode_files(files: Iterable[StoredFile]) -> bytes:
+    """Encode the lines of files, byte for byte as `encode_line` encodes what `make_line` makes of each.
+
+    A manifest may have a million lines. So the usual line is formatted at once, without a dictionary of its fields.
+    """
+    return b"".join(
+        [
+            encode_line(make_line(each)) if each.unpacked is not None or not each.sha256 else _encode_usual_file(each)
+            for each in files
+        ]
+    )
+
+
+def _encode_usual_file(stored: StoredFile) -> bytes:
+    """Encode the line of a file that is stored as in the container, with its SHA-256."""
+    (name, size, etag, md5, content_type, content_encoding, last_modified, _), sha256, *_ = stored
+    md5_text = "null" if md5 is None else f'"{md5.hex()}"'
+    return (
+        f'{{"name":{encode_basestring(name)},"size":{size},"sha256":"{sha256.hex()}","md5":{md5_text},'
+        f'"etag":{encode_basestring(etag)},"content_type":{_encode_text(content_type)},'
+        f'"content_encoding":{_encode_text(content_encoding)},"last_modified":{_encode_epoch(last_modified)}}}\n'
+    ).encode(errors="surrogatepass")
+
+
+def _encode_text(text: str | None) -> str:
+    return "null" if text is None else encode_basestring(text)
+
+
+@lru_cache(1024)
+def _encode_epoch(seconds: int | None) -> str:
+    return _encode_text(None if seconds is None else _format_epoch(seconds))
 
 
 def _proof_kind(stored: StoredFile) -> str:

@@ -233,10 +233,13 @@ class Admission(Protocol):
 class Publication(ReadOnlyPublication, Protocol):
     """Read and write access to the pointer, the manifests and the records of a destination."""
 
-    def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
-        """Make every file durable, then write the manifest and return its SHA-256. May be repeated."""
+    def write_manifest(self, version: Version, pieces: Iterable[bytes]) -> str:
+        """Make every file durable, then write the manifest and return its SHA-256. May be repeated.
 
-    def write_sidecar(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
+        It comes in pieces of whole lines, which are read only then.
+        """
+
+    def write_sidecar(self, version: Version, pieces: Iterable[bytes]) -> None:
         """Write the sidecar index of a version, if reading its files again would be expensive."""
 
     def set_owner(self, owner: str, *, stated: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
@@ -16,13 +15,6 @@ VERSIONS_DIR: Final = "versions"
 MANIFESTS_DIR: Final = "manifests"
 MANIFEST_SUFFIX: Final = ".jsonl"
 LATEST_FILE: Final = "latest.json"
-
-_LINE_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
-
-
-def encode_line(line: Mapping[str, Any]) -> bytes:
-    """Encode one line of a manifest or sidecar index."""
-    return _LINE_ENCODER.encode(line).encode(errors="surrogatepass") + b"\n"
 
 
 def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

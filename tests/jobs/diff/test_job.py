@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.support.examples import examples
 from tests.support.fake_destination import FakeDestination
-from tilesync.core.manifest import make_line
+from tilesync.core.manifest import encode_line, make_line
 from tilesync.errors import DestinationError, Interrupted, UsageError
 from tilesync.jobs.diff import job, reuse, spool, unchanged
 from tilesync.jobs.diff.changes import ChangeCounts, FileChange
@@ -26,7 +26,6 @@ from tilesync.jobs.diff.sides import Side
 from tilesync.model import Blob, StoredFile
 from tilesync.protocols import ReadOnlyPublication
 from tilesync.runtime.threads import STOP_EVENT
-from tilesync.stores.base import encode_line
 
 
 class Content(NamedTuple):

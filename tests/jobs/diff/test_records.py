@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from tilesync.core.manifest import make_line
+from tilesync.core.manifest import encode_line, make_line
 from tilesync.jobs.diff.records import FileRecord, cut_records, is_same_content, parse_name, parse_record
 from tilesync.model import Blob, StoredFile, UnpackedFile
-from tilesync.stores.base import encode_line
 
 MD5, SHA256 = bytes(range(16)), bytes(range(32))
 STORED = StoredFile(Blob('tiles/ä "1".glb', 12, '"0x8D"', MD5, "model/gltf-binary", None, 1_700_000_000), SHA256, 0)

@@ -36,7 +36,7 @@ def link_nothing(*_: object) -> list[UnchangedFile]:
     return []
 
 
-@pytest.mark.parametrize("batch", [2, 2000])
+@pytest.mark.parametrize("batch", [2, 5000])
 def test_a_version_is_the_same_as_without_the_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     """Catalog, manifest and files are equal to those of a run that shares file by file, and both are intact."""
     monkeypatch.setattr(carry_over, "FILES_PER_BATCH", batch)

@@ -27,6 +27,7 @@ from tests.support.store_contract import (
     read_draft,
     run_async,
 )
+from tilesync.core.manifest import encode_line
 from tilesync.errors import DestinationBusy, DestinationError, DiskFull
 from tilesync.model import Blob, Layout, Version, VersionSummary
 from tilesync.stores.local.destination import open_local, open_local_read_only
@@ -170,7 +171,7 @@ def test_a_killed_first_publication_is_continued(tmp_path: Path, monkeypatch: py
     """A run that was killed between the pointer and `latest.json` does not block the next one."""
     root = tmp_path / "d"
     with open_destination(root) as destination:
-        destination.publication.write_manifest(SAMPLE_VERSION, [{"version": "e1"}])
+        destination.publication.write_manifest(SAMPLE_VERSION, [encode_line({"version": "e1"})])
         (root / "tileset.json").write_bytes(b"{}")
     with open_destination(root) as destination:
         destination.publication.point_at(SAMPLE_VERSION, [b"{}"], {"version": "e1", "manifest": "m"})
@@ -200,7 +201,7 @@ def run_all_operations(root: Path, layout: Layout = Layout.VERSIONED) -> None:
         run_async(put_file(destination, blob("tileset.json", b"{}"), b"{}"))
         destination.files.unchanged(SAMPLE_VERSION, [stored])
         destination.files.remove(SAMPLE_VERSION, ["a/b/c"])
-        destination.publication.write_manifest(SAMPLE_VERSION, [{"version": "e1"}])
+        destination.publication.write_manifest(SAMPLE_VERSION, [encode_line({"version": "e1"})])
         destination.publication.move_into_place(SAMPLE_VERSION, ["a/b/d", "tileset.json"], MOMENT)
         destination.publication.point_at(SAMPLE_VERSION, [b"{}"], {"version": "e1", "manifest": "m"})
         destination.files.remove_parts()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tilesync.core.manifest import encode_line
 from tilesync.errors import DestinationError
 from tilesync.model import ExportFacts, Version
 from tilesync.stores.local import publication as publication_module
@@ -45,7 +46,7 @@ def publication(root: Path) -> LocalPublication:
 
 
 def publish(publication: LocalPublication, version: Version, pointer: bytes = POINTER) -> None:
-    publication.write_manifest(version, [{"version": version.name}])
+    publication.write_manifest(version, [encode_line({"version": version.name})])
     publication.point_at(version, [pointer], latest(version))
 
 
@@ -240,7 +241,7 @@ def test_linked_pointers_are_not_followed(root: Path, publication: LocalPublicat
 
 def test_manifests_are_read_lazily(root: Path, publication: LocalPublication) -> None:
     """A manifest is read line by line: the lines before a damaged one come first, then the error names the file."""
-    publication.write_manifest(VERSION, ({"n": number} for number in range(3)))
+    publication.write_manifest(VERSION, (encode_line({"n": number}) for number in range(3)))
     with (root / "manifests/e1.jsonl").open("ab") as file:
         file.write(b'{"n": 3\n')
     lines = publication.manifest("e1")
@@ -262,10 +263,10 @@ def test_damaged_manifests(root: Path, publication: LocalPublication, data: byte
 
 def test_a_manifest_is_replaced_whole(root: Path, publication: LocalPublication) -> None:
     """The old manifest is kept while a new one is written, also if its lines fail half-way."""
-    publication.write_manifest(VERSION, [{"old": 1}])
+    publication.write_manifest(VERSION, [encode_line({"old": 1})])
 
-    def failing() -> Iterator[dict[str, int]]:
-        yield {"new": 1}
+    def failing() -> Iterator[bytes]:
+        yield encode_line({"new": 1})
         assert (root / "manifests/e1.jsonl").read_bytes() == b'{"old":1}\n'
         raise Killed
 

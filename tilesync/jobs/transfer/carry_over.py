@@ -13,7 +13,7 @@ from tilesync.model import Inventory, UnchangedFile, Version
 from tilesync.protocols import Destination
 from tilesync.runtime.threads import run_in_thread
 
-FILES_PER_BATCH = 2000
+FILES_PER_BATCH = 5000
 """Files that are linked and recorded together: a kill loses only the record of one batch, and it is made again."""
 
 

@@ -180,6 +180,8 @@ class VersionLifecycle:
             after = batch[-1][0]
             stored = [each for _, each in batch]
             doubtful = stored if read_bytes else await run_in_thread(find_changed, version, stored, self._files)
+            if not doubtful:
+                continue
             intact = await run_in_thread(find_intact, version, doubtful, self._files)
             self._catalog.update_stamps(version, intact)
             names = {each.blob.name for each in intact}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from tilesync.core import sidecar as notes
-from tilesync.core.manifest import format_timestamp, is_known_defect, make_header, make_line
+from tilesync.core.manifest import encode_files, encode_line, format_timestamp, is_known_defect, make_header
 from tilesync.core.sidecar import SidecarEntry
 from tilesync.core.wording import format_count, format_file_count
 from tilesync.errors import Incomplete
@@ -70,8 +70,8 @@ class Publisher:
         """
         gzip_counter = GzipFileCounter()
         jobs: list[Callable[[], Any]] = [
-            partial(self._publication.write_sidecar, version, self._make_sidecar_lines(version)),
-            partial(self._publication.write_manifest, version, self._make_manifest_lines(version, gzip_counter)),
+            partial(self._publication.write_sidecar, version, self._make_sidecar(version)),
+            partial(self._publication.write_manifest, version, self._make_manifest(version, gzip_counter)),
         ]
         _, sha256 = map_in_threads(lambda job: job(), jobs, max_threads=2)
         version = version.with_summary(manifest_sha256=sha256)
@@ -173,7 +173,8 @@ class Publisher:
         self._catalog.references.compute_completeness(version)
         return list(list_unmet(version, self._catalog))
 
-    def _make_sidecar_lines(self, version: Version) -> Iterator[Mapping[str, Any]]:
+    def _make_sidecar(self, version: Version) -> Iterator[bytes]:
+        """Make the sidecar index, line by line."""
         after = ""
         while batch := self._catalog.list_stored(version, after, limit=ROWS_PER_QUERY):
             after = batch[-1][0]
@@ -181,23 +182,27 @@ class Publisher:
             for name, content in self._catalog.references.read_contents(
                 version, list(mtimes_ns), references_per_part=MAX_REFERENCES_IN_MEMORY
             ):
-                yield notes.make_line(SidecarEntry(name, mtimes_ns[name], content))
+                yield encode_line(notes.make_line(SidecarEntry(name, mtimes_ns[name], content)))
 
-    def _make_manifest_lines(self, version: Version, gzip: GzipFileCounter) -> Iterator[Mapping[str, Any]]:
+    def _make_manifest(self, version: Version, gzip: GzipFileCounter) -> Iterator[bytes]:
+        """Make the manifest, in pieces of whole lines."""
         unmet = self._list_unmet(version)
-        yield make_header(
-            version,
-            [each.name for each in unmet if each.name is not None],
-            [each.message for each in unmet if each.name is None],
-            damaged=self._list_damaged(version),
-            elsewhere=self._describe_leading_elsewhere(version),
+        yield encode_line(
+            make_header(
+                version,
+                [each.name for each in unmet if each.name is not None],
+                [each.message for each in unmet if each.name is None],
+                damaged=self._list_damaged(version),
+                elsewhere=self._describe_leading_elsewhere(version),
+            )
         )
         after = ""
         while batch := self._catalog.list_stored(version, after, limit=ROWS_PER_QUERY):
             after = batch[-1][0]
-            for _, stored in batch:
+            files = [stored for _, stored in batch]
+            for stored in files:
                 gzip.add(stored)
-                yield make_line(stored)
+            yield encode_files(files)
 
 
 _Problem = tuple[str, str]

@@ -25,7 +25,6 @@ from tilesync.stores.base import (
     DefaultLayoutMixin,
     PublicationBase,
     compact_timestamp,
-    encode_line,
 )
 from tilesync.stores.local.directory_handles import DirectoryHandle, DirectoryTree, Entry
 from tilesync.stores.local.fs import read_regular, replace_file_durably, sync_filesystem, write_document
@@ -193,17 +192,16 @@ class LocalPublication(DefaultLayoutMixin, PublicationBase):
             target = self._top.folder().entry(CURRENT_LINK).read_link() if os.name != "nt" else None
         return os.name == "nt" or target == f"{VERSIONS_DIR}/{version.name}"
 
-    def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
+    def write_manifest(self, version: Version, pieces: Iterable[bytes]) -> str:
         """Sync all files to the disk, then put the manifest in place. Returns its SHA-256 in hexadecimal."""
         digest = hashlib.sha256()
         with translate_os_errors(f"cannot write the manifest {self._manifest_path(version.name)}"):
             sync_filesystem(self._root)
             final, temporary = self._manifest_entry(version.name, make=True), self._temporary("manifest")
             with open(temporary.create(), "wb") as file:
-                for line in lines:
-                    data = encode_line(line)
-                    digest.update(data)
-                    file.write(data)
+                for piece in pieces:
+                    digest.update(piece)
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.move(final)
@@ -214,7 +212,7 @@ class LocalPublication(DefaultLayoutMixin, PublicationBase):
         """Return the entry of a temporary file, which is renamed into place when it is complete."""
         return self._state.folder(PARTS_DIR).entry(name)
 
-    def write_sidecar(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
+    def write_sidecar(self, version: Version, pieces: Iterable[bytes]) -> None:
         """Do nothing: local files can be read again, so no sidecar index is needed."""
 
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:

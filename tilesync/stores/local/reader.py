@@ -7,11 +7,12 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
-from tilesync.core.safe_names import find_problem, list_parent_folders
+from tilesync.core.safe_names import are_all_safe, find_problem, list_parent_folders
 from tilesync.errors import UnsafeName
 from tilesync.model import FileStamp, StoredFile, Version
 from tilesync.protocols import PresencePage
@@ -42,6 +43,10 @@ def find_unchanged_stamp(found: os.stat_result | None, stored: StoredFile) -> Fi
         return None
     stamp = stamp_from_stat(found)
     return stamp if (found.st_size, stamp.mtime_ns) == (stored.size, stored.mtime_ns) else None
+
+
+def _folder_name(stored: StoredFile) -> str:
+    return stored.blob.name.rpartition("/")[0]
 
 
 class SafePathResolver:
@@ -152,8 +157,35 @@ class LocalStoredFiles:
         return self._resolver.names(version.name)
 
     def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
-        """Return for each file whether size and mtime are as recorded; the inode too if versions share one place."""
-        return [self._is_unchanged(version.name, item) for item in stored]
+        """Return for each file whether size and mtime are as recorded; the inode too if versions share one place.
+
+        Where each version has its own folder, each folder in it is looked up once for all of its files. Files that seem
+        changed are looked at again, one by one.
+        """
+        if self._fallback_resolvers or not are_all_safe([item.blob.name for item in stored]):
+            return [self._is_unchanged(version.name, item) for item in stored]
+        return [
+            is_same or self._is_unchanged(version.name, item)
+            for folder, items in groupby(stored, _folder_name)
+            for item, is_same in self._compare_folder(version.name, folder, items)
+        ]
+
+    def _compare_folder(
+        self, version: str, folder: str, stored: Iterable[StoredFile]
+    ) -> Iterator[tuple[StoredFile, bool]]:
+        """Yield each file of one folder, and whether it certainly is as recorded."""
+        handle = None
+        with contextlib.suppress(OSError):
+            handle = self._resolver.folder(version, folder)
+        skipped = len(folder) + 1 if folder else 0
+        for item in stored:
+            is_same = False
+            if handle is not None and handle.fd is not None:
+                with contextlib.suppress(OSError):
+                    found = os.stat(item.blob.name[skipped:], dir_fd=handle.fd, follow_symlinks=False)
+                    recorded = (item.mtime_ns, item.size)
+                    is_same = (found.st_mtime_ns, found.st_size) == recorded and stat.S_ISREG(found.st_mode)
+            yield item, is_same
 
     def _is_unchanged(self, version: str, stored: StoredFile) -> bool:
         found = find_unchanged_stamp(self._stat(version, stored.blob.name), stored)

@@ -36,7 +36,6 @@ from tilesync.stores.base import (
     DefaultLayoutMixin,
     PublicationBase,
     compact_timestamp,
-    encode_line,
     split_lines,
 )
 from tilesync.stores.object_store.files import OBJECTS_PER_DELETE
@@ -225,7 +224,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
         self._cache_policy = cache_policy
         self._guard = guard
 
-    def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
+    def write_manifest(self, version: Version, pieces: Iterable[bytes]) -> str:
         """Write the manifest of a version whose files are all in place, and return its SHA-256."""
         self._guard.ensure_renewed()
         sha256 = hashlib.sha256()
@@ -235,7 +234,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
         )
         is_first_write = version.summary.manifest_sha256 is None
         try:
-            data = _hash_while_reading(_encode_lines(lines), sha256.update)
+            data = _hash_while_reading(_join_pieces(pieces), sha256.update)
             # The first write must not replace a manifest that another run wrote for a version of this name.
             self._objects.write(name, data, object_headers, expected_etag="" if is_first_write else None)
         except ConditionFailed as error:
@@ -245,11 +244,11 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
             ) from error
         return sha256.hexdigest()
 
-    def write_sidecar(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
+    def write_sidecar(self, version: Version, pieces: Iterable[bytes]) -> None:
         """Write the sidecar index, from which a run without state rebuilds the catalog without reading the files."""
         self._guard.ensure_renewed()
         name = f"{SIDECAR_PREFIX}{version.name}{MANIFEST_SUFFIX}"
-        self._objects.write(name, _encode_lines(lines), _PRIVATE_JSONL_HEADERS)
+        self._objects.write(name, _join_pieces(pieces), _PRIVATE_JSONL_HEADERS)
 
     def set_owner(self, owner: str, *, stated: bool = False) -> None:
         """Record the owner of the destination. `stated`: a user stated it, so it holds for all later runs."""
@@ -337,16 +336,16 @@ def _parse_stored_document(stored: ObjectStream | None) -> Mapping[str, Any] | N
     return parse_document(b"".join(stored.chunks)) if stored is not None else None
 
 
-def _encode_lines(lines: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-    """Encode lines as JSON Lines, in pieces of about 1 MiB."""
-    pieces, size = list[bytes](), 0
-    for line in lines:
-        pieces.append(encode_line(line))
-        size += len(pieces[-1])
+def _join_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Join pieces to larger ones, of about 1 MiB."""
+    joined, size = list[bytes](), 0
+    for piece in pieces:
+        joined.append(piece)
+        size += len(piece)
         if size >= 1 << 20:
-            yield b"".join(pieces)
-            pieces, size = [], 0
-    yield b"".join(pieces)
+            yield b"".join(joined)
+            joined, size = [], 0
+    yield b"".join(joined)
 
 
 def _hash_while_reading(data: Iterable[bytes], update: Callable[[bytes], object]) -> Iterator[bytes]:

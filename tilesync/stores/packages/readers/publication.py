@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.core.foreign_json import parse_json, read_mapping
-from tilesync.core.manifest import read_header
+from tilesync.core.manifest import encode_line, read_header
 from tilesync.core.safe_names import quote_name
 from tilesync.errors import DamagedPackage, DestinationError
 from tilesync.events import Warned
 from tilesync.model import ROOT, Version
 from tilesync.protocols import Observer
-from tilesync.stores.base import encode_line, split_lines
+from tilesync.stores.base import split_lines
 from tilesync.stores.packages.formats import MANIFEST_ENTRY
 from tilesync.stores.packages.readers.foreign_manifest import ForeignManifest
 from tilesync.stores.packages.readers.package import Package, PackageEntry, find_file, find_manifest
