@@ -29,8 +29,13 @@ class CarryOver:
         self._earlier = self._index.find_earlier(version) if can_link else None
         self._position = 0  # row id of the last wanted file that was looked at
 
-    async def advance(self) -> int:
-        """Carry over what is listed and wanted by now; return the row id of the last file that was looked at."""
+    async def advance(self) -> int | None:
+        """Carry over what is listed and wanted by now; return the row id of the last file that was looked at.
+
+        None if no file can be carried over, or any more: then there is nothing to wait for.
+        """
+        if self._earlier is None:
+            return None
         until = await run_in_thread(self._index.last_wanted, self._version)
         while self._earlier is not None and self._position < until:
             found, linked = await run_in_thread(self._link_batch, self._earlier, until)

@@ -18,6 +18,7 @@ from tilesync.core.safe_names import are_all_safe, find_problem
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.model import Blob, Content, Digests, FileStamp, SasUrl, StoredFile, UnchangedFile, UnpackedFile, Version
 from tilesync.runtime.os_errors import translate_os_errors, translate_read_errors
+from tilesync.runtime.threads import map_in_threads
 from tilesync.stores.local.directory_handles import DirectoryTree, Entry
 from tilesync.stores.local.draft import LocalDraft
 from tilesync.stores.local.fs import ThreadBatcher, copy_file, stamp_from_stat, try_hard_link
@@ -27,6 +28,10 @@ from tilesync.stores.local.reader import LocalStoredFiles, SafePathResolver, fin
 
 if TYPE_CHECKING:
     from tilesync.stores.worker_target import FindWorkerTarget
+
+
+MIN_FILES_FOR_TWO_THREADS = 500
+"""Minimum files to link in two threads: a link mostly waits for the file system, outside of the interpreter lock."""
 
 
 class LocalFiles(LocalStoredFiles):
@@ -260,11 +265,17 @@ def _link_files(
     """
     if not are_all_safe([each.name for each in files]):
         files = [each for each in files if find_problem(each.name) is None]
-    return [
-        each
-        for folder, inside in groupby(files, _folder_name)
-        for each in _link_folder(resolver, version, earlier, folder, inside)
-    ]
+
+    def link_part(part: Sequence[UnchangedFile]) -> list[UnchangedFile]:
+        return [
+            each
+            for folder, inside in groupby(part, _folder_name)
+            for each in _link_folder(resolver, version, earlier, folder, inside)
+        ]
+
+    middle = len(files) // 2
+    parts = [files[:middle], files[middle:]] if len(files) >= MIN_FILES_FOR_TWO_THREADS else [files]
+    return [each for linked in map_in_threads(link_part, parts, max_threads=2) for each in linked]
 
 
 def _folder_name(file: UnchangedFile) -> str:
