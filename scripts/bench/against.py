@@ -7,14 +7,13 @@ above 1 means that this checkout is faster. Run it before a change of a hot path
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from compare import ROOT, Bench, Runner, generate_exports, memory_folder, set_newest_export
+from bench import ROOT, Bench, Runner, Setup, compile_modules, open_bench
+from exports import generate_exports
 from peers import Peers, install_peers
-from service import run_nginx
 
 
 class Against:
@@ -47,7 +46,7 @@ class Against:
     def uploads(self) -> str:
         """Upload 10,000 files of 32 KB."""
         held = self._bench.prepare_upload_folder()
-        return self._measure("Uploads", lambda peers: peers.upload("tilesync", held, self._bench.new_container()))
+        return self._measure("Uploads", lambda peers: peers.upload("tilesync", held, self._bench.only_container()))
 
     def listing(self) -> str:
         """List and plan 100,000 files."""
@@ -61,7 +60,7 @@ class Against:
 
     def verify(self) -> str:
         """Verify 20,201 small files."""
-        folders = {peers: self._bench.filled_folder(peers, "small") for peers in self._programs.values()}
+        folders = {peers: self._bench.filled_folder("small", peers) for peers in self._programs.values()}
         return self._measure("Verify", lambda peers: peers.verify(folders[peers]))
 
 
@@ -78,18 +77,12 @@ def main() -> None:
     if not options.other.exists():
         sys.exit(f"there is no program {options.other}: name the tilesync of the other checkout's environment")
     install_peers(ROOT / "tools")
-    generate_exports()
-    out = ROOT / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    with memory_folder() as fast, run_nginx(ROOT / "state", ROOT / "data", taken := (fast or ROOT) / "uploads") as url:
-        for container in ("small", "tiny", "large", "put", "fewer"):
-            set_newest_export(url, container, container, "2026-03-01T08:30:00Z")
-        ours = Peers(url, ROOT / "state", ROOT / "tools")
-        other = Peers(url, ROOT / "state", ROOT / "tools", program=options.other)
-        bench = Bench(ours, out, url, taken)
-        against = Against(bench, {"this checkout": ours, "the other": other}, options.rounds)
+    generate_exports(ROOT / "data")
+    compile_modules()
+    with open_bench(Setup()) as bench:
+        other = Peers(bench.peers.url, bench.peers.state, bench.tools, program=options.other)
+        against = Against(bench, {"this checkout": bench.peers, "the other": other}, options.rounds)
         tables = [getattr(against, name)() for name in options.only]
-    shutil.rmtree(out, ignore_errors=True)
     print("\n".join(tables))
 
 

@@ -138,15 +138,27 @@ def write_many_files(folder: Path, *, count: int) -> list[ListedBlob]:
     return [*blobs, ListedBlob("tileset.json", len(root), _md5(root), LAST_MODIFIED_S)]
 
 
-def copy_with_change(folder: Path, source: Path, *, change: str, later_s: int) -> None:
-    """Copy the files and change one: other bytes, and a Last-Modified that is `later_s` seconds later."""
-    for path in source.rglob("*"):
-        if path.is_file():
-            link = folder / path.relative_to(source)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            os.link(path, link)
-    (folder / change).unlink()
-    write_file(folder / change, build_glb(random.Random(later_s).randbytes(30_000)), modified=LAST_MODIFIED_S + later_s)
+def write_changed_file(folder: Path, name: str, *, later_s: int) -> ListedBlob:
+    """Write a tile with other bytes, and a Last-Modified that is `later_s` seconds later than that of all others.
+
+    A changed copy of a container holds nothing else: the service takes all other files from the container itself.
+    """
+    content, modified = build_glb(random.Random(later_s).randbytes(30_000)), LAST_MODIFIED_S + later_s
+    write_file(folder / name, content, modified=modified)
+    return ListedBlob(name, len(content), _md5(content), modified)
+
+
+def copy_listing_with_change(folder: Path, source: Path, changed: ListedBlob) -> None:
+    """Copy a listing, but for one blob. Pages without it are links, so they name the container of the source."""
+    folder.mkdir(parents=True)
+    start = f"<Blob><Name>{escape(changed.name)}</Name>"
+    for page in source.glob("*.xml"):
+        before, found, rest = page.read_text().partition(start)
+        if found:
+            after = rest.partition("</Blob>")[2]
+            (folder / page.name).write_text(before + changed.to_xml() + after)
+        else:
+            os.link(page, folder / page.name)
 
 
 def write_file(path: Path, data: bytes, *, modified: int = LAST_MODIFIED_S) -> None:

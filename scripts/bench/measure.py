@@ -16,18 +16,23 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunCost:
-    """Cost of a run: elapsed seconds, CPU seconds (user and system), and peak memory in MB."""
+    """Cost of a run: elapsed seconds, CPU seconds (user and system), peak memory in MB; and its end, as Unix time."""
 
     seconds: float
     cpu_seconds: float
     memory_mb: float
+    ended_at: float
 
 
 @dataclass
 class RunCosts:
-    """Costs of the rounds of one program; each figure is the median, except memory, which is the maximum."""
+    """Costs of the rounds of one program; each figure is the median, except memory, which is the maximum.
+
+    `figures`: further figures of each round, by the title of their column.
+    """
 
     rounds: list[RunCost] = field(default_factory=list)
+    figures: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -44,19 +49,28 @@ class RunCosts:
         """Return the maximum memory of all rounds, in MB."""
         return max(each.memory_mb for each in self.rounds)
 
+    def median_of(self, title: str) -> float:
+        """Return the median of a further figure."""
+        return statistics.median(self.figures[title])
+
 
 def run_measured(command: Sequence[str], env: Mapping[str, str], log: Path) -> RunCost:
-    """Run a program with its output in `log`. Exits if it fails: a failed run gives no figure."""
+    """Run a program with its output in `log`. Exits if it fails: a failed run gives no figure.
+
+    Python may write its compiled modules: where the environment forbids that, each process would compile them again.
+    """
+    everything = {**os.environ, **env}
+    everything.pop("PYTHONDONTWRITEBYTECODE", None)
     with log.open("wb") as out:
         began = time.monotonic()
-        process = subprocess.Popen(command, env={**os.environ, **env}, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=everything, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
         with _watch_memory(process.pid) as watch:
             _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - began
+        seconds, ended_at = time.monotonic() - began, time.time()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{command[0]} ended with {process.returncode}:\n{log.read_text(errors='replace')[-3000:]}")
-    return RunCost(seconds, usage.ru_utime + usage.ru_stime, watch.max_kb / 1024)
+    return RunCost(seconds, usage.ru_utime + usage.ru_stime, watch.max_kb / 1024, ended_at)
 
 
 class _MemoryWatcher(threading.Thread):

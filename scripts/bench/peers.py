@@ -56,8 +56,8 @@ class Peers:
 
     def __init__(self, url: str, state: Path, tools: Path, *, program: Path = BIN / "tilesync") -> None:
         self.program = str(program)
-        self._url = url
-        self._state = state
+        self.url = url
+        self.state = state
         self._tools = tools
         bundle = str(state / "ca.pem")
         self.env = {
@@ -72,12 +72,18 @@ class Peers:
             "TILESYNC_TOKEN": "bench",
             "TILESYNC_AZURE_ENDPOINT": f"{url}/account",
             "XDG_STATE_HOME": str(state / "xdg"),
+            "AWS_ACCESS_KEY_ID": "bench",
+            "AWS_SECRET_ACCESS_KEY": "bench",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": url,
+            "AWS_CA_BUNDLE": bundle,
+            "AWS_EC2_METADATA_DISABLED": "true",
         }
         (state / "rclone.conf").touch()
 
     def link(self, container: str) -> str:
         """Return the signed URL of a container."""
-        return f"{self._url}/account/{container}?{SAS}"
+        return f"{self.url}/account/{container}?{SAS}"
 
     def tilesync(self, imodel: str, folder: Path, *more: str) -> list[str]:
         """Return the command of `tilesync mirror`."""
@@ -90,9 +96,9 @@ class Peers:
     def curl(self, container: str, names: Iterable[str], folder: Path, *, at_once: int) -> list[str]:
         """Download every file by its URL with curl, which cannot list, verify or resume."""
         names = list(names)
-        links = blob_urls(f"{self._url}/account/{container}", names, SAS)
+        links = blob_urls(f"{self.url}/account/{container}", names, SAS)
         lines = (f'url="{link}"\noutput="{folder}/{name}"' for link, name in zip(links, names, strict=True))
-        config = self._state / f"{container}.curl"
+        config = self.state / f"{container}.curl"
         config.write_text("\n".join(lines))
         parallel = ["--parallel", "--parallel-immediate", "--parallel-max", str(at_once), "--create-dirs"]
         return ["curl", "--silent", "--no-progress-meter", "--fail", *parallel, "--config", str(config)]
@@ -118,6 +124,29 @@ class Peers:
     def copy_container(self, container: str, target: str) -> list[str]:
         """Copy an export into another container."""
         return [self.program, "mirror", imodel_id(container), self.link(target), "--quiet"]
+
+    def copy_into_bucket(self, container: str, bucket: str) -> list[str]:
+        """Copy an export into a bucket."""
+        return [self.program, "mirror", imodel_id(container), f"s3://{bucket}", "--quiet"]
+
+    def rclone_into_container(self, container: str, target: str) -> list[str]:
+        """Sync a container into another with rclone, by size and date."""
+        counts = ["--transfers", "64", "--checkers", "16", "--fast-list", "--azureblob-no-check-container"]
+        return [str(BIN / "rclone"), "sync", self._rclone_container(container), self._rclone_container(target), *counts]
+
+    def rclone_into_bucket(self, container: str, bucket: str) -> list[str]:
+        """Sync a container into a bucket with rclone. By date it would send one more request per object."""
+        target = f':s3,provider=Other,list_version=2,env_auth=true,region=us-east-1,endpoint="{self.url}":{bucket}'
+        counts = ["--transfers", "64", "--checkers", "16", "--fast-list", "--checksum", "--s3-no-check-bucket"]
+        return [str(BIN / "rclone"), "sync", self._rclone_container(container), target, *counts]
+
+    def _rclone_container(self, container: str) -> str:
+        return f':azureblob,sas_url="{self.link(container)}":{container}'
+
+    def azcopy_into_container(self, container: str, target: str) -> list[str]:
+        """Sync a container into another with azcopy."""
+        how = ["--recursive", "--from-to", "BlobBlob", "--output-level", "quiet"]
+        return [str(azcopy_path(self._tools)), "sync", self.link(container), self.link(target), *how]
 
     def azcopy(self, verb: str, container: str, *arguments: str) -> list[str]:
         """Download with azcopy and its default settings."""

@@ -142,7 +142,8 @@ def main() -> None:
         ]
         listing.write_text(json.dumps(blobs))
         costs: dict[str, list[tuple[float, float]]] = {pool: [] for pool in POOLS}
-        with run_nginx(Path(folder, "nginx"), data, Path(folder, "uploads")) as url:
+        with run_nginx(Path(folder, "nginx"), data, Path(folder, "uploads")) as service:
+            url = service.url
             env = {**os.environ, "SSL_CERT_FILE": str(Path(folder, "nginx/ca.pem"))}
             for _ in range(asked.rounds):
                 for pool, found in costs.items():

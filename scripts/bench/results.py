@@ -9,7 +9,20 @@ import re
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-WORKLOADS = ("start", "large", "small", "uploads", "growth", "changed", "unchanged", "listing", "verify")
+WORKLOADS = (
+    "start",
+    "large",
+    "small",
+    "uploads",
+    "growth",
+    "changed",
+    "changed_many",
+    "unchanged",
+    "listing",
+    "verify",
+)
+"""Sections that compare.py writes."""
+
 CONCURRENCY, FLEET, SERVE, LIVE, DIFF, PACKING = "concurrency", "fleet", "serve", "live", "diff", "packing"
 FIRST_TILE = "first_tile"
 """Sections that concurrency.py, fleet.py, serve.py, serve_live.py, diff.py, packing.py and first_tile.py write."""

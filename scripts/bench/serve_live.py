@@ -89,9 +89,10 @@ def main() -> None:
         scratch = Path(name)
         data, state = scratch / "data", scratch / "state"
         write_small_files(data / "containers" / CONTAINER, tiles=TILES, median=MEDIAN_BYTES)
-        with run_nginx(state, data, scratch / "uploads") as url:
+        with run_nginx(state, data, scratch / "uploads") as service:
+            url = service.url
             write_export_response(
-                data, url, imodel_id(CONTAINER), container=CONTAINER, modified="2026-03-01T08:30:00Z", size=0
+                state, url, imodel_id(CONTAINER), container=CONTAINER, modified="2026-03-01T08:30:00Z", size=0
             )
             tiles = [tile_name(number) for number in range(TILES)]
             random.Random(1).shuffle(tiles)
