@@ -17,7 +17,8 @@ from bench import ROOT, Bench, Setup, compile_modules, open_bench
 from exports import generate_exports
 from peers import BIN, install_peers
 from results import WORKLOADS, record_table
-from workloads import changed, downloads, reading, uploads
+from service import ServiceOptions
+from workloads import changed, downloads, inside_store, reading, tail, uploads
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,19 @@ class Workload:
     setup: Setup = field(default_factory=Setup)
 
 
+LOGGING = Setup(ServiceOptions(logs_requests=True))
+
 RUNS = {
     "start": Workload(reading.start),
     "large": Workload(downloads.large),
     "small": Workload(downloads.small),
+    "tail": Workload(tail.tail, LOGGING),
     "uploads": Workload(uploads.uploads),
     "growth": Workload(uploads.growth),
     "changed": Workload(changed.changed),
     "changed_many": Workload(changed.changed_many),
+    "inside_container": Workload(inside_store.inside_container, LOGGING),
+    "inside_bucket": Workload(inside_store.inside_bucket, LOGGING),
     "unchanged": Workload(changed.unchanged),
     "listing": Workload(reading.listing),
     "verify": Workload(reading.verify),

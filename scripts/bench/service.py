@@ -37,6 +37,7 @@ http {{
         '"copy_source":"$http_x_ms_copy_source$http_x_amz_copy_source"}}';
     access_log {access_log};
     log_not_found off;
+    lua_shared_dict etags 64m;
     lua_package_path "{lua}/?.lua;;";
     client_body_temp_path {uploads}/.body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
@@ -74,6 +75,13 @@ http {{
             set $uploads {uploads};
             set $lists {state}/lists;
             content_by_lua_file {lua}/list_uploads.lua;
+        }}
+        location ~ ^/(?<bucket>bucket[0-9]+)/?(?<name>.*)$ {{
+            set $uploads {uploads};
+            set $lists {state}/lists;
+            client_max_body_size 0;
+            client_body_buffer_size 2m;
+            content_by_lua_file {lua}/bucket.lua;
         }}
         location ~ ^/account/(?<container>(?<unchanged>[a-z]+)-changed-[0-9]+)/?(?<name>.*)$ {{
             rewrite_by_lua_file {lua}/read_container.lua;
