@@ -17,6 +17,7 @@ from exports import CONTAINERS, set_newest_export
 from measure import RunCost, RunCosts, run_measured
 from peers import Peers
 from service import ServiceOptions, run_nginx
+from shaping import run_shaped_line
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1] / ".bench"
@@ -58,12 +59,13 @@ class Column:
 class Setup:
     """Machine that a workload needs: the service, the cores of all programs, and the line between them.
 
-    `service_cores`, `client_cores`: as `taskset --cpu-list` takes them; None: all.
+    `service_cores`, `client_cores`: as `taskset --cpu-list` takes them; None: all. `shaped`: behind a shaped line.
     """
 
     service: ServiceOptions = field(default_factory=ServiceOptions)
     service_cores: str | None = None
     client_cores: str | None = None
+    shaped: bool = False
 
 
 class Bench:
@@ -215,6 +217,9 @@ def open_bench(setup: Setup, *, rounds: int | None = None) -> Iterator[Bench]:
             run_nginx(state, ROOT / "data", uploads, options=setup.service, cores=setup.service_cores)
         )
         url, pids = service.url, {"service": service.pid}
+        if setup.shaped:
+            line = stack.enter_context(run_shaped_line(url, cores=setup.service_cores))
+            url, pids = line.url, {**pids, "line": line.pid}
         bench = Bench(Peers(url, state, ROOT / "tools"), out, uploads, memory, rounds, setup.client_cores)
         bench.service_url, bench.pids = service.url, pids
         for container in CONTAINERS:

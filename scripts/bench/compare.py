@@ -18,7 +18,7 @@ from exports import generate_exports
 from peers import BIN, install_peers
 from results import WORKLOADS, record_table
 from service import ServiceOptions
-from workloads import changed, downloads, inside_store, reading, tail, uploads
+from workloads import changed, downloads, inside_store, limits, reading, tail, uploads
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Workload:
 
 
 LOGGING = Setup(ServiceOptions(logs_requests=True))
+PINNED = Setup(ServiceOptions(workers=1), service_cores="0", client_cores="1")
+SHAPED = Setup(ServiceOptions(workers=1, delay_s=0), service_cores="0", client_cores="1", shaped=True)
 
 RUNS = {
     "start": Workload(reading.start),
@@ -45,6 +47,8 @@ RUNS = {
     "unchanged": Workload(changed.unchanged),
     "listing": Workload(reading.listing),
     "verify": Workload(reading.verify),
+    "pinned": Workload(limits.pinned, PINNED),
+    "shaped": Workload(limits.shaped, SHAPED),
 }
 """All workloads, by their names in RESULTS.md."""
 

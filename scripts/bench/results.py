@@ -23,6 +23,8 @@ WORKLOADS = (
     "unchanged",
     "listing",
     "verify",
+    "pinned",
+    "shaped",
 )
 """Sections that compare.py writes."""
 

@@ -6,4 +6,5 @@
 - inside_store: the same into a container and a bucket: requests and their price
 - tail: from the last byte to the published version
 - reading: start-up, listings and verification
+- limits: pinned to cores, and over a shaped line
 """
