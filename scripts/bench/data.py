@@ -116,14 +116,14 @@ def write_large_files(folder: Path, *, count: int, size: int) -> None:
 
 
 def write_many_files(folder: Path, *, count: int) -> list[ListedBlob]:
-    """Write an export of `count` tiny files; return its listing. The names are links to a few files, which saves space,
-    and time, for the ones who make it.
+    """Write an export of `count` tiny files; return its listing. The names of a folder are links to one file, which
+    saves space, and time, for the ones who make it.
     """
     dice, blobs = random.Random(2), list[ListedBlob]()
     data = md5 = ""
     source = Path()
     for number in range(count - 1):
-        if number % 20_000 == 0:
+        if number % TILES_PER_FOLDER == 0:
             content = build_glb(dice.randbytes(200))
             data, md5 = len(content), _md5(content)
             source = folder / tile_name(number)

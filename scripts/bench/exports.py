@@ -21,13 +21,18 @@ CHANGED = {"small": 1000, "many": 500_000}
 """Containers with changed copies, and the tile before the first that is changed."""
 
 
+MARKER = "made-2"
+"""File that says that the exports are complete; its name changes when they do."""
+
+
 def generate_exports(folder: Path) -> None:
-    """Generate the exports and their listings, once."""
-    if not (folder / "made").exists():
+    """Generate the exports and their listings, once; delete older ones, with the mirrors of them."""
+    if not (folder / MARKER).exists():
         print("generating exports: some 4 GB, a minute or two", flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        for old in (folder, folder.parent / "held", folder.parent / "put"):
+            shutil.rmtree(old, ignore_errors=True)
         _generate_containers(folder)
-        (folder / "made").touch()
+        (folder / MARKER).touch()
     for container, number in CHANGED.items():
         if not (folder / "lists" / changed_name(container, CHANGED_EXPORT_COUNT)).exists():
             _generate_changed_copies(folder, container, number)
