@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 
 from tests.support.builders import export, glb, read_tree, referenced_export
-from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, verify
+from tests.support.crash_injection import CrashAfterCalls, SimulatedCrash
+from tests.support.faults import blob_name
+from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest, verify
+from tilesync.catalog.unchanged import UnchangedIndex
 from tilesync.events import FileReused
 from tilesync.jobs.transfer import carry_over
 from tilesync.model import Blob, StoredFile, UnchangedFile, Version
@@ -90,6 +94,38 @@ def test_no_unchanged_file_is_shared_alone(tmp_path: Path, monkeypatch: pytest.M
     assert set(shared) == empty | {"tiles/moved.glb"}
     reused = [event.name for event in run.events if isinstance(event, FileReused)]
     assert sorted(reused) == sorted([*files, "tiles/moved.glb"])
+
+
+@pytest.mark.parametrize(
+    ("place", "function", "calls"),
+    [(os, "link", 1), (os, "link", 9), (UnchangedIndex, "mark_stored", 1), (UnchangedIndex, "mark_stored", 3)],
+)
+def test_a_crash_leaves_what_the_next_run_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, function: str, calls: int
+) -> None:
+    """Links that were made but not recorded are found in place; no unchanged file is fetched, and none is changed."""
+    monkeypatch.setattr(carry_over, "FILES_PER_BATCH", 4)
+    with Simulator(page_size=9) as sim:
+        files = sim.offer_export(export(20))
+        sim.mirror(tmp_path)
+        changed = files | {"tiles/003.glb": glb(b"new")}
+        sim.offer_export(changed, export_id=OTHER_EXPORT)
+        with monkeypatch.context() as patch:
+            patch.setattr(place, function, CrashAfterCalls(calls).wrap(getattr(place, function)))
+            with pytest.raises(SimulatedCrash):
+                sim.mirror(tmp_path)
+        assert read_latest(tmp_path)["version"] == EXPORT
+        sim.clear_requests()
+        run = sim.mirror(tmp_path)
+        assert {str(blob_name(each)) for each in sim.blob_requests()} <= {"tiles/003.glb"}
+    assert run.error is None
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
+    assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == changed
+    assert all(
+        (tmp_path / "versions" / EXPORT / name).samefile(tmp_path / "versions" / OTHER_EXPORT / name)
+        for name in files.keys() - {"tiles/003.glb"}
+    )
+    assert verify(tmp_path, every=True).exit_code == 0
 
 
 def test_a_pass_that_links_nothing_is_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
