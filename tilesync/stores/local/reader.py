@@ -177,15 +177,21 @@ class LocalStoredFiles:
         handle = None
         with contextlib.suppress(OSError):
             handle = self._resolver.folder(version, folder)
+        descriptor = handle.fd if handle is not None else None
         skipped = len(folder) + 1 if folder else 0
         for item in stored:
-            is_same = False
-            if handle is not None and handle.fd is not None:
-                with contextlib.suppress(OSError):
-                    found = os.stat(item.blob.name[skipped:], dir_fd=handle.fd, follow_symlinks=False)
-                    recorded = (item.mtime_ns, item.size)
-                    is_same = (found.st_mtime_ns, found.st_size) == recorded and stat.S_ISREG(found.st_mode)
-            yield item, is_same
+            if descriptor is None:
+                yield item, False
+                continue
+            blob, _, mtime_ns, _, unpacked = item
+            try:
+                found = os.stat(blob.name[skipped:], dir_fd=descriptor, follow_symlinks=False)
+            except OSError:
+                yield item, False
+            else:
+                size = blob.size if unpacked is None else unpacked.size
+                is_as_recorded = found.st_size == size and found.st_mtime_ns == mtime_ns
+                yield item, is_as_recorded and stat.S_ISREG(found.st_mode)
 
     def _is_unchanged(self, version: str, stored: StoredFile) -> bool:
         found = find_unchanged_stamp(self._stat(version, stored.blob.name), stored)
