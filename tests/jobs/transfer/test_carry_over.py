@@ -17,7 +17,7 @@ from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, read_latest
 from tilesync.catalog.unchanged import UnchangedIndex
 from tilesync.events import FileReused
 from tilesync.jobs.transfer import carry_over
-from tilesync.model import Blob, StoredFile, UnchangedFile, Version
+from tilesync.model import Blob, Layout, StoredFile, UnchangedFile, Version
 from tilesync.stores.local.writer import LocalFiles
 
 THIRD_EXPORT = "e3"
@@ -72,7 +72,8 @@ def test_a_version_is_the_same_as_without_the_pass(tmp_path: Path, monkeypatch: 
     assert rows[0] == rows[1]
 
 
-def test_no_unchanged_file_is_shared_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("layout", Layout)
+def test_no_unchanged_file_is_shared_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Layout) -> None:
     """Only what the pass leaves out is asked for one by one: renamed and empty files."""
     shared = list[str]()
     share = LocalFiles.share
@@ -86,9 +87,9 @@ def test_no_unchanged_file_is_shared_alone(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(LocalFiles, "share", record)
     with Simulator(page_size=5) as sim:
         files = sim.offer_export(export(20))
-        sim.mirror(tmp_path)
+        sim.mirror(tmp_path, layout=layout)
         sim.offer_export(files | {"tiles/moved.glb": files["tiles/001.glb"]}, export_id=OTHER_EXPORT)
-        run = sim.mirror(tmp_path, every_file=True)
+        run = sim.mirror(tmp_path, layout=layout, every_file=True)
     empty = {name for name, data in files.items() if not data}
     assert run.error is None
     assert set(shared) == empty | {"tiles/moved.glb"}

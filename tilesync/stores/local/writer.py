@@ -146,12 +146,17 @@ class LocalFiles(LocalStoredFiles):
             return found is not None and is_gzip_file(found[0])
 
     def link_unchanged(self, version: Version, earlier: Version, files: Sequence[UnchangedFile]) -> list[UnchangedFile]:
-        """Link unchanged files of the version `earlier`, folder by folder; none in the flat layout.
+        """Link unchanged files of the version `earlier`, folder by folder; in the flat layout they are in place.
 
         Each folder is looked up once for all its files, and each file takes two system calls: the link, and a stat of
         the result. What cannot be linked, or is not the recorded file, is left to `share`, which can copy or unpack.
         """
-        return [] if self._fallback_resolvers else _link_files(self._resolver, version.name, earlier.name, files)
+        if not are_all_safe([each.name for each in files]):
+            files = [each for each in files if find_problem(each.name) is None]
+        if self._fallback_resolvers:
+            names = version.name, earlier.name
+            return list(_find_in_place(self._resolver, self._fallback_resolvers[-1], names, files))
+        return _link_files(self._resolver, version.name, earlier.name, files)
 
     def share(self, version: Version, requests: Sequence[tuple[Blob, Version, StoredFile]]) -> list[StoredFile | None]:
         """Reuse files of other versions: hard link, copy if no link is possible, or unpack if only that one is packed.
@@ -263,8 +268,6 @@ def _link_files(
 
     An existing file of the version is kept if it is the recorded one, as after a kill. No other file is left in place.
     """
-    if not are_all_safe([each.name for each in files]):
-        files = [each for each in files if find_problem(each.name) is None]
 
     def link_part(part: Sequence[UnchangedFile]) -> list[UnchangedFile]:
         return [
@@ -276,6 +279,23 @@ def _link_files(
     middle = len(files) // 2
     parts = [files[:middle], files[middle:]] if len(files) >= MIN_FILES_FOR_TWO_THREADS else [files]
     return [each for linked in map_in_threads(link_part, parts, max_threads=2) for each in linked]
+
+
+def _find_in_place(
+    staged: SafePathResolver, shared: SafePathResolver, versions: Iterable[str], files: Sequence[UnchangedFile]
+) -> Iterator[UnchangedFile]:
+    """Yield the files that lie as recorded in the place that all versions share.
+
+    Folders where one of these versions may have a staged file, which comes first, are left out.
+    """
+    for folder, inside in groupby(files, _folder_name):
+        with suppress(OSError):
+            if not any(staged.has_folder(version, folder) for version in versions):
+                place = shared.folder("", folder)
+                skip = len(folder) + 1 if folder else 0
+                for each in inside:
+                    if place.fd is not None and _is_recorded(place.fd, each.name[skip:], each):
+                        yield each
 
 
 def _folder_name(file: UnchangedFile) -> str:
@@ -303,14 +323,19 @@ def _link(source: int, target: int, name: str, recorded: UnchangedFile) -> bool:
         is_new = False
     except (OSError, NotImplementedError):
         return False
-    found = os.stat(name, dir_fd=target, follow_symlinks=False)
-    if (
-        found.st_ino == recorded.inode
-        and found.st_mtime_ns == recorded.mtime_ns
-        and found.st_size == recorded.size
-        and stat.S_ISREG(found.st_mode)
-    ):
+    if _is_recorded(target, name, recorded):
         return True
     if is_new:
         os.unlink(name, dir_fd=target)
     return False
+
+
+def _is_recorded(folder: int, name: str, recorded: UnchangedFile) -> bool:
+    """Return whether a file is the recorded one. Raises OSError if there is none."""
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return (
+        found.st_ino == recorded.inode
+        and found.st_mtime_ns == recorded.mtime_ns
+        and found.st_size == recorded.size
+        and stat.S_ISREG(found.st_mode)
+    )
