@@ -65,10 +65,9 @@ class ProcessWorkers:
             if placed is None:
                 failed.append((number, blob))
             else:
-                sha256, md5, stamp, unpacked, content = placed
-                results.append(
-                    FileResult(number, StoredFile(blob._replace(md5=md5), sha256, *stamp, unpacked), content)
-                )
+                sha256, md5, mtime_ns, inode, unpacked, content = placed
+                described = blob if md5 == blob.md5 else blob._replace(md5=md5)
+                results.append(FileResult(number, StoredFile(described, sha256, mtime_ns, inode, unpacked), content))
         return BatchResult(tuple(results), tuple(failed), fetched.response_s, fetched.first_byte_s)
 
     async def verify_batch(self, version: Version, files: Sequence[StoredFile]) -> Sequence[Finding | FileResult]:

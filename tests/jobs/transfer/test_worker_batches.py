@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from tests.support.builders import export, read_tree
 from tests.support.memory_source import MemorySource, transfer
 from tests.support.simulator import JobOutcome
@@ -66,13 +68,15 @@ class FakeWorkers:
         return BatchResult(tuple(results), (), 0.01)
 
 
-def test_few_blobs_take_the_default_path_while_workers_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_requested", [True, False], ids=["requested before", "requested by the transfer"])
+def test_few_blobs_take_the_default_path_while_workers_start(tmp_path: Path, is_requested: bool) -> None:
     """Only a few blobs wait on the default path until the workers are ready; the workers fetch all others."""
 
     async def work() -> None:
         with open_local(tmp_path, state_dir=None) as destination:
             memory = MemorySource(export(900))
             workers = FakeWorkers(memory, destination)
+            workers.start_requested = is_requested
             job, _ = transfer(
                 destination,
                 memory,

@@ -117,18 +117,19 @@ class AdaptiveLimit:
         self._probed_at = now
         self._start_round(now)
 
-    def record_success(self, now: float, *, is_saturated: bool) -> None:
-        """Record a successful transfer. `is_saturated`: transfers wait for a slot, so the rate is that of the limit."""
-        self._round_transfers += 1
+    def record_success(self, now: float, *, is_saturated: bool, count: int = 1) -> None:
+        """Record successful transfers. `is_saturated`: transfers wait for a slot, so the rate is that of the limit."""
+        self._round_transfers += count
         if self._phase is Phase.GROW:
-            if is_saturated and not self._pauses_growth and self.value < self.max_limit:
-                self.value += 1
-                self._round_raises += 1
-                self._round_raise_offsets_s += now - self._round_started_at
+            if is_saturated and not self._pauses_growth:
+                raises = min(count, max(0, self.max_limit - self.value))
+                self.value += raises
+                self._round_raises += raises
+                self._round_raise_offsets_s += raises * (now - self._round_started_at)
         elif self._phase is Phase.BACKED_OFF:
-            self._successes += 1
+            self._successes += count
             self._recover(now)
-        self.record_bytes(REQUEST_OVERHEAD_BYTES, now, is_saturated=is_saturated)
+        self.record_bytes(count * REQUEST_OVERHEAD_BYTES, now, is_saturated=is_saturated)
 
     def record_bytes(self, size: int, now: float, *, is_saturated: bool) -> None:
         """Record received bytes, and finish the round if it is over."""

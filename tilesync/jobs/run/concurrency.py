@@ -153,10 +153,10 @@ class ConcurrencyLimiter:
         finally:
             self._change_active(released)
 
-    def record_success(self) -> None:
-        """Record a transfer that succeeded."""
+    def record_success(self, count: int = 1) -> None:
+        """Record transfers that succeeded."""
         if self._adaptive is not None:
-            self._adaptive.record_success(self._clock.monotonic(), is_saturated=self._is_saturated())
+            self._adaptive.record_success(self._clock.monotonic(), is_saturated=self._is_saturated(), count=count)
 
     def record_bytes(self, size: int) -> None:
         """Record received bytes."""

@@ -31,9 +31,9 @@ class Retrying:
         """Return the retry policy for one blob, with a new budget."""
         return _BlobRetryPolicy(name, self._run, self)
 
-    def record_success(self) -> None:
-        """Record a blob that arrived."""
-        self._run.limiter.record_success()
+    def record_success(self, count: int = 1) -> None:
+        """Record blobs that arrived."""
+        self._run.limiter.record_success(count)
         self._last_success_at, self._gave_up_last = self._run.clock.monotonic(), False
 
     def record_failure(self, name: str, error: Transient) -> None:

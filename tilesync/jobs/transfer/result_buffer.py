@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tilesync.catalog.catalog import Catalog
@@ -33,13 +34,14 @@ class ResultBuffer:
     def __bool__(self) -> bool:
         return bool(self._results or self._missing)
 
-    def add_fetched(self, result: FileResult) -> None:
-        """Add a blob that was fetched and placed."""
-        self._results.append(result)
-        self._run.stats.fetched += 1
-        self._run.stats.verified += 1
+    def add_fetched(self, results: Sequence[FileResult]) -> None:
+        """Add blobs that were fetched and placed."""
+        self._results += results
+        self._run.stats.fetched += len(results)
+        self._run.stats.verified += len(results)
         if self._run.reports_every_file:
-            self._run.observe(FileStored(result.stored.blob.name, result.stored.blob.size))
+            for result in results:
+                self._run.observe(FileStored(result.stored.blob.name, result.stored.blob.size))
 
     def add_reused(self, result: FileResult) -> None:
         """Add a file that is shared with another version."""

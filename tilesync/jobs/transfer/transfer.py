@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
 from tilesync.core.safe_names import raise_file_folder_clash
@@ -165,6 +165,11 @@ class Transfer:
         self._run.stats.planned_bytes += refused_bytes
         self._on_disk |= existing
         reused = {result.file_id: result for result in shared}
+        self._small_dispatched += sum(
+            self._worker_lane.can_carry(blob) for number, blob in batch if number not in reused
+        )
+        if self._small_dispatched >= MIN_BLOBS_FOR_WORKERS:
+            self._worker_lane.request_start()
         for item in batch:
             after = item[0]
             self._in_flight += 1
@@ -181,10 +186,7 @@ class Transfer:
         return after
 
     async def _throttle_default_path(self) -> None:
-        """Count a small blob for the default path; many of them start the workers, and wait while these start."""
-        self._small_dispatched += 1
-        if self._small_dispatched == MIN_BLOBS_FOR_WORKERS:
-            self._worker_lane.request_start()
+        """Wait while the workers start and enough small blobs take the default path."""
         while self._worker_lane.is_starting and self._on_default_path >= MAX_QUEUED_WHILE_STARTING:
             self._progressed.clear()
             await self._progressed.wait()
@@ -269,12 +271,12 @@ class Transfer:
             return
         if result is None:
             return
-        self._add_fetched(result)
+        self._add_fetched([result])
 
-    def _add_fetched(self, result: FileResult) -> None:
-        """Add a blob that was fetched and placed."""
-        self._results.add_fetched(result)
-        self._retrying.record_success()
+    def _add_fetched(self, results: Sequence[FileResult]) -> None:
+        """Add blobs that were fetched and placed."""
+        self._results.add_fetched(results)
+        self._retrying.record_success(len(results))
 
     def _check_existing(self, number: int, blob: Blob) -> FileResult | None:
         """Return the file that exists already, if it is the listed one by size and MD5."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from tilesync.errors import Transient
 from tilesync.jobs.run.context import RunContext
@@ -24,7 +24,7 @@ COOLDOWN_S = 1.0
 class WorkerLane:
     """Fetch small blobs with the worker processes.
 
-    `on_fetched` gets each file that arrived, `on_returned` each blob that did not; `on_ready` is called when the
+    `on_fetched` gets the files that arrived, `on_returned` each blob that did not; `on_ready` is called when the
     workers have started.
     """
 
@@ -34,7 +34,7 @@ class WorkerLane:
         source: Source,
         run: RunContext,
         *,
-        on_fetched: Callable[[FileResult], None],
+        on_fetched: Callable[[Sequence[FileResult]], None],
         on_returned: Callable[[tuple[int, Blob]], Awaitable[None]],
         on_ready: Callable[[], None],
     ) -> None:
@@ -130,11 +130,11 @@ class WorkerLane:
                     answer = await workers.fetch_batch(self._version, worker_source, batch, max_concurrent=limit)
                 except Transient:  # the default path finds out the reason
                     answer = BatchResult((), tuple(batch), 0.0)
-            for result in answer.results:
-                self._run.stats.transferred_bytes += result.stored.blob.size
-                self._run.limiter.record_bytes(result.stored.blob.size)
-                self._on_fetched(result)
             if answer.results:
+                received_bytes = sum(result.stored.blob.size for result in answer.results)
+                self._run.stats.transferred_bytes += received_bytes
+                self._run.limiter.record_bytes(received_bytes)
+                self._on_fetched(answer.results)
                 self._run.limiter.record_latency(answer.first_byte_s)
                 self._run.limiter.has_fast_bodies = answer.response_s < FAST_BODY_S
             if answer.remaining:
