@@ -70,8 +70,8 @@ def test_connections_are_reused(with_pool: Run) -> None:
 
 
 @pytest.mark.scale
-def test_fewer_connections_are_kept_when_fewer_are_allowed(with_pool: Run) -> None:
-    """Connections beyond a lower limit are closed when idle, even if requests wait."""
+def test_fewer_connections_are_used_when_fewer_are_allowed(with_pool: Run) -> None:
+    """Connections beyond a lower limit stay idle, even if requests wait, and are used again when more are allowed."""
 
     def handle(request: BaseHTTPRequestHandler) -> None:
         time.sleep(0.005)
@@ -92,6 +92,8 @@ def test_fewer_connections_are_kept_when_fewer_are_allowed(with_pool: Run) -> No
             await fetch_all(pool, wanted, at_once=2)
             assert max(under_way) <= 2
             assert len(peers) == many
+            await fetch_all(pool, wanted, at_once=8)
+            assert len(peers) <= 8  # those that were idle, and the missing ones
 
         with_pool(work)
 

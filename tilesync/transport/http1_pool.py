@@ -60,10 +60,11 @@ class _HostPool:
         self.common_headers = f" HTTP/1.1\r\n{lines}"
 
     def set_max_connections(self, max_connections: int) -> None:
-        """Set the maximum number of connections; those beyond it are closed when they are idle."""
+        """Set the maximum number of connections in use; those beyond it stay open, idle.
+
+        The limit often rises again soon, and a new connection takes as long as ten small files.
+        """
         self._max_connections = max_connections
-        while len(self._connections) > max_connections and self._idle:
-            self._idle[-1].close()
 
     def enqueue(self, request: PendingRequest) -> None:
         """Append a request to the queue; `dispatch` sends it."""
@@ -74,11 +75,8 @@ class _HostPool:
         self._pending.appendleft(request)
 
     def release(self, connection: Http1Connection) -> None:
-        """Keep an idle connection, or close it if there are too many."""
-        if len(self._connections) > self._max_connections:
-            connection.close()
-        else:
-            self._idle.append(connection)
+        """Keep an idle connection."""
+        self._idle.append(connection)
 
     def remove(self, connection: Http1Connection) -> None:
         """Forget a closed connection."""
@@ -88,7 +86,7 @@ class _HostPool:
 
     def dispatch(self) -> None:
         """Send waiting requests over idle connections, and open more connections if these are too few."""
-        while self._idle and (request := self._next_pending()) is not None:
+        while self._idle and self._has_room() and (request := self._next_pending()) is not None:
             if not self._idle.pop().send(request):
                 self.requeue(request)
         for _ in range(min(len(self._pending), self._max_connections - len(self._connections)) - self._opening):
@@ -96,6 +94,10 @@ class _HostPool:
             task = asyncio.create_task(self._open_connection())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _has_room(self) -> bool:
+        """Return whether one more connection may be in use."""
+        return len(self._connections) - len(self._idle) < self._max_connections
 
     def _next_pending(self) -> PendingRequest | None:
         while self._pending:
@@ -159,8 +161,9 @@ class HttpPool:
     ) -> None:
         """Send requests, and call `on_response` with the index and response of each one answered in time.
 
-        Responses that are unexpected, or later than `time_limit`, are not reported. `max_connections` is the limit for
-        one host, shared by all callers. Raises UsageError for an invalid URL, and the errors of `on_response`.
+        Responses that are unexpected, or later than `time_limit`, are not reported. `max_connections` is the limit of
+        connections in use to one host, shared by all callers. Raises UsageError for an invalid URL, and the errors of
+        `on_response`.
         """
         all_done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         remaining = len(requests)
