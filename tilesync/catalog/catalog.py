@@ -270,14 +270,12 @@ class Catalog(CatalogDatabase):
         with self.transaction() as db:
             db.executemany(MARK_BLOB_STORED, (file_result_row(result) for result in results))
             if version.content is Content.DECODED:
-                db.executemany(
-                    MARK_BLOB_UNPACKED, (unpacked_row(result) for result in results if result.stored.unpacked)
-                )
+                unpacked = (unpacked_row(result) for result in results if result.stored.unpacked)
+                db.executemany(MARK_BLOB_UNPACKED, unpacked)
             self._replace_references(db, version, results)
-            is_walk = version.inventory == Inventory.WALK
-            sources = [
-                r.stored.blob.name for r in results if is_walk and (r.content.references or r.has_more_references)
-            ]
+            if version.inventory != Inventory.WALK:
+                return 0
+            sources = [r.stored.blob.name for r in results if r.content.references or r.has_more_references]
             return sum(self._add_wanted_references(db, version, name) for name in sources)
 
     def mark_all_stored(self, version: Version) -> None:
