@@ -40,10 +40,10 @@ from tilesync.errors import (
 )
 from tilesync.model import Blob, Page, SasUrl
 from tilesync.sources.container import Container
-from tilesync.transport.api_client import open_api_client
 from tilesync.transport.blob_client import open_blob_client
 from tilesync.transport.rate_limit import RateLimiter
 from tilesync.transport.renewing_link import RenewingLink
+from tilesync.transport.retry import AsyncRetrier
 
 T = TypeVar("T")
 
@@ -90,9 +90,9 @@ def run_with_container(
         clock = AdvancingClock()
         links = CountedLink(sim, clock)
         bandwidth = RateLimiter(bwlimit, FakeClock()) if bwlimit else None
-        opening = open_api_client(clock, JobOutcome(), budget=timedelta(seconds=budget), bandwidth=bandwidth)
-        async with opening as api_client, open_blob_client(bandwidth=bandwidth) as blob_client:
-            container = Container(listing=links, content=links, api_client=api_client, blob_client=blob_client)
+        retrier = AsyncRetrier(clock, JobOutcome(), budget=timedelta(seconds=budget))
+        async with open_blob_client(bandwidth=bandwidth) as blob_client:
+            container = Container(listing=links, content=links, blob_client=blob_client, retrier=retrier)
             async with asyncio.timeout(30):
                 return await job(container, links)
 
@@ -484,11 +484,9 @@ def test_listing_and_bytes_may_go_through_two_links(service: Simulator) -> None:
         with Simulator() as cdn:
             cdn.offer_export(export())
             one, two = CountedLink(service, clock), CountedLink(cdn, clock)
-            async with (
-                open_api_client(clock, JobOutcome(), budget=timedelta(seconds=5)) as api_client,
-                open_blob_client() as blob_client,
-            ):
-                container = Container(listing=one, content=two, api_client=api_client, blob_client=blob_client)
+            retrier = AsyncRetrier(clock, JobOutcome(), budget=timedelta(seconds=5))
+            async with open_blob_client() as blob_client:
+                container = Container(listing=one, content=two, blob_client=blob_client, retrier=retrier)
                 pages = await list_pages(container)
                 await body(container, next(iter(pages[0].blobs)))
             assert (len(cdn.listing_requests), len(cdn.blob_requests())) == (0, 1)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tilesync.itwin.mesh_export import MeshExports
     from tilesync.itwin.responses import IModelRow, ITwinRow
     from tilesync.sources.resolvers import SourceClients
-    from tilesync.transport.api_client import ApiClient, ApiTransports
+    from tilesync.transport.api_client import ApiClient
     from tilesync.transport.blob_client import BlobClient
     from tilesync.transport.rate_limit import RateLimiter
 
@@ -73,14 +73,11 @@ async def open_clients(
     clock = WallClock()
     bandwidth = make_rate_limiter(bwlimit, clock, shared.bandwidth if shared is not None else None)
     async with AsyncExitStack() as closing:
-        transports = await closing.enter_async_context(open_api_transports())
-
-        def make_client(transports: ApiTransports) -> ApiClient:
-            return ApiClient(transports, clock, observe, budget=service.retry_for, bandwidth=bandwidth)
-
+        transports = (
+            shared.api_transports if shared is not None else await closing.enter_async_context(open_api_transports())
+        )
         yield SourceClients(
-            make_client(shared.api_transports if shared is not None else transports),
-            make_client(transports),
+            ApiClient(transports, clock, observe, budget=service.retry_for),
             partial(_open_blob_client, closing, bandwidth),
             partial(_open_blob_client, closing, None, uploads=True),
             clock,

@@ -98,6 +98,11 @@ _PROPERTIES: Final = (
     "ResourceType",
 )
 
+MAX_LISTING_PAGE_BYTES: Final = 48 << 20
+"""Maximum decoded bytes of a listing page: 5,000 blobs with names of 1,024 characters, each of them three bytes,
+percent-encoded. Source: "List Blobs" (REST); "Naming and Referencing Containers, Blobs, and Metadata".
+"""
+
 MAX_PAGE_TAGS: Final = 1 << 20
 """Maximum tags of a page: several times those of 5,000 blobs. A larger tree would take too much memory."""
 
@@ -132,7 +137,7 @@ class PageGuard:
         self._markers.add(marker)
 
 
-def parse_page(body: bytes) -> Page:
+def parse_page(body: bytes | bytearray) -> Page:
     """Parse one page of List Blobs. Unknown elements are ignored, folder placeholders of hierarchical accounts counted.
 
     Raises Transient for a truncated or malformed page, which must never pass for a shorter listing.
@@ -144,7 +149,7 @@ def parse_page(body: bytes) -> Page:
     return page or _parse_any_form(body)
 
 
-def peek_marker(body: bytes) -> str | None:
+def peek_marker(body: bytes | bytearray) -> str | None:
     """Return the marker of the next page, from the end of a page that is not parsed yet; None if it is not plain there.
 
     Good only for requesting that page early: just parsing shows whether this page is complete.
@@ -287,7 +292,7 @@ class _TreeBuilder(ElementTree.TreeBuilder):
         raise ValueError("it declares a document type")  # before any entity is expanded
 
 
-def _parse_any_form(body: bytes) -> Page:
+def _parse_any_form(body: bytes | bytearray) -> Page:
     """Parse a page in any form of XML."""
     if body.count(b"<") > MAX_PAGE_TAGS:
         raise Transient(f"the listing page has more than {MAX_PAGE_TAGS:,} tags")

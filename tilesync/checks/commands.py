@@ -40,7 +40,7 @@ async def check_service(service: Service, selector: Selector, link: SasUrl | Non
     clock = WallClock()
     async with AsyncExitStack() as exit_stack:
         api_client = await exit_stack.enter_async_context(open_api_client(clock, observe, budget=service.retry_for))
-        clients = SourceClients(api_client, api_client, refuse_client, refuse_client, clock, observe, exit_stack)
+        clients = SourceClients(api_client, refuse_client, refuse_client, clock, observe, exit_stack)
         prober = ServiceProbe(
             service.api_url, partial(make_token_provider, service.identity, api_client, clock), clients
         )

@@ -9,27 +9,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from tilesync.azure.blob_headers import is_permanent_denial
-from tilesync.azure.error_hints import LIST_PERMISSION_HINT, storage_hint
 from tilesync.azure.list_blobs import PageGuard, parse_page, peek_marker
-from tilesync.azure.responses import classify_storage_response, parse_storage_error_code
 from tilesync.azure.sas import guess_folder_depths
-from tilesync.core.http_status import Verdict, format_status, raise_for_status
 from tilesync.errors import (
     BlobMissing,
     ExportReplaced,
     LinkRefused,
     ListingDenied,
     NotAuthorised,
-    Transient,
 )
 from tilesync.model import UNKNOWN_SIZE, Blob, Page, SasUrl, StoredFile
 from tilesync.protocols import Link
 from tilesync.runtime.threads import run_in_thread
 from tilesync.sources.blob_response import BlobBody, Provenance, check_blob_response
+from tilesync.sources.listing_response import raise_listing_refusal, read_page_body
 from tilesync.sources.pages_ahead import AnnounceMarker, PagesAhead
-from tilesync.transport.api_client import MAX_LISTING_PAGE_BYTES, ApiClient, ApiRequest, ApiResponse
-from tilesync.transport.retry import retry_after_seconds
+from tilesync.transport.retry import AsyncRetrier
 
 if TYPE_CHECKING:
     from tilesync.transport.blob_client import BlobClient  # loaded with the first container that is opened
@@ -39,9 +34,6 @@ LISTING_ENTRY_BYTES = 700
 
 MAX_PAGE_BLOBS, MIN_PAGE_BLOBS = 5000, 100
 """Bounds of the page size, in blobs. The maximum is that of Azure. Source: "List Blobs" (REST)."""
-
-_NO_CONTAINER_STATUSES = {400, 405}
-"""Statuses of a listing whose path is not a container. Source: "Blob service error codes"."""
 
 
 class Container:
@@ -54,11 +46,11 @@ class Container:
     inventory_key = ""
     remedy = ""
 
-    def __init__(self, *, listing: Link, content: Link, api_client: ApiClient, blob_client: BlobClient) -> None:
+    def __init__(self, *, listing: Link, content: Link, blob_client: BlobClient, retrier: AsyncRetrier) -> None:
         self._listing = listing
         self._content = content
-        self._api_client = api_client
         self._blob_client = blob_client
+        self._retrier = retrier
         self._provenance = Provenance(cdn=content is not listing)
         self._folder_depth: int | None = None
         self.undated = 0
@@ -126,34 +118,21 @@ class Container:
         piece = self._blob_client.piece_bytes
         size = None if piece is None else min(max(4 * piece // LISTING_ENTRY_BYTES, MIN_PAGE_BLOBS), MAX_PAGE_BLOBS)
 
-        async def build_request() -> ApiRequest:
-            return ApiRequest(sas.listing_url(marker, page_size=1 if probe else size, depth=folder_depth))
+        url = sas.listing_url(marker, page_size=1 if probe else size, depth=folder_depth)
 
-        async def read_response(response: ApiResponse) -> Page:
-            if response.status == 200:
-                page = await _parse_page(await response.read(MAX_LISTING_PAGE_BYTES, time_limit=None), announce)
-                self._provenance.record_marks(response.header)
-                return _names_below(page, sas.folder_prefix(folder_depth))
-            body = await response.read()
-            code = parse_storage_error_code(response.header("x-ms-error-code"), body)
-            verdict = classify_storage_response(response.status, code)
-            self._provenance.check_refusal(response.status, verdict, response.header)
-            if verdict in {Verdict.GONE, Verdict.MISSING} or (probe and response.status in _NO_CONTAINER_STATUSES):
-                raise ExportReplaced(f"the container is gone {format_status(response.status, code)}")
-            if verdict is Verdict.DENIED:
-                raise LinkRefused(
-                    f"the container refused to be listed {format_status(response.status, code)}",
-                    hint=storage_hint(code) or LIST_PERMISSION_HINT,
-                    server_time=response.server_time(),
-                    is_permanent=is_permanent_denial(code, body),
-                )
-            wait = retry_after_seconds(response.header)
-            raise_for_status(
-                verdict, response.status, wait, f"the container's listing ({code or 'no code'})", storage_hint(code)
-            )
-            raise Transient(f"the container's listing answered {response.status}")
+        async def attempt() -> Page:
+            response = await self._blob_client.get(url, {})
+            try:
+                if response.status != 200:
+                    await raise_listing_refusal(response, self._provenance, is_probe=probe)
+                body = await read_page_body(response)
+            finally:
+                await response.aclose()
+            page = await _parse_page(body, announce)
+            self._provenance.record_marks(response.header)
+            return _names_below(page, sas.folder_prefix(folder_depth))
 
-        return await self._api_client.request("the container's listing", build_request, read_response)
+        return await self._retrier.retry("the container's listing", attempt)
 
     async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1, until: int | None = None) -> BlobBody:
         """Open `blob` from byte `offset` on; If-Match pins it to its listed ETag."""
@@ -244,7 +223,7 @@ class Container:
             raise
 
 
-async def _parse_page(body: bytes, announce: AnnounceMarker) -> Page:
+async def _parse_page(body: bytearray, announce: AnnounceMarker) -> Page:
     """Parse a page off the event loop. Its marker is announced before that, and taken back if the page is malformed."""
     announce(peek_marker(body))
     try:

@@ -36,12 +36,10 @@ SOURCE_LINK_TEXTS = LinkTexts(
 class SourceClients:
     """HTTP clients for the sources of one run, and the exit stack that closes them.
 
-    `api_client` is for the service, `storage_client` for listings of containers. `pace`: rate of API calls that several
-    runs share; None for no limit.
+    `api_client` is for the service. `pace`: rate of API calls that several runs share; None for no limit.
     """
 
     api_client: ApiClient
-    storage_client: ApiClient
     open_blob_client: Callable[[], Awaitable[BlobClient]]
     open_upload_client: Callable[[], Awaitable[BlobClient]]
     clock: Clock
@@ -59,12 +57,13 @@ class SourceClients:
     async def open_container(self, listing: RenewingLink, content: RenewingLink) -> Container:
         """Open the container of the links."""
         from tilesync.sources.container import Container  # late: a run without changes opens no container
+        from tilesync.transport.retry import AsyncRetrier
 
         return Container(
             listing=listing,
             content=content,
-            api_client=self.storage_client,
             blob_client=await self.open_blob_client(),
+            retrier=AsyncRetrier(self.clock, self.observe, budget=self.api_client.budget),
         )
 
 

@@ -1,4 +1,4 @@
-"""HTTP client for API calls, tokens and listing pages, each with retries."""
+"""HTTP client for API calls and tokens, each with retries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from tilesync.protocols import Clock, Observer
 from tilesync.transport.connect_errors import permanent_error
 from tilesync.transport.content_decoding import ContentDecoder
 from tilesync.transport.proxies import Proxy
-from tilesync.transport.rate_limit import RateLimiter
 from tilesync.transport.retry import retry_async
 from tilesync.transport.tls import create_empty_tls_context, create_tls_context, load_proxies, user_agent
 
@@ -38,16 +37,11 @@ MAX_TOKEN_RESPONSE_BYTES = 1 << 20
 MAX_ERROR_RESPONSE_BYTES = 1 << 16
 """Maximum decoded bytes of a response that is read whole, of a token response, and of an error."""
 
-MAX_LISTING_PAGE_BYTES = 48 << 20
-"""Maximum decoded bytes of a listing page: 5,000 blobs with names of 1,024 characters, each of them three bytes,
-percent-encoded. Source: "List Blobs" (REST); "Naming and Referencing Containers, Blobs, and Metadata".
-"""
-
 CONNECT_TIMEOUT = timedelta(seconds=20)
 """Time limit to open a connection."""
 
 MAX_CONNECTIONS = 24
-"""Maximum connections of a client: API calls of several runs at once, and pages of their listings."""
+"""Maximum connections of a client: API calls of several runs at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +56,8 @@ class ApiRequest:
 class ApiResponse:
     """API response whose body is not read yet."""
 
-    def __init__(self, response: httpx.Response, bandwidth: RateLimiter | None) -> None:
+    def __init__(self, response: httpx.Response) -> None:
         self._response = response
-        self._bandwidth = bandwidth
         self.status = response.status_code
 
     def header(self, name: str) -> str | None:
@@ -72,10 +65,10 @@ class ApiResponse:
         value: str | None = self._response.headers.get(name)
         return value
 
-    async def chunks(self, *, rate_limited: bool = True) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives, with transfer and content codings removed.
 
-        `rate_limited`: the bytes count towards the bandwidth limit. Raises Transient for a body that stalls.
+        Raises Transient for a body that stalls.
         """
         decoder = ContentDecoder(self.header("content-encoding"))
         speed_guard = LowSpeedGuard()
@@ -83,24 +76,20 @@ class ApiResponse:
         started_at = now()
         async for chunk in self._response.aiter_raw():
             speed_guard.record(len(chunk), now() - started_at)
-            if self._bandwidth is not None and rate_limited:
-                await self._bandwidth.wait_for_bandwidth(len(chunk))
             for piece in decoder.feed(chunk):
                 yield piece
             started_at = now()
         decoder.finish()
 
-    async def read(
-        self, max_bytes: int = MAX_RESPONSE_BYTES, *, time_limit: timedelta | None = API_RESPONSE_TIMEOUT
-    ) -> bytes:
+    async def read(self, max_bytes: int = MAX_RESPONSE_BYTES, *, time_limit: timedelta = API_RESPONSE_TIMEOUT) -> bytes:
         """Read the whole body, or the first bytes of an error's body.
 
         Raises Transient for a body of more than `max_bytes`, and for one that takes longer than `time_limit`.
         """
         body = bytearray()
         with timeout_as_transient("no complete response", time_limit):
-            async with asyncio.timeout(None if time_limit is None else time_limit.total_seconds()):
-                async for piece in self.chunks(rate_limited=time_limit is None):
+            async with asyncio.timeout(time_limit.total_seconds()):
+                async for piece in self.chunks():
                     body += piece
                     if self.status >= 400 and len(body) >= MAX_ERROR_RESPONSE_BYTES:
                         break
@@ -154,10 +143,8 @@ class ApiClient:
         observe: Observer,
         *,
         budget: timedelta,
-        bandwidth: RateLimiter | None = None,
     ) -> None:
         self._transports = transports
-        self._bandwidth = bandwidth
         self._clock = clock
         self._observe = observe
         self._budget = budget.total_seconds()
@@ -217,7 +204,7 @@ class ApiClient:
                     response.request = request
             reached_hosts.add(request.url.host)
             try:
-                return await read_response(ApiResponse(response, self._bandwidth))
+                return await read_response(ApiResponse(response))
             finally:
                 await response.aclose()
         except httpx.LocalProtocolError:
@@ -234,13 +221,12 @@ class ApiClient:
 
 
 @contextmanager
-def timeout_as_transient(message: str, timeout: timedelta | None) -> Iterator[None]:
+def timeout_as_transient(message: str, timeout: timedelta) -> Iterator[None]:
     """Raise Transient in place of TimeoutError."""
     try:
         yield
     except TimeoutError:
-        limit = "in time" if timeout is None else f"within {timeout.total_seconds():.0f} s"
-        raise Transient(f"{message} {limit}") from None
+        raise Transient(f"{message} within {timeout.total_seconds():.0f} s") from None
 
 
 def _connection_error(error: httpx.RequestError) -> Transient:
@@ -287,9 +273,7 @@ async def open_api_transports() -> AsyncIterator[ApiTransports]:
 
 
 @asynccontextmanager
-async def open_api_client(
-    clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: RateLimiter | None = None
-) -> AsyncIterator[ApiClient]:
+async def open_api_client(clock: Clock, observe: Observer, *, budget: timedelta) -> AsyncIterator[ApiClient]:
     """Open an API client with transports of its own."""
     async with open_api_transports() as transports:
-        yield ApiClient(transports, clock, observe, budget=budget, bandwidth=bandwidth)
+        yield ApiClient(transports, clock, observe, budget=budget)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from tilesync.core.backoff import RetryPolicy
 from tilesync.core.http_status import parse_http_date, parse_retry_after
 from tilesync.errors import Transient, Unavailable
-from tilesync.protocols import Observer
+from tilesync.protocols import Clock, Observer
 from tilesync.runtime.threads import STOP_EVENT
 
 T = TypeVar("T")
@@ -32,6 +32,23 @@ async def retry_async(
         except Transient as error:
             delay_s = policy.delay_after(error, now(), began_at=began_at)
         await sleep(delay_s)
+
+
+class AsyncRetrier:
+    """Retry loop in the event loop, with a time budget for each piece of work."""
+
+    def __init__(self, clock: Clock, observe: Observer, *, budget: timedelta) -> None:
+        self._clock = clock
+        self._observe = observe
+        self._budget_s = budget.total_seconds()
+
+    async def retry(self, subject: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Call `attempt` until it raises no Transient. Raises Unavailable when the retry budget is spent.
+
+        `subject`: name of the work or its server in messages.
+        """
+        policy = RetryPolicy(subject, self._budget_s, self._observe)
+        return await retry_async(policy, attempt, now=self._clock.monotonic, sleep=self._clock.sleep)
 
 
 class SyncRetrier:

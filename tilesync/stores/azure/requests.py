@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from tilesync.azure.list_blobs import parse_page
+from tilesync.azure.list_blobs import MAX_LISTING_PAGE_BYTES, parse_page
 from tilesync.azure.responses import parse_storage_error_code
 from tilesync.errors import Transient
 from tilesync.model import Page, SasUrl
@@ -20,7 +20,6 @@ from tilesync.protocols import Observer
 from tilesync.stores.azure.block_upload import condition_headers
 from tilesync.stores.azure.errors import API_VERSION, BlobOperation, parse_object_info, raise_for_status
 from tilesync.stores.object_store.lock import lease_request_timeout
-from tilesync.transport.api_client import MAX_LISTING_PAGE_BYTES
 from tilesync.transport.blob_client_sync import SyncBlobClient, SyncBlobRequest, SyncBlobResponse
 from tilesync.transport.renewing_link_sync import SyncRenewingLink
 from tilesync.transport.retry import SyncRetrier
