@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ from tests.support.faults import blob_name
 from tests.support.simulator import EXPORT, OTHER_EXPORT, JobOutcome, Simulator, verify
 from tilesync.errors import DestinationError, VerifyFailed
 from tilesync.events import Finding
-from tilesync.model import FileStamp, Version
+from tilesync.model import FileStamp, StoredFile, Version
+from tilesync.protocols import WholeFile
 from tilesync.stores.local.reader import LocalStoredFiles
 
 FILES = export()
@@ -190,15 +191,23 @@ def history(tmp_path: Path) -> Path:
 def test_every_version_is_audited_and_each_inode_read_once(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All versions are verified, with their references, and no shared file is read twice."""
     read: list[int] = []
-    feed = LocalStoredFiles.read_into
+    read_whole, read_into = LocalStoredFiles.read_whole, LocalStoredFiles.read_into
 
-    def counting(
+    def count_whole(
+        self: LocalStoredFiles, version: Version, stored: Sequence[StoredFile]
+    ) -> Iterator[WholeFile | None]:
+        for whole in read_whole(self, version, stored):
+            read.extend([whole.inode] if whole is not None else [])
+            yield whole
+
+    def count_chunked(
         self: LocalStoredFiles, version: Version, name: str, into: Callable[[bytes], object]
     ) -> FileStamp | None:
         read.append((history / "versions" / version.name / name).stat().st_ino)
-        return feed(self, version, name, into)
+        return read_into(self, version, name, into)
 
-    monkeypatch.setattr(LocalStoredFiles, "read_into", counting)
+    monkeypatch.setattr(LocalStoredFiles, "read_whole", count_whole)
+    monkeypatch.setattr(LocalStoredFiles, "read_into", count_chunked)
     run = verify(history, every=True)
     assert run.error is None
     files = len(read_tree(history / "versions" / EXPORT))

@@ -20,7 +20,7 @@ from tilesync.model import (
     Version,
     VersionSummary,
 )
-from tilesync.protocols import PresencePage
+from tilesync.protocols import PresencePage, WholeFile
 
 
 class UnusedFileMethods:
@@ -190,6 +190,10 @@ class FakeDestination(UnusedFileMethods):
         raise NotImplementedError
 
     def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
+        """Not used by these tests."""
+        raise NotImplementedError
+
+    def read_whole(self, version: Version, stored: Sequence[StoredFile]) -> Iterator[WholeFile | None]:
         """Not used by these tests."""
         raise NotImplementedError
 

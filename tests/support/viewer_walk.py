@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tilesync.model import (
     StoredFile,
     Version,
 )
+from tilesync.protocols import WholeFile
 
 
 @dataclass
@@ -59,6 +60,10 @@ class FolderFiles(UnusedFileMethods):
             return None
         consume((self.root / name).read_bytes())
         return FileStamp(0)
+
+    def read_whole(self, version: Version, stored: Sequence[StoredFile]) -> Iterator[WholeFile | None]:
+        """Not used by these tests."""
+        raise NotImplementedError
 
     def digest(self, version: Version, name: str) -> bytes | None:
         """Not used by these tests."""

@@ -12,8 +12,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from tilesync.azure.responses import parse_etag, parse_md5
 from tilesync.errors import BlobDamaged, TilesyncError, UsageError
 from tilesync.events import Finding
-from tilesync.jobs.versions.file_check import verify_file
-from tilesync.model import Blob, Digests, FileStamp, ParsedContent, SasUrl, StoredFile, UnpackedFile, Version
+from tilesync.jobs.versions.file_check import verify_files
+from tilesync.model import Blob, Digests, ParsedContent, SasUrl, StoredFile, UnpackedFile, Version
 from tilesync.protocols import MirrorWorkerSource, StoredFiles, WorkerSource
 from tilesync.runtime.process_pool import WorkerContext
 from tilesync.stores.worker_target import PendingUpload, WorkerTarget
@@ -206,6 +206,10 @@ class WarmUp:
             await context.get_or_create(http_pool)
 
 
+VerifiedFile = tuple[int, int, ParsedContent]
+"""Verified file: its stamp (mtime in ns, inode), and its parsed content."""
+
+
 @dataclass(frozen=True, slots=True)
 class VerifyBatch:
     """Verify stored files by reading every byte."""
@@ -214,11 +218,21 @@ class VerifyBatch:
     version: Version
     stored: tuple[StoredFile, ...]
 
-    async def __call__(self, context: WorkerContext) -> list[Finding | tuple[FileStamp, ParsedContent]]:
+    def __reduce__(self) -> tuple[Callable[..., VerifyBatch], tuple[object, ...]]:
+        rows = [(tuple(blob), sha256, unpacked) for blob, sha256, _, _, unpacked in self.stored]
+        return _make_verify_batch, (self.files, self.version, rows)
+
+    async def __call__(self, context: WorkerContext) -> list[Finding | VerifiedFile]:
         """Return for each file its finding, or its stamp and parsed content."""
         files = (await context.get_or_create(open_readers)).get_or_add(self.files)
-        return [self._verify_file(files, stored) for stored in self.stored]
+        return [
+            result if isinstance(result, Finding) else (result.stored.mtime_ns, result.stored.inode, result.content)
+            for result in verify_files(files, None, self.version, self.stored)
+        ]
 
-    def _verify_file(self, files: StoredFiles, stored: StoredFile) -> Finding | tuple[FileStamp, ParsedContent]:
-        result = verify_file(files, None, self.version, stored)
-        return result if isinstance(result, Finding) else (FileStamp(*result.stored[2:4]), result.content)
+
+def _make_verify_batch(
+    files: StoredFiles, version: Version, rows: Sequence[tuple[tuple[Any, ...], bytes, UnpackedFile | None]]
+) -> VerifyBatch:
+    stored = tuple(StoredFile(Blob._make(blob), sha256, 0, 0, unpacked) for blob, sha256, unpacked in rows)
+    return VerifyBatch(files, version, stored)

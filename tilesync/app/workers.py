@@ -84,6 +84,6 @@ class ProcessWorkers:
         return [
             result
             if isinstance(result, Finding)
-            else FileResult(0, StoredFile(*stored[:2], *result[0], stored.unpacked), result[1])
+            else FileResult(0, StoredFile(*stored[:2], *result[:2], stored.unpacked), result[2])
             for stored, result in zip(files, verified, strict=True)
         ]

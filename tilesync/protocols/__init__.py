@@ -10,6 +10,7 @@ source        source of tiles, clock, tokens, links, workers
 from __future__ import annotations
 
 from tilesync.protocols.destination import (
+    MAX_WHOLE_FILE_BYTES,
     Admission,
     Destination,
     Draft,
@@ -19,6 +20,7 @@ from tilesync.protocols.destination import (
     ReadOnlyPublication,
     StoredFiles,
     StructureChecks,
+    WholeFile,
 )
 from tilesync.protocols.object_store import Lease, Objects, ObjectStream, Upload
 from tilesync.protocols.package import PackageWriter
@@ -38,6 +40,7 @@ from tilesync.protocols.source import (
 )
 
 __all__ = [
+    "MAX_WHOLE_FILE_BYTES",
     "Admission",
     "Body",
     "Clock",
@@ -63,6 +66,7 @@ __all__ = [
     "StructureChecks",
     "TokenProvider",
     "Upload",
+    "WholeFile",
     "WorkerSource",
     "Workers",
 ]

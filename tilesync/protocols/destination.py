@@ -49,6 +49,18 @@ class PresencePage(NamedTuple):
     cursor: str
 
 
+MAX_WHOLE_FILE_BYTES = 1 << 22
+"""Maximum size of a file that is read whole into memory."""
+
+
+class WholeFile(NamedTuple):
+    """All bytes of a stored file, and its stamp from before they were read."""
+
+    data: bytes
+    mtime_ns: int
+    inode: int
+
+
 @dataclass(frozen=True, slots=True)
 class StructureChecks:
     """Checks of a destination beyond its files, which only a package needs.
@@ -92,6 +104,9 @@ class StoredFiles(Protocol):
 
     def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
         """Read a stored file and pass its bytes to `consume`; return its stamp, or None if there is no such file."""
+
+    def read_whole(self, version: Version, stored: Sequence[StoredFile]) -> Iterator[WholeFile | None]:
+        """Yield each file with one read, None for those that need `read_into`, as large ones do."""
 
     def digest(self, version: Version, name: str) -> bytes | None:
         """Read a stored file and return its SHA-256; None if it is no regular file."""

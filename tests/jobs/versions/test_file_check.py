@@ -13,9 +13,21 @@ import pytest
 from tests.support.builders import export, glb, tileset
 from tests.support.catalog_fixture import HOME, CatalogFixture
 from tilesync.errors import BlobDamaged, DestinationError
+from tilesync.events import Finding
 from tilesync.jobs.versions import file_check as module
-from tilesync.jobs.versions.file_check import check_file
-from tilesync.model import UNKNOWN_SIZE, Blob, Diagnostic, Kind, ParsedContent, Reference, Role
+from tilesync.jobs.versions.file_check import check_file, verify_file, verify_files
+from tilesync.model import (
+    UNKNOWN_SIZE,
+    Blob,
+    Diagnostic,
+    FileResult,
+    Kind,
+    ParsedContent,
+    Reference,
+    Role,
+    StoredFile,
+    UnpackedFile,
+)
 
 
 def blob_of(name: str, data: bytes, **more: Any) -> Blob:
@@ -146,3 +158,44 @@ def test_implicit_tileset_is_known_by_its_last_part(fixture: CatalogFixture, mon
     )
     fixture.put("tileset.json", data)
     assert fixture.catalog.references.list_implicit_tilesets(fixture.version) == ["tileset.json"]
+
+
+def broken_files() -> dict[str, bytes]:
+    """Return files as stored, some of them broken in the container too."""
+    return export(2) | {
+        "page.glb": b"<html>",
+        "cut.glb": glb(b"x")[:-4],
+        "empty.glb": b"",
+        "zipped.json": b"\x1f\x8b\x08",
+    }
+
+
+@pytest.mark.parametrize("change", ["none", "byte", "size", "missing", "folder", "unproven"])
+@pytest.mark.parametrize("name", sorted(broken_files()))
+def test_files_read_whole_have_the_same_result(fixture: CatalogFixture, name: str, change: str) -> None:
+    """`verify_files` returns exactly what `verify_file` does, also for damaged, missing and unproven files."""
+    data = broken_files()[name]
+    sha256 = b"" if change == "unproven" else hashlib.sha256(data).digest()
+    stored = StoredFile(blob_of(name, data), sha256, 0)
+    if change == "folder":
+        (fixture.root / "versions/e1" / name).mkdir(parents=True)
+    elif change != "missing":
+        changed = {"byte": data[:-1] + b"\xff" if data else b"\xff", "size": data + b"\0"}
+        fixture.write(name, changed.get(change, data))
+    (found,) = verify_files(fixture.files, None, fixture.version, [stored])
+    assert found == verify_file(fixture.files, None, fixture.version, stored)
+    assert isinstance(found, Finding) == (change in {"byte", "size", "missing", "folder"}) or change == "unproven"
+
+
+def test_unpacked_file_is_checked_in_its_form_on_disk(fixture: CatalogFixture) -> None:
+    """The digest of an unpacked file is that of the file; the result describes its blob."""
+    data = glb(b"content")
+    packed = gzip.compress(data)
+    fixture.write("a.glb", data)
+    blob = blob_of("a.glb", packed, content_encoding="gzip")
+    unpacked = UnpackedFile(len(data), hashlib.sha256(packed).digest())
+    stored = StoredFile(blob, hashlib.sha256(data).digest(), 0, 0, unpacked)
+    (found,) = verify_files(fixture.files, None, fixture.version, [stored])
+    assert isinstance(found, FileResult)
+    assert found.stored[:2] == stored[:2]
+    assert found == verify_file(fixture.files, None, fixture.version, stored)

@@ -11,6 +11,8 @@ from tests.support.store_contract import (
     reject_bytes,
 )
 from tilesync.errors import DestinationError
+from tilesync.model import Blob, StoredFile
+from tilesync.protocols import MAX_WHOLE_FILE_BYTES, WholeFile
 
 
 @pytest.mark.parametrize("place", ["versions", "versions/e1", "versions/e1/sub"])
@@ -45,3 +47,50 @@ def test_symlink_is_not_a_stored_file(tmp_path: Path, outside: Path) -> None:
             destination.files.read(SAMPLE_VERSION, "file")
         destination.files.remove(SAMPLE_VERSION, ["file"])
     assert not os.path.lexists(link)
+
+
+def stored(name: str, size: int) -> StoredFile:
+    return StoredFile(Blob(name, size), b"", 0)
+
+
+def test_only_regular_files_of_the_right_size_are_read_whole(tmp_path: Path, outside: Path) -> None:
+    """Bytes and stamp of small regular files come with one read; all else is left to `read_into`."""
+    folder = tmp_path / "d/versions/e1"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a").write_bytes(b"abc")
+    (folder / "sub/b").write_bytes(b"")
+    (folder / "longer").write_bytes(b"abcd")
+    (folder / "link").symlink_to(outside / "file")
+    (folder / "linked").symlink_to(outside)
+    os.mkfifo(folder / "fifo")
+    names = {"a": 3, "sub/b": 0, "longer": 3, "missing": 1, "link": 1, "linked/c": 1, "fifo": 0, "sub": 4096, "x/y": 1}
+    with open_destination(tmp_path / "d") as destination:
+        items = [stored(*each) for each in names.items()]
+        found = dict(zip(names, destination.files.read_whole(SAMPLE_VERSION, items), strict=True))
+        stamps = {name: destination.files.stamp(SAMPLE_VERSION, name) for name in ("a", "sub/b")}
+    assert found == dict.fromkeys(names) | {
+        "a": WholeFile(b"abc", *(stamps["a"] or ())),
+        "sub/b": WholeFile(b"", *(stamps["sub/b"] or ())),
+    }
+
+
+@pytest.mark.parametrize("name", ["../e2/file", "/file", "sub/../../e2/file"])
+def test_unsafe_names_are_not_read_whole(tmp_path: Path, name: str) -> None:
+    """A name that leads out of the folder of its version is not even opened."""
+    for version in ("e1/sub", "e2"):
+        (tmp_path / "d/versions" / version).mkdir(parents=True)
+    (tmp_path / "d/versions/e2/file").write_bytes(b"x")
+    with open_destination(tmp_path / "d") as destination:
+        assert list(destination.files.read_whole(SAMPLE_VERSION, [stored(name, 1)])) == [None]
+
+
+def test_large_files_are_not_read_whole(tmp_path: Path) -> None:
+    """A file above the limit is read in chunks, so that memory stays flat."""
+    path = tmp_path / "d/versions/e1/large"
+    path.parent.mkdir(parents=True)
+    for size, is_read in ((MAX_WHOLE_FILE_BYTES, True), (MAX_WHOLE_FILE_BYTES + 1, False)):
+        with path.open("wb") as file:
+            file.truncate(size)
+        with open_destination(tmp_path / "d") as destination:
+            (found,) = destination.files.read_whole(SAMPLE_VERSION, [stored("large", size)])
+        assert (found is not None) == is_read

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tilesync.errors import BlobDamaged, DamagedPackage, DestinationError
 from tilesync.events import Finding
 from tilesync.model import Blob, FileResult, ParsedContent, StoredFile, Version
-from tilesync.protocols import StoredFiles, Workers
+from tilesync.protocols import MAX_WHOLE_FILE_BYTES, StoredFiles, Workers
 from tilesync.runtime.task_groups import gather_or_cancel
 from tilesync.runtime.threads import run_in_thread
-from tilesync.tiles.validator import ContentCheck
+from tilesync.tiles.validator import ContentCheck, check_whole
 
 if TYPE_CHECKING:
     from tilesync.catalog.references import ReferenceIndex
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_REFERENCES_IN_MEMORY = 5000
 """References of one file that are kept in memory; beyond that they are written to the catalog."""
 
-MAX_WORKER_FILE_BYTES = 1 << 22
+MAX_WORKER_FILE_BYTES = MAX_WHOLE_FILE_BYTES
 """Maximum size of a file that a worker reads, since it returns all references of the file in memory."""
 
 
@@ -120,6 +120,35 @@ def verify_file(
     return check_size(files, version, stored) or Finding(name, "content", "its SHA-256 differs from the manifest")
 
 
+def verify_files(
+    files: StoredFiles, references: ReferenceIndex | None, version: Version, stored: Sequence[StoredFile]
+) -> Iterator[Finding | FileResult]:
+    """Verify files as `verify_file` does, and yield the result of each.
+
+    A small file is read with one call and checked in memory. A file with any problem, and every other file, is left to
+    `verify_file`, which also words the finding.
+    """
+    for each, whole in zip(stored, files.read_whole(version, stored), strict=True):
+        content = _check_bytes(version, each, whole.data) if whole is not None else None
+        if whole is None or content is None:
+            yield verify_file(files, references, version, each)
+        else:
+            yield FileResult(0, StoredFile(*each[:2], whole.mtime_ns, whole.inode, each.unpacked), content)
+
+
+def _check_bytes(version: Version, stored: StoredFile, data: bytes) -> ParsedContent | None:
+    """Return the content of a file whose bytes match its manifest line; None for every other file.
+
+    The SHA-256 of the manifest proves the bytes, so a broken structure is only a diagnostic, as in `verify_file`.
+    """
+    if not stored.sha256:
+        return None
+    try:
+        return check_whole(stored.on_disk._replace(sha256=stored.sha256), data, version.container_url)[1]
+    except BlobDamaged:
+        return None
+
+
 class FileVerifier:
     """Verifies files in threads of this process, and in worker processes once these are ready."""
 
@@ -152,7 +181,8 @@ class FileVerifier:
         return found
 
     def _verify_in_process(self, version: Version, files: Sequence[StoredFile]) -> dict[str, Finding | FileResult]:
-        return {file.blob.name: verify_file(self._files, self._references, version, file) for file in files}
+        results = verify_files(self._files, self._references, version, files)
+        return {file.blob.name: result for file, result in zip(files, results, strict=True)}
 
     async def aclose(self) -> None:
         """Stop waiting for workers that are still starting: all files are verified."""
