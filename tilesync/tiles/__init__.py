@@ -10,6 +10,7 @@ json_members     members that name files in these documents
 json_scanner     streaming JSON scanner with byte positions, in bounded memory
 payload          detects the kind of a file, and parses it
 plain_glb        parses a whole ordinary GLB in one step
+plain_tileset    parses a whole ordinary tileset in one step
 rebase           rewrites the URIs of a tileset for another folder
 references       references and diagnostics of one document
 uris             resolves a URI to a blob of the container

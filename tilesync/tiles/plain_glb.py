@@ -97,8 +97,9 @@ def _count_uri_keys(text: bytes) -> int:
     return len(_URI_KEY.findall(text)) if any(end in lower for end in _URI_KEY_ENDS) else 0
 
 
-def _reject_constant(constant: str) -> NoReturn:
+def reject_constant(constant: str) -> NoReturn:
+    """Refuse NaN and the infinities, which are not JSON."""
     raise ValueError(constant)
 
 
-_DECODER = json.JSONDecoder(parse_constant=_reject_constant)
+_DECODER = json.JSONDecoder(parse_constant=reject_constant)
