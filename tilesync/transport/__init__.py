@@ -13,6 +13,7 @@ proxies            proxy selection from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and N
 rate_limit         bandwidth limit over all connections
 renewing_link      SAS link that renews itself (asynchronous)
 renewing_link_sync SAS link that renews itself (blocking)
+request_batches    batches of small requests that a thread waits for: copies within a store
 retry              retry loops, asynchronous and blocking; `Retry-After` in seconds
 tls                trusted certificate authorities, proxy settings and User-Agent of all clients
 """

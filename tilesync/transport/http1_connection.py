@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -19,6 +20,11 @@ _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSL
 _EMPTY_CHUNKED_BODY: Final = b"0\r\n\r\n"
 """Empty body in chunked transfer coding. Source: RFC 9112, section 7.1."""
 
+MAX_ANSWER_BYTES: Final = 1 << 14
+"""Maximum bytes of a body whose size is not known before, chunks included: a small document."""
+
+_CHUNK_SIZE_PATTERN: Final = re.compile(rb"[0-9A-Fa-f]{1,4}")
+
 
 class PoolResponse(NamedTuple):
     """Response with the expected status and body size, and the seconds until its end and until its first byte.
@@ -34,14 +40,14 @@ class PoolResponse(NamedTuple):
 
 
 class PendingRequest:
-    """Request that waits for a connection or for its response."""
+    """Request that waits for a connection or for its response. `expected_size` is None for a small body of any size."""
 
     __slots__ = ("connection", "expected_size", "expected_status", "is_done", "on_response", "request_bytes")
 
     def __init__(
         self,
         request_bytes: bytes,
-        expected_size: int,
+        expected_size: int | None,
         on_response: Callable[[PoolResponse | None], None],
         *,
         expected_status: bytes = b"200",
@@ -100,6 +106,7 @@ class Http1Connection:
         self._etag: str | None = None
         self._md5: str | None = None
         self._keep_alive = True
+        self._is_chunked = False
         self._started_at = self._first_byte_seconds = 0.0
         self._loop.add_reader(sock.fileno(), self._on_readable)
 
@@ -164,20 +171,35 @@ class Http1Connection:
             self._expected_bytes = expected
         self._parts.append(data)
         self._remaining_bytes -= len(data)
+        if self._is_chunked:
+            return self._parse_chunks(request, b"".join(self._parts))
         if self._remaining_bytes > 0:
             return False
         if self._remaining_bytes < 0 or (self._tls_socket is not None and self._tls_socket.pending()):
             self._keep_alive = False  # bytes after the body belong to no request
         body = b"".join(self._parts)[: self._expected_bytes]
-        if self._expected_bytes != request.expected_size and body != _EMPTY_CHUNKED_BODY:
+        if request.expected_size not in {None, self._expected_bytes} and body != _EMPTY_CHUNKED_BODY:
             self._complete_request(request, None)
             return True
-        seconds = self._loop.time() - self._started_at
-        self._complete_request(
-            request,
-            PoolResponse(self._etag, body[: request.expected_size], seconds, self._first_byte_seconds, self._md5),
-        )
+        self._complete_with_body(request, body[: request.expected_size])
         return True
+
+    def _parse_chunks(self, request: PendingRequest, data: bytes) -> bool:
+        """Parse the chunks that have come. Return whether they are complete, or not as expected."""
+        try:
+            body = _decode_chunks(data)
+        except ValueError:
+            self._complete_request(request, None)
+            return True
+        if body is None:
+            return False
+        self._complete_with_body(request, body)
+        return True
+
+    def _complete_with_body(self, request: PendingRequest, body: bytes) -> None:
+        seconds = self._loop.time() - self._started_at
+        response = PoolResponse(self._etag, body, seconds, self._first_byte_seconds, self._md5)
+        self._complete_request(request, response)
 
     def _parse_head(self, head: bytes, request: PendingRequest) -> int | None:
         """Return the bytes that follow the head, if the body has the expected size; None for any other response.
@@ -193,6 +215,9 @@ class Http1Connection:
         self._keep_alive = _find_header(lower, lower, b"connection") in {None, b"keep-alive"}
         if not head.startswith(b"HTTP/1.1 " + request.expected_status) or lower.count(b"\n") != lower.count(b"\r\n"):
             return None
+        self._is_chunked = False
+        if request.expected_size is None:
+            return self._parse_answer_head(head, lower)
         if b"transfer-encoding" in lower:
             is_empty = not request.expected_size and _find_header(lower, lower, b"transfer-encoding") == b"chunked"
             return len(_EMPTY_CHUNKED_BODY) if is_empty and b"content-length" not in lower else None
@@ -201,6 +226,16 @@ class Http1Connection:
             if _find_header(head, lower, b"content-length") == b"%d" % request.expected_size
             else None
         )
+
+    def _parse_answer_head(self, head: bytes, lower: bytes) -> int | None:
+        """Return the size of a body whose size was not known before, or the largest for one in chunks."""
+        length = _find_header(head, lower, b"content-length")
+        if _find_header(lower, lower, b"transfer-encoding") == b"chunked" and length is None:
+            self._is_chunked = True
+            return MAX_ANSWER_BYTES
+        if b"transfer-encoding" in lower or length is None or not length.isdigit() or len(length) > 5:
+            return None
+        return int(length) if int(length) <= MAX_ANSWER_BYTES else None
 
     def _complete_request(self, request: PendingRequest, response: PoolResponse | None) -> None:
         """Reuse or close the connection, and report the response after the next request is sent."""
@@ -235,6 +270,32 @@ class Http1Connection:
             self._pool.remove(self)
         if request is not None:
             request.finish(None)
+
+
+def _decode_chunks(data: bytes) -> bytes | None:
+    """Return the body of complete chunks; None if more of them must come.
+
+    Raises ValueError for anything else, also for trailers and for bytes after the body. Source: RFC 9112, section 7.1.
+    """
+    if len(data) > MAX_ANSWER_BYTES:
+        raise ValueError("a large body")
+    parts, start = list[bytes](), 0
+    while (end := data.find(b"\r\n", start)) >= 0:
+        if not _CHUNK_SIZE_PATTERN.fullmatch(data, start, end):
+            raise ValueError("not the size of a small chunk")
+        size, start = int(data[start:end], 16), end + 2
+        after = data[start + size : start + size + 2]
+        if not b"\r\n".startswith(after):
+            raise ValueError("no end of the chunk where its size says")
+        if len(after) < 2:
+            break
+        parts.append(data[start : start + size])
+        start += size + 2
+        if not size:
+            if start < len(data):
+                raise ValueError("bytes after the body")
+            return b"".join(parts)
+    return None
 
 
 def _decode_header(value: bytes | None) -> str | None:

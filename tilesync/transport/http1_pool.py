@@ -27,12 +27,16 @@ from tilesync.transport.tls import create_tls_context, user_agent
 
 
 class PoolRequest(NamedTuple):
-    """GET of a body of `size` bytes, or PUT of `body` if there is one."""
+    """GET of a body of `size` bytes, or PUT of `body` if there is one.
+
+    The response to a PUT is an empty 201; with `expects_document` it is 200, with a small body of any size.
+    """
 
     url: str
     headers: Mapping[str, str]
     size: int = 0
     body: bytes | None = None
+    expects_document: bool = False
 
     def __repr__(self) -> str:
         return f"PoolRequest({self.size} bytes)"  # the URL is a secret
@@ -140,14 +144,20 @@ class _HostPool:
 
 
 class HttpPool:
-    """Connection pool for small bodies: no redirects, no decoding, no retries, no proxies."""
+    """Connection pool for small bodies: no redirects, no decoding, no retries, no proxies.
 
-    def __init__(self) -> None:
+    `ca_certificates`: authorities that are trusted besides the usual ones (PEM).
+    """
+
+    def __init__(self, *, ca_certificates: bytes | None = None) -> None:
+        self._ca_certificates = ca_certificates
         self._host_pools: dict[tuple[str, str], _HostPool] = {}
 
     @cached_property
     def _tls_context(self) -> ssl.SSLContext:
         context = create_tls_context()
+        if self._ca_certificates is not None:
+            context.load_verify_locations(cadata=self._ca_certificates.decode("ascii", "ignore"))
         context.set_alpn_protocols(["http/1.1"])
         return context
 
@@ -183,8 +193,9 @@ class HttpPool:
         pools = dict[PendingRequest, _HostPool]()
         for index, request in enumerate(requests):
             host_pool, encoded = self._encode_request(request)
-            status = b"200" if request.body is None else b"201"
-            pools[PendingRequest(encoded, request.size, partial(report, index), expected_status=status)] = host_pool
+            status = b"200" if request.body is None or request.expects_document else b"201"
+            size = None if request.expects_document else request.size
+            pools[PendingRequest(encoded, size, partial(report, index), expected_status=status)] = host_pool
         try:
             for pending, host_pool in pools.items():
                 host_pool.enqueue(pending)
