@@ -142,6 +142,36 @@ def test_a_refused_copy_source_is_not_a_refused_destination(
     assert len(trashed.splitlines()) == 1 + run.last_line["listed"] - 4
 
 
+@pytest.mark.parametrize("by_link", [True, False])
+def test_each_unchanged_file_costs_one_request(azure_store: AzureFixture, sim: Simulator, *, by_link: bool) -> None:
+    """An unchanged file costs one copy and no other request; those of the night itself are few, however many files."""
+    azure_store.proxy.emulates_copy_from_url = True
+    link = f"{azure_store.proxy.url}/{ACCOUNT}/{azure_store.container}?{signed_link(azure_store.url).query}"
+    dest = link if by_link else None
+    copies, others = list[str](), list[str]()
+
+    def record(passing: ProxiedRequest) -> None:
+        is_ours = "x-ms-version" in passing.headers  # else the proxy itself reads the source of a copy
+        if is_ours and passing.blob != ".tilesync/lock":  # a slow run renews it
+            (copies if "x-ms-copy-source" in passing.headers else others).append(passing.blob)
+
+    counts = list[int]()
+    for number, count in enumerate((40, 90)):
+        sim.offer_export(export(count), export_id=f"{number}{EXPORT[1:]}")
+        assert azure_store.mirror(sim, dest=dest).exit_code == 0
+        files = sim.offer_export({**export(count), "new.json": b"{}"}, export_id=f"{number + 2}{EXPORT[1:]}")
+        copies.clear()
+        others.clear()
+        azure_store.proxy.intercept = record
+        run = azure_store.mirror(sim, dest=dest)
+        azure_store.proxy.intercept = lambda passing: None
+        assert (run.exit_code, run.last_line["reused"] >= count) == (0, True), run.stderr
+        azure_store.assert_published(f"{number + 2}{EXPORT[1:]}", files)
+        assert len(set(copies)) == len(copies) == run.last_line["reused"]
+        counts.append(len(others))
+    assert counts[0] == counts[1]
+
+
 def test_a_failed_copy_is_retried(azure_store: AzureFixture, sim: Simulator) -> None:
     """An internal error of the service is retried; it does not mean that copies are unsupported."""
     azure_store.proxy.emulates_copy_from_url = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tilesync.stores.azure.sas_link import make_store_link
 from tilesync.stores.object_store.destination import ObjectDestination, open_objects
 from tilesync.transport.blob_client import BlobClient, open_blob_client
 from tilesync.transport.blob_client_sync import open_sync_client
+from tilesync.transport.request_batches import RequestBatches
 
 LEASE_TERM = timedelta(seconds=15)
 """Seconds of the shortest lease that Azure accepts."""
@@ -48,10 +49,10 @@ def azure_objects(
             engines[loop] = opening, await opening.__aenter__()
         return engines[loop][1]
 
-    with open_sync_client(observe, budget=budget) as talk:
+    with open_sync_client(observe, budget=budget) as talk, closing(RequestBatches()) as batches:
         link = make_store_link(fetch or (lambda: signed_link(url)), observe)
         clients = AzureClients(
-            link, make_store_link(lambda: signed_link(url, permission="r"), observe), talk, bulk, delete_batch
+            link, make_store_link(lambda: signed_link(url, permission="r"), observe), talk, bulk, delete_batch, batches
         )
         shown = f"az://{ACCOUNT}/{url.rpartition('/')[2]}/{prefix}"
         yield AzureObjects(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from datetime import timedelta
 from functools import partial
 from time import monotonic
@@ -87,9 +87,10 @@ def open_azure_objects(
     from tilesync.stores.azure.requests import AzureClients
     from tilesync.stores.azure.sas_link import make_store_link
     from tilesync.transport.blob_client_sync import open_sync_client
+    from tilesync.transport.request_batches import RequestBatches
 
-    with ExitStack() as closing:
-        sync_client = closing.enter_context(
+    with ExitStack() as exits:
+        sync_client = exits.enter_context(
             open_sync_client(observe, budget=store_options.retry_for, allow_http=store_options.allow_http)
         )
         option = "--link-command" if read_only else "--dest-link-command"
@@ -103,7 +104,7 @@ def open_azure_objects(
         if first_link is None and fetch is None:
             from tilesync.stores.azure.credentials import READ_LIST_PERMISSIONS, READ_PERMISSIONS, WRITE_PERMISSIONS
 
-            account = closing.enter_context(open_storage_account(location, store_options))
+            account = exits.enter_context(open_storage_account(location, store_options))
             fetch = partial(account.create_sas, READ_LIST_PERMISSIONS if read_only else WRITE_PERMISSIONS)
             create_copy_sas = partial(account.create_sas, READ_PERMISSIONS, lifetime=COPY_LINK_LIFETIME)
             copy_link = new_link(create_copy_sas)
@@ -115,7 +116,8 @@ def open_azure_objects(
                 hint="write az://ACCOUNT/CONTAINER, with an account key or an identity that may create it",
             )
         link = new_link(fetch, first=first_link, base=base, option=option)
-        clients = AzureClients(link, copy_link, sync_client, _create_once(open_client), delete_batch)
+        batches = exits.enter_context(closing(RequestBatches()))
+        clients = AzureClients(link, copy_link, sync_client, _create_once(open_client), delete_batch, batches)
         url = f"{sync_client.retry(f'the storage account {location.account}', link.current).base}/{location.prefix}"
         yield AzureObjects(
             clients,

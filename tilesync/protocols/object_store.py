@@ -104,6 +104,12 @@ class Objects(Protocol):
         None if it changed, or cannot be copied this way.
         """
 
+    def copy_batch(self, copies: Sequence[tuple[ObjectInfo, str]]) -> list[ObjectInfo | None]:
+        """Copy objects to the names beside them at once, as far as one attempt each is enough.
+
+        None for each that `copy` has to try.
+        """
+
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; a missing one is no error."""
 

@@ -82,7 +82,12 @@ class AzureObjects:
             can_create_container=can_create_container,
         )
         self._copier = ContainerCopier(
-            clients.link, clients.read_only_link, prefix, self._requests.send, self._requests.raise_for_status
+            clients.link,
+            clients.read_only_link,
+            prefix,
+            self._requests.send,
+            self._requests.raise_for_status,
+            clients.batches,
         )
         self._delete_batch = clients.delete_batch
         self._supports_batch_delete = True
@@ -167,6 +172,11 @@ class AzureObjects:
     def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
         """Copy a blob by the service alone; None if it cannot, or if the original was changed or deleted."""
         return self._copier.copy(original, name)
+
+    def copy_batch(self, copies: Sequence[tuple[ObjectInfo, str]]) -> list[ObjectInfo | None]:
+        """Copy small blobs at once, one attempt each; None for each that `copy` has to try."""
+        self._requests.require_writable()
+        return self._copier.copy_batch(copies)
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete blobs; missing is no error. Many are deleted in batches of 256, if the link and server allow it."""

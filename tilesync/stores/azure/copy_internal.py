@@ -5,21 +5,29 @@ Source: Azure Blob Storage REST: "Put Blob From URL", "Copy Blob From URL", "Com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from tilesync.azure.responses import parse_md5
+from tilesync.azure.responses import parse_etag, parse_md5
 from tilesync.core.manifest import MAX_SINGLE_COPY_BYTES
-from tilesync.errors import DestinationError
+from tilesync.errors import DestinationError, Transient
 from tilesync.model import SasUrl
 from tilesync.model.storage import ObjectInfo
 from tilesync.stores.azure.block_upload import encode_base64
-from tilesync.stores.azure.errors import is_copy_source_error, parse_object_info
+from tilesync.stores.azure.errors import API_VERSION, is_copy_source_error, parse_object_info
 from tilesync.transport.blob_client_sync import SyncBlobResponse
+from tilesync.transport.http1_pool import PoolRequest
 from tilesync.transport.renewing_link_sync import SyncRenewingLink
+from tilesync.transport.request_batches import RequestBatches
+from tilesync.transport.tls import load_proxies
 
 MAX_COPY_FROM_URL_BYTES: Final = 256 << 20
 """Bytes of the largest blob that Copy Blob From URL copies."""
+
+MAX_BATCH_COPY_BYTES: Final = 8 << 20
+"""Bytes of the largest blob that is copied in a batch: a larger one takes the service too long."""
+
+_PUT_FROM_URL_HEADERS: Final = {"x-ms-blob-type": "BlockBlob"}
 
 UNSUPPORTED_COPY: Final = ObjectInfo("", -1, "")
 """Marks a kind of copy that the server does not support."""
@@ -56,12 +64,14 @@ class ContainerCopier:
         prefix: str,
         send_request: BlobRequest,
         raise_for_status: Callable[[SyncBlobResponse, str], None],
+        batches: RequestBatches,
     ) -> None:
         self._link = link
         self._read_only_link = read_only_link
         self._prefix = prefix
         self._send_request = send_request
         self._raise_for_status = raise_for_status
+        self._batches = batches
         self._supports_put_from_url = True
         self._can_read_source = True
 
@@ -72,7 +82,7 @@ class ContainerCopier:
         the source URL to everyone who may read the copy, so it is used with a read-only link or not at all.
         """
         if self._can_read_source and self._supports_put_from_url and original.size <= MAX_SINGLE_COPY_BYTES:
-            copied = self._try_copy(original, name, self._read_only_link or self._link, {"x-ms-blob-type": "BlockBlob"})
+            copied = self._try_copy(original, name, self._read_only_link or self._link, _PUT_FROM_URL_HEADERS)
             if copied is not UNSUPPORTED_COPY:
                 return copied
             self._supports_put_from_url = False
@@ -80,6 +90,36 @@ class ContainerCopier:
             return None
         copied = self._try_copy(original, name, self._read_only_link, {"x-ms-requires-sync": "true"})
         return None if copied is UNSUPPORTED_COPY else copied
+
+    def copy_batch(self, copies: Sequence[tuple[ObjectInfo, str]]) -> list[ObjectInfo | None]:
+        """Copy small blobs at once with Put Blob From URL, one attempt each; None for each that `copy` has to try."""
+        results: list[ObjectInfo | None] = [None] * len(copies)
+        if not (self._can_read_source and self._supports_put_from_url):
+            return results
+        try:
+            link, source_link = self._link.current(), (self._read_only_link or self._link).current()
+        except Transient:
+            return results
+        if load_proxies().proxy_for(link.base) is not None:
+            return results
+        numbers = [number for number, (original, _) in enumerate(copies) if original.size <= MAX_BATCH_COPY_BYTES]
+        requests = [self._make_request(link, source_link, *copies[number]) for number in numbers]
+        for number, response in zip(numbers, self._batches.send(requests), strict=True):
+            original, name = copies[number]
+            if response is not None and response.etag and parse_md5(response.md5) in {None, original.md5}:
+                results[number] = ObjectInfo(name, original.size, parse_etag(response.etag), original.md5)
+        return results
+
+    def _make_request(self, link: SasUrl, source_link: SasUrl, original: ObjectInfo, name: str) -> PoolRequest:
+        headers = {"x-ms-version": API_VERSION, **_PUT_FROM_URL_HEADERS, **self._source_headers(source_link, original)}
+        return PoolRequest(link.blob_url(self._prefix + name), headers, body=b"")
+
+    def _source_headers(self, source_link: SasUrl, original: ObjectInfo) -> dict[str, str]:
+        """Return the headers that name the original, with the conditions that it is unchanged."""
+        source = {"x-ms-copy-source": source_link.blob_url(self._prefix + original.name)}
+        condition = {"x-ms-source-if-match": f'"{original.etag}"'}
+        checksum = {"x-ms-source-content-md5": encode_base64(original.md5)} if original.md5 is not None else {}
+        return {**source, **condition, **checksum}
 
     def _try_copy(
         self, original: ObjectInfo, name: str, link: SyncRenewingLink, method_headers: Mapping[str, str]
@@ -106,9 +146,6 @@ class ContainerCopier:
             return parse_object_info(name, response.header)._replace(size=original.size, md5=original.md5)
 
         def headers(_: SasUrl) -> Mapping[str, str]:
-            source = {"x-ms-copy-source": link.current().blob_url(self._prefix + original.name)}
-            condition = {"x-ms-source-if-match": f'"{original.etag}"'}
-            checksum = {"x-ms-source-content-md5": encode_base64(original.md5)} if original.md5 is not None else {}
-            return {**method_headers, **source, **condition, **checksum}
+            return {**method_headers, **self._source_headers(link.current(), original)}
 
         return self._send_request(name, "PUT", headers, accept, body=b"")

@@ -22,6 +22,7 @@ from tilesync.stores.azure.errors import API_VERSION, BlobOperation, parse_objec
 from tilesync.stores.object_store.lock import lease_request_timeout
 from tilesync.transport.blob_client_sync import SyncBlobClient, SyncBlobRequest, SyncBlobResponse
 from tilesync.transport.renewing_link_sync import SyncRenewingLink
+from tilesync.transport.request_batches import RequestBatches
 from tilesync.transport.retry import SyncRetrier
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class AzureClients:
     sync_client: SyncBlobClient
     open_blob_client: Callable[[], Awaitable[BlobClient]]
     delete_batch: DeleteBatch
+    batches: RequestBatches
 
 
 class BlobRequests:
@@ -112,6 +114,10 @@ class BlobRequests:
     def retry(self, attempt: Callable[[SasUrl], T]) -> T:
         """Retry an attempt within the budget, each time with the current link, or a fresh one after a 403."""
         return self._sync_client.retry(self.display_name, lambda: self._link.use(attempt))
+
+    def require_writable(self) -> None:
+        """Raise if the store must not be changed any more."""
+        self.retry(lambda _: self._guard())
 
     def raise_for_status(self, response: SyncBlobResponse, name: str, *, operation: BlobOperation = "put") -> None:
         """Raise the error for a failed response about the blob `name`; return where it succeeded."""

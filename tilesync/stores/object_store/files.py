@@ -280,33 +280,50 @@ class ObjectFiles(ObjectStoredFiles):
             return []
         self._guard.ensure_renewed()
         self._mark_changed(version.name)
-        if len(requests) > MAX_SINGLE_LOOKUPS:
-            for name in {other.name for _, other, _ in requests}:
-                self._list(name, fresh=True)
-        return map_in_threads(lambda each: self._share(version.name, *each), requests, max_threads=PARALLEL_COPIES)
+        copies = dict[int, tuple[ObjectInfo, str]]()
+        for number, source in enumerate(self._find_sources(requests)):
+            if source is not None:
+                copies[number] = (source, object_key(version.name, requests[number][0].name))
+        found = dict(zip(copies, self.objects.copy_batch(list(copies.values())), strict=True))
+        remaining = [number for number, copied in found.items() if copied is None]
+        if remaining and len(remaining) == len(found):  # the first one finds out whether the store can copy at all
+            first = remaining.pop(0)
+            found[first] = self._copy(*copies[first])
+        one_by_one = map_in_threads(lambda number: self._copy(*copies[number]), remaining, max_threads=PARALLEL_COPIES)
+        found.update(zip(remaining, one_by_one, strict=True))
+        return [
+            to_stored_file(blob, Digests(stored.blob.size, stored.sha256, stored.blob.md5), copied)
+            if (copied := found.get(number)) is not None
+            else None
+            for number, (blob, _, stored) in enumerate(requests)
+        ]
 
-    def _share(self, version: str, blob: Blob, other: Version, stored: StoredFile) -> StoredFile | None:
-        source = self._find_source(other.name, stored)
-        if source is None:
-            return None
-        with suppress(DestinationError):
-            found = self.objects.copy(source, object_key(version, blob.name))
-            return (
-                to_stored_file(blob, Digests(stored.blob.size, stored.sha256, stored.blob.md5), found)
-                if found is not None
-                else None
+    def _find_sources(self, requests: Sequence[tuple[Blob, Version, StoredFile]]) -> list[ObjectInfo | None]:
+        """Return the object of each stored file, or None if it is missing or changed."""
+        if len(requests) <= MAX_SINGLE_LOOKUPS:
+            return map_in_threads(
+                lambda each: self._find_source(each[1].name, each[2]), requests, max_threads=PARALLEL_COPIES
             )
-        return None
+        sources: list[ObjectInfo | None] = [None] * len(requests)
+        by_version = dict[str, list[int]]()
+        for number, (_, other, _) in enumerate(requests):
+            by_version.setdefault(other.name, []).append(number)
+        for version, numbers in by_version.items():
+            listed = self._list(version, fresh=True).find_many(
+                version, [requests[number][2].blob.name for number in numbers]
+            )
+            for number in numbers:
+                stored = requests[number][2]
+                sources[number] = _source_of(version, stored, listed.get(stored.blob.name))
+        return sources
 
     def _find_source(self, version: str, stored: StoredFile) -> ObjectInfo | None:
-        """Return the object of a stored file, or None if it is missing or changed."""
-        name = stored.blob.name
-        found = self._find(version, name)
-        return (
-            found._replace(name=object_key(version, name))
-            if found is not None and is_unchanged(stored, found)
-            else None
-        )
+        return _source_of(version, stored, self._find(version, stored.blob.name))
+
+    def _copy(self, source: ObjectInfo, name: str) -> ObjectInfo | None:
+        with suppress(DestinationError):
+            return self.objects.copy(source, name)
+        return None
 
     def remove(self, version: Version, names: Iterable[str]) -> None:
         """Remove objects that an unpublished version should not have; missing is no error."""
@@ -318,6 +335,12 @@ class ObjectFiles(ObjectStoredFiles):
 
     def remove_parts(self) -> None:
         """Do nothing: the store discards unfinished uploads by itself."""
+
+
+def _source_of(version: str, stored: StoredFile, found: ObjectInfo | None) -> ObjectInfo | None:
+    """Return the object of a stored file with its full name, or None if it is missing or changed."""
+    unchanged = found is not None and is_unchanged(stored, found)
+    return found._replace(name=object_key(version, stored.blob.name)) if found is not None and unchanged else None
 
 
 def to_stored_file(blob: Blob, digests: Digests, info: ObjectInfo) -> StoredFile:

@@ -1,6 +1,7 @@
 """Destinations in S3 and in S3-compatible stores.
 
 client       `S3Objects`: read, write, list, copy and delete objects
+copy_requests  signed CopyObject requests, for copies in batches
 errors       responses of the service to our errors
 lease        the lock of a destination: one object, replaced by conditional writes
 multipart    uploads in parts, and copies, through boto3

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain
 from typing import Final, NamedTuple, TypeVar
@@ -18,6 +18,7 @@ from tilesync.model.storage import CopySource, ObjectHeaders, ObjectInfo
 from tilesync.protocols import ObjectStream, Observer
 from tilesync.runtime.threads import run_in_executor
 from tilesync.stores.object_store.resumable_read import read_resuming
+from tilesync.stores.s3.copy_requests import BucketCopies, parse_copy
 from tilesync.stores.s3.errors import Archived, NotThere
 from tilesync.stores.s3.lease import LEASE_TERM, ObjectLease
 from tilesync.stores.s3.multipart import MAX_COPY_OBJECT_BYTES, PART_BYTES, MultipartClient
@@ -25,6 +26,7 @@ from tilesync.stores.s3.name_probe import find_misread_characters
 from tilesync.stores.s3.objects import ObjectClient
 from tilesync.stores.s3.upload import MultipartUpload, S3Upload, abort_upload
 from tilesync.transport.blob_client_sync import SyncBlobClient
+from tilesync.transport.request_batches import RequestBatches
 from tilesync.transport.retry import SyncRetrier
 
 T = TypeVar("T")
@@ -36,14 +38,23 @@ ABORT_RETRY_BUDGET: Final = timedelta(seconds=10)
 """Retry budget of the requests that abort an upload."""
 
 
+MAX_BATCH_COPY_BYTES: Final = 8 << 20
+"""Bytes of the largest object that is copied in a batch: a larger one takes the service too long."""
+
+
 class S3Clients(NamedTuple):
-    """Clients for one bucket, and the budget of their retries. `open_anonymous_client`: requests as a viewer does."""
+    """Clients for one bucket, and the budget of their retries.
+
+    `open_anonymous_client`: requests as a viewer does. `copies`: for copies in batches; None if they cannot be used.
+    """
 
     object_client: ObjectClient
     multipart_client: MultipartClient
     observe: Observer
     retry_budget: timedelta
     open_anonymous_client: Callable[[], AbstractContextManager[SyncBlobClient]]
+    copies: BucketCopies | None
+    batches: RequestBatches
 
 
 class S3Objects:
@@ -69,6 +80,7 @@ class S3Objects:
         self._object_client = clients.object_client
         self._multipart_client = clients.multipart_client
         self._open_anonymous_client = clients.open_anonymous_client
+        self._copies, self._batches = clients.copies, clients.batches
         self._observe = clients.observe
         self._retrying = SyncRetrier(clients.observe, budget=clients.retry_budget)
         self._abort_retrying = SyncRetrier(clients.observe, budget=min(clients.retry_budget, ABORT_RETRY_BUDGET))
@@ -76,6 +88,7 @@ class S3Objects:
         self._lease = ObjectLease(self, renewal_objects or self, term=term)
         self._pool = ThreadPoolExecutor(PARALLEL_PARTS, "tilesync-s3")
         self._is_bucket_known = False
+        self._obeys_copy_condition: bool | None = None
         self._has_warned_archived = False
         self.guard: Callable[[], None] = lambda: None
         self.display_name = display_name
@@ -211,13 +224,46 @@ class S3Objects:
         except Archived as error:
             self._warn_archived(error)
             return None
-        if copied is None:
-            return None
-        # Some servers ignore the condition of a copy: then it may be a copy of other bytes.
-        if copied.etag != original.etag and not self._is_unchanged(original):
-            self.delete([name])
-            return None
-        return self._relative_to_prefix(copied)
+        return None if copied is None else self._accept_copy(original, self._relative_to_prefix(copied))
+
+    def copy_batch(self, copies: Sequence[tuple[ObjectInfo, str]]) -> list[ObjectInfo | None]:
+        """Copy small objects at once, one attempt each; None for each that `copy` has to try."""
+        results: list[ObjectInfo | None] = [None] * len(copies)
+        numbers = [number for number, (original, _) in enumerate(copies) if original.size <= MAX_BATCH_COPY_BYTES]
+        if self._copies is None or not numbers:
+            return results
+        self._retry_guarded(lambda: None)
+        full_names = [
+            (original._replace(name=self._prefix + original.name), self._prefix + name)
+            for original, name in (copies[number] for number in numbers)
+        ]
+        try:
+            requests = self._copies.make_requests(full_names, datetime.now(UTC))
+        except Transient:
+            return results
+        for number, response in zip(numbers, self._batches.send(requests), strict=True):
+            original, name = copies[number]
+            copied = parse_copy(name, original.size, response.body) if response is not None else None
+            results[number] = self._accept_copy(original, copied) if copied is not None else None
+        return results
+
+    def _accept_copy(self, original: ObjectInfo, copied: ObjectInfo) -> ObjectInfo | None:
+        """Return a copy; None, and delete it, if the server ignores conditions and it may be one of other bytes.
+
+        With KMS or customer keys each copy has an ETag of its own, and so has one of an upload in parts.
+        """
+        if copied.etag == original.etag or self._obeys_condition(original, copied.name) or self._is_unchanged(original):
+            return copied
+        self.delete([copied.name])
+        return None
+
+    def _obeys_condition(self, original: ObjectInfo, name: str) -> bool:
+        """Return whether the server refuses to copy an object that has another ETag; tried once."""
+        if self._obeys_copy_condition is None:
+            self._obeys_copy_condition = self._retry_guarded(
+                lambda: self._multipart_client.refuses_stale_copy(self._prefix + original.name, self._prefix + name)
+            )
+        return self._obeys_copy_condition
 
     def _warn_archived(self, error: Archived) -> None:
         if not self._has_warned_archived:

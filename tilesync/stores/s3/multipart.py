@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from tilesync.errors import ConditionFailed, Transient, UnknownHost
+from tilesync.errors import ConditionFailed, DestinationError, Transient, UnknownHost
 from tilesync.model.storage import ObjectHeaders, ObjectInfo
 from tilesync.stores.s3.errors import ENDPOINT_HINT, NotThere, ObjectOperation, make_object_info, raise_for_response
 from tilesync.transport.connect_errors import is_unresolved
@@ -27,6 +27,8 @@ _MAX_PARTS: Final = 9_000
 
 MAX_COPY_OBJECT_BYTES: Final = 5 << 30
 """Bytes of the largest object that CopyObject copies."""
+
+_ETAG_OF_NOTHING: Final = "0" * 32
 
 
 def choose_part_bytes(size: int) -> int:
@@ -99,15 +101,29 @@ class MultipartClient:
 
     def copy_object(self, original: ObjectInfo, full_name: str, name: str) -> ObjectInfo | None:
         """Copy an object with its headers; None if it was changed or deleted."""
-        source = {"Bucket": self._bucket, "Key": full_name}
         try:
-            with self._translate_errors(name):
-                response = self._client.copy_object(
-                    Bucket=self._bucket, Key=name, CopySource=source, CopySourceIfMatch=f'"{original.etag}"'
-                )
-                return make_object_info(name, original.size, response["CopyObjectResult"]["ETag"])
+            return make_object_info(name, original.size, self._copy_with_etag(full_name, original.etag, name))
         except (NotThere, ConditionFailed):
             return None
+
+    def refuses_stale_copy(self, full_name: str, name: str) -> bool:
+        """Return whether a copy under the condition of an ETag that no object has is refused for that reason."""
+        try:
+            self._copy_with_etag(full_name, _ETAG_OF_NOTHING, name)
+        except ConditionFailed:
+            return True
+        except DestinationError:
+            pass
+        return False
+
+    def _copy_with_etag(self, full_name: str, etag: str, name: str) -> str:
+        """Copy an object if it has this ETag, and return that of the copy."""
+        source = {"Bucket": self._bucket, "Key": full_name}
+        with self._translate_errors(name):
+            response = self._client.copy_object(
+                Bucket=self._bucket, Key=name, CopySource=source, CopySourceIfMatch=f'"{etag}"'
+            )
+            return str(response["CopyObjectResult"]["ETag"])
 
     @contextmanager
     def _translate_errors(self, name: str, *, operation: ObjectOperation = "write") -> Iterator[None]:

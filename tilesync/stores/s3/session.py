@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from tilesync.core.urls import check_store_url
-from tilesync.errors import NotAuthorised, UsageError
+from tilesync.errors import NotAuthorised, Transient, UsageError
 from tilesync.protocols import Observer
 from tilesync.runtime.os_errors import translate_os_errors
 from tilesync.runtime.safe_open import open_regular
 from tilesync.stores.object_store.lock import lease_request_timeout
 from tilesync.stores.s3.client import S3Clients, S3Objects
+from tilesync.stores.s3.copy_requests import AwsKey, BucketCopies
 from tilesync.stores.s3.errors import raise_for_response
 from tilesync.stores.s3.lease import LEASE_TERM
 from tilesync.stores.s3.multipart import MultipartClient, no_response_error
 from tilesync.stores.s3.objects import ObjectClient
 from tilesync.transport.blob_client_sync import open_sync_client
 from tilesync.transport.proxies import Proxy
+from tilesync.transport.request_batches import RequestBatches
 from tilesync.transport.retry import SyncRetrier
 from tilesync.transport.tls import fallback_ca_bundle, load_proxies, user_agent
 
@@ -69,6 +71,7 @@ class _S3Settings(NamedTuple):
     """Settings from the environment and the AWS profiles."""
 
     client: Any
+    load_credentials: Callable[[], AwsKey]
     credential_provider: Any
     endpoint: str
     addressing_style: str | None
@@ -109,7 +112,13 @@ def open_bucket(
     )
     multipart_client = MultipartClient(settings.client, bucket, display_name)
     clients = S3Clients(
-        ObjectClient(store, display_name), multipart_client, observe, retry_budget, open_anonymous_client
+        ObjectClient(store, display_name),
+        multipart_client,
+        observe,
+        retry_budget,
+        open_anonymous_client,
+        _make_copies(bucket, settings),
+        RequestBatches(ca_certificates=settings.ca_certificates),
     )
     timeout = lease_request_timeout(term)
     renewal_clients = clients._replace(
@@ -125,6 +134,7 @@ def open_bucket(
         yield objects
     finally:
         objects.close()
+        clients.batches.close()
         settings.client.close()
 
 
@@ -188,6 +198,7 @@ def _load_settings(bucket: str, endpoint_url: str | None, display_name: str, ret
         client = _make_client(session, bucket, region, endpoint_url, verify)
     return _S3Settings(
         client,
+        partial(_load_credentials, session),
         provider,
         client.meta.endpoint_url,
         _addressing_style(client),
@@ -195,6 +206,26 @@ def _load_settings(bucket: str, endpoint_url: str | None, display_name: str, ret
         core.get_config_variable("request_checksum_calculation") != "when_required",
         ca_certificates,
     )
+
+
+def _load_credentials(session: Any) -> AwsKey:
+    """Return the credentials, which botocore renews where they are temporary. Raises Transient if it cannot."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        frozen = session.get_credentials().get_frozen_credentials()
+    except (BotoCoreError, ClientError) as error:
+        raise Transient(f"the credentials cannot be renewed ({_error_type_name(error)})") from None
+    return AwsKey(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+def _make_copies(bucket: str, settings: _S3Settings) -> BucketCopies | None:
+    """Return the copies that need no boto3; None behind a proxy, or where another signature is configured."""
+    endpoint, is_virtual = resolve_endpoint(bucket, settings.endpoint, settings.addressing_style)
+    if _proxy_for(endpoint) is not None or settings.client.meta.config.signature_version not in {None, "s3v4"}:
+        return None
+    url = endpoint if is_virtual else f"{endpoint}/{bucket}"
+    return BucketCopies(bucket, url, settings.region, settings.load_credentials)
 
 
 def _make_client(session: Any, bucket: str, region: str, endpoint_url: str | None, verify: str | None) -> Any:
@@ -211,11 +242,13 @@ def _make_client(session: Any, bucket: str, region: str, endpoint_url: str | Non
     )
     arguments = {"region_name": region, "endpoint_url": endpoint_url, "verify": verify}
     try:
-        unproxied = session.client("s3", config=config, **arguments)
+        # Set although it is empty: without it botocore would read the proxy variables in its own way.
+        unproxied = session.client("s3", config=config.merge(Config(proxies={})), **arguments)
         endpoint, _ = resolve_endpoint(bucket, unproxied.meta.endpoint_url, _addressing_style(unproxied))
         proxy = _proxy_for(endpoint)
-        proxies = {urlsplit(endpoint).scheme: proxy.url} if proxy is not None else {}
-        # Set even where it is empty: without it botocore would read the proxy variables in its own way.
+        if proxy is None:
+            return unproxied
+        proxies = {urlsplit(endpoint).scheme: proxy.url}
         return session.client("s3", config=config.merge(Config(proxies=proxies)), **arguments)
     except (BotoCoreError, ValueError) as error:
         raise UsageError(
