@@ -2,6 +2,10 @@
 
 tilesync publishes a whole new version, and the store copies what is unchanged; the others change files in place. The
 service counts the requests. Those to the source are not in the price: they are the business of the source's owner.
+
+One request for each unchanged file is the least that these stores allow. CopyObject makes one object (Amazon S3 API
+Reference), and Put Blob From URL one blob; a Blob Batch takes Delete Blob and Set Blob Tier only, and each request in
+it is billed on its own (Azure Blob Storage REST API, "Blob Batch").
 """
 
 from __future__ import annotations
@@ -75,21 +79,34 @@ def _s3_operation(request: LoggedRequest) -> str:
     return names.get(request.method, "other")
 
 
-WRITE, READ = "write", "read"
+AZURE_WRITE_DOLLARS = 0.05 / 10_000
+AZURE_LIST_DOLLARS = 0.05 / 10_000
+AZURE_OTHER_DOLLARS = 0.004 / 10_000
+"""Prices of one request, assumed: those of hot LRS block blobs (general purpose v2) in East US as others quoted them in
+2025, and not read from https://azure.microsoft.com/pricing/details/storage/blobs/. Put your own here.
+"""
+
+S3_WRITE_DOLLARS = 0.005 / 1000
+S3_READ_DOLLARS = 0.0004 / 1000
+"""Prices of one request, assumed: those of S3 Standard in us-east-1 as others quoted them in 2025, and not read from
+https://aws.amazon.com/s3/pricing/. Put your own here.
+"""
+
+WRITE, LIST, READ = "write", "list", "read"
 
 AZURE = Store(
     "/account/up",
     _azure_operation,
     {
-        **dict.fromkeys(("Put Blob", "Put Blob From URL", "Put Block", "Put Block List", "List Blobs"), WRITE),
+        **dict.fromkeys(("Put Blob", "Put Blob From URL", "Put Block", "Put Block List"), WRITE),
+        "List Blobs": LIST,
         **dict.fromkeys(("Get Blob", "Get Blob Properties", "Lease Container", "Get Container Properties"), READ),
     },
-    {WRITE: 0.05 / 10_000, READ: 0.004 / 10_000, FREE: 0},
-    "hot LRS block blobs in East US, general purpose v2: $0.05 for 10,000 writes or listings, $0.004 for 10,000 others",
+    {WRITE: AZURE_WRITE_DOLLARS, LIST: AZURE_LIST_DOLLARS, READ: AZURE_OTHER_DOLLARS, FREE: 0},
+    f"${AZURE_WRITE_DOLLARS * 10_000:g} for 10,000 writes, ${AZURE_LIST_DOLLARS * 10_000:g} for 10,000 listings,"
+    f" ${AZURE_OTHER_DOLLARS * 10_000:g} for 10,000 others, deletions free (assumed: hot LRS block blobs in East US)",
 )
-"""Prices: https://azure.microsoft.com/pricing/details/storage/blobs/; kinds: learn.microsoft.com, "Map each REST
-operation to a price". As they were in 2025.
-"""
+"""Kinds: learn.microsoft.com, "Map each REST operation to a price", of May 2025."""
 
 S3 = Store(
     "/bucket",
@@ -98,10 +115,11 @@ S3 = Store(
         **dict.fromkeys(("PutObject", "CopyObject", "ListObjectsV2"), WRITE),
         **dict.fromkeys(("GetObject", "HeadObject"), READ),
     },
-    {WRITE: 0.005 / 1000, READ: 0.0004 / 1000, FREE: 0},
-    "S3 Standard in us-east-1: $0.005 for 1,000 PUT, COPY or LIST requests, $0.0004 for 1,000 GET or HEAD requests",
+    {WRITE: S3_WRITE_DOLLARS, READ: S3_READ_DOLLARS, FREE: 0},
+    f"${S3_WRITE_DOLLARS * 1000:g} for 1,000 PUT, COPY or LIST requests, ${S3_READ_DOLLARS * 1000:g} for 1,000 GET or"
+    " HEAD requests, deletions free (assumed: S3 Standard in us-east-1)",
 )
-"""Prices: https://aws.amazon.com/s3/pricing/. As they were in 2025."""
+"""Kinds: https://aws.amazon.com/s3/pricing/, as others quote it."""
 
 
 @dataclass
@@ -127,7 +145,7 @@ class RequestCounts:
         for program, counts in self.counts.items():
             lines.append(f"| {program} | {' | '.join(f'{counts[name]:,}' for name in names)} |")
         return "\n".join(
-            [f"Requests of the last round, counted by the service. Prices of {self.store.prices}.", "", *lines]
+            [f"Requests of the last round, counted by the service. At prices of {self.store.prices}.", "", *lines]
         )
 
     def _count(self, runner: Runner, _: RunCost) -> float:
