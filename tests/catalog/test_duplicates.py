@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
+
 from tests.support.catalog_rows import NEW, add_version_with_files, blob_with_sha256
 from tilesync.catalog.catalog import Catalog
 from tilesync.model import Blob
@@ -56,3 +58,22 @@ def test_files_marked_stored_keep_their_sha256(catalog: Catalog) -> None:
     catalog.add_page(version, [(blob_with_sha256("a"), None)], ())
     catalog.mark_all_stored(version)
     assert catalog.duplicates.find_by_digest(new, [blob_with_sha256("a")]).keys() == {"a"}
+
+
+def test_equal_files_are_one_row_per_digest(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version with many equal files is asked for one of them, not for all."""
+    add_version_with_files(catalog, "e1", **{f"f{number}": ("same", 1) for number in range(50)}, other=("else", 2))
+    new = add_version_with_files(catalog, "new")
+    read_rows, query = list[int](), catalog.query
+
+    def count_rows(sql: str, *values: object) -> list[tuple[object, ...]]:
+        rows = query(sql, *values)
+        read_rows.append(len(rows) if "FROM blob" in sql else 0)
+        return rows
+
+    monkeypatch.setattr(catalog, "query", count_rows)
+    by_md5 = [Blob(f"f{number}", 4, "", hashlib.md5(b"same").digest()) for number in range(50)]
+    by_sha256 = [blob_with_sha256("same")._replace(name=f"g{number}") for number in range(50)]
+    result = catalog.duplicates.find_by_digest(new, [*by_md5, *by_sha256])
+    assert len(result) == 100
+    assert sum(read_rows) == 2  # one by MD5, one by SHA-256

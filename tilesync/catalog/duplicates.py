@@ -30,7 +30,17 @@ _NEWEST_USABLE = (
     f"AND {_IS_USABLE.format('?', 'blob')} AND {_IS_LIVE.format('blob')}"
     f" ORDER BY version DESC LIMIT {MAX_DUPLICATES_PER_FILE}"
 )
-_IN_VERSION = f"{_SELECT_DUPLICATE} INDEXED BY blob_{{0}} WHERE {{0}} IN ({{1}}) AND state=1 AND version=?"
+_ROWS_TRIED_PER_DIGEST = 4
+_IN_VERSION = f"""
+WITH wanted(digest) AS (VALUES {{1}})
+{_SELECT_DUPLICATE} WHERE id IN (
+  SELECT (SELECT id FROM (
+    SELECT o.id, o.lying_sha256 FROM blob o INDEXED BY blob_{{0}}
+    WHERE o.{{0}}=wanted.digest AND o.{{0}} IS NOT NULL AND o.state=1 AND o.version=? LIMIT {_ROWS_TRIED_PER_DIGEST}
+  ) tried WHERE {_IS_USABLE.format("?", "tried")} LIMIT 1) FROM wanted)
+"""
+"""One file of a version for each digest, however many files are equal: 20,000 equal files are one row, not 20,000."""
+
 _BY_MD5 = (
     f"{_SELECT_DUPLICATE} WHERE md5=? AND md5 IS NOT NULL AND state=1 AND size=? AND version{{0}} {_NEWEST_USABLE}"
 )
@@ -85,30 +95,23 @@ class DuplicateIndex:
         with_sha256 = {(blob.sha256, blob.size) for blob in blobs if blob.sha256}
         with_md5 = {(blob.md5, blob.size) for blob in blobs if not blob.sha256}
         by_digest: dict[tuple[bytes | None, int], Duplicate] = {}
-        for duplicate in self._query_version(other, "sha256", with_sha256):
+        is_any_usable = content is Content.DECODED or other.content is content
+        for duplicate in self._query_version(other, "sha256", with_sha256, is_any_usable=is_any_usable):
             by_digest[duplicate.stored.stored_sha256, duplicate.stored.blob.size] = duplicate
-        for duplicate in self._query_version(other, "md5", with_md5):
+        for duplicate in self._query_version(other, "md5", with_md5, is_any_usable=is_any_usable):
             by_digest[duplicate.stored.blob.md5, duplicate.stored.blob.size] = duplicate
-        if content is not other.content:
-            by_digest = {
-                key: duplicate
-                for key, duplicate in by_digest.items()
-                if content is Content.DECODED or not duplicate.stored.unpacked
-            }
         digest_by_name = {blob.name: (blob.sha256 or blob.md5, blob.size) for blob in blobs}
         return {name: [by_digest[digest]] for name, digest in digest_by_name.items() if digest in by_digest}
 
     def _query_version(
-        self, other: Version, column: str, contents: Iterable[tuple[bytes | None, int]]
+        self, other: Version, column: str, contents: Iterable[tuple[bytes | None, int]], *, is_any_usable: bool
     ) -> list[Duplicate]:
-        """Read the files of one version that have one of these digests."""
+        """Read one file of a version for each of these digests; `is_any_usable`: also if it is stored unpacked."""
         digests = [digest for digest, _ in contents]
-        sql = _IN_VERSION.format(column, ", ".join("?" * len(digests)))
-        return (
-            [_read_duplicate(other, row) for row in self._database.query(sql, *digests, other.serial)]
-            if digests
-            else []
-        )
+        if not digests:
+            return []
+        sql = _IN_VERSION.format(column, ", ".join(["(?)"] * len(digests)))
+        return [_read_duplicate(other, row) for row in self._database.query(sql, *digests, other.serial, is_any_usable)]
 
     def find_by_sha256(self, version: Version, stored: Sequence[StoredFile]) -> dict[str, list[Duplicate]]:
         """Find duplicates of stored files by size and SHA-256. Returns them by name."""
