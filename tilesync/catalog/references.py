@@ -33,12 +33,19 @@ INTERNAL_PROBLEMS = (*UNSATISFIABLE_PROBLEMS, DAMAGED, EMPTY_TILE, REQUIRED_BUFF
 _NON_TILE_KINDS = (Kind.NONE, Kind.EMPTY, Kind.JSON, Kind.SCHEMA, Kind.SUBTREE, Kind.IMAGE)
 
 _CREATE_REACHED = "CREATE TEMP TABLE IF NOT EXISTS reached (key TEXT PRIMARY KEY) WITHOUT ROWID"
-_INSERT_REACHED = """
-INSERT OR IGNORE INTO reached WITH RECURSIVE found(key) AS (
-  VALUES (?2) UNION SELECT r.target FROM found CROSS JOIN blob b ON b.version=?1 AND b.key=found.key AND b.state=1
-  CROSS JOIN reference r ON r.version=?1 AND r.source=b.key) SELECT key FROM found
+_TARGETS_OF_REFERRERS = """
+SELECT r.target FROM referrer CROSS JOIN blob b ON b.version=?1 AND b.key=referrer.key AND b.state=1
+  CROSS JOIN reference r ON r.version=?1 AND r.source=b.key
 """
 """Only files that are stored now (`state=1`) count as sources. Others may still have references from earlier."""
+
+_INSERT_REACHED = f"""
+INSERT OR IGNORE INTO reached WITH RECURSIVE referrer(key) AS (
+  VALUES (?2) UNION {_TARGETS_OF_REFERRERS} WHERE EXISTS (
+    SELECT 1 FROM reference further WHERE further.version=?1 AND further.source=r.target))
+SELECT ?2 UNION ALL {_TARGETS_OF_REFERRERS}
+"""
+"""Only files with references are followed: most files are leaves, which cost a third of the time like that."""
 
 _NAME_BY_KEY = "coalesce((SELECT coalesce(b.name, b.key) FROM blob b WHERE b.version=?1 AND b.key={0}), {0})"
 """The name of the file with a key."""
