@@ -267,3 +267,17 @@ def test_a_kill_while_it_is_emptied(path: Path, step: str) -> None:
     database = open_database(path)
     assert (database.is_new, items(database), database.get_value("schema")) == (True, [], "3")
     database.close()
+
+
+def test_memory_for_many_rows_is_taken_on_request(path: Path) -> None:
+    """A file has the small cache of SQLite until many rows are announced: a fleet keeps many files open."""
+    database = open_database(path)
+    small, small_log = (database.query(f"PRAGMA {name}")[0][0] for name in ("cache_size", "wal_autocheckpoint"))
+    assert -2000 <= small < 0
+    database.prepare_for_many_rows()
+    assert database.query("PRAGMA cache_size")[0][0] == -32768
+    assert database.query("PRAGMA wal_autocheckpoint")[0][0] > small_log
+    database.close()
+    database = open_database(path)
+    assert database.query("PRAGMA cache_size")[0][0] == small
+    database.close()

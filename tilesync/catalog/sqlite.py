@@ -17,9 +17,12 @@ from tilesync.runtime.safe_open import check_unshared, open_regular
 
 _COPY_CHUNK_BYTES = 1 << 20
 
-_CACHE_KIB = 32 << 10
-"""Memory for pages of the file, at most. Digests are random, so each new one changes another page of an index: with
-SQLite's own 2 MB most of these would be read from the file, and written to it, again and again.
+_PAGE_BYTES = 4096
+
+_BULK_CACHE_KIB = 32 << 10
+"""Memory for pages of the file while many rows are written, at most. Digests are random, so each new one changes
+another page of an index: with SQLite's own 2 MB most of these would be read from the file, and written to it, again and
+again.
 """
 
 
@@ -61,7 +64,6 @@ class Database:
     ) -> None:
         with _translate_errors(self._path):
             self._db.execute(f"PRAGMA journal_mode={'WAL' if is_persistent else 'MEMORY'}")
-            self._db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             self._db.execute(f"PRAGMA synchronous={'NORMAL' if is_persistent else 'OFF'}")
             tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
             found = self._read_schema_version() if "meta" in tables else 0
@@ -112,6 +114,16 @@ class Database:
                     self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
+
+    def prepare_for_many_rows(self) -> None:
+        """Take more memory, for the many rows of a new inventory, until the file is closed.
+
+        The write-ahead log may become as large, so that a page that many transactions change is copied to the file once
+        and not after each of them. Most openings need neither: they read, or find that nothing changed.
+        """
+        with self._lock, _translate_errors(self._path):
+            self._db.execute(f"PRAGMA cache_size=-{_BULK_CACHE_KIB}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={_BULK_CACHE_KIB * 1024 // _PAGE_BYTES}")
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Run a query and return all rows."""

@@ -157,6 +157,7 @@ class MirrorJob:
     async def _complete_version(self, version: Version | None, choice: VersionChoice, resolution: Resolution) -> None:
         """Complete a new or unfinished version and publish it, unless a stored version turns out to be identical."""
         export = resolution.export
+        self._catalog.prepare_for_many_rows()
         is_resumed = version is not None
         if version is None:
             version = await run_in_thread(self._versions.begin_version, export, choice.content)

@@ -42,6 +42,7 @@ async def rebuild_version(destination: Destination, name: str, run: RunContext) 
 
     It is not known when the pointer left the version, so it counts as replaced just now.
     """
+    destination.catalog.prepare_for_many_rows()
     latest = await run_in_thread(destination.publication.latest) or {}
     try:
         version = await _read_version(destination, name)

@@ -20,6 +20,7 @@ def open_scratch_files() -> Iterator[tuple[Catalog, LocalStoredFiles, Callable[[
     """Open an empty catalog and an empty folder, with a function to write a file. All is temporary."""
     with tempfile.TemporaryDirectory(prefix="tilesync-") as folder:
         catalog = Catalog(Path(folder) / CATALOG_FILE, is_persistent=False)
+        catalog.prepare_for_many_rows()
         resolver = SafePathResolver(Path(folder))
 
         def put(version: Version, name: str, data: bytes) -> None:
