@@ -111,3 +111,19 @@ def test_help_loads_little() -> None:
     ).stderr.split()
     assert len(loaded) < 280
     assert not {"asyncio", "httpx", "sqlite3", "ssl", "tilesync.app", "tilesync.jobs"} & set(loaded)
+
+
+def test_modules_load_with_a_tuned_garbage_collector() -> None:
+    """The collector runs rarely already while the command line loads, which creates thousands of values to keep."""
+    program = (
+        "import gc, sys, tilesync.__main__ as m\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'tilesync.cli.main': print('threshold', gc.get_threshold()[0])\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "m.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--version"], capture_output=True, text=True, env=make_environment(), check=True
+    )
+    assert "threshold 50000" in done.stdout

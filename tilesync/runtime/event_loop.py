@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 def tune_garbage_collector() -> None:
-    """Run the cyclic garbage collector less often: thousands of small values are created, and none has a cycle."""
+    """Run the cyclic garbage collector less often: thousands of small values are created, and none has a cycle.
+
+    It never looks again at what exists now. May be called again when more modules are loaded.
+    """
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
