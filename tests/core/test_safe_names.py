@@ -176,6 +176,24 @@ def test_most_names_pass_the_quick_check() -> None:
     assert not are_all_safe(["tileset.json", "aux/x.glb"])
     assert not are_all_safe(["a", ""])
     assert not are_all_safe(["a\nb", "c"])
+    assert are_all_safe(["Components/COMmon.glb", "tiles/common.b3dm", "x" * MAX_SEGMENT_BYTES])
+    for name in (
+        "/a",
+        "a/",
+        "a//b",
+        "a/./b",
+        "../a",
+        "a.",
+        "C:a",
+        "a\\b",
+        "x/CON",
+        "Lpt1",
+        "a\x7f",
+        "x" * 256,
+        "\u212a" * 99,
+    ):
+        for names in ([name], ["a", name], [name, "a"]):
+            assert not are_all_safe(names)
 
 
 @given(st.lists(NAMES, max_size=5))

@@ -39,6 +39,10 @@ _WINDOWS_SUSPECTS = (
 )
 _DEVICE_NAME_IN_LINES = re.compile(r"[/\n](?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)[./\n]")
 """Device names in lower-case names joined by line breaks; also matches some harmless names."""
+_SUSPECTS = ("//", "./", "\\", ":", "/con", "/prn", "/aux", "/nul", "/com", "/lpt")
+"""Texts one of which is in every name with a suspect part, in lower case between slashes, if all of it is printable;
+the search for them takes a tenth of the time of the pattern below, which finds fewer harmless names."""
+
 _SUSPECT_IN_LINES = re.compile(
     r"(?:^|/)(?:\.{0,2}(?:/|$)|con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])|\.(?:/|$)|^.:|\\|[\x00-\x09\x0b-\x1f\x7f]",
     re.IGNORECASE | re.MULTILINE,
@@ -52,6 +56,11 @@ def are_all_safe(names: Sequence[str], *, path_bytes: int = 0) -> bool:
     Names that only Windows cannot store may pass. False means that each name must be checked by itself.
     """
     longest = min(MAX_SEGMENT_BYTES, path_bytes or MAX_SEGMENT_BYTES)
+    framed = f"/{'/'.join(names)}/"
+    if framed.isascii() and framed.isprintable():
+        lowered = framed.lower()
+        if not any(suspect in lowered for suspect in _SUSPECTS):
+            return max(map(len, names)) <= longest
     joined = "\n".join(names)
     return not names or (
         joined.isascii()

@@ -26,7 +26,7 @@ _NO_CONTAINER_STATUSES: Final = {400, 405}
 """Statuses of a listing whose path is not a container. Source: "Blob service error codes"."""
 
 
-async def read_page_body(response: BlobResponse) -> bytearray:
+async def read_page_body(response: BlobResponse) -> bytes:
     """Read a whole page, with transfer and content codings removed; Azure may send it without a length.
 
     Raises Transient for a body that is cut off, stalls, or has more than MAX_LISTING_PAGE_BYTES.
@@ -38,7 +38,7 @@ async def read_page_body(response: BlobResponse) -> bytearray:
             if len(body) > MAX_LISTING_PAGE_BYTES:
                 raise Transient(f"a listing page of more than {MAX_LISTING_PAGE_BYTES:,} bytes")
     decoder.finish()
-    return body
+    return bytes(body)
 
 
 async def raise_listing_refusal(response: BlobResponse, provenance: Provenance, *, is_probe: bool) -> NoReturn:
