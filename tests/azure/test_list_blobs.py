@@ -106,12 +106,7 @@ def test_one_unusual_blob_among_plain_ones(name: str, kind: str) -> None:
     for entries in ([plain, other, plain], [other, plain], [other] * 3, [plain, plain]):
         body = page(*entries, marker="m")
         assert ">b" in other or _parse_azure_form(body) == _parse_any_form(body)
-        assert (
-            parse_page(body)
-            == parse_page(bytearray(body))
-            == parse_page(b"\xef\xbb\xbf" + body)
-            == _parse_any_form(body)
-        )
+        assert parse_page(body) == parse_page(b"\xef\xbb\xbf" + body) == _parse_any_form(body)
 
 
 @pytest.mark.parametrize(
