@@ -228,7 +228,7 @@ class Container:
 async def _parse_page(body: bytes, announce: AnnounceMarker, lock: asyncio.Lock) -> Page:
     """Parse a page off the event loop. Its marker is announced before that, and taken back if the page is malformed.
 
-    Pages are parsed one at a time: two at once would take twice the memory, and be no faster.
+    Pages are parsed one at a time: two threads would share one interpreter lock, but need the memory of two.
     """
     announce(peek_marker(body))
     try:
