@@ -14,7 +14,7 @@ def main() -> None:
         install_signal_handlers()  # before the rest is loaded: it takes a tenth of a second
         from tilesync.runtime.event_loop import tune_garbage_collector
 
-        tune_garbage_collector()  # modules are not garbage: to look for some while they load takes a sixth of that time
+        tune_garbage_collector()  # modules are not garbage: looking for some took a tenth of the time to load them
         from tilesync.cli.main import main as run
 
         run()
