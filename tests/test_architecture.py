@@ -97,6 +97,7 @@ PROTOCOLS = {
     "StoredFiles": "local, and object store",
     "TokenProvider": "a token, and a share key",
     "Upload": "Azure, and S3",
+    "WorkerStore": "made by Azure, passed on by the object stores, which must not import it",
     "WorkerTarget": "local, and Azure",
     "WorkerTask": "fetch, verify, and warm up",
     "Workers": "assembled by the app, called by the jobs, which must not import it",

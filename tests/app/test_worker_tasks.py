@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import random
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import export, glb, md5_base64, read_tree, tileset
+from tests.support.builders import export, glb, make_stored_blobs, md5_base64, read_tree, tileset
 from tests.support.faults import (
     blob_name,
     call_before,
@@ -41,13 +42,17 @@ from tests.support.worker_processes import (
 )
 from tilesync.app import shared
 from tilesync.app.workers import ProcessWorkers
+from tilesync.azure.sas import parse_sas_link
 from tilesync.demo.faults import Effect
 from tilesync.demo.loopback_server import FakeRequest
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import FileStored, Finding
 from tilesync.jobs.versions.file_check import FileVerifier
-from tilesync.model import FileResult, StoredFile, Version
+from tilesync.model import Blob, FileResult, StoredFile, Version
 from tilesync.runtime import process_pool
+from tilesync.stores.azure.direct_put import AzureWorkerStore
+from tilesync.stores.worker_target import WorkerStore
+from tilesync.tiles.validator import check_whole
 
 
 @pytest.fixture(autouse=True)
@@ -443,3 +448,44 @@ def test_workers_check_the_md5_of_a_response(tmp_path: Path, header: str) -> Non
         assert sim.mirror(tmp_path).exit_code == 0
         assert len(sim.blob_requests()) >= len(files) + fault.hits
     assert read_tree(tmp_path / "versions" / EXPORT) == files
+
+
+def test_objects_of_a_store_are_verified_by_workers(tmp_path: Path) -> None:
+    """Workers read each object once; one that is damaged, missing, refused or unsafe is left to the main process."""
+    files = export(8)
+    with Simulator() as sim:
+        sim.offer_export({f"p/versions/e1/{name}": data for name, data in files.items()} | {"p/versions/file": b"x"})
+        link = parse_sas_link(sim.create_link(EXPORT))
+        bad = ["tiles/003.glb", "tiles/004.glb", "tiles/005.glb", "tiles/006.glb"]
+        sim.containers[EXPORT][f"p/versions/e1/{bad[0]}"] = make_stored_blobs({"x": glb(b"other")})["x"]
+        del sim.containers[EXPORT][f"p/versions/e1/{bad[1]}"]
+        sim.add_fault(is_blob_named(f"p/versions/e1/{bad[2]}"), error_response(503))
+        sim.add_fault(is_blob_named(f"p/versions/e1/{bad[3]}"), truncate_body(3))
+        stored = [StoredFile(Blob(n, len(d)), hashlib.sha256(d).digest(), 0) for n, d in files.items()]
+        stored.append(StoredFile(Blob("../file", 1), hashlib.sha256(b"x").digest(), 0))
+
+        async def make_store() -> WorkerStore:
+            return AzureWorkerStore(link, "p/")
+
+        async def verify_all() -> Sequence[Finding | FileResult | None]:
+            pool = process_pool.ProcessPool(2)
+            try:
+                workers = ProcessWorkers(pool, None, make_store=make_store)
+                await workers.start()
+                return await workers.verify_batch(Version(1, "e1", "e1"), stored)
+            finally:
+                await pool.aclose()
+
+        found = asyncio.run(verify_all())
+        assert all(map(is_from_worker, sim.blob_requests()))
+        requested = Counter(blob_name(request) for request in sim.blob_requests())
+        assert requested == Counter(f"p/versions/e1/{name}" for name in files)
+    failed = [each.blob.name for each, result in zip(stored, found, strict=True) if result is None]
+    assert failed == [*sorted(bad, key=list(files).index), "../file"]
+    for each, result in zip(stored, found, strict=True):
+        if result is not None:
+            assert isinstance(result, FileResult)
+            assert result.stored == each._replace(mtime_ns=result.stored.mtime_ns)
+            assert result.stored.mtime_ns
+            whole = check_whole(each.blob, files[each.blob.name], "")[1]
+            assert result.content == whole

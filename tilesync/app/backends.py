@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -181,9 +181,8 @@ class ObjectStoreBackend(Backend):
 
         mode, url = opening.mode, store.objects.canonical_url
         state = None if mode is Mode.READ else self._target.resolve_state_dir(url)
-        return exits.enter_context(
-            open_objects_read_only(store.objects, mode, state, opening.observe, opening.admission)
-        )
+        opened = open_objects_read_only(store.objects, mode, state, opening.observe, opening.admission)
+        return replace(exits.enter_context(opened), make_worker_store=store.make_worker_store)
 
     def refuse_source(self, source: Location, identity: str) -> None:
         """Raise UsageError if the prefix of SOURCE is this one, or one contains the other."""
@@ -219,7 +218,7 @@ class AzureBackend(ObjectStoreBackend):
             read_only=opening.mode is Mode.READ,
             create=create,
         ) as objects:
-            yield ConnectedStore(objects, objects.make_put_target)
+            yield ConnectedStore(objects, objects.make_put_target, objects.make_worker_store)
 
     @property
     def identity(self) -> str:

@@ -296,14 +296,17 @@ async def verify(
     from tilesync.app.workers import ProcessWorkers
     from tilesync.jobs.verify import AuditInputs, VerifyJob
     from tilesync.stores.local.scratch_files import open_scratch_files
+    from tilesync.transport.tls import load_proxies
 
     refuse_missing_folder(target.location)
     try:
         with open_scratch_files() as scratch:
             async with open_destination(target, Mode.AUDIT, observe) as destination, AsyncExitStack() as closing:
                 reader = await run_in_thread(destination.files.worker_reader)
-                pool = create_process_pool(closing) if reader is not None else None
-                workers = ProcessWorkers(pool, reader) if pool is not None else None
+                make_store = None if load_proxies() else destination.make_worker_store
+                can_use_workers = reader is not None or make_store is not None
+                pool = create_process_pool(closing) if can_use_workers else None
+                workers = ProcessWorkers(pool, reader, make_store=make_store) if pool is not None else None
                 inputs = AuditInputs(
                     destination.files,
                     destination.publication,

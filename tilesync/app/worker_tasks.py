@@ -12,11 +12,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from tilesync.azure.responses import parse_etag, parse_md5
 from tilesync.errors import BlobDamaged, TilesyncError, UsageError
 from tilesync.events import Finding
-from tilesync.jobs.versions.file_check import verify_files
+from tilesync.jobs.versions.file_check import check_bytes, verify_files
 from tilesync.model import Blob, Digests, ParsedContent, SasUrl, StoredFile, UnpackedFile, Version
 from tilesync.protocols import MirrorWorkerSource, StoredFiles, WorkerSource
 from tilesync.runtime.process_pool import WorkerContext
-from tilesync.stores.worker_target import PendingUpload, WorkerTarget
+from tilesync.stores.worker_target import PendingUpload, WorkerStore, WorkerTarget
 from tilesync.tiles.validator import check_whole
 from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import HttpPool, PoolRequest, http_pool
@@ -219,10 +219,9 @@ class VerifyBatch:
     stored: tuple[StoredFile, ...]
 
     def __reduce__(self) -> tuple[Callable[..., VerifyBatch], tuple[object, ...]]:
-        rows = [(tuple(blob), sha256, unpacked) for blob, sha256, _, _, unpacked in self.stored]
-        return _make_verify_batch, (self.files, self.version, rows)
+        return _make_verify_batch, (self.files, self.version, _make_rows(self.stored))
 
-    async def __call__(self, context: WorkerContext) -> list[Finding | VerifiedFile]:
+    async def __call__(self, context: WorkerContext) -> Sequence[Finding | VerifiedFile | None]:
         """Return for each file its finding, or its stamp and parsed content."""
         files = (await context.get_or_create(open_readers)).get_or_add(self.files)
         return [
@@ -231,8 +230,63 @@ class VerifyBatch:
         ]
 
 
-def _make_verify_batch(
-    files: StoredFiles, version: Version, rows: Sequence[tuple[tuple[Any, ...], bytes, UnpackedFile | None]]
-) -> VerifyBatch:
-    stored = tuple(StoredFile(Blob._make(blob), sha256, 0, 0, unpacked) for blob, sha256, unpacked in rows)
-    return VerifyBatch(files, version, stored)
+def _make_verify_batch(files: StoredFiles, version: Version, rows: Sequence[StoredRow]) -> VerifyBatch:
+    return VerifyBatch(files, version, _read_rows(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyObjects:
+    """Read small files of an object store at the same time, one attempt each, and verify them.
+
+    A file that fails, for whatever reason, is left to the main process, which repeats requests and words the finding.
+    """
+
+    store: WorkerStore
+    version: Version
+    stored: tuple[StoredFile, ...]
+    max_concurrent: int
+    time_limit: timedelta
+
+    def __reduce__(self) -> tuple[Callable[..., VerifyObjects], tuple[object, ...]]:
+        settings = (self.store, self.version, self.max_concurrent, self.time_limit)
+        return _make_verify_objects, (*settings, _make_rows(self.stored))
+
+    async def __call__(self, context: WorkerContext) -> Sequence[Finding | VerifiedFile | None]:
+        """Return for each verified file its stamp and parsed content."""
+        results: list[VerifiedFile | None] = [None] * len(self.stored)
+        made = [self.store.make_read_request(self.version.name, stored) for stored in self.stored]
+        requests = [(number, request) for number, request in enumerate(made) if request is not None]
+
+        def check_response(index: int, response: PoolResponse) -> None:
+            number = requests[index][0]
+            content = check_bytes(self.version, self.stored[number], response.body)
+            if content is not None:
+                results[number] = (*self.store.read_stamp(response), content)
+
+        pool = await context.get_or_create(http_pool)
+        with suppress(UsageError):
+            await pool.send_all(
+                [request for _, request in requests],
+                check_response,
+                max_connections=self.max_concurrent,
+                time_limit=self.time_limit,
+            )
+        return results
+
+
+def _make_verify_objects(
+    store: WorkerStore, version: Version, max_concurrent: int, time_limit: timedelta, rows: Sequence[StoredRow]
+) -> VerifyObjects:
+    return VerifyObjects(store, version, _read_rows(rows), max_concurrent, time_limit)
+
+
+StoredRow = tuple[tuple[Any, ...], bytes, UnpackedFile | None]
+"""Stored file as it is sent to a worker: blob, SHA-256, unpacked form."""
+
+
+def _make_rows(stored: Sequence[StoredFile]) -> list[StoredRow]:
+    return [(tuple(blob), sha256, unpacked) for blob, sha256, _, _, unpacked in stored]
+
+
+def _read_rows(rows: Sequence[StoredRow]) -> tuple[StoredFile, ...]:
+    return tuple(StoredFile(Blob._make(blob), sha256, 0, 0, unpacked) for blob, sha256, unpacked in rows)

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
+from tilesync.errors import TilesyncError
 from tilesync.events import Finding
 from tilesync.model import BatchResult, Blob, FileResult, StoredFile, Version
-from tilesync.protocols import StoredFiles, WorkerSource
-from tilesync.runtime.process_pool import ProcessPool, WorkerLost
-from tilesync.stores.worker_target import FindWorkerTarget
+from tilesync.protocols import MAX_WHOLE_FILE_BYTES, StoredFiles, WorkerSource
+from tilesync.runtime.process_pool import ProcessPool, WorkerLost, WorkerTask
+from tilesync.stores.worker_target import FindWorkerTarget, MakeWorkerStore
+
+if TYPE_CHECKING:
+    from tilesync.app.worker_tasks import VerifiedFile
+
+
+MAX_VERIFY_REQUESTS = 128
+"""Requests to an object store at the same time, of all processes, while its files are verified."""
+
+MAX_VERIFIED_OBJECT_BYTES = 1 << 18
+"""Maximum size of an object that a worker verifies: it receives many at the same time, each in memory."""
+
+MIN_BYTES_PER_S = 1 << 20
+"""Minimum bytes per second of a batch that is verified; what has not come by then is read by the main process."""
 
 
 class ProcessWorkers:
     """Worker processes that fetch into one destination, or verify its files."""
 
     def __init__(
-        self, pool: ProcessPool, files: StoredFiles | None, find_target: FindWorkerTarget | None = None
+        self,
+        pool: ProcessPool,
+        files: StoredFiles | None,
+        find_target: FindWorkerTarget | None = None,
+        *,
+        make_store: MakeWorkerStore | None = None,
     ) -> None:
         self._pool = pool
         self._files = files
         self._find_target = find_target
+        self._make_store = make_store
+        self._fetches = find_target is not None or make_store is not None
 
     @property
     def start_requested(self) -> bool:
@@ -30,13 +54,13 @@ class ProcessWorkers:
         """Start the workers without waiting, since they will be needed soon."""
         from tilesync.app.worker_tasks import WarmUp
 
-        self._pool.request_start(WarmUp(fetches=self._find_target is not None))
+        self._pool.request_start(WarmUp(fetches=self._fetches))
 
     async def start(self) -> None:
         """Start the workers and wait until they are ready."""
         from tilesync.app.worker_tasks import WarmUp
 
-        await self._pool.start(WarmUp(fetches=self._find_target is not None))
+        await self._pool.start(WarmUp(fetches=self._fetches))
 
     async def fetch_batch(
         self,
@@ -70,20 +94,37 @@ class ProcessWorkers:
                 results.append(FileResult(number, StoredFile(described, sha256, mtime_ns, inode, unpacked), content))
         return BatchResult(tuple(results), tuple(failed), fetched.response_s, fetched.first_byte_s)
 
-    async def verify_batch(self, version: Version, files: Sequence[StoredFile]) -> Sequence[Finding | FileResult]:
-        """Verify stored files that fit into memory; return results in order, or nothing if that is impossible."""
-        from tilesync.app.worker_tasks import VerifyBatch
+    @property
+    def max_verified_bytes(self) -> int:
+        """Maximum size of a file that `verify_batch` can read: it holds whole files in memory."""
+        return MAX_WHOLE_FILE_BYTES if self._make_store is None else MAX_VERIFIED_OBJECT_BYTES
 
-        if self._files is None:
-            return ()
-        try:
-            task = VerifyBatch(self._files, version.with_facts(record={}), tuple(files))
-            verified = await self._pool.run(task, payload_bytes=sum(stored.size for stored in files))
-        except WorkerLost:
-            return ()
+    async def verify_batch(
+        self, version: Version, files: Sequence[StoredFile]
+    ) -> Sequence[Finding | FileResult | None]:
+        """Verify files of at most `max_verified_bytes`; return results in order, or nothing if that is impossible.
+
+        None stands for a file of a store that did not come at once, or that is not as it should be.
+        """
+        payload_bytes = sum(stored.size for stored in files)
+        verified: Sequence[Finding | VerifiedFile | None] = ()
+        with suppress(TilesyncError, WorkerLost):
+            task = await self._make_verify_task(version.with_facts(record={}), tuple(files), payload_bytes)
+            verified = await self._pool.run(task, payload_bytes=payload_bytes) if task is not None else ()
         return [
-            result
-            if isinstance(result, Finding)
-            else FileResult(0, StoredFile(*stored[:2], *result[:2], stored.unpacked), result[2])
-            for stored, result in zip(files, verified, strict=True)
+            FileResult(0, StoredFile(*stored[:2], *result[:2], stored.unpacked), result[2])
+            if isinstance(result, tuple)
+            else result
+            for stored, result in zip(files, verified, strict=bool(verified))
         ]
+
+    async def _make_verify_task(
+        self, version: Version, files: tuple[StoredFile, ...], payload_bytes: int
+    ) -> WorkerTask[Sequence[Finding | VerifiedFile | None]] | None:
+        from tilesync.app.worker_tasks import BATCH_TIMEOUT, VerifyBatch, VerifyObjects
+
+        if self._make_store is not None:
+            time_limit = BATCH_TIMEOUT + timedelta(seconds=payload_bytes / MIN_BYTES_PER_S)
+            max_concurrent = max(1, MAX_VERIFY_REQUESTS // self._pool.size)
+            return VerifyObjects(await self._make_store(), version, files, max_concurrent, time_limit)
+        return VerifyBatch(self._files, version, files) if self._files is not None else None

@@ -199,8 +199,17 @@ class Workers(Protocol):
         A blob that fails, for whatever reason, is left unchanged.
         """
 
-    async def verify_batch(self, version: Version, files: Sequence[StoredFile]) -> Sequence[Finding | FileResult]:
-        """Verify stored files that fit into memory; return results in order, or nothing if that is impossible."""
+    @property
+    def max_verified_bytes(self) -> int:
+        """Maximum size of a file that `verify_batch` can read: it holds whole files in memory."""
+
+    async def verify_batch(
+        self, version: Version, files: Sequence[StoredFile]
+    ) -> Sequence[Finding | FileResult | None]:
+        """Verify files of at most `max_verified_bytes`; return results in order, or nothing if that is impossible.
+
+        None stands for a file of a store that did not come at once, or that is not as it should be.
+        """
 
 
 class SourceResolver(Protocol):

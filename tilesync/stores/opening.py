@@ -16,6 +16,7 @@ from tilesync.protocols import PublicFiles, ReadOnlyPublication, StoredFiles, St
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
+    from tilesync.stores.worker_target import MakeWorkerStore
 
 _HAS_EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
@@ -39,7 +40,8 @@ class ReadOnlyDestination:
     """A destination that is only read. `catalog` is None without a usable one.
 
     `open_public_files`: opens its files by their paths, for a server. `is_busy`: a run of this machine holds its lock.
-    Only mode AUDIT knows. `structure_checks`: further checks of an audit; only a package has them.
+    Only mode AUDIT knows. `structure_checks`: further checks of an audit; only a package has them. `make_worker_store`:
+    how worker processes read from an object store, if they can.
     """
 
     files: StoredFiles
@@ -50,6 +52,7 @@ class ReadOnlyDestination:
     layout: Layout = Layout.VERSIONED
     is_busy: bool = False
     structure_checks: StructureChecks | None = None
+    make_worker_store: MakeWorkerStore | None = None
 
 
 def open_audit_catalog(path: Path) -> Catalog | None:

@@ -1,4 +1,4 @@
-"""Worker target: where worker processes put small files of a version."""
+"""Worker target: where worker processes put small files of a version, and the store from which they read them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tilesync.core.http_headers import CachePolicy
-from tilesync.model import Blob, Digests, StoredFile, Version
+from tilesync.model import Blob, Digests, FileStamp, StoredFile, Version
 
 if TYPE_CHECKING:
     from tilesync.transport.http1_connection import PoolResponse
@@ -33,6 +33,19 @@ class WorkerTarget(Protocol):
     def put_verified(self, version: str, blob: Blob, data: bytes, digests: Digests) -> StoredFile | PendingUpload:
         """Store a file whose bytes are verified, or return its upload. Raises RunErrors."""
 
+
+class WorkerStore(Protocol):
+    """Object store from which worker processes read small files. Picklable, and usable now."""
+
+    def make_read_request(self, version: str, stored: StoredFile) -> PoolRequest | None:
+        """Return the request for a file of a version; None for a name that no store holds."""
+
+    def read_stamp(self, response: PoolResponse) -> FileStamp:
+        """Return the stamp of the file in a response."""
+
+
+MakeWorkerStore = Callable[[], Awaitable[WorkerStore]]
+"""Return the store for workers, usable now. Raises RunErrors."""
 
 FindWorkerTarget = Callable[[Version], Awaitable[WorkerTarget]]
 """Return the target for the files of a version, usable now. Raises RunErrors."""

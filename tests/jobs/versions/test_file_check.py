@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tests.support.catalog_fixture import HOME, CatalogFixture
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.events import Finding
 from tilesync.jobs.versions import file_check as module
-from tilesync.jobs.versions.file_check import check_file, verify_file, verify_files
+from tilesync.jobs.versions.file_check import FileVerifier, check_file, verify_file, verify_files
 from tilesync.model import (
     UNKNOWN_SIZE,
     Blob,
@@ -27,7 +29,9 @@ from tilesync.model import (
     Role,
     StoredFile,
     UnpackedFile,
+    Version,
 )
+from tilesync.protocols import MAX_WHOLE_FILE_BYTES
 
 
 def blob_of(name: str, data: bytes, **more: Any) -> Blob:
@@ -199,3 +203,55 @@ def test_unpacked_file_is_checked_in_its_form_on_disk(fixture: CatalogFixture) -
     assert isinstance(found, FileResult)
     assert found.stored[:2] == stored[:2]
     assert found == verify_file(fixture.files, None, fixture.version, stored)
+
+
+class RefusingWorkers:
+    """Workers that verify every nth file of a batch."""
+
+    start_requested = True
+    max_verified_bytes = MAX_WHOLE_FILE_BYTES
+
+    def __init__(self, fixture: CatalogFixture, nth: int) -> None:
+        self._fixture = fixture
+        self._nth = nth
+        self.batches = 0
+
+    def request_start(self) -> None:
+        """Do nothing."""
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def fetch_batch(self, *_: Any, **__: Any) -> Any:
+        """Not used by these tests."""
+        raise NotImplementedError
+
+    async def verify_batch(self, version: Version, files: Sequence[StoredFile]) -> list[Finding | FileResult | None]:
+        """Verify every nth file."""
+        self.batches += 1
+        results = verify_files(self._fixture.files, None, version, files)
+        return [None if number % self._nth else result for number, result in enumerate(results)]
+
+
+@pytest.mark.parametrize(("nth", "batches"), [(1, 3), (2, 3), (3, 1)])
+def test_files_that_workers_leave_are_verified_here(fixture: CatalogFixture, nth: int, batches: int) -> None:
+    """Every file has a result, whoever verified it; workers that leave most files get no more of them."""
+    files = {name: data for name, data in export(8).items() if name.endswith(".glb")}
+    for name, data in files.items():
+        fixture.write(name, data)
+    stored = [StoredFile(blob_of(name, data), hashlib.sha256(data).digest(), 0) for name, data in files.items()]
+    workers = RefusingWorkers(fixture, nth)
+
+    async def verify_all() -> None:
+        verifier = FileVerifier(fixture.files, fixture.catalog.references, workers)
+        verifier.request_start()
+        await asyncio.sleep(0.01)
+        for _ in range(3):
+            results = await verifier.verify_files(fixture.version, stored)
+            assert {name: isinstance(result, FileResult) for name, result in results.items()} == dict.fromkeys(
+                files, True
+            )
+        await verifier.aclose()
+
+    asyncio.run(verify_all())
+    assert workers.batches == batches

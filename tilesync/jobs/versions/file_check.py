@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tilesync.errors import BlobDamaged, DamagedPackage, DestinationError
 from tilesync.events import Finding
 from tilesync.model import Blob, FileResult, ParsedContent, StoredFile, Version
-from tilesync.protocols import MAX_WHOLE_FILE_BYTES, StoredFiles, Workers
+from tilesync.protocols import StoredFiles, Workers
 from tilesync.runtime.task_groups import gather_or_cancel
 from tilesync.runtime.threads import run_in_thread
 from tilesync.tiles.validator import ContentCheck, check_whole
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 MAX_REFERENCES_IN_MEMORY = 5000
 """References of one file that are kept in memory; beyond that they are written to the catalog."""
-
-MAX_WORKER_FILE_BYTES = MAX_WHOLE_FILE_BYTES
-"""Maximum size of a file that a worker reads, since it returns all references of the file in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +126,14 @@ def verify_files(
     `verify_file`, which also words the finding.
     """
     for each, whole in zip(stored, files.read_whole(version, stored), strict=True):
-        content = _check_bytes(version, each, whole.data) if whole is not None else None
+        content = check_bytes(version, each, whole.data) if whole is not None else None
         if whole is None or content is None:
             yield verify_file(files, references, version, each)
         else:
             yield FileResult(0, StoredFile(*each[:2], whole.mtime_ns, whole.inode, each.unpacked), content)
 
 
-def _check_bytes(version: Version, stored: StoredFile, data: bytes) -> ParsedContent | None:
+def check_bytes(version: Version, stored: StoredFile, data: bytes) -> ParsedContent | None:
     """Return the content of a file whose bytes match its manifest line; None for every other file.
 
     The SHA-256 of the manifest proves the bytes, so a broken structure is only a diagnostic, as in `verify_file`.
@@ -168,9 +165,12 @@ class FileVerifier:
         small: list[StoredFile] = []
         found: dict[str, Finding | FileResult] = {}
         if self._workers is not None and self._starting is not None and self._starting.done():
-            small = [file for file in files if file.size <= MAX_WORKER_FILE_BYTES]
+            small = [file for file in files if file.size <= self._workers.max_verified_bytes]
             results = await self._workers.verify_batch(version, small) if small else ()
-            found.update((file.blob.name, result) for file, result in zip(small, results, strict=False))
+            checked = zip(small, results, strict=False)
+            found.update((file.blob.name, result) for file, result in checked if result is not None)
+            if results and len(found) * 2 < len(small):
+                self._workers = None  # the store refuses them, or is too slow: here each request is repeated
         rest = [file for file in files if file.blob.name not in found]
         thread_count = self._files.parallel_reads
         for part in await gather_or_cancel(

@@ -31,7 +31,7 @@ from tilesync.stores.azure.block_upload import (
 )
 from tilesync.stores.azure.copy_from_url import copy_blob_from_url
 from tilesync.stores.azure.copy_internal import ContainerCopier
-from tilesync.stores.azure.direct_put import AzurePutTarget
+from tilesync.stores.azure.direct_put import AzurePutTarget, AzureWorkerStore
 from tilesync.stores.azure.errors import parse_object_info
 from tilesync.stores.azure.lease import BlobLease
 from tilesync.stores.azure.requests import AzureClients, BlobRequests, is_missing
@@ -225,6 +225,10 @@ class AzureObjects:
     async def make_put_target(self, cache_policy: CachePolicy) -> AzurePutTarget:
         """Return the target to which worker processes upload small blobs with the current link."""
         return AzurePutTarget(await self._link.current_async(), self._prefix, cache_policy)
+
+    async def make_worker_store(self) -> AzureWorkerStore:
+        """Return the store from which worker processes read small blobs with the current link."""
+        return AzureWorkerStore(await self._link.current_async(), self._prefix)
 
     def begin_upload(self, name: str, size: int, object_headers: ObjectHeaders) -> BlockUpload:
         """Begin the upload of a large blob."""

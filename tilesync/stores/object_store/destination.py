@@ -24,7 +24,7 @@ from tilesync.stores.object_store.publication import ObjectPublication, ReadOnly
 from tilesync.stores.opening import Mode, ReadOnlyDestination, open_audit_catalog
 
 if TYPE_CHECKING:
-    from tilesync.stores.worker_target import MakeWorkerTarget
+    from tilesync.stores.worker_target import MakeWorkerStore, MakeWorkerTarget
 
 CATALOG_FILE = "catalog.sqlite3"
 DESTINATION_KEY = "destination"
@@ -34,10 +34,11 @@ STATE_DIR_HINT = "choose another state folder with --state-dir, or repair this o
 
 
 class ConnectedStore(NamedTuple):
-    """Objects of a store, and the function that makes targets for workers; None if they cannot write there."""
+    """Objects of a store, and the functions that let workers write to it, and read from it; None if they cannot."""
 
     objects: Objects
     make_worker_target: MakeWorkerTarget | None = None
+    make_worker_store: MakeWorkerStore | None = None
 
 
 class ObjectDestination:
