@@ -234,6 +234,20 @@ def test_only_a_destination_loads_sqlite() -> None:
     assert "'sqlite3'" not in result.stdout
 
 
+def test_worker_loads_little() -> None:
+    """A worker process that fetches loads no module that only others need: it starts while the first files wait."""
+    code = "import sys, tilesync.app.worker_tasks, tilesync.stores.local.writer; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    unneeded = {
+        "httpx",
+        "statistics",
+        "tilesync.events",
+        "tilesync.jobs.versions.file_check",
+        "tilesync.catalog.catalog",
+    }
+    assert unneeded.isdisjoint(loaded)
+
+
 def test_every_protocol_has_its_reason() -> None:
     """There is no Protocol but those listed above, and each of these exists."""
     result = {

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from tilesync.azure.responses import parse_etag, parse_md5
 from tilesync.errors import BlobDamaged, TilesyncError, UsageError
-from tilesync.events import Finding
-from tilesync.jobs.versions.file_check import check_bytes, verify_files
 from tilesync.model import Blob, Digests, ParsedContent, SasUrl, StoredFile, UnpackedFile, Version
 from tilesync.protocols import MirrorWorkerSource, StoredFiles, WorkerSource
 from tilesync.runtime.process_pool import WorkerContext
@@ -20,6 +17,9 @@ from tilesync.stores.worker_target import PendingUpload, WorkerStore, WorkerTarg
 from tilesync.tiles.validator import check_whole
 from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import HttpPool, PoolRequest, http_pool
+
+if TYPE_CHECKING:
+    from tilesync.events import Finding
 
 T = TypeVar("T")
 
@@ -128,8 +128,8 @@ class FetchBatch:
             if uploads:
                 await self._upload(pool, uploads, results, times)
         without_times = 0.0 if any(results) else self.time_limit.total_seconds()  # local files, or nothing came
-        seconds = statistics.median(times) if times else without_times
-        return FetchedBatch(results, seconds, statistics.median(first_byte_times) if first_byte_times else seconds)
+        seconds = _median(times) if times else without_times
+        return FetchedBatch(results, seconds, _median(first_byte_times) if first_byte_times else seconds)
 
     async def _upload(
         self,
@@ -188,6 +188,11 @@ def _make_request(link: SasUrl, blob: Blob) -> PoolRequest:
     return PoolRequest(link.blob_url(blob.name), {"If-Match": f'"{blob.etag}"'} if blob.etag else {}, blob.size)
 
 
+def _median(values: list[float]) -> float:
+    """Return the upper median. The module `statistics` would load several others into each worker process."""
+    return sorted(values)[len(values) // 2]
+
+
 def _make_placed_file(stored: StoredFile, content: ParsedContent) -> PlacedFile:
     return stored.sha256, stored.blob.md5, stored.mtime_ns, stored.inode, stored.unpacked, content
 
@@ -223,6 +228,9 @@ class VerifyBatch:
 
     async def __call__(self, context: WorkerContext) -> Sequence[Finding | VerifiedFile | None]:
         """Return for each file its finding, or its stamp and parsed content."""
+        from tilesync.events import Finding  # late: a worker that fetches needs neither
+        from tilesync.jobs.versions.file_check import verify_files
+
         files = (await context.get_or_create(open_readers)).get_or_add(self.files)
         return [
             result if isinstance(result, Finding) else (result.stored.mtime_ns, result.stored.inode, result.content)
@@ -253,6 +261,8 @@ class VerifyObjects:
 
     async def __call__(self, context: WorkerContext) -> Sequence[Finding | VerifiedFile | None]:
         """Return for each verified file its stamp and parsed content."""
+        from tilesync.jobs.versions.file_check import check_bytes
+
         results: list[VerifiedFile | None] = [None] * len(self.stored)
         made = [self.store.make_read_request(self.version.name, stored) for stored in self.stored]
         requests = [(number, request) for number, request in enumerate(made) if request is not None]

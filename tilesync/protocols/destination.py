@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from tilesync.events import Finding
 from tilesync.model import Blob, Digests, FileStamp, Layout, SasUrl, StoredFile, UnchangedFile, Version
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
+    from tilesync.events import Finding
 
 
 class Draft(Protocol):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from tilesync.events import Event, Finding
 from tilesync.model import BatchResult, Blob, Export, FileResult, Page, Resolution, SasUrl, StoredFile, Version
 from tilesync.protocols.destination import StoredFiles
+
+if TYPE_CHECKING:  # a worker process loads no events
+    from tilesync.events import Event, Finding
 
 T = TypeVar("T")
 
@@ -27,7 +29,7 @@ class Clock(Protocol):
         """Wait for `seconds`."""
 
 
-Observer = Callable[[Event], None]
+Observer = Callable[["Event"], None]
 """Receiver of events. Must not raise and must not block."""
 
 
