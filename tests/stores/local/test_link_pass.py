@@ -116,17 +116,18 @@ def test_unsafe_names_are_left_out(tmp_path: Path, files: list[UnchangedFile]) -
 
 
 def test_in_the_flat_layout_files_are_in_place(tmp_path: Path, files: list[UnchangedFile]) -> None:
-    """Nothing is linked. Changed files, and folders in which a version has staged files, are left out."""
+    """Nothing is linked. Changed files, and files that a version has staged, are left out."""
     root = tmp_path / "versions/old"
     rewritten(root / "f/c")
     (tmp_path / "staged/new/g").mkdir(parents=True)
+    (tmp_path / "staged/new/g/e").write_text("staged")
     (tmp_path / "parts").mkdir()
     resolvers = SafePathResolver(tmp_path, within="staged"), SafePathResolver(root, within=None)
     local = LocalFiles(resolvers, DirectoryTree(tmp_path / "parts"), lambda _: None, trust_parts=False)
     old, new, other = (replace(SAMPLE_VERSION, name=name) for name in ("old", "new", "other"))
     before = snapshot_tree(tmp_path)
     in_place = [each.name for each in local.link_unchanged(new, old, files)]
-    assert in_place == ["f/b", "f/sub/d"]  # the version has staged something at the top, and in `g`
+    assert in_place == ["a", "f/b", "f/sub/d"]
     assert [each.name for each in local.link_unchanged(other, old, files)] == ["a", "f/b", "f/sub/d", "g/e"]
     assert snapshot_tree(tmp_path) == before
 

@@ -102,9 +102,10 @@ class SafePathResolver:
         """Open a folder of a version, whose path must be safe. Raises as `entry` does, but for UnsafeName."""
         return self._tree.folder(self._path(version, path), make=make)
 
-    def has_folder(self, version: str, path: str) -> bool:
-        """Return whether a version has a folder. Raises WrongFileType, OSError."""
-        return self._tree.find(self._path(version, path)) is not None
+    def scan_folder(self, version: str, path: str) -> set[str]:
+        """List the names in a folder of a version; none if it does not exist. Raises WrongFileType, OSError."""
+        folder = self._tree.find(self._path(version, path))
+        return set() if folder is None else {name for name, _ in folder.scan()}
 
     def _path(self, version: str, folder: str = "") -> str:
         return folder if self._within is None else f"{self._within}/{version}/{folder}".rstrip("/")

@@ -286,16 +286,17 @@ def _find_in_place(
 ) -> Iterator[UnchangedFile]:
     """Yield the files that lie as recorded in the place that all versions share.
 
-    Folders where one of these versions may have a staged file, which comes first, are left out.
+    A file that one of these versions has staged, which comes first, is left out.
     """
     for folder, inside in groupby(files, _folder_name):
         with suppress(OSError):
-            if not any(staged.has_folder(version, folder) for version in versions):
-                place = shared.folder("", folder)
-                skip = len(folder) + 1 if folder else 0
-                for each in inside:
-                    if place.fd is not None and _is_recorded(place.fd, each.name[skip:], each):
-                        yield each
+            staged_names = set[str]().union(*(staged.scan_folder(version, folder) for version in versions))
+            place = shared.folder("", folder)
+            skip = len(folder) + 1 if folder else 0
+            for each in inside:
+                name = each.name[skip:]
+                if place.fd is not None and name not in staged_names and _is_recorded(place.fd, name, each):
+                    yield each
 
 
 def _folder_name(file: UnchangedFile) -> str:
