@@ -13,6 +13,7 @@ from tilesync.core.safe_names import (
     find_problem,
     find_universal_problem,
     find_windows_unsafe,
+    group_by_folder,
     list_parent_folders,
     make_version_name,
     raise_file_folder_clash,
@@ -219,3 +220,15 @@ def test_another_destination_is_suggested_only_if_it_helps(names: list[str], end
     with pytest.raises(UnsafeName) as refused:
         raise_if_unsafe([(name, "is odd") for name in names], "cannot be held", elsewhere="; elsewhere")
     assert refused.value.hint.endswith(ends)
+
+
+def test_names_are_grouped_by_their_folder() -> None:
+    """The top has the empty path; a folder that comes again is a group again."""
+    names = ["a", "f/b", "f/c", "f/g/d", "f/e"]
+    groups = [(folder, list(inside)) for folder, inside in group_by_folder(names, str)]
+    assert groups == [
+        ("", [("a", "a")]),
+        ("f", [("b", "f/b"), ("c", "f/c")]),
+        ("f/g", [("d", "f/g/d")]),
+        ("f", [("e", "f/e")]),
+    ]

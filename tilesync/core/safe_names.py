@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Iterable, Sequence
-from itertools import chain, count
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain, count, groupby
+from operator import itemgetter
+from typing import Final, TypeVar
 
 from tilesync.errors import DestinationError, UnsafeName, UsageError
 from tilesync.model import ROOT
+
+T = TypeVar("T")
 
 MAX_NAME_CHARS = 1024
 """Maximum characters of a blob name. Source: "Naming and Referencing Containers, Blobs, and Metadata"."""
@@ -196,6 +199,13 @@ def collect_folders(names: Iterable[str]) -> set[str]:
     """Return the folders that some names imply."""
     innermost = {name.rpartition("/")[0] for name in names} - {""}
     return innermost.union(*(list_parent_folders(name) for name in innermost))
+
+
+def group_by_folder(items: Iterable[T], get_name: Callable[[T], str]) -> Iterator[tuple[str, Iterator[tuple[str, T]]]]:
+    """Yield each folder with the consecutive items in it, and for each of these its name within the folder."""
+    split = ((*get_name(item).rpartition("/")[::2], item) for item in items)
+    for folder, inside in groupby(split, itemgetter(0)):
+        yield folder, ((name, item) for _, name, item in inside)
 
 
 def make_version_name(text: str) -> str:

@@ -8,11 +8,10 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
-from tilesync.core.safe_names import are_all_safe, find_problem, list_parent_folders
+from tilesync.core.safe_names import are_all_safe, find_problem, group_by_folder, list_parent_folders
 from tilesync.errors import UnsafeName
 from tilesync.model import FileStamp, StoredFile, Version
 from tilesync.protocols import MAX_WHOLE_FILE_BYTES, PresencePage, WholeFile
@@ -49,8 +48,8 @@ def find_unchanged_stamp(found: os.stat_result | None, stored: StoredFile) -> Fi
     return stamp if (found.st_size, stamp.mtime_ns) == (stored.size, stored.mtime_ns) else None
 
 
-def _folder_name(stored: StoredFile) -> str:
-    return stored.blob.name.rpartition("/")[0]
+def _blob_name(stored: StoredFile) -> str:
+    return stored.blob.name
 
 
 def _read_whole(name: str, size: int, folder: int | None) -> WholeFile | None:
@@ -193,32 +192,35 @@ class LocalStoredFiles:
             return [self._is_unchanged(version.name, item) for item in stored]
         return [
             is_same or self._is_unchanged(version.name, item)
-            for folder, items in groupby(stored, _folder_name)
-            for item, is_same in self._compare_folder(version.name, folder, items)
+            for folder, inside in group_by_folder(stored, _blob_name)
+            for item, is_same in self._compare_folder(version.name, folder, inside)
         ]
 
     def _compare_folder(
-        self, version: str, folder: str, stored: Iterable[StoredFile]
+        self, version: str, folder: str, inside: Iterable[tuple[str, StoredFile]]
     ) -> Iterator[tuple[StoredFile, bool]]:
         """Yield each file of one folder, and whether it certainly is as recorded."""
-        handle = None
-        with contextlib.suppress(OSError):
-            handle = self._resolver.folder(version, folder)
-        descriptor = handle.fd if handle is not None else None
-        skipped = len(folder) + 1 if folder else 0
-        for item in stored:
-            if descriptor is None:
+        handle = self._find_folder(version, folder)
+        for name, item in inside:
+            if handle is None:
                 yield item, False
                 continue
             blob, _, mtime_ns, _, unpacked = item
             try:
-                found = os.stat(blob.name[skipped:], dir_fd=descriptor, follow_symlinks=False)
+                found = os.stat(name, dir_fd=handle.fd, follow_symlinks=False)
             except OSError:
                 yield item, False
             else:
                 size = blob.size if unpacked is None else unpacked.size
                 is_as_recorded = found.st_size == size and found.st_mtime_ns == mtime_ns
                 yield item, is_as_recorded and stat.S_ISREG(found.st_mode)
+
+    def _find_folder(self, version: str, folder: str) -> DirectoryHandle | None:
+        """Open a folder of a version; None where it cannot be opened, or where the system has no descriptors of it."""
+        with contextlib.suppress(OSError):
+            handle = self._resolver.folder(version, folder)
+            return handle if handle.fd is not None else None
+        return None
 
     def _is_unchanged(self, version: str, stored: StoredFile) -> bool:
         found = find_unchanged_stamp(self._stat(version, stored.blob.name), stored)
@@ -233,16 +235,13 @@ class LocalStoredFiles:
         if self._fallback_resolvers or not are_all_safe([item.blob.name for item in stored]):
             yield from [None] * len(stored)
             return
-        for folder, items in groupby(stored, _folder_name):
-            handle = None
-            with contextlib.suppress(OSError):
-                handle = self._resolver.folder(version.name, folder)
-            descriptor = handle.fd if handle is not None else None
-            skipped = len(folder) + 1 if folder else 0
-            for item in items:
-                name = item.blob.name[skipped:]
-                is_quick = descriptor is not None and item.size <= MAX_WHOLE_FILE_BYTES
-                yield _read_whole(name, item.size, descriptor) if is_quick else None
+        for folder, inside in group_by_folder(stored, _blob_name):
+            handle = self._find_folder(version.name, folder)
+            for name, item in inside:
+                if handle is None or item.size > MAX_WHOLE_FILE_BYTES:
+                    yield None
+                else:
+                    yield _read_whole(name, item.size, handle.fd)
 
     def prepare_listing(self, version: Version) -> None:
         """Do nothing: a stat of a local file is cheap."""

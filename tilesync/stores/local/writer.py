@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
+from operator import attrgetter
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from tilesync.core.safe_names import are_all_safe, find_problem
+from tilesync.core.safe_names import are_all_safe, find_problem, group_by_folder
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.model import Blob, Content, Digests, FileStamp, SasUrl, StoredFile, UnchangedFile, UnpackedFile, Version
 from tilesync.runtime.os_errors import translate_os_errors, translate_read_errors
@@ -29,6 +29,8 @@ from tilesync.stores.local.reader import LocalStoredFiles, SafePathResolver, fin
 if TYPE_CHECKING:
     from tilesync.stores.worker_target import FindWorkerTarget
 
+
+_file_name: Callable[[UnchangedFile], str] = attrgetter("name")
 
 MIN_FILES_FOR_TWO_THREADS = 500
 """Minimum files to link in two threads: a link mostly waits for the file system, outside of the interpreter lock."""
@@ -272,7 +274,7 @@ def _link_files(
     def link_part(part: Sequence[UnchangedFile]) -> list[UnchangedFile]:
         return [
             each
-            for folder, inside in groupby(part, _folder_name)
+            for folder, inside in group_by_folder(part, _file_name)
             for each in _link_folder(resolver, version, earlier, folder, inside)
         ]
 
@@ -288,30 +290,23 @@ def _find_in_place(
 
     A file that one of these versions has staged, which comes first, is left out.
     """
-    for folder, inside in groupby(files, _folder_name):
+    for folder, inside in group_by_folder(files, _file_name):
         with suppress(OSError):
             staged_names = set[str]().union(*(staged.scan_folder(version, folder) for version in versions))
             place = shared.folder("", folder)
-            skip = len(folder) + 1 if folder else 0
-            for each in inside:
-                name = each.name[skip:]
+            for name, each in inside:
                 if place.fd is not None and name not in staged_names and _is_recorded(place.fd, name, each):
                     yield each
 
 
-def _folder_name(file: UnchangedFile) -> str:
-    return file.name.rpartition("/")[0]
-
-
 def _link_folder(
-    resolver: SafePathResolver, version: str, earlier: str, folder: str, files: Iterable[UnchangedFile]
+    resolver: SafePathResolver, version: str, earlier: str, folder: str, inside: Iterable[tuple[str, UnchangedFile]]
 ) -> Iterator[UnchangedFile]:
     with suppress(OSError):
         source, target = resolver.folder(earlier, folder), resolver.folder(version, folder, make=True)
         if source.fd is not None and target.fd is not None:
-            skip = len(folder) + 1 if folder else 0
-            for each in files:
-                if _link(source.fd, target.fd, each.name[skip:], each):
+            for name, each in inside:
+                if _link(source.fd, target.fd, name, each):
                     yield each
 
 
