@@ -2,7 +2,7 @@
 
 One of two readers turns a page into rows of texts, a row for each blob, and one function turns these into values,
 column by column. The fast reader uses that nearly all blobs of a page end with the same bytes, from the element after
-their MD5 on: it drops these, and matches the begins of the blobs, half of the bytes, with one pattern. A blob that
+their MD5 on: it drops these, and matches the starts of the blobs, half of the bytes, with one pattern. A blob that
 differs is matched by itself; a page in another form of XML goes to the other reader, an XML parser.
 """
 
@@ -61,26 +61,26 @@ _BLOB: Final = re.compile(
     rf"<Blob><Name>({_ESCAPED_TEXT})</Name><Properties>({_FLAT_ELEMENTS.format(3)})</Properties>{_FLAT_ELEMENTS.format(4)}</Blob>"
 )
 _BLOB_START: Final = "<Blob><Name>"
-_ORDINARY_BEGIN: Final = (
+_ORDINARY_START: Final = (
     rf"({_ESCAPED_TEXT})</Name><Properties>{_ignored_pattern('Creation-Time')}{_element_pattern('Last-Modified')}"
     rf"{_element_pattern('Etag')}{_element_pattern('Content-Length')}{_element_pattern('Content-Type')}"
     rf"{_element_pattern('Content-Encoding')}{_ignored_pattern('Content-Language')}{_ignored_pattern('Content-CRC64')}"
     rf"{_element_pattern('Content-MD5')}"
 )
-"""Begin of nearly every blob: properties in the order in which Azure writes them, nothing escaped but the name."""
+"""Start of nearly every blob: properties in the order in which Azure writes them, nothing escaped but the name."""
 
 _ORDINARY_END: Final = (
     rf"(?><((?!Etag|Content-[LTEM]|Last-|Resource|Name[ />])[A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_PLAIN_TEXT}</\9>))*+"
     rf"</Properties>{_FLAT_ELEMENTS.format(10)}</Blob>"
 )
-_ORDINARY_BLOB: Final = re.compile(f"{_BLOB_START}{_ORDINARY_BEGIN}({_ORDINARY_END})")
+_ORDINARY_BLOB: Final = re.compile(f"{_BLOB_START}{_ORDINARY_START}({_ORDINARY_END})")
 _BLOB_STOP: Final = "</Blob>"
-_BEGIN_LINE: Final = rf"^(?:{_ORDINARY_BEGIN}|(.*))\n"
-"""The begin of a blob, or else any text, on a line of its own."""
+_START_LINE: Final = rf"^(?:{_ORDINARY_START}|(.*))\n"
+"""The start of a blob, or else any text, on a line of its own."""
 
-_ANY_LINE: Final = re.compile(_BEGIN_LINE, re.MULTILINE)
+_ANY_LINE: Final = re.compile(_START_LINE, re.MULTILINE)
 _PLAIN_LINE: Final = re.compile(
-    _BEGIN_LINE.replace(_ESCAPED_TEXT, "[^<]*+").replace(_PLAIN_TEXT, "[^<]*+"), re.MULTILINE
+    _START_LINE.replace(_ESCAPED_TEXT, "[^<]*+").replace(_PLAIN_TEXT, "[^<]*+"), re.MULTILINE
 )
 """The same for lines that have nothing but tags and plain text: the search for one character takes half of the time."""
 
@@ -198,7 +198,7 @@ def _read_alike_blobs(body: bytes, start: int, stop: int, end: bytes) -> list[Bl
     size = len(end)
     lines = b"\n".join([*(blob[:-size] if blob.endswith(end) else b"another end" for blob in blobs), b""])
     pattern = _PLAIN_LINE if _has_plain_lines(lines, len(blobs)) else _ANY_LINE
-    rows: list[BlobTexts] = pattern.findall(lines.decode())  # the last text of a row: a line that is no begin of a blob
+    rows: list[BlobTexts] = pattern.findall(lines.decode())  # the last text of a row: a line that is no start of a blob
     if b"&" in lines:
         rows = [(_unescape(row[0]), *row[1:]) for row in rows]
     if not any(row[-1] for row in rows):

@@ -66,7 +66,8 @@ class _HostPool:
     def set_max_connections(self, max_connections: int) -> None:
         """Set the maximum number of connections in use; those beyond it stay open, idle.
 
-        The limit often rises again soon, and a new connection takes as long as ten small files.
+        The limit often rises again soon, and a new connection costs more than a small file: 0.6 to 0.9 ms of CPU
+        time, where a file costs 0.4.
         """
         self._max_connections = max_connections
 

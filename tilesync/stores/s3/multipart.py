@@ -112,8 +112,8 @@ class MultipartClient:
             self._copy_with_etag(full_name, _ETAG_OF_NOTHING, name)
         except ConditionFailed:
             return True
-        except DestinationError:
-            pass
+        except DestinationError:  # refused for another reason, which proves nothing
+            return False
         return False
 
     def _copy_with_etag(self, full_name: str, etag: str, name: str) -> str:
