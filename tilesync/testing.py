@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +34,7 @@ from tilesync.demo.scenario import EDITION_COUNT, IMODEL, make_blobs, make_expor
 from tilesync.errors import UsageError
 from tilesync.model import Secret
 from tilesync.transport.tls import load_proxies
+from tilesync.values import dataclass
 
 __all__ = ["ExportStatus", "FakeExport", "FakeService", "Files", "ReceivedRequest", "RequestKind"]
 

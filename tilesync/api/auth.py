@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,6 +12,7 @@ from tilesync.app.service import ISSUER_URL, Identity
 from tilesync.errors import UsageError
 from tilesync.model import Secret
 from tilesync.runtime.secret_files import read_secret
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Unpack
 
@@ -21,6 +21,7 @@ from tilesync.jobs.diff.changes import DiffTotals as DiffTotals
 from tilesync.jobs.diff.changes import FileChange as FileChange
 from tilesync.jobs.diff.collector import ChangeCollector, encode_lines
 from tilesync.model import Secret
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.app.diffing import DiffSide

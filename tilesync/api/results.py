@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any
 
 from tilesync.errors import TilesyncError
 from tilesync.events import CheckCompleted, DiagnosticReported, Event, Finding, Planned
 from tilesync.monitoring.status import MirrorStatus
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,6 +21,7 @@ from tilesync.model import Layout
 from tilesync.model.storage import AzureLocation, S3Location
 from tilesync.protocols import Admission, Observer
 from tilesync.stores.opening import Mode, ReadOnlyDestination
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.stores.object_store.destination import ConnectedStore, ObjectDestination

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from tilesync.errors import UsageError
 from tilesync.model import SasUrl, Selector
 from tilesync.protocols import Observer, SourceResolver
 from tilesync.runtime.clock import WallClock
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.serving.live.tileset import LiveTileset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from tilesync.core.retention import KEEP_ALL_VERSIONS, RetentionPolicy
 from tilesync.errors import UsageError
 from tilesync.model import EVERYTHING, Content, Globs, Inventory, Layout, SasUrl, Selector
 from tilesync.protocols import Observer
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.jobs.versions.ownership import OwnershipRequest

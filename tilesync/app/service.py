@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from tilesync.errors import NotAuthorised
 from tilesync.model import Secret
 from tilesync.protocols import Clock, Observer, TokenProvider
 from tilesync.runtime.clock import WallClock
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.app.shared import SharedResources

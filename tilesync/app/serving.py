@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from tilesync.errors import DestinationError
 from tilesync.events import Serving, Warned
 from tilesync.protocols import Observer
 from tilesync.stores.opening import Mode, ReadOnlyDestination
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.serving.comparisons import ComparedVersions, SharedComparisons

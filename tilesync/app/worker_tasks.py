@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ from tilesync.stores.worker_target import PendingUpload, WorkerStore, WorkerTarg
 from tilesync.tiles.validator import check_whole
 from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import HttpPool, PoolRequest, http_pool
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.events import Finding

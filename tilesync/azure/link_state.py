@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from tilesync.core.urls import check_scheme
 from tilesync.errors import LinkRefused, NoFreshLink, NotAuthorised, TilesyncError
 from tilesync.events import Event, LinkRenewed, Notice, Warned
 from tilesync.model import SasUrl
+from tilesync.values import dataclass
 
 MIN_CLOCK_SKEW = timedelta(seconds=2)
 """Smaller clock differences are ignored: they come from the whole seconds of `Date` and from latency."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from tilesync.model import SasUrl, Selector
 from tilesync.model.storage import AzureLocation, S3Location
 from tilesync.protocols import Observer, ReadOnlyPublication, StoredFiles
 from tilesync.runtime.clock import WallClock
+from tilesync.values import dataclass
 
 EXAMPLE_ORIGIN: Final = "http://localhost:8080"
 """Origin of the requests if the user names none: a viewer page that runs on the user's machine."""

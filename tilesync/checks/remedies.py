@@ -9,10 +9,10 @@ import json
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, Self
 
 from tilesync.model.storage import AzureLocation, ObjectHeaders, S3Location
+from tilesync.values import dataclass
 
 ANY_ORIGIN = "*"
 """Allow all origins."""

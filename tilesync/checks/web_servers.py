@@ -7,11 +7,11 @@ Sources: nginx (ngx_http_headers_module, ngx_http_map_module, ngx_http_core_modu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from tilesync.core.http_headers import IMMUTABLE_CACHE_CONTROL, REVALIDATE_CACHE_CONTROL
 from tilesync.model.storage import ObjectHeaders
+from tilesync.values import dataclass
 
 NGINX_OUTSIDE_SERVER: Final = "nginx, outside `server { … }`:"
 NGINX_INSIDE_SERVER: Final = "nginx, inside `server { … }`, replacing existing lines for the same header or path:"

@@ -6,7 +6,6 @@ import os
 from collections import UserDict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilesync.errors import UsageError
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.cli.config_values import Problem

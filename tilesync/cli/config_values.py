@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from tilesync.cli.params import CountOrWordType, DeleteLimitType, DurationType, 
 from tilesync.core.masking import looks_like_secret
 from tilesync.errors import UsageError
 from tilesync.runtime.toml_file import TomlDocument, TomlPath
+from tilesync.values import dataclass
 
 NUMBER_TYPES = (
     CountOrWordType, DeleteLimitType, DurationType, RateType, SizeType,

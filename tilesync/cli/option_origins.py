@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from tilesync.cli.config_file import ConfigValue
 from tilesync.core.masking import looks_like_secret
+from tilesync.values import dataclass
 
 SET = "set"
 """Shown instead of a secret."""

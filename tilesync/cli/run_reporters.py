@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +13,7 @@ from tilesync.cli.output.atomic_file import replace_file
 from tilesync.cli.signals import signals_as_errors
 from tilesync.errors import Interrupted
 from tilesync.monitoring.status import PLANNED_STOP_EXIT
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.monitoring.ping import Pinger

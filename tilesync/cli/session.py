@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,7 @@ from tilesync.errors import Interrupted, TilesyncError
 from tilesync.events import Event, Warned
 from tilesync.protocols import Observer
 from tilesync.runtime.event_loop import loop_factory, tune_garbage_collector
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.cli.output.fleet_progress import FleetProgressDisplay

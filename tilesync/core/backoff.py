@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 
 from tilesync.errors import AllCallsWait, TilesyncError, Transient, Unavailable
 from tilesync.events import Event, Notice, Retried
+from tilesync.values import dataclass
 
 FIRST_DELAY_S = 0.25
 """Seconds before the first retry, before jitter."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from tilesync.errors import GuardTripped
 from tilesync.model import Version
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from typing import Final
 
 from tilesync.errors import UsageError
 from tilesync.model import Blob
 from tilesync.model.storage import HEAD_BYTES, ObjectHeaders
 from tilesync.runtime.gzip import GZIP_DEFLATE_MAGIC
+from tilesync.values import dataclass
 
 _MEDIA_TYPES_BY_MAGIC: Final = {
     b"glTF": "model/gltf-binary",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from tilesync.core.filters import narrow_globs
 from tilesync.model import Blob, Content, Export, Globs, StoredFile, Version
+from tilesync.values import dataclass
 
 
 class Action(StrEnum):

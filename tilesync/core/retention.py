@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tilesync.model import Export, Version
+from tilesync.values import dataclass
 
 EXPORTS_KEPT_BY_SERVICE = 5
 """Number of exports per iModel that the service keeps; the next one replaces the oldest."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import time, timedelta
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from tilesync.fleets.outcome import MirrorOutcome
 from tilesync.monitoring.status import find_error, sort_problems_first
 from tilesync.runtime.clock import WallClock
 from tilesync.runtime.threads import run_in_thread
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True)

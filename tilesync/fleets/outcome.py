@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
 
 from tilesync.model.history import MirrorHistory
+from tilesync.values import dataclass
 
 STALE_EXIT: Final = 12
 STOPPED_EXIT: Final = 14

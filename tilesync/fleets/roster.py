@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from tilesync.fleets.file.settings import FleetSettings, MirrorEntry, SecretRefe
 from tilesync.fleets.places import expand_template, find_shared_places
 from tilesync.fleets.state import KnownMirror, make_key
 from tilesync.protocols import Clock
+from tilesync.values import dataclass
 
 ModelNames = Mapping[str, str]
 """Display names of the iModels of an iTwin, by their ids, in the order of the service."""

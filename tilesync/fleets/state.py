@@ -10,7 +10,7 @@ import socket
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,6 +21,7 @@ from tilesync.catalog.sqlite import Database
 from tilesync.errors import DestinationError, DiskFull, UsageError
 from tilesync.model.history import MirrorHistory
 from tilesync.runtime.os_errors import to_destination_error
+from tilesync.values import dataclass
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from functools import partial
 from typing import Generic, TypeVar
@@ -18,6 +18,7 @@ from tilesync.protocols import TokenProvider
 from tilesync.transport.api_client import ApiClient, ApiRequest, ApiResponse
 from tilesync.transport.api_pace import ApiPace
 from tilesync.transport.retry import retry_after_seconds
+from tilesync.values import dataclass
 
 R = TypeVar("R")
 

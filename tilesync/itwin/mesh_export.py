@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from tilesync.core.retention import find_next_deleted
@@ -15,6 +15,7 @@ from tilesync.model import Export, Resolution, SasUrl, Selector, Status
 from tilesync.protocols import Clock, Observer, TokenProvider
 from tilesync.transport.api_client import ApiClient
 from tilesync.transport.api_pace import ApiPace
+from tilesync.values import dataclass
 
 API_MEDIA_TYPE = "application/vnd.bentley.itwin-platform.v1+json"
 

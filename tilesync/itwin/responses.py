@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -15,6 +14,7 @@ from tilesync.core.masking import mask_secrets
 from tilesync.errors import Transient, UsageError
 from tilesync.itwin.portal_urls import parse_guid
 from tilesync.model import Export, SasUrl
+from tilesync.values import dataclass
 
 R = TypeVar("R")
 

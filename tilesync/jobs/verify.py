@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from tilesync.catalog.catalog import Catalog
@@ -27,6 +27,7 @@ from tilesync.jobs.versions.pointer import compute_pointer_digest
 from tilesync.model import POINTER, Duplicate, FileResult, StoredFile, Version
 from tilesync.protocols import Observer, ReadOnlyPublication, StoredFiles, StructureChecks, Workers
 from tilesync.runtime.threads import run_in_thread
+from tilesync.values import dataclass
 
 UNMARKED_HINT = (
     "the findings were not recorded, because the state folder is missing or not writable: run verify with the same"

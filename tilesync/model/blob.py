@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import compress
 from typing import Any, NamedTuple
+
+from tilesync.values import dataclass
 
 UNKNOWN_SIZE = -1
 """Size of a blob that no response has described yet."""

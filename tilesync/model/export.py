@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from tilesync.model.sas import SasUrl
 from tilesync.model.version import Version
+from tilesync.values import dataclass
 
 
 class Status(StrEnum):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from tilesync.values import dataclass
 
 MAX_RUNS = 30
 """Number of runs that a history keeps."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from urllib.parse import quote, unquote, urlsplit
 
 from tilesync.model.tiles import ROOT
+from tilesync.values import dataclass
 
 
 class Secret:

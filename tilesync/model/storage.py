@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from tilesync.model import SasUrl
+from tilesync.values import dataclass
 
 HEAD_BYTES: Final = 512
 """Bytes from the start of a file that are enough to detect its type."""

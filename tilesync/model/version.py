@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, field, replace
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from tilesync.model.blob import Blob, BlobColumns, StoredFile
 from tilesync.model.tiles import Kind, ParsedContent
+from tilesync.values import dataclass
 
 
 class Layout(StrEnum):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Final
 from tilesync.errors import UsageError
 from tilesync.model.history import RunRecord
 from tilesync.monitoring.status import Health, MirrorStatus, parse_time
+from tilesync.values import dataclass
 
 FILE_ENDING: Final = ".prom"
 """Ending of the files that the textfile collector reads. Source: node_exporter, collector/textfile.go."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tilesync.model.history import MAX_RUNS
+from tilesync.values import dataclass
 
 WIDTH = 120
 LINE_HEIGHT = 24

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -11,6 +11,7 @@ from tilesync.core.manifest import format_timestamp
 from tilesync.core.wording import format_age, format_count
 from tilesync.errors import NotFresh
 from tilesync.model.history import MirrorHistory, RunRecord
+from tilesync.values import dataclass
 
 PLANNED_STOP_EXIT = 14
 """Exit code of a run that the end of a window of time stopped: the next one continues."""

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
@@ -15,6 +14,7 @@ from tilesync.core.wording import format_age, format_count, format_file_count, f
 from tilesync.model.history import MAX_RUNS, HeldVersion, MirrorHistory, RunRecord
 from tilesync.monitoring.sparkline import Sparkline, draw_sparkline
 from tilesync.monitoring.status import Health, MirrorStatus, describe_health, parse_time, sort_problems_first
+from tilesync.values import dataclass
 
 UNKNOWN: Final = "\N{EN DASH}"
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tilesync.model import Blob, Digests, FileStamp, Layout, SasUrl, StoredFile, UnchangedFile, Version
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog

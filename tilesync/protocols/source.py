@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tilesync.model import BatchResult, Blob, Export, FileResult, Page, Resolution, SasUrl, StoredFile, Version
 from tilesync.protocols.destination import StoredFiles
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:  # a worker process loads no events
     from tilesync.events import Event, Finding

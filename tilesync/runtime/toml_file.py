@@ -6,12 +6,13 @@ import re
 import tomllib
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
 from tilesync.errors import UsageError
 from tilesync.runtime.safe_open import read_small_file
+from tilesync.values import dataclass
 
 TomlPath = tuple[str | int, ...]
 """Path of a table or value: names of tables and keys, and indexes from 0 in arrays, as in the parsed tables."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from tilesync.model import Export, Resolution, SasUrl, Selector, Status
 from tilesync.protocols import Clock, Observer
 from tilesync.transport.api_client import ApiClient
 from tilesync.transport.renewing_link import LinkFetcher, RenewingLink
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.sources.container import Container

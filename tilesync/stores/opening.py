@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from tilesync.errors import DestinationError
 from tilesync.model import Layout
 from tilesync.protocols import PublicFiles, ReadOnlyPublication, StoredFiles, StructureChecks
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog

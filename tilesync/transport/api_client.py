@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from tilesync.transport.content_decoding import ContentDecoder
 from tilesync.transport.proxies import Proxy
 from tilesync.transport.retry import retry_async
 from tilesync.transport.tls import create_empty_tls_context, create_tls_context, load_proxies, user_agent
+from tilesync.values import dataclass
 
 T = TypeVar("T")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
@@ -32,6 +31,7 @@ from tilesync.transport.blob_client import (
 )
 from tilesync.transport.retry import SyncRetrier
 from tilesync.transport.tls import fallback_ca_bundle
+from tilesync.values import dataclass
 
 T = TypeVar("T")
 

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
 from tilesync.errors import UsageError
+from tilesync.values import dataclass
 
 _SCHEMES: Final = ("https", "http", "all")
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}

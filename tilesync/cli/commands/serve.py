@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,6 +32,7 @@ from tilesync.cli.parse import (
     store_options,
 )
 from tilesync.core.option_values import DEFAULT_CACHE_SIZE, DEFAULT_FOLLOW_POLL, DEFAULT_WAIT, SERVE_RETRY_FOR
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     import webbrowser

@@ -7,7 +7,6 @@ import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tilesync.core.ownership import RESERVED_NAMES
 from tilesync.errors import UsageError
 from tilesync.monitoring.metrics import check_metrics_file
 from tilesync.runtime.safe_open import open_regular
+from tilesync.values import dataclass
 
 _OUTPUT_FILE_START = re.compile(
     rb'\{\n  "kind": "(?:finished|failed|fleet-finished)"|\{"time": "[^"]{1,40}", "kind": "|# HELP tilesync_'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from tilesync.fleets.file.value_readers import (
     read_texts,
 )
 from tilesync.fleets.places import list_placeholders
+from tilesync.values import dataclass
 
 _SOURCE_KINDS: Final = ("imodel", "itwin", "source")
 

@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from tilesync.api.locations import parse_itwin_id
@@ -15,6 +14,7 @@ from tilesync.core.wording import format_count
 from tilesync.errors import TilesyncError, UsageError
 from tilesync.fleets.places import make_safe_name
 from tilesync.protocols import Observer
+from tilesync.values import dataclass
 
 MAX_MODELS_SHOWN: Final = 50
 """iModels of an iTwin that the file names in comments."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from tilesync.core.masking import mask_secrets
 from tilesync.errors import UsageError
 from tilesync.runtime.toml_file import TomlDocument, TomlPath
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import time, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+from tilesync.values import dataclass
 
 DEFAULT_CALLS_PER_MINUTE = 400
 """API calls per minute of all mirrors together. Source: rate limits of the iTwin platform, 500 at the lowest tier."""

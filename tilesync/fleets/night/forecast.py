@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from tilesync.core.wording import format_age, format_count, format_size
 from tilesync.model import ROOT, Resolution
 from tilesync.model.history import HeldVersion
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from tilesync.api.auth import Auth
 from tilesync.api.inputs import create_service
@@ -21,6 +20,7 @@ from tilesync.fleets.outcome import MirrorOutcome, Result
 from tilesync.fleets.roster import ModelNames
 from tilesync.fleets.state import KnownMirror
 from tilesync.protocols import Observer
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True)

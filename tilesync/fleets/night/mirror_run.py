@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from tilesync.fleets.places import expand_template
 from tilesync.fleets.roster import FleetMirror
 from tilesync.model import Resolution
 from tilesync.protocols import Clock
+from tilesync.values import dataclass
 
 MAX_RESOLUTION_AGE: Final = timedelta(minutes=15)
 """Age after which a search for an export is repeated: a mirror may wait for its place for hours."""

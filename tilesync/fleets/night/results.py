@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from tilesync.fleets.monitor import FleetMonitor
@@ -15,6 +14,7 @@ from tilesync.fleets.outcome import STOPPED_EXIT, CopyOutcome, MirrorOutcome, Re
 from tilesync.model.history import RunRecord
 from tilesync.monitoring.status import find_stale_reasons
 from tilesync.protocols import Clock
+from tilesync.values import dataclass
 
 
 def format_command(file: str, name: str) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import time, timedelta
 from pathlib import Path
 from typing import Final, TypeVar
@@ -31,6 +31,7 @@ from tilesync.fleets.state import FleetState, KnownMirror, default_state_dir
 from tilesync.protocols import Clock
 from tilesync.runtime.clock import WallClock
 from tilesync.runtime.threads import own_thread_pool, run_in_thread
+from tilesync.values import dataclass
 
 T = TypeVar("T")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from tilesync.jobs.diff.records import FileRecord
+from tilesync.values import dataclass
 
 
 class ChangeKind(StrEnum):

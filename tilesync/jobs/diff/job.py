@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from tilesync.core.manifest import translate_damage
@@ -19,6 +18,7 @@ from tilesync.jobs.diff.unchanged import match_unchanged
 from tilesync.jobs.versions.resolve import resolve_version
 from tilesync.protocols import ReadOnlyPublication
 from tilesync.runtime.threads import raise_if_stopped
+from tilesync.values import dataclass
 
 FILES_PER_PARTITION: Final = 1 << 14
 """Files of one side that are compared at a time, so that memory stays flat."""

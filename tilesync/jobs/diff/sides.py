@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from tilesync.core.filters import glob_matcher
 from tilesync.core.foreign_json import parse_json, read_mapping
@@ -15,6 +14,7 @@ from tilesync.jobs.diff.spool import PlainSpool
 from tilesync.model import EVERYTHING, Globs, Version
 from tilesync.protocols import ReadOnlyPublication, SourceResolver
 from tilesync.runtime.threads import run_in_thread
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from tilesync.catalog.catalog import Catalog
 from tilesync.core.guards import guard_against_deleting, guard_against_shrinking
@@ -19,6 +18,7 @@ from tilesync.jobs.versions.flat_layout import is_obstacle, list_deletable, list
 from tilesync.jobs.versions.pointer import find_current_version, find_pinned_version
 from tilesync.model import Content, Layout, StoredFile, Version
 from tilesync.protocols import ReadOnlyPublication, StoredFiles
+from tilesync.values import dataclass
 
 GONE_REASON = "the container no longer has it"
 OBSTACLE_REASON = "the new version needs a folder in its place, or a file in place of its folder"

@@ -7,7 +7,6 @@ Reads tilesets, subtrees and their buffers; of other files only the beginning. F
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 
 from tilesync.catalog.catalog import Catalog
 from tilesync.errors import BlobDamaged, BlobError, BlobMissing
@@ -22,6 +21,7 @@ from tilesync.model.tiles import DAMAGED
 from tilesync.protocols import Body, Source, StoredFiles
 from tilesync.runtime.task_groups import gather_or_cancel
 from tilesync.tiles.validator import ContentCheck
+from tilesync.values import dataclass
 
 MAX_CONCURRENT_READS = 32
 

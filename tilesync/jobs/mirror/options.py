@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from tilesync.core.guards import DeleteLimit
@@ -10,6 +9,7 @@ from tilesync.core.retention import KEEP_ALL_VERSIONS, RetentionPolicy
 from tilesync.jobs.versions.ownership import OwnershipRequest
 from tilesync.jobs.versions.presence import PRESENCE_CHECK_TIME
 from tilesync.model.version import EVERYTHING, Content, Globs, Inventory
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True)

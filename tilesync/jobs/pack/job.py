@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import IO, Final, TypeVar
 
 from tilesync.core.manifest import translate_damage
@@ -20,6 +19,7 @@ from tilesync.protocols import Observer, PackageWriter, ReadOnlyPublication, Sto
 from tilesync.protocols.package import MAX_WHOLE_BYTES
 from tilesync.runtime.read_ahead import map_ahead
 from tilesync.runtime.threads import raise_if_stopped
+from tilesync.values import dataclass
 
 T = TypeVar("T")
 

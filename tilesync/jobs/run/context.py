@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 
 from tilesync.events import ExportResolved
@@ -11,6 +11,7 @@ from tilesync.jobs.run.name_warnings import WindowsNameWarner
 from tilesync.jobs.run.stats import RunStats
 from tilesync.model import Resolution
 from tilesync.protocols import Clock, Observer, Workers
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True)

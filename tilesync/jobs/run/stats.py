@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 
 from tilesync.events import Event, FileFailed, LinkRenewed, Retried
 from tilesync.model import Completeness
+from tilesync.values import dataclass
 
 
 @dataclass

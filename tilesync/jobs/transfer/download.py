@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from tilesync.catalog.references import ReferenceIndex
@@ -16,6 +15,7 @@ from tilesync.model import UNKNOWN_SIZE, Blob, Digests, Version
 from tilesync.protocols import Body, Draft, Files, Source
 from tilesync.runtime.threads import run_in_thread
 from tilesync.tiles.validator import ContentCheck
+from tilesync.values import dataclass
 
 MAX_DAMAGED_FETCHES = 4
 """Maximum fetches of one blob that delivers damaged bytes, different ones each time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from tilesync.core.safe_names import raise_file_folder_clash
 from tilesync.errors import BlobDamaged, BlobError, BlobMissing, DestinationError, TilesyncError
@@ -24,6 +24,7 @@ from tilesync.model import ROOT, UNKNOWN_SIZE, Blob, FileResult, Inventory, Vers
 from tilesync.protocols import Body, Destination, Source
 from tilesync.runtime.task_groups import first_error
 from tilesync.runtime.threads import run_in_thread
+from tilesync.values import dataclass
 
 FLUSH_INTERVAL_S = 0.25
 """Seconds between two writes to the catalog: a crash loses at most so much."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from tilesync.catalog.catalog import Catalog
 from tilesync.errors import Incomplete
@@ -17,6 +16,7 @@ from tilesync.events import DiagnosticReported, Warned
 from tilesync.model import ROOT, Completeness, DamagedFile, Diagnostic, Inventory, Role, Version
 from tilesync.protocols import Observer, StoredFiles
 from tilesync.tiles.graph import find_cycles
+from tilesync.values import dataclass
 
 REPORT_ONLY_PROBLEMS = frozenset({"padding", "query", "empty URI"})
 """Problems that appear in the report only, without a warning."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tilesync.errors import BlobDamaged, DamagedPackage, DestinationError
@@ -14,6 +14,7 @@ from tilesync.protocols import StoredFiles, Workers
 from tilesync.runtime.task_groups import gather_or_cancel
 from tilesync.runtime.threads import run_in_thread
 from tilesync.tiles.validator import ContentCheck, check_whole
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.catalog.references import ReferenceIndex

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from tilesync.model import StoredFile, Version
 from tilesync.protocols import StoredFiles
 from tilesync.runtime.gzip import GZIP_DEFLATE_MAGIC
+from tilesync.values import dataclass
 
 MAX_SAMPLED_KINDS: Final = 16
 """Number of suffixes of which samples are read: the most frequent ones."""

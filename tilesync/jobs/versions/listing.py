@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tilesync.core.manifest import read_header, read_line
@@ -12,6 +11,7 @@ from tilesync.errors import DestinationError
 from tilesync.events import Warned
 from tilesync.model import Export, Version
 from tilesync.protocols import Observer, ReadOnlyPublication
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from tilesync.jobs.versions.listing import list_finished
 from tilesync.model import Resolution, Version
 from tilesync.protocols import Destination, Observer, ReadOnlyPublication
 from tilesync.runtime.threads import run_in_thread
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog

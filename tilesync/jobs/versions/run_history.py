@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tilesync.catalog.history import read_history, write_history
 from tilesync.errors import OtherOwner, TilesyncError
@@ -14,6 +14,7 @@ from tilesync.model import Version
 from tilesync.model.history import HeldVersion, MirrorHistory, RunRecord
 from tilesync.protocols import Destination, Observer
 from tilesync.runtime.threads import run_in_thread
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ subtree; a content's URI may be replaced by metadata with the semantic CONTENT_U
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from tilesync.catalog.catalog import Catalog
@@ -28,6 +28,7 @@ from tilesync.tiles.implicit_tiling import (
 from tilesync.tiles.json_documents import Document
 from tilesync.tiles.references import ReferenceCollector
 from tilesync.tiles.uris import ResolvedUri, redact_uri, resolve
+from tilesync.values import dataclass
 
 MAX_SUBTREE_BYTES = 1 << 28
 """Maximum bytes of a subtree, and of all its buffers together: they are read completely into memory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -19,6 +18,7 @@ from tilesync.stores.object_store.object_names import object_key
 from tilesync.stores.worker_target import PendingUpload
 from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import PoolRequest
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

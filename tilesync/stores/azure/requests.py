@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -24,6 +23,7 @@ from tilesync.transport.blob_client_sync import SyncBlobClient, SyncBlobRequest,
 from tilesync.transport.renewing_link_sync import SyncRenewingLink
 from tilesync.transport.request_batches import RequestBatches
 from tilesync.transport.retry import SyncRetrier
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.transport.blob_client import BlobClient, PutResponse

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tilesync.stores.local.folder_paths import refuse_file
 from tilesync.stores.local.publication import LocalPublication
 from tilesync.stores.local.reader import SafePathResolver
 from tilesync.stores.status_files import CHECKED_FILE
+from tilesync.values import dataclass
 
 STATE_DIR = ".tilesync"
 CATALOG_FILE = "catalog.sqlite3"

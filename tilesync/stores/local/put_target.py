@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import get_ident
 from typing import ClassVar
 
@@ -22,6 +21,7 @@ from tilesync.stores.local.directory_handles import DirectoryTree, Entry
 from tilesync.stores.local.fs import write_new, write_whole
 from tilesync.stores.local.gunzip import gunzip_to_file
 from tilesync.stores.local.reader import SafePathResolver
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from tilesync.errors import UsageError
 from tilesync.stores.packages.formats import PackageFormat
 from tilesync.stores.packages.zip_records import ZipMethod
+from tilesync.values import dataclass
 
 DEFLATE_LEVEL: Final = 6
 ZSTANDARD_LEVEL: Final = 3

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from tilesync.protocols import PackageWriter
 from tilesync.stores.packages.compression import Compression, make_compressor
 from tilesync.stores.packages.formats import PackageFormat
 from tilesync.stores.packages.package_output import PackageOutput, open_package_output
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from tilesync.errors import TilesyncError
 from tilesync.stores.packages.formats import PackageFormat, parse_format
 from tilesync.stores.packages.readers.package import IndexReference, Package
 from tilesync.stores.packages.readers.package_input import PackageInput, PackageStamp
+from tilesync.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
