@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import tracemalloc
 from xml.sax.saxutils import escape
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.examples import examples
+from tilesync.azure import list_blobs
 from tilesync.azure.list_blobs import MAX_PAGE_TAGS, _parse_any_form, _parse_azure_form, parse_page, peek_marker
 from tilesync.errors import Transient
 from tilesync.model import Blob, Page
@@ -127,6 +129,44 @@ def test_a_blob_that_lacks_its_end() -> None:
     for entries in ([entry("a"), lacking, entry("c")], [entry("a"), lacking], [lacking, entry("c")]):
         with pytest.raises(Transient):
             parse_page(page(*entries))
+
+
+@pytest.mark.parametrize("size", [1, 300, 500, 900])
+def test_a_page_is_read_in_pieces(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a page is cut into pieces, the result is the same, also of blobs that are counted or have no date."""
+    entries = [entry(f"tiles/{number}&.glb", number) for number in range(1, 7)]
+    entries[2:4] = [entry("a/", 0), entry("x", Last_Modified="?"), entry("cached", 1, Cache_Control="max-age=1")]
+    body = page(*entries, entry("folder", 0, ResourceType="directory"), marker="m")
+    monkeypatch.setattr(list_blobs, "_PIECE_BYTES", size)
+    parsed = _parse_azure_form(body)
+    assert parsed == _parse_any_form(body)
+    assert parsed is not None
+    assert (len(parsed.blobs), parsed.skipped, parsed.undated) == (6, 2, 1)
+
+
+@pytest.mark.parametrize("between", ["text", "<Blob/>", "</Blob>", "<BlobPrefix><Name>a</Name></BlobPrefix>"])
+def test_other_text_between_pieces(between: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anything else between two blobs gives the result of the parser, also where a piece ends."""
+    body = page(entry("a"), entry("b"), between, entry("c"), entry("d"))
+    for size in (1, 500, 5000):
+        monkeypatch.setattr(list_blobs, "_PIECE_BYTES", size)
+        try:
+            result: Page | str = parse_page(body)
+        except Transient:
+            result = "torn"
+        assert result == parse_or_error(body)
+
+
+def test_a_large_page_takes_little_more_memory_than_its_bytes() -> None:
+    """While a page of 5,000 blobs is read, all that is made of it takes no more than twice its own bytes."""
+    body = page(*(entry(f"tiles/{number:06}.glb") for number in range(1, 5001)), marker="m")
+    tracemalloc.start()
+    try:
+        assert len(parse_page(body).blobs) == 5000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(body), f"{peak:,} bytes for a page of {len(body):,}"
 
 
 def test_a_line_break_is_no_end_of_a_blob() -> None:

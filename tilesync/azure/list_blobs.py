@@ -2,15 +2,16 @@
 
 One of two readers turns a page into rows of texts, a row for each blob, and one function turns these into values,
 column by column. The fast reader uses that nearly all blobs of a page end with the same bytes, from the element after
-their MD5 on: it drops these, and matches the starts of the blobs, half of the bytes, with one pattern. A blob that
-differs is matched by itself; a page in another form of XML goes to the other reader, an XML parser.
+their MD5 on: it drops these, and matches the starts of the blobs, half of the bytes, with one pattern. It reads a page
+in pieces, since the texts of a whole page take several times the memory of its bytes. A blob that differs is matched by
+itself; a page in another form of XML goes to the other reader, an XML parser.
 """
 
 from __future__ import annotations
 
 import re
 from binascii import a2b_base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Final, TypeVar
@@ -116,6 +117,9 @@ percent-encoded. Source: "List Blobs" (REST); "Naming and Referencing Containers
 MAX_PAGE_TAGS: Final = 1 << 20
 """Maximum tags of a page: several times those of 5,000 blobs. A larger tree would take too much memory."""
 
+_PIECE_BYTES: Final = 1 << 18
+"""Bytes that the fast reader turns into values at a time; with pieces of 64 KiB or 1 MiB it is no faster."""
+
 MAX_IDLE_PAGES: Final = 100
 """Maximum consecutive pages without a new name: a service may return empty pages, but not forever."""
 
@@ -181,20 +185,31 @@ def _parse_azure_form(body: bytes) -> Page | None:
     marker = _unescape(foot[1] or "") or None
     first, start = _ORDINARY_BLOB.fullmatch(begin, head.end()), first_stop - len(begin[head.end() :].encode())
     if first is None:
-        return _build_page(_read_blobs(body[start:stop].decode()), marker)
-    return _build_page(_read_alike_blobs(body, start, stop, first[8].removesuffix(_BLOB_STOP).encode()), marker)
+        return _build_page([_read_blobs(body[start:stop].decode())], marker)
+    if b"\n" in body:
+        raise ValueError("a line break")
+    end = first[8].removesuffix(_BLOB_STOP).encode()
+    return _build_page((_read_alike_blobs(piece, end) for piece in _cut_pieces(body, start, stop)), marker)
 
 
-def _read_alike_blobs(body: bytes, start: int, stop: int, end: bytes) -> list[BlobTexts]:
-    """Read the blobs from `start` to `stop`, nearly all of which have this end before their last tag.
+def _cut_pieces(body: bytes, start: int, stop: int) -> Iterator[bytes]:
+    """Cut the bytes from `start` to `stop` behind tags that end a blob."""
+    tag = _BLOB_STOP.encode()
+    while start < stop:
+        found = body.find(tag, min(start + _PIECE_BYTES, stop), stop)
+        cut = stop if found < 0 else found + len(tag)
+        yield body[start:cut]
+        start = cut
+
+
+def _read_alike_blobs(piece: bytes, end: bytes) -> list[BlobTexts]:
+    """Read blobs, nearly all of which have this end before their last tag.
 
     Raises ValueError if any of them is malformed.
     """
-    if b"\n" in body or not body.endswith(_BLOB_STOP.encode(), start, stop):
-        raise ValueError("a line break, or text after a blob")
-    blobs = body.split(f"{_BLOB_STOP}{_BLOB_START}".encode())
-    blobs[-1] = blobs[-1][: stop - len(_BLOB_STOP) - len(body)]
-    blobs[0] = blobs[0][start + len(_BLOB_START) :]
+    if not piece.startswith(_BLOB_START.encode()) or not piece.endswith(_BLOB_STOP.encode()):
+        raise ValueError("text beside a blob")
+    blobs = piece[len(_BLOB_START) : -len(_BLOB_STOP)].split(f"{_BLOB_STOP}{_BLOB_START}".encode())
     size = len(end)
     lines = b"\n".join([*(blob[:-size] if blob.endswith(end) else b"another end" for blob in blobs), b""])
     pattern = _PLAIN_LINE if _has_plain_lines(lines, len(blobs)) else _ANY_LINE
@@ -251,10 +266,18 @@ def _order_texts(name: str, fields: Mapping[str, str]) -> BlobTexts:
 # --- from texts to values ---
 
 
-def _build_page(rows: Sequence[BlobTexts], marker: str | None) -> Page:
+def _build_page(pieces: Iterable[Sequence[BlobTexts]], marker: str | None) -> Page:
     """Build a page from the texts of its blobs. Raises ValueError for a blob without a name or a possible length."""
-    if not rows:
-        return Page.of((), marker)
+    blobs, skipped, undated = BlobColumns.from_blobs(()), 0, 0
+    for rows in filter(None, pieces):
+        more, more_skipped, more_undated = _build_columns(rows)
+        blobs.extend(more)
+        skipped, undated = skipped + more_skipped, undated + more_undated
+    return Page(blobs, marker, skipped, undated)
+
+
+def _build_columns(rows: Sequence[BlobTexts]) -> tuple[BlobColumns, int, int]:
+    """Build the columns of a piece of a page; return also how many blobs are left out, and how many are undated."""
     names, modified, etags, lengths, types, encodings, md5s, resource_types = zip(*rows, strict=True)
     sizes = list(map(int, lengths))
     if not all(names) or min(sizes) < 0 or max(sizes) > MAX_INTEGER:
@@ -272,13 +295,13 @@ def _build_page(rows: Sequence[BlobTexts], marker: str | None) -> Page:
     )
     is_undated = [seconds is None and bool(text) for seconds, text in zip(times, modified, strict=True)]
     if 0 not in sizes and not any(resource_types):
-        return Page(blobs, marker, 0, sum(is_undated))
+        return blobs, 0, sum(is_undated)
     is_file = [
         resource_type != "directory" and not (size == 0 and name.endswith("/"))
         for name, size, resource_type in zip(names, sizes, resource_types, strict=True)
     ]
     undated = sum(map(int.__mul__, is_undated, is_file))
-    return Page(blobs.select(is_file), marker, is_file.count(False), undated)
+    return blobs.select(is_file), is_file.count(False), undated
 
 
 def _convert_repeated(convert: Callable[[str], T], texts: Sequence[str]) -> list[T]:
@@ -318,7 +341,7 @@ def _parse_any_form(body: bytes) -> Page:
     try:
         parser.feed(body)
         root: ElementTree.Element = parser.close()
-        page = _build_page([_read_element(blob) for blob in root.iterfind("Blobs/Blob")], None)
+        page = _build_page([[_read_element(blob) for blob in root.iterfind("Blobs/Blob")]], None)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise Transient(f"the listing page is truncated or malformed ({error})") from error
     if root.tag != "EnumerationResults" or root.find("Blobs") is None:

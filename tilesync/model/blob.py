@@ -64,6 +64,11 @@ class BlobColumns:
         """Return all columns, in the order of the fields of Blob."""
         return tuple(getattr(self, field.name) for field in fields(self))
 
+    def extend(self, more: BlobColumns) -> None:
+        """Append other blobs."""
+        for column, values in zip(self.columns(), more.columns(), strict=True):
+            column.extend(values)
+
     def select(self, wanted: Sequence[bool]) -> BlobColumns:
         """Return the blobs for which `wanted` is true."""
         return BlobColumns(*(list(compress(column, wanted)) for column in self.columns()))
