@@ -35,6 +35,18 @@ def insert_blobs(
 
     A blob whose key the version already has is left out.
     """
+    step = _rows_per_statement(db)
+    changes_before = db.total_changes
+    for start in range(0, len(keys), step):
+        part = slice(start, start + step)
+        values = _make_values(keys[part], BlobColumns(*(column[part] for column in blobs.columns())), states[part])
+        sql = _insert_statement(len(values) // _OWN_VALUES)
+        db.execute(sql, (version.serial, version.listing.number, *values))
+    return db.total_changes - changes_before
+
+
+def _make_values(keys: Sequence[str], blobs: BlobColumns, states: Sequence[int]) -> list[object]:
+    """Make the values of one statement, row by row."""
     rows = zip(
         keys,
         ["" if name == key else name for name, key in zip(blobs.names, keys, strict=True)],
@@ -48,14 +60,7 @@ def insert_blobs(
         _encode_bytes(blobs.sha256s),
         strict=True,
     )
-    values = list(chain.from_iterable(rows))
-    step = _OWN_VALUES * _rows_per_statement(db)
-    changes_before = db.total_changes
-    for start in range(0, len(values), step):
-        own_values = values[start : start + step]
-        sql = _insert_statement(len(own_values) // _OWN_VALUES)
-        db.execute(sql, (version.serial, version.listing.number, *own_values))
-    return db.total_changes - changes_before
+    return list(chain.from_iterable(rows))
 
 
 def _rows_per_statement(db: sqlite3.Connection) -> int:
