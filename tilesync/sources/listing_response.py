@@ -29,16 +29,18 @@ _NO_CONTAINER_STATUSES: Final = {400, 405}
 async def read_page_body(response: BlobResponse) -> bytes:
     """Read a whole page, with transfer and content codings removed; Azure may send it without a length.
 
+    The pieces are joined once, at the end: a buffer that grows with each of them would be copied again and again.
     Raises Transient for a body that is cut off, stalls, or has more than MAX_LISTING_PAGE_BYTES.
     """
-    decoder, body = ContentDecoder(response.header("content-encoding")), bytearray()
+    decoder, pieces, count = ContentDecoder(response.header("content-encoding")), list[bytes](), 0
     async for chunk in response.chunks():
         for piece in decoder.feed(chunk):
-            body += piece
-            if len(body) > MAX_LISTING_PAGE_BYTES:
+            pieces.append(piece)
+            count += len(piece)
+            if count > MAX_LISTING_PAGE_BYTES:
                 raise Transient(f"a listing page of more than {MAX_LISTING_PAGE_BYTES:,} bytes")
     decoder.finish()
-    return bytes(body)
+    return b"".join(pieces)
 
 
 async def raise_listing_refusal(response: BlobResponse, provenance: Provenance, *, is_probe: bool) -> NoReturn:
