@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import pytest
@@ -52,10 +53,12 @@ def blob(name: str, data: bytes, etag: str = "0x8D", **more: Any) -> Blob:
 
 
 async def put_file(destination: Destination, item: Blob, data: bytes, *, step: int = 300_000) -> StoredFile:
-    draft = destination.files.draft(SAMPLE_VERSION, item)
+    draft, checked = destination.files.draft(SAMPLE_VERSION, item), bytearray()
     await draft.restart()
     for start in range(0, len(data), step):
-        await draft.append(data[start : start + step])
+        piece = memoryview(data)[start : start + step]
+        await draft.append(piece, partial(checked.extend, piece))
+    assert checked == data
     return await draft.commit(digests_of(data))
 
 

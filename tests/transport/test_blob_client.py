@@ -311,14 +311,16 @@ LARGE = random.Random(2).randbytes(LARGE_READS_AFTER_BYTES + 3 * LARGE_READ_BYTE
 
 
 def test_long_body_is_read_in_large_pieces() -> None:
-    """After its first megabytes a fast body is read in large pieces, and is complete."""
+    """After its first megabytes a fast body is read in large pieces, which are not copied, and is complete."""
     sizes: list[int] = []
+    views: list[bool] = []
 
     async def work(pool: BlobClient) -> bytes:
         response = await pool.get(server.url(), {})
         body = bytearray()
         async for chunk in response.chunks():
             sizes.append(len(chunk))
+            views.append(isinstance(chunk, memoryview))
             body += chunk
         await response.aclose()
         return bytes(body)
@@ -327,6 +329,7 @@ def test_long_body_is_read_in_large_pieces() -> None:
         assert with_engine(work) == LARGE
     assert max(sizes) <= LARGE_READ_BYTES
     assert len(sizes) < len(LARGE) / 16_000
+    assert views[-1]
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from itertools import compress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from tilesync.values import dataclass
 
 UNKNOWN_SIZE = -1
 """Size of a blob that no response has described yet."""
+
+Chunk: TypeAlias = "bytes | memoryview"
+"""Bytes of a body as they arrive. A large piece is a view, which is not copied."""
 
 
 class Blob(NamedTuple):

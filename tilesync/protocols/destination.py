@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from tilesync.model import Blob, Digests, FileStamp, Layout, SasUrl, StoredFile, UnchangedFile, Version
+from tilesync.model import Blob, Chunk, Digests, FileStamp, Layout, SasUrl, StoredFile, UnchangedFile, Version
 from tilesync.values import dataclass
 
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ class Draft(Protocol):
     def received_chunks(self) -> AsyncIterator[bytes]:
         """Yield the received bytes, to continue the checks of a resumed transfer."""
 
-    async def append(self, chunk: bytes) -> None:
-        """Append `chunk` to the received bytes. May be repeated after a cancellation."""
+    async def append(self, chunk: Chunk, check: Callable[[], None] | None = None) -> None:
+        """Append `chunk` to the received bytes. May be repeated after a cancellation.
+
+        `check` is called before, in a thread: in the one that writes, if there is one. Its errors are raised.
+        """
 
     async def restart(self) -> None:
         """Discard the received bytes."""

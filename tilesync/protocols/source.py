@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from tilesync.model import BatchResult, Blob, Export, FileResult, Page, Resolution, SasUrl, StoredFile, Version
+from tilesync.model import BatchResult, Blob, Chunk, Export, FileResult, Page, Resolution, SasUrl, StoredFile, Version
 from tilesync.protocols.destination import StoredFiles
 from tilesync.values import dataclass
 
@@ -69,7 +69,7 @@ class Body(Protocol):
     start: int
     md5: bytes | None
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[Chunk]:
         """Yield the stored bytes as they arrive.
 
         Raises Transient if the body breaks off; the bytes before that are good.

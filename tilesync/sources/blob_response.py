@@ -23,7 +23,7 @@ from tilesync.azure.error_hints import READ_PERMISSION_HINT, storage_hint
 from tilesync.azure.responses import classify_storage_response, parse_etag, parse_storage_error_code
 from tilesync.core.http_status import Verdict, format_status, hint_for_status, raise_for_status
 from tilesync.errors import BlobError, BlobMissing, ExportReplaced, LinkRefused, RangeRefused, Transient
-from tilesync.model import UNKNOWN_SIZE, Blob
+from tilesync.model import UNKNOWN_SIZE, Blob, Chunk
 from tilesync.transport.retry import retry_after_seconds
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class BlobBody:
         """Return whether the response states a modification time that no file can have."""
         return has_impossible_date(self._response.header)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[Chunk]:
         """Yield the stored bytes as they arrive."""
         position, piece_bytes = self.start, 0
         while True:

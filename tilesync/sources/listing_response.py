@@ -34,7 +34,7 @@ async def read_page_body(response: BlobResponse) -> bytes:
     """
     decoder, pieces, count = ContentDecoder(response.header("content-encoding")), list[bytes](), 0
     async for chunk in response.chunks():
-        for piece in decoder.feed(chunk):
+        for piece in decoder.feed(bytes(chunk)):
             pieces.append(piece)
             count += len(piece)
             if count > MAX_LISTING_PAGE_BYTES:

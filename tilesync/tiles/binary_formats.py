@@ -14,7 +14,7 @@ from typing import Final
 
 from tilesync.core.foreign_json import read_count, read_or_default
 from tilesync.errors import BlobDamaged
-from tilesync.model import Diagnostic, Kind, Role
+from tilesync.model import Chunk, Diagnostic, Kind, Role
 from tilesync.tiles.json_documents import Buffer, Document
 from tilesync.tiles.plain_glb import (
     BIN_CHUNK,
@@ -84,10 +84,10 @@ class BinaryFormatParser:
         self._parser = self._parse_subtree() if self.kind is Kind.SUBTREE else self._parse_tiles()
         self._pending: int | _ByteSpan | _Rewind | None = next(self._parser)
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: Chunk) -> None:
         """Parse the next bytes."""
         self._received_bytes += len(data)
-        if self._pending is None or (self._received_bytes == len(data) and self._parse_whole_glb(data)):
+        if self._pending is None or (self._received_bytes == len(data) and self._parse_whole_glb(bytes(data))):
             return
         if isinstance(self._pending, _ByteSpan) and self._pending.document is None and len(data) < self._pending.count:
             self._pending = _ByteSpan(self._pending.count - len(data))  # skipped bytes need no copy

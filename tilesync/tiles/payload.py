@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tilesync.errors import BlobDamaged
-from tilesync.model import ROOT, Kind
+from tilesync.model import ROOT, Chunk, Kind
 from tilesync.model.tiles import EMPTY_TILE, UNPACKED_BYTES
 from tilesync.runtime.gzip import GZIP_DEFLATE_MAGIC, Unpacker
 from tilesync.tiles.binary_formats import KIND_BY_MAGIC, BinaryFormatParser
@@ -143,7 +143,7 @@ class Payload:
         """Add a diagnostic of the file."""
         self._references.add_diagnostic(problem, detail)
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: Chunk) -> None:
         """Parse the next bytes."""
         if self._start is not None:
             data = self._start = self._start + data
@@ -200,11 +200,14 @@ class Payload:
         else:
             raise BlobDamaged(f"it is named {suffix} but holds no {expected.description}")
 
-    def _feed_parser(self, data: bytes) -> None:
+    def _feed_parser(self, data: Chunk) -> None:
         if self._parser is None:
             return
         try:
-            self._parser.feed(data)
+            if isinstance(self._parser, BinaryFormatParser):
+                self._parser.feed(data)
+            else:
+                self._parser.feed(bytes(data))
         except BlobDamaged as error:
             self._handle_damage(error)
 

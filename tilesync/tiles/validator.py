@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Collection, Iterator
 
 from tilesync.errors import BlobDamaged, RangeRefused
-from tilesync.model import UNKNOWN_SIZE, Blob, Digests, Kind, ParsedContent
+from tilesync.model import UNKNOWN_SIZE, Blob, Chunk, Digests, Kind, ParsedContent
 from tilesync.model.tiles import DAMAGED
 from tilesync.tiles.references import ReferenceCollector
 
@@ -96,7 +96,7 @@ class ContentCheck:
             self._md5 = hashlib.md5(usedforsecurity=False)
         self._stated_md5s.add(md5)
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: Chunk) -> None:
         """Check the next bytes, in order."""
         self.size += len(chunk)
         self._sha256.update(chunk)

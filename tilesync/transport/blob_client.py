@@ -29,6 +29,7 @@ from pyreqwest.response import Response
 
 from tilesync.core.backoff import LowSpeedGuard
 from tilesync.errors import TilesyncError, Transient, UsageError
+from tilesync.model import Chunk
 from tilesync.transport.connect_errors import permanent_error
 from tilesync.transport.proxies import Proxies
 from tilesync.transport.rate_limit import RateLimiter
@@ -91,10 +92,11 @@ class BlobResponse:
         """Return the first value of a header; None when it is absent or not ASCII."""
         return first_header_value(self._response.get_header, name)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[Chunk]:
         """Yield the body as it arrives, undecoded; the bytes before a failure are yielded first.
 
         After LARGE_READS_AFTER_BYTES a fast body is read in large pieces: a failure then loses one of them at most.
+        They are views, not copies: a copy holds the interpreter lock, and with it all other bodies.
         """
         reader, now, speed_guard = self._response.body_reader, asyncio.get_running_loop().time, LowSpeedGuard()
         read_bytes, total_bytes, started_at = 0, 0, now()  # read_bytes 0: take each chunk as it arrives
@@ -106,7 +108,7 @@ class BlobResponse:
                 _raise_if_cancelled()
                 speed_guard.record(len(chunk), now() - started_at)
                 await self._wait_for_bandwidth(len(chunk))
-                data, received_at = bytes(chunk), now()
+                data, received_at = memoryview(chunk) if read_bytes else bytes(chunk), now()
                 yield data
                 total_bytes += len(data)
                 is_fast = received_at - started_at < _FAST_CHUNK_S

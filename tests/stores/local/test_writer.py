@@ -18,7 +18,7 @@ from tests.support.store_contract import (
     put_file,
     run_async,
 )
-from tilesync.errors import DestinationError, DiskFull
+from tilesync.errors import BlobDamaged, DestinationError, DiskFull
 from tilesync.model import StoredFile, Version, VersionSummary
 from tilesync.stores.local import destination as destination_module
 from tilesync.stores.local.destination import LocalDestination
@@ -86,6 +86,27 @@ def test_parts_are_trusted_within_one_boot(
         assert draft.received_bytes == expected_bytes
         run_async(draft.append(BIG_BYTES[expected_bytes:]))
         run_async(draft.commit(digests_of(BIG_BYTES)))
+        assert destination.files.read(SAMPLE_VERSION, "a") == BIG_BYTES
+
+
+def test_bytes_whose_check_fails_are_not_written(tmp_path: Path) -> None:
+    """Bytes of a draft that are found to be damaged are not written, and the same bytes may be appended again."""
+
+    def refuse() -> None:
+        raise BlobDamaged("not what the container states")
+
+    with open_destination(tmp_path / "d") as destination:
+
+        async def work() -> None:
+            draft = destination.files.draft(SAMPLE_VERSION, blob("a", BIG_BYTES))
+            await draft.append(BIG_BYTES[:100])
+            with pytest.raises(BlobDamaged):
+                await draft.append(b"wrong", refuse)
+            assert draft.received_bytes == 100
+            await draft.append(BIG_BYTES[100:])
+            await draft.commit(digests_of(BIG_BYTES))
+
+        run_async(work())
         assert destination.files.read(SAMPLE_VERSION, "a") == BIG_BYTES
 
 

@@ -103,7 +103,7 @@ class DryRunWalk:
         """Return what a tileset or subtree references; nothing for other files, which are not read to their end."""
         check, pieces = ContentCheck(blob, version.container_url), list[bytes]()
         async for chunk in body.chunks():
-            pieces.append(chunk)
+            pieces.append(bytes(chunk))
             if not pieces[0].startswith(_DOCUMENT_PREFIXES) and blob.name not in self._subtree_buffers:
                 return ParsedContent()
             check.feed(chunk)

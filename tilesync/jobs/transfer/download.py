@@ -11,7 +11,7 @@ from tilesync.events import Retried
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.run.retry import Retrying
 from tilesync.jobs.versions.file_check import MAX_REFERENCES_IN_MEMORY, CheckedFile
-from tilesync.model import UNKNOWN_SIZE, Blob, Digests, Version
+from tilesync.model import UNKNOWN_SIZE, Blob, Chunk, Digests, Version
 from tilesync.protocols import Body, Draft, Files, Source
 from tilesync.runtime.threads import run_in_thread
 from tilesync.tiles.validator import ContentCheck
@@ -65,7 +65,7 @@ class Download:
         self._check = self._new_check(md5=context.files.requires_md5)
         self._references_saved = False
         self._draft: Draft | None = None
-        self._pending: list[bytes] = []  # received, but not in the draft yet
+        self._pending: list[Chunk] = []  # received, but not in the draft yet
         self._checked = 0  # bytes of `_pending` that are checked already
         self._digests: Digests | None = None
         self._received = 0
@@ -168,7 +168,7 @@ class Download:
             if is_due or self._received - self._spilled >= SPILL_BYTES:
                 await self._spill()
 
-    def _add(self, chunk: bytes) -> None:
+    def _add(self, chunk: Chunk) -> None:
         self._pending.append(chunk)
         self._digests = None
         self._received += len(chunk)
@@ -177,16 +177,19 @@ class Download:
 
     async def _spill(self) -> None:
         """Check the received bytes, and append them to the draft. Safe to repeat after a failure in between."""
-        data = b"".join(self._pending)
+        data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
         if self._draft is None:
             self._draft = self._context.files.draft(self._context.version, self._blob)
-        await run_in_thread(self._feed, data[self._checked :])
-        self._checked = len(data)
-        await self._draft.append(data)
+        await self._draft.append(data, partial(self._check_pending, data))
         self._pending.clear()
         self._checked = 0
         self._spilled = self._received
         self._last_spill_s = self._context.run.clock.monotonic()
+
+    def _check_pending(self, data: Chunk) -> None:
+        """Check what is not checked yet of `data`, which are all pending bytes."""
+        self._feed(data[self._checked :])
+        self._checked = len(data)
 
     async def _commit(self) -> CheckedFile:
         context = self._context
@@ -210,7 +213,7 @@ class Download:
             self._digests = self._check.finish(known_sha256s=self._damaged_digests)
         return self._digests
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: Chunk) -> None:
         """Check the next bytes; store references of a large document in the catalog on the way."""
         self._check.feed(data)
         if self._check.pending_count > MAX_REFERENCES_IN_MEMORY:

@@ -12,7 +12,7 @@ from typing import Final
 
 from tilesync.core.http_headers import CachePolicy
 from tilesync.errors import BlobError, BlobMissing, ExportReplaced, NotAuthorised, Transient
-from tilesync.model import ROOT, Blob, StoredFile
+from tilesync.model import ROOT, Blob, Chunk, StoredFile
 from tilesync.model.storage import HEAD_BYTES
 from tilesync.protocols import Body, Source
 from tilesync.runtime.streamed_file import STREAM_PIECE_BYTES
@@ -252,7 +252,7 @@ class ContainerFiles:
             raise BlobError(f"{blob.name}: the response states no length, and is too large for the cache")
         head = b""
         async for chunk in body.chunks():
-            head = chunk[:HEAD_BYTES]
+            head = bytes(chunk[:HEAD_BYTES])
             break
         entry = self._make_entry(blob, head, None)
         self._cache.reserve_beyond_limit(entry.cost_bytes)
@@ -289,7 +289,7 @@ class ContainerFiles:
 
         Raises Transient if none arrives.
         """
-        received: list[bytes] = []
+        received: list[Chunk] = []
         async with self._context.range_slots:
             body = await self._context.within_limit(self._source.open(blob, start, until=stop))
             try:

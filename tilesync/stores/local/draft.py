@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from tilesync.errors import BlobDamaged
-from tilesync.model import Blob, Content, Digests, FileStamp, StoredFile, UnpackedFile, Version
+from tilesync.model import Blob, Chunk, Content, Digests, FileStamp, StoredFile, UnpackedFile, Version
 from tilesync.runtime.os_errors import translate_os_errors
 from tilesync.runtime.threads import THREAD_POOL, run_in_thread
 from tilesync.stores.local.directory_handles import Entry
@@ -47,11 +47,16 @@ class LocalDraft:
                     remaining -= len(chunk)
                     yield chunk
 
-    async def append(self, chunk: bytes) -> None:
+    async def append(self, chunk: Chunk, check: Callable[[], None] | None = None) -> None:
         """Write `chunk` at its own offset, so that an interrupted or repeated call leaves a correct part."""
-        with translate_os_errors(f"cannot write {self._blob.name}"):
-            await run_in_thread(write_at, self._part, self.received_bytes, chunk)
+        await run_in_thread(self._check_and_write, chunk, check)
         self.received_bytes += len(chunk)
+
+    def _check_and_write(self, chunk: Chunk, check: Callable[[], None] | None) -> None:
+        if check is not None:
+            check()
+        with translate_os_errors(f"cannot write {self._blob.name}"):
+            write_at(self._part, self.received_bytes, chunk)
 
     async def restart(self) -> None:
         """Discard the received bytes."""

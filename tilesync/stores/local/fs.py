@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tilesync.model import FileStamp
+from tilesync.model import Chunk, FileStamp
 from tilesync.runtime.os_errors import translate_os_errors
 from tilesync.runtime.threads import run_all, run_in_thread, set_outcomes
 from tilesync.stores.local.directory_handles import DirectoryHandle, Entry
@@ -60,7 +60,7 @@ def read_regular(entry: Entry) -> bytes:
         return file.read()
 
 
-def write_at(part: Entry, offset: int, data: bytes) -> None:
+def write_at(part: Entry, offset: int, data: Chunk) -> None:
     """Write `data` at `offset` of a file; offset 0 creates the file anew. Can be repeated.
 
     Raises OSError; the bytes written before the error are correct.

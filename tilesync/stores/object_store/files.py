@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from tilesync.core.http_headers import CachePolicy
 from tilesync.core.safe_names import find_universal_problem
 from tilesync.errors import DestinationError
-from tilesync.model import Blob, Digests, FileStamp, SasUrl, StoredFile, UnchangedFile, Version
+from tilesync.model import Blob, Chunk, Digests, FileStamp, SasUrl, StoredFile, UnchangedFile, Version
 from tilesync.model.storage import HEAD_BYTES, CopySource, ObjectInfo
 from tilesync.protocols import Objects, PresencePage, Upload
-from tilesync.runtime.threads import map_in_threads
+from tilesync.runtime.threads import map_in_threads, run_in_thread
 from tilesync.stores.local.fs import ThreadBatcher
 from tilesync.stores.object_store.listing_cache import ListingCache, has_same_md5, hash_etag, is_unchanged
 from tilesync.stores.object_store.object_names import check_object_names, object_key
@@ -370,13 +370,15 @@ class ObjectDraft:
         for chunk in tuple[bytes, ...]():
             yield chunk
 
-    async def append(self, chunk: bytes) -> None:
+    async def append(self, chunk: Chunk, check: Callable[[], None] | None = None) -> None:
         """Add `chunk` after the received bytes."""
+        if check is not None:
+            await run_in_thread(check)
         if self._wait_for_bandwidth is not None:
             await self._wait_for_bandwidth(len(chunk))
         self._guard.require_held()
-        self._upload = self._upload or self._begin_upload(chunk)
-        await self._upload.append(chunk)
+        self._upload = self._upload or self._begin_upload(bytes(chunk))
+        await self._upload.append(bytes(chunk))
         self.received_bytes += len(chunk)
 
     async def restart(self) -> None:
