@@ -8,5 +8,6 @@ references   which file references which, completeness, missing and damaged file
 schema       tables, conversion between rows and the model, the database opened with them
 sqlite       one SQLite connection: transactions, migrations, error translation
 stale_files  files that older versions left in a folder that all versions share
+stored_rows  rows of files that were read in place, inserted by a few statements of many rows
 unchanged    wanted files that an earlier version stores under the same name with the same content
 """

@@ -34,6 +34,7 @@ from tilesync.catalog.schema import (
     version_row,
 )
 from tilesync.catalog.stale_files import StaleFileIndex
+from tilesync.catalog.stored_rows import insert_stored_files
 from tilesync.catalog.unchanged import UnchangedIndex
 from tilesync.core.filters import glob_matcher
 from tilesync.core.safe_names import list_parent_folders, raise_file_folder_clash
@@ -176,16 +177,10 @@ class Catalog(CatalogDatabase):
 
         Raises Incomplete, and inserts nothing, when a name comes twice.
         """
+        keys = [self.key(result.stored.blob.name) for result in results]
         with self.transaction() as db:
-            for result in results:
-                stored, content = result.stored, result.content
-                row = blob_row(version, self.key(stored.blob.name), stored.blob, stored)
-                added = db.execute(INSERT_BLOB, row)
-                if not added.rowcount:
-                    raise Incomplete(f"a file comes twice: {stored.blob.name}")
-                if content.kind or content.has_implicit_tiling:
-                    values = (content.kind, content.has_implicit_tiling, added.lastrowid)
-                    db.execute("UPDATE blob SET kind=?, implicit=? WHERE id=?", values)
+            if repeated := insert_stored_files(db, version, keys, results):
+                raise Incomplete(f"a file comes twice: {repeated}")
             self.references.write(db, version, [(each.stored.blob.name, each.content) for each in results])
 
     def _replace_references(self, db: sqlite3.Connection, version: Version, results: Sequence[FileResult]) -> None:

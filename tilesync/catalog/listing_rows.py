@@ -25,7 +25,7 @@ _VALUES = (
     "(?1, ?2, ?, nullif(?, ''), ?, ?, nullif(?, x''), nullif(?, ''), nullif(?, ''), nullif(?, -1), ?, nullif(?, x''))"
 )
 _SHARED_VALUES, _OWN_VALUES = 2, 10
-_NO_BYTES: Final = bytearray()
+NO_BYTES: Final = bytearray()
 
 
 def insert_blobs(
@@ -77,7 +77,7 @@ def _insert_statement(rows: int) -> str:
 
 
 def _encode_bytes(column: Sequence[bytes | None]) -> list[bytearray]:
-    return [bytearray(value) if value else _NO_BYTES for value in column]
+    return [bytearray(value) if value else NO_BYTES for value in column]
 
 
 def choose_states(version: Version, names: Sequence[str]) -> list[int]:
