@@ -98,7 +98,7 @@ class FetchBatch:
 
     async def __call__(self, context: WorkerContext) -> FetchedBatch:
         """Fetch the blobs."""
-        target = (await context.get_or_create(open_targets)).get_or_add(self.target)
+        target = (await context.get_or_create(open_targets)).get_or_add(self.target).open_batch()
         results: list[PlacedFile | None] = [None] * len(self.blobs)
         times, first_byte_times = list[float](), list[float]()
         uploads = list[tuple[int, PendingUpload, ParsedContent]]()

@@ -30,6 +30,9 @@ class WorkerTarget(Protocol):
     def requires_md5(self) -> bool:
         """True if files need the MD5 of their bytes."""
 
+    def open_batch(self) -> WorkerTarget:
+        """Return the target for files that are stored within seconds: what holds for all of them is checked once."""
+
     def put_verified(self, version: str, blob: Blob, data: bytes, digests: Digests) -> StoredFile | PendingUpload:
         """Store a file whose bytes are verified, or return its upload. Raises RunErrors."""
 

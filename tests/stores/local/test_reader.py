@@ -10,9 +10,11 @@ from tests.support.store_contract import (
     SAMPLE_VERSION,
     reject_bytes,
 )
-from tilesync.errors import DestinationError
+from tilesync.errors import DestinationError, UnsafeName
 from tilesync.model import Blob, StoredFile
 from tilesync.protocols import MAX_WHOLE_FILE_BYTES, WholeFile
+from tilesync.runtime.safe_open import WrongFileType
+from tilesync.stores.local.reader import BatchPathResolver, SafePathResolver
 
 
 @pytest.mark.parametrize("place", ["versions", "versions/e1", "versions/e1/sub"])
@@ -94,3 +96,28 @@ def test_large_files_are_not_read_whole(tmp_path: Path) -> None:
         with open_destination(tmp_path / "d") as destination:
             (found,) = destination.files.read_whole(SAMPLE_VERSION, [stored("large", size)])
         assert (found is not None) == is_read
+
+
+def test_batch_resolver_checks_each_folder_once(tmp_path: Path, outside: Path) -> None:
+    """Files of a batch go into the folder that was checked, even if a symlink takes its place; the next batch fails."""
+    resolver = SafePathResolver(tmp_path)
+    batch = BatchPathResolver(resolver)
+    first = batch.entry("e1", "sub/a", make=True)
+    (tmp_path / "versions/e1/sub").rename(tmp_path / "moved")
+    (tmp_path / "versions/e1/sub").symlink_to(outside)
+    second = batch.entry("e1", "sub/b", make=True)
+    os.close(second.create_new())
+    assert second.folder is first.folder
+    assert os.listdir(tmp_path / "moved") == ["b"]
+    with pytest.raises(WrongFileType):
+        BatchPathResolver(resolver).entry("e1", "sub/c", make=True)
+
+
+@pytest.mark.parametrize("name", ["sub/../a", "sub//a", "sub/\0", "/a", "sub/"])
+def test_batch_resolver_refuses_unsafe_names(tmp_path: Path, name: str) -> None:
+    """Names are checked in a known folder, too, and versions share none."""
+    batch = BatchPathResolver(SafePathResolver(tmp_path))
+    first = batch.entry("e1", "sub/a", make=True)
+    with pytest.raises(UnsafeName):
+        batch.entry("e1", name, make=True)
+    assert batch.entry("e2", "sub/a", make=True).folder is not first.folder

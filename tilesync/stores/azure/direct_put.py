@@ -31,6 +31,10 @@ class AzurePutTarget:
 
     requires_md5: ClassVar[bool] = True
 
+    def open_batch(self) -> AzurePutTarget:
+        """Return the target for files of one batch."""
+        return self
+
     def put_verified(self, version: str, blob: Blob, data: bytes, digests: Digests) -> PendingUpload:
         """Return the upload of a file with verified bytes; the service checks its MD5."""
         headers = self.cache_policy.file_headers(blob, data[:HEAD_BYTES])

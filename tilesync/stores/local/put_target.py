@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from threading import get_ident
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from tilesync.runtime.os_errors import to_destination_error
 from tilesync.stores.local.directory_handles import DirectoryTree, Entry
 from tilesync.stores.local.fs import write_new, write_whole
 from tilesync.stores.local.gunzip import gunzip_to_file
-from tilesync.stores.local.reader import SafePathResolver
+from tilesync.stores.local.reader import BatchPathResolver, SafePathResolver
 from tilesync.values import dataclass
 
 
@@ -37,6 +38,10 @@ class LocalPutTarget:
     is_published: bool = False
 
     requires_md5: ClassVar[bool] = False
+
+    def open_batch(self) -> LocalPutTarget:
+        """Return the target for files that are written within seconds. Each of their folders is checked once."""
+        return replace(self, resolver=BatchPathResolver(self.resolver))
 
     def put(self, version: str, blob: Blob, data: bytes, verify: Callable[[bytes], Digests]) -> StoredFile:
         """Verify the bytes and write the file. Raises what `verify` raises, UnsafeName, DestinationError."""

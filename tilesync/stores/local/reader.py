@@ -133,6 +133,27 @@ class SafePathResolver:
             self._tree.folder(self._within).remove(version)
 
 
+class BatchPathResolver(SafePathResolver):
+    """Resolver for files that are written within seconds: each of their folders is opened, and checked, once.
+
+    If a folder is moved meanwhile, its files go with it; the check of all files before publishing finds that.
+    """
+
+    def __init__(self, resolver: SafePathResolver) -> None:
+        super().__init__(resolver._tree, within=resolver._within)
+        self._folders: dict[tuple[str, str], DirectoryHandle] = {}
+
+    def entry(self, version: str, name: str, *, make: bool = False) -> Entry:
+        """Return the entry of a version's file, as any resolver does."""
+        parent, _, leaf = name.rpartition("/")
+        folder = self._folders.get((version, parent))
+        if folder is None or find_problem(name, windows=os.name == "nt"):
+            entry = super().entry(version, name, make=make)
+            self._folders[version, parent] = entry.folder
+            return entry
+        return Entry(folder, leaf)
+
+
 class LocalStoredFiles:
     """The stored files of all versions, read from disk each time.
 
