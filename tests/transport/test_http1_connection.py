@@ -26,6 +26,9 @@ OTHERS = {
     "no length": head("X: y") + b"hello",
     "chunked": head("Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
     "both": head("Content-Length: 5", "Transfer-Encoding: chunked") + b"hello",
+    "a coding before a blank": head("Content-Length: 5", "Transfer-Encoding : chunked") + b"hello",
+    "a large head": head("Content-Length: 5", *(f"X-{number}: {'y' * 1000}" for number in range(40))) + b"hello",
+    "a bare line feed": head("X: y\nContent-Length: 5") + b"hello",
     "no answer": b"what?\r\n\r\n",
     "nothing": b"",
     "a head without end": b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000,
@@ -50,6 +53,21 @@ def test_response_byte_by_byte(got: Got, lines: list[str]) -> None:
     """The result does not depend on how bytes are split; headers are parsed as in RFC 9110."""
     with serving(raw(head("Date: x", *lines, "X-Content-Length: 9") + b"hello", piece=1)) as server:
         assert got(PoolRequest(server.url(), {}, 5)) == [b"hello"]
+
+
+def test_headers_of_the_response(with_pool: Run) -> None:
+    """The last MD5 that a storage service states counts: of the blob, else of the body. Repeated values do not."""
+    heads = [
+        (["Content-MD5: b", "etag: e"], ("e", "b")),
+        (["content-md5: b", "x-ms-blob-content-md5: a"], ("", "a")),
+        (["X-Etag: no", "Content-MD5: b", "Content-MD5: b", "ETag: e", "ETAG: e"], ("", "")),
+        (["X: etag: no"], ("", "")),
+    ]
+    answers = [raw(head("Content-Length: 5", *lines) + b"hello") for lines, _ in heads]
+    with serving(in_turn(*answers)) as server:
+        wanted = [PoolRequest(server.url(f"/{number}"), {}, 5) for number in range(len(heads))]
+        responses = with_pool(lambda pool: fetch_all(pool, wanted, at_once=1))
+    assert [(each.etag or "", each.md5 or "") for each in responses] == [expected for _, expected in heads]
 
 
 def test_closing_connection_is_not_reused(with_pool: Run) -> None:

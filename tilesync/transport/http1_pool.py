@@ -16,14 +16,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import cached_property, partial
-from typing import NamedTuple
+from functools import cached_property
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from tilesync.errors import UsageError
 from tilesync.transport.http1_connect import Http1Connector
 from tilesync.transport.http1_connection import Http1Connection, PendingRequest, PoolResponse
 from tilesync.transport.tls import create_tls_context, user_agent
+
+SESSION_RENEWAL_S: Final = 10.0
+"""Seconds for which connections resume the same TLS session: servers forget sessions after minutes."""
 
 
 class PoolRequest(NamedTuple):
@@ -56,6 +59,7 @@ class _HostPool:
         self._connector = Http1Connector(host, port or (443 if scheme == "https" else 80), context)
         self._idle: list[Http1Connection] = []
         self._connections = set[Http1Connection]()
+        self._session_renewed_at = 0.0
         self._opening = 0
         self._tasks = set[asyncio.Task[None]]()
         self._pending = deque[PendingRequest]()
@@ -91,18 +95,21 @@ class _HostPool:
 
     def dispatch(self) -> None:
         """Send waiting requests over idle connections, and open more connections if these are too few."""
-        while self._idle and self._has_room() and (request := self._next_pending()) is not None:
-            if not self._idle.pop().send(request):
+        idle, pending, connections = self._idle, self._pending, self._connections
+        while idle and pending and len(connections) - len(idle) < self._max_connections:
+            request = pending.popleft()
+            if not request.is_done and not idle.pop().send(request):
                 self.requeue(request)
+        if pending:
+            self._open_connections()
+
+    def _open_connections(self) -> None:
+        """Open connections for the waiting requests, up to the limit."""
         for _ in range(min(len(self._pending), self._max_connections - len(self._connections)) - self._opening):
             self._opening += 1
             task = asyncio.create_task(self._open_connection())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-
-    def _has_room(self) -> bool:
-        """Return whether one more connection may be in use."""
-        return len(self._connections) - len(self._idle) < self._max_connections
 
     def _next_pending(self) -> PendingRequest | None:
         while self._pending:
@@ -113,9 +120,7 @@ class _HostPool:
 
     async def _open_connection(self) -> None:
         """Open one more connection. If it fails and there is no other, all waiting requests fail."""
-        self._connector.tls_session = next(
-            filter(None, (connection.tls_session for connection in self._connections)), self._connector.tls_session
-        )
+        self._renew_tls_session()
         try:
             sock = await self._connector.connect()
         except OSError:
@@ -129,6 +134,14 @@ class _HostPool:
         self.release(connection)
         self.dispatch()
         connection.may_be_stale = True  # if it was not used at once, the server may close it meanwhile
+
+    def _renew_tls_session(self) -> None:
+        """Keep a recent TLS session for further connections. To export one takes a quarter of a handshake."""
+        now = asyncio.get_running_loop().time()
+        if self._connector.tls_session is None or now - self._session_renewed_at > SESSION_RENEWAL_S:
+            sessions = (connection.tls_session for connection in self._connections)
+            self._connector.tls_session = next(filter(None, sessions), self._connector.tls_session)
+            self._session_renewed_at = now
 
     def fail_pending(self) -> None:
         """Report all waiting requests as failed."""
@@ -191,28 +204,30 @@ class HttpPool:
             if not remaining and not all_done.done():
                 all_done.set_result(None)
 
-        pools = dict[PendingRequest, _HostPool]()
+        sent = list[tuple[PendingRequest, _HostPool]]()
         for index, request in enumerate(requests):
             host_pool, encoded = self._encode_request(request)
             status = b"200" if request.body is None or request.expects_document else b"201"
             size = None if request.expects_document else request.size
-            pools[PendingRequest(encoded, size, partial(report, index), expected_status=status)] = host_pool
+            sent.append((PendingRequest(encoded, size, report, index=index, expected_status=status), host_pool))
+        host_pools = {host_pool for _, host_pool in sent}
         try:
-            for pending, host_pool in pools.items():
+            for pending, host_pool in sent:
                 host_pool.enqueue(pending)
-            for host_pool in set(pools.values()):
+            for host_pool in host_pools:
                 host_pool.set_max_connections(max_connections)
                 host_pool.dispatch()
             if requests:
                 await _wait_until_done(all_done, time_limit)
         finally:
-            late = [pending for pending in pools if not pending.is_done]
-            for pending in late:
-                pending.is_done = True
-                if pending.connection is not None:
-                    pending.connection.close()
-            for host_pool in {pools[pending] for pending in late}:
-                host_pool.dispatch()
+            if remaining:
+                for pending, _ in sent:
+                    if not pending.is_done:
+                        pending.is_done = True
+                        if pending.connection is not None:
+                            pending.connection.close()
+                for host_pool in host_pools:
+                    host_pool.dispatch()
 
     def _encode_request(self, request: PoolRequest) -> tuple[_HostPool, bytes]:
         scheme, _, rest = request.url.partition("://")
