@@ -11,8 +11,8 @@ from tilesync.jobs.transfer.download import FAST_BODY_S, MAX_SINGLE_READ_BYTES
 from tilesync.model import BatchResult, Blob, FileResult, Version
 from tilesync.protocols import Source, Workers
 
-BLOBS_PER_BATCH = 16
-"""Blobs that one request to a worker fetches."""
+BLOBS_PER_BATCH = 32
+"""Maximum blobs that one request to a worker fetches; half as many where few transfers are allowed."""
 
 QUEUED_BLOBS_PER_SLOT = 2
 """Blobs sent to the workers for each transfer slot: with a second one waiting, a worker never runs out of work."""
@@ -51,7 +51,9 @@ class WorkerLane:
         if self._workers is not None and self._workers.start_requested:
             self._start_requested.set()
         self._is_ready = self._is_finished = False
-        self._max_batches = run.limiter.max_limit * QUEUED_BLOBS_PER_SLOT // BLOBS_PER_BATCH
+        max_limit = run.limiter.max_limit
+        self._batch_size = BLOBS_PER_BATCH if max_limit >= 2 * BLOBS_PER_BATCH else BLOBS_PER_BATCH // 2
+        self._max_batches = max_limit * QUEUED_BLOBS_PER_SLOT // self._batch_size
         self._batches: asyncio.Queue[list[tuple[int, Blob]] | None] = asyncio.Queue(maxsize=self._max_batches)
 
     @property
@@ -73,7 +75,7 @@ class WorkerLane:
     async def put(self, item: tuple[int, Blob]) -> None:
         """Queue one blob; a full batch is sent."""
         self._pending.append(item)
-        if len(self._pending) >= BLOBS_PER_BATCH:
+        if len(self._pending) >= self._batch_size:
             await self.flush()
 
     async def flush(self) -> None:
