@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,35 @@ def test_a_crash_leaves_what_the_next_run_continues(
         for name in files.keys() - {"tiles/003.glb"}
     )
     assert verify(tmp_path, every=True).exit_code == 0
+
+
+def test_a_batch_is_linked_while_the_one_before_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record of a batch can wait for the links of the next one, and every batch is recorded."""
+    monkeypatch.setattr(carry_over, "FILES_PER_BATCH", 5)
+    link, mark, batches, recorded = LocalFiles.link_unchanged, UnchangedIndex.mark_stored, list[int](), list[int]()
+    has_linked_next = threading.Event()
+
+    def count_links(self: LocalFiles, *args: Any) -> list[UnchangedFile]:
+        batches.append(len(args[-1]))
+        if len(batches) == 2:
+            has_linked_next.set()
+        return link(self, *args)
+
+    def wait_and_mark(self: UnchangedIndex, version: Version, earlier: Version, files: Sequence[UnchangedFile]) -> None:
+        assert has_linked_next.wait(20)
+        recorded.append(len(files))
+        mark(self, version, earlier, files)
+
+    with Simulator() as sim:
+        files = sim.offer_export(export(20))
+        sim.mirror(tmp_path)
+        monkeypatch.setattr(LocalFiles, "link_unchanged", count_links)
+        monkeypatch.setattr(UnchangedIndex, "mark_stored", wait_and_mark)
+        sim.offer_export(files, export_id=OTHER_EXPORT)
+        run = sim.mirror(tmp_path)
+    assert (run.error, run.stats.reused, run.stats.fetched) == (None, len(files), 0)
+    assert recorded == [count for count in batches if count]
+    assert sum(recorded) == len([data for data in files.values() if data])
 
 
 def test_a_pass_that_links_nothing_is_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

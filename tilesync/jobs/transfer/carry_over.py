@@ -11,10 +11,11 @@ from tilesync.events import FileReused
 from tilesync.jobs.run.context import RunContext
 from tilesync.model import Inventory, UnchangedFile, Version
 from tilesync.protocols import Destination
+from tilesync.runtime.task_groups import gather_or_cancel
 from tilesync.runtime.threads import run_in_thread
 
 FILES_PER_BATCH = 5000
-"""Files that are linked and recorded together: a kill loses only the record of one batch, and it is made again."""
+"""Files that are linked and recorded together: a kill loses only the record of two batches, and it is made again."""
 
 
 class CarryOver:
@@ -36,22 +37,28 @@ class CarryOver:
         """
         if self._earlier is None:
             return None
-        until = await run_in_thread(self._index.last_wanted, self._version)
-        while self._earlier is not None and self._position < until:
-            found, linked = await run_in_thread(self._link_batch, self._earlier, until)
-            self._position = found[-1].file_id if len(found) == FILES_PER_BATCH else until
+        until, linked = await run_in_thread(self._index.last_wanted, self._version), list[UnchangedFile]()
+        found = await run_in_thread(self._record_and_list, self._earlier, linked, until)
+        while self._earlier is not None and (found or linked):
+            # The file system and the catalog work at the same time: a batch is linked while the last one is recorded.
+            linking = run_in_thread(self._files.link_unchanged, self._version, self._earlier, found)
+            recording = run_in_thread(self._record_and_list, self._earlier, linked, until)
+            linked, next_found = await gather_or_cancel([linking, recording])
             self._count(linked)
             if found and not linked:
                 self._earlier = None  # no links here, or the destination was copied: each file would fail
+            found = next_found
         return until
 
-    def _link_batch(self, earlier: Version, until: int) -> tuple[list[UnchangedFile], list[UnchangedFile]]:
-        """Link the next unchanged files and mark them as stored. Returns the files that were found, and linked."""
-        found = self._index.list_unchanged(self._version, earlier, self._position, until, limit=FILES_PER_BATCH)
-        linked = self._files.link_unchanged(self._version, earlier, found)
+    def _record_and_list(self, earlier: Version, linked: list[UnchangedFile], until: int) -> list[UnchangedFile]:
+        """Mark linked files as stored; return the next unchanged files."""
         if linked:
             self._index.mark_stored(self._version, earlier, linked)
-        return found, linked
+        if self._position >= until:
+            return []
+        found = self._index.list_unchanged(self._version, earlier, self._position, until, limit=FILES_PER_BATCH)
+        self._position = found[-1].file_id if len(found) == FILES_PER_BATCH else until
+        return found
 
     def _count(self, linked: list[UnchangedFile]) -> None:
         stats = self._run.stats
