@@ -16,6 +16,7 @@ from tilesync.model import (
     FileResult,
     Kind,
     ParsedContent,
+    RecordedFile,
     StoredFile,
     UnpackedFile,
     Version,
@@ -145,3 +146,16 @@ def test_the_earlier_version_is_the_newest_finished_one_of_the_same_form(catalog
 def test_ranges_of_consecutive_numbers(numbers: list[int], ranges: list[tuple[int, int]]) -> None:
     """A gap begins a new range."""
     assert list(_find_ranges(numbers)) == ranges
+
+
+def test_the_stamps_of_stored_files(catalog: Catalog) -> None:
+    """Size and mtime are those of the file on disk, for the stored files of one version, in the order of their keys."""
+    packed, plain = BLOB._replace(name="b"), BLOB._replace(name="a")
+    unpacked = FileResult(0, StoredFile(packed, SHA, 9, 4, UnpackedFile(50, b"p" * 32)))
+    version = add_stored(catalog, EARLIER, unpacked, stored(plain))
+    add_stored(catalog, NEW, stored(BLOB._replace(name="c")))
+    catalog.add_wanted(version, "wanted")
+    both = [("a", RecordedFile("a", 5, 7)), ("b", RecordedFile("b", 50, 9))]
+    assert catalog.unchanged.list_stamps(version, "", limit=9) == both
+    assert catalog.unchanged.list_stamps(version, "", limit=1) == both[:1]
+    assert catalog.unchanged.list_stamps(version, "a", limit=9) == both[1:]

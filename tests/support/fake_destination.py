@@ -30,6 +30,10 @@ class UnusedFileMethods:
         """Not used by these tests."""
         raise NotImplementedError
 
+    def changed_pages(self, version: Version, catalog: Catalog) -> Iterator[list[StoredFile]]:
+        """Not used by these tests."""
+        raise NotImplementedError
+
     def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
         """Not used by these tests."""
         raise NotImplementedError

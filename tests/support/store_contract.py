@@ -429,6 +429,7 @@ class DestinationContract:
             run_async(put_file(there, blob("t/unknown", b"12"), b"12"))
             version = there.catalog.add_version(SAMPLE_VERSION)
             there.catalog.add_stored_files(version, [FileResult(0, each) for each in stored])
+            assert [each for page in there.files.changed_pages(version, there.catalog) for each in page] == [stored[3]]
             looks = [next(there.files.presence_pages(version, there.catalog, ""))]
             while looks[-1].cursor:
                 looks.append(next(there.files.presence_pages(version, there.catalog, looks[-1].cursor)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from tilesync.catalog.schema import STORED, WANTED, CatalogDatabase
-from tilesync.model import UnchangedFile, Version
+from tilesync.model import RecordedFile, UnchangedFile, Version
 
 _IS_SAME = """earlier.version=? AND earlier.key=b.key AND earlier.name IS b.name AND earlier.size=b.size
   AND iif(length(b.sha256) > 0, earlier.sha256=b.sha256, earlier.md5=b.md5)"""
@@ -23,6 +23,10 @@ WHERE b.version=? AND b.listing=? AND b.state={WANTED} AND b.id>? AND b.id<=? AN
 """
 """Empty files are left out: later pages of the listing may show that they are folders. So are files with diagnostics,
 which may depend on the container, and are read again.
+"""
+_SELECT_STAMPS = f"""
+SELECT key, coalesce(name, key), coalesce(lying_size, size), mtime_ns FROM blob
+WHERE version=? AND state={STORED} AND key>? ORDER BY key LIMIT ?
 """
 _MARK_STORED = f"""
 UPDATE blob SET state={STORED}, sha256=earlier.sha256, mtime_ns=earlier.mtime_ns, inode=earlier.inode,
@@ -59,6 +63,14 @@ class UnchangedIndex:
         """List wanted files that `earlier` stores unchanged, by row id from `after`, exclusive, to `until`."""
         values = earlier.serial, version.serial, version.listing.number, after, until, limit
         return [UnchangedFile._make(row) for row in self._database.query(_SELECT_UNCHANGED, *values)]
+
+    def list_stamps(self, version: Version, after: str, *, limit: int) -> list[tuple[str, RecordedFile]]:
+        """List what shows a change of stored files, by key in byte order; `after` is exclusive.
+
+        This takes less than half of the time of `Catalog.list_stored`.
+        """
+        rows = self._database.query(_SELECT_STAMPS, version.serial, after, limit)
+        return [(row[0], RecordedFile._make(row[1:])) for row in rows]
 
     def mark_stored(self, version: Version, earlier: Version, files: Sequence[UnchangedFile]) -> None:
         """Mark files that were linked from `earlier` as stored, with what it knows of them and their references."""

@@ -137,6 +137,14 @@ class StoredFile(NamedTuple):
         return self.blob._replace(size=self.unpacked.size, md5=None, content_encoding=None, sha256=None)
 
 
+class RecordedFile(NamedTuple):
+    """Stored file with what shows a later change: the size of the file on disk, and its mtime in ns."""
+
+    name: str
+    size: int
+    mtime_ns: int
+
+
 class UnchangedFile(NamedTuple):
     """Wanted file that an earlier version stores with the same name and content.
 

@@ -98,6 +98,9 @@ class StoredFiles(Protocol):
     def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
         """Return for each file whether its stamp is unchanged, without reading it."""
 
+    def changed_pages(self, version: Version, catalog: Catalog) -> Iterator[list[StoredFile]]:
+        """Check the stamps of all stored files that the catalog lists; yield those that differ, page by page."""
+
     def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
         """Yield pages of checks of the stored files of a version, from `cursor` on.
 

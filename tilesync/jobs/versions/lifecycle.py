@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -175,11 +175,8 @@ class VersionLifecycle:
         A changed stamp alone is no damage, since the whole destination may have been copied: then the bytes decide.
         `read_bytes`: read the bytes of all files.
         """
-        after = ""
-        while batch := await run_in_thread(self._catalog.list_stored, version, after, limit=ROWS_PER_QUERY):
-            after = batch[-1][0]
-            stored = [each for _, each in batch]
-            doubtful = stored if read_bytes else await run_in_thread(find_changed, version, stored, self._files)
+        pages = self._list_pages(version) if read_bytes else self._files.changed_pages(version, self._catalog)
+        while (doubtful := await run_in_thread(next, pages, None)) is not None:
             if not doubtful:
                 continue
             intact = await run_in_thread(find_intact, version, doubtful, self._files)
@@ -192,6 +189,12 @@ class VersionLifecycle:
                 version, [name for name in damaged_names if name not in missing_names], include_linked=True
             )
             self._run.stats.verified += len(intact) if read_bytes else 0
+
+    def _list_pages(self, version: Version) -> Iterator[list[StoredFile]]:
+        after = ""
+        while batch := self._catalog.list_stored(version, after, limit=ROWS_PER_QUERY):
+            after = batch[-1][0]
+            yield [each for _, each in batch]
 
     def _find_missing(self, version: Version, names: Sequence[str]) -> set[str]:
         return {name for name in names if self._files.size(version, name) is None}

@@ -13,14 +13,14 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 from tilesync.core.safe_names import are_all_safe, find_problem, group_by_folder, list_parent_folders
 from tilesync.errors import UnsafeName
-from tilesync.model import FileStamp, StoredFile, Version
+from tilesync.model import FileStamp, RecordedFile, StoredFile, Version
 from tilesync.protocols import MAX_WHOLE_FILE_BYTES, PresencePage, WholeFile
 from tilesync.runtime.os_errors import to_read_error, translate_read_errors
 from tilesync.runtime.safe_open import BINARY, NO_FOLLOW, NO_WAIT, WrongFileType
 from tilesync.stores.base import VERSIONS_DIR
 from tilesync.stores.local.directory_handles import NOT_FOUND_ERRORS, DirectoryHandle, DirectoryTree, Entry
 from tilesync.stores.local.fs import stamp_from_stat
-from tilesync.stores.presence_pages import check_catalog_pages
+from tilesync.stores.presence_pages import FILES_PER_CHANGED_PAGE, check_catalog_pages, find_changed_pages
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
@@ -50,6 +50,19 @@ def find_unchanged_stamp(found: os.stat_result | None, stored: StoredFile) -> Fi
 
 def _blob_name(stored: StoredFile) -> str:
     return stored.blob.name
+
+
+def _recorded_name(recorded: RecordedFile) -> str:
+    return recorded.name
+
+
+def _has_stamp(name: str, folder: int | None, size: int, mtime_ns: int) -> bool:
+    """Return whether a name is a regular file of this size and mtime."""
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return found.st_mtime_ns == mtime_ns and found.st_size == size and stat.S_ISREG(found.st_mode)
 
 
 def _read_whole(name: str, size: int, folder: int | None) -> WholeFile | None:
@@ -227,14 +240,8 @@ class LocalStoredFiles:
                 yield item, False
                 continue
             blob, _, mtime_ns, _, unpacked = item
-            try:
-                found = os.stat(name, dir_fd=handle.fd, follow_symlinks=False)
-            except OSError:
-                yield item, False
-            else:
-                size = blob.size if unpacked is None else unpacked.size
-                is_as_recorded = found.st_size == size and found.st_mtime_ns == mtime_ns
-                yield item, is_as_recorded and stat.S_ISREG(found.st_mode)
+            size = blob.size if unpacked is None else unpacked.size
+            yield item, _has_stamp(name, handle.fd, size, mtime_ns)
 
     def _find_folder(self, version: str, folder: str) -> DirectoryHandle | None:
         """Open a folder of a version; None where it cannot be opened, or where the system has no descriptors of it."""
@@ -266,6 +273,33 @@ class LocalStoredFiles:
 
     def prepare_listing(self, version: Version) -> None:
         """Do nothing: a stat of a local file is cheap."""
+
+    def changed_pages(self, version: Version, catalog: Catalog) -> Iterator[list[StoredFile]]:
+        """Check all files that the catalog lists; yield those that differ, page by page.
+
+        Where each version has its own folder, only size and mtime are read of each file: everything else that the
+        catalog knows is read of those that seem changed, which are looked at again.
+        """
+        if self._fallback_resolvers:
+            yield from find_changed_pages(self, version, catalog)
+            return
+        after = ""
+        while batch := catalog.unchanged.list_stamps(version, after, limit=FILES_PER_CHANGED_PAGE):
+            after, names = batch[-1][0], list(self._find_suspects(version.name, [each for _, each in batch]))
+            suspects = [*catalog.find_stored(version, names).values()] if names else []
+            is_same = self.unchanged(version, suspects)
+            yield [each for each, same in zip(suspects, is_same, strict=True) if not same]
+
+    def _find_suspects(self, version: str, recorded: Sequence[RecordedFile]) -> Iterator[str]:
+        """Yield the names of the files that are not certainly as recorded."""
+        if not are_all_safe([each.name for each in recorded]):
+            yield from (each.name for each in recorded)
+            return
+        for folder, inside in group_by_folder(recorded, _recorded_name):
+            handle = self._find_folder(version, folder)
+            for name, (full_name, size, mtime_ns) in inside:
+                if handle is None or not _has_stamp(name, handle.fd, size, mtime_ns):
+                    yield full_name
 
     def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
         """Check the files that the catalog lists, page by page, from the key `cursor` on."""

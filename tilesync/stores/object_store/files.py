@@ -20,6 +20,7 @@ from tilesync.runtime.threads import map_in_threads, run_in_thread
 from tilesync.stores.local.fs import ThreadBatcher
 from tilesync.stores.object_store.listing_cache import ListingCache, has_same_md5, hash_etag, is_unchanged
 from tilesync.stores.object_store.object_names import check_object_names, object_key
+from tilesync.stores.presence_pages import find_changed_pages
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
@@ -42,7 +43,7 @@ BYTES_PER_TRANSFER_SLOT = 1 << 19
 class ObjectStoredFiles:
     """Files of versions, read only. A lookup of many files lists the version: one request for thousands of files."""
 
-    parallel_reads = 16
+    parallel_reads, changed_pages = 16, find_changed_pages
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
@@ -81,8 +82,6 @@ class ObjectStoredFiles:
 
     def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
         """Return for each file whether its ETag, or its size and MD5, are unchanged."""
-        if not stored:
-            return []
         if len(stored) <= MAX_SINGLE_LOOKUPS and not self._has_current_listing(version.name):
             return [is_unchanged(each, self._find(version.name, each.blob.name)) for each in stored]
         found = self._list(version.name, fresh=True).find_many(version.name, [each.blob.name for each in stored])

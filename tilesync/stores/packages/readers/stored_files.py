@@ -13,7 +13,7 @@ from tilesync.model import FileStamp, StoredFile, Version
 from tilesync.protocols import PresencePage
 from tilesync.stores.packages.readers.opening import PackageReference, describe_package, open_package
 from tilesync.stores.packages.readers.package import OWN_ENTRIES, Package, PackageEntry, find_file
-from tilesync.stores.presence_pages import check_catalog_pages
+from tilesync.stores.presence_pages import check_catalog_pages, find_changed_pages
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog
@@ -42,7 +42,7 @@ class _EntriesAhead:
 class PackageStoredFiles:
     """Read access to the files in a package. A copy for another process opens the package when it is first used."""
 
-    parallel_reads = 1
+    parallel_reads, changed_pages = 1, find_changed_pages
 
     def __init__(self, reference: PackageReference, package: Package | None = None) -> None:
         self._reference = reference
