@@ -112,7 +112,7 @@ PROTOCOLS = {
 an import cycle forbids it, or `Callable` cannot state the arguments.
 """
 
-LAZY_PACKAGES = {"httpx", "pyreqwest", "azure", "sqlite3", "tqdm", "aiofiles", "filelock", "certifi", "asyncio"}
+LAZY_PACKAGES = {"pyreqwest", "azure", "sqlite3", "tqdm", "aiofiles", "filelock", "certifi", "asyncio"}
 
 
 @functools.cache
@@ -222,7 +222,7 @@ def test_foreign_packages_are_imported_in_few_places() -> None:
                 users.setdefault(package, set()).add(name_of(path))
     assert all(user.startswith("cli/") for user in users.pop("click"))
     assert {package: sorted(files) for package, files in users.items() if len(files) > 2} == {}
-    assert {"httpx", "pyreqwest"} <= users.keys()
+    assert {"pyreqwest"} <= users.keys()
 
 
 def test_the_command_line_is_light() -> None:
@@ -251,7 +251,7 @@ def test_worker_loads_little() -> None:
     code = "import sys, tilesync.app.worker_tasks, tilesync.stores.local.writer; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     unneeded = {
-        "httpx",
+        "pyreqwest",
         "statistics",
         "tilesync.events",
         "tilesync.jobs.versions.file_check",
