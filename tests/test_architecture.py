@@ -252,12 +252,26 @@ def test_worker_loads_little() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     unneeded = {
         "pyreqwest",
+        "email",
         "statistics",
         "tilesync.events",
         "tilesync.jobs.versions.file_check",
         "tilesync.catalog.catalog",
     }
     assert unneeded.isdisjoint(loaded)
+
+
+@pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="urllib reads the proxies of the system there")
+def test_a_mirror_loads_little() -> None:
+    """A mirror loads no second HTTP library, and of the standard library's none: they take a fifth of its start."""
+    code = (
+        "import sys, tilesync.jobs.mirror.job, tilesync.itwin.mesh_export, tilesync.stores.local.destination\n"
+        "from tilesync.transport.api_client import ApiConnections\n"
+        "ApiConnections().client\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"httpx", "email", "http", "tomllib"}.isdisjoint(loaded)
 
 
 def test_every_protocol_has_its_reason() -> None:

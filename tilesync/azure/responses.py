@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import calendar
 import re
 from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
 from tilesync.core.foreign_json import VALID_EPOCH_SECONDS
-from tilesync.core.http_status import Verdict
+from tilesync.core.http_status import Verdict, parse_http_seconds
 
 VERDICT_BY_STATUS: Mapping[tuple[int, str], Verdict] = {
     (200, ""): Verdict.DONE,
@@ -74,8 +71,6 @@ def sanitize_header_value(text: str | None) -> str | None:
 
 # --- headers ---------------------------------------------------------------------------------------------------------
 
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
 
 def parse_md5(text: str | None) -> bytes | None:
     """Parse a Content-MD5 value; None if there is none, or if it is not the base64 of 16 bytes."""
@@ -92,21 +87,5 @@ def parse_http_date(text: str | None) -> int | None:
 
     None if it cannot be read, or if no file can have that time.
     """
-    seconds = _parse_seconds(text) if text else None
+    seconds = parse_http_seconds(text) if text else None
     return seconds if seconds is not None and seconds in VALID_EPOCH_SECONDS else None
-
-
-def _parse_seconds(text: str) -> int | None:
-    try:
-        _, day, month, year, time, _ = text.split(" ")
-        hour, minute, second = time.split(":")
-        fields = (int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second))
-        if 1 <= fields[0] <= 9999 and 1 <= fields[2] <= 31 and fields[3] < 24 and fields[4] < 60 and fields[5] <= 60:
-            return calendar.timegm(fields)
-    except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(text)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None

@@ -51,8 +51,6 @@ def default_config_path() -> Path | None:
 
 def read_config(environ: Mapping[str, str]) -> ConfigFile:
     """Read the config file. A missing one is no error, unless TILESYNC_CONFIG names it. Raises UsageError."""
-    from tilesync.runtime.toml_file import read_toml
-
     named = environ.get(CONFIG_VARIABLE)
     path = default_config_path() if named is None else Path(named) if named.strip() else None
     if path is None:
@@ -67,6 +65,8 @@ def read_config(environ: Mapping[str, str]) -> ConfigFile:
             f"{CONFIG_VARIABLE} names {path}: {error.strerror or error}",
             hint=f"correct the path, or set {CONFIG_VARIABLE} to an empty text for no config file",
         ) from None
+    from tilesync.runtime.toml_file import read_toml  # late: most users have no config file
+
     return ConfigFile(path, read_toml(path))
 
 
