@@ -147,10 +147,11 @@ def _on_disk_columns(stored: StoredFile) -> tuple[object, ...]:
 
 def read_stored_file(row: Sequence[Any]) -> StoredFile:
     """Read a stored file from a row of STORED_BLOB_COLUMNS."""
-    sha256, mtime_ns, inode, size, on_disk_sha256 = row[DESCRIBED_FIELD_COUNT : DESCRIBED_FIELD_COUNT + 5]
+    name, size, etag, md5, content_type, encoding, modified, sha256, mtime_ns, inode, on_disk_size, on_disk_sha256 = row
+    blob = Blob(name, size, etag, md5, content_type, encoding, modified)
     if on_disk_sha256 is None:
-        return StoredFile(Blob(*row[:DESCRIBED_FIELD_COUNT]), sha256, mtime_ns, inode)
-    return StoredFile(Blob(*row[:DESCRIBED_FIELD_COUNT]), on_disk_sha256, mtime_ns, inode, UnpackedFile(size, sha256))
+        return StoredFile(blob, sha256, mtime_ns, inode)
+    return StoredFile(blob, on_disk_sha256, mtime_ns, inode, UnpackedFile(on_disk_size, sha256))
 
 
 def version_row(version: Version) -> dict[str, object]:

@@ -320,7 +320,7 @@ class _VersionAudit:
                 self._add_finding(
                     Finding(damaged_file.name, "content", f"is damaged: {damaged_file.reason}", damaged_file.referrer)
                 )
-        for unmet in list_unmet(version, self._scratch):
+        for unmet in list_unmet(version, self._scratch, self._stats.completeness):
             if (
                 unmet.name in known_defects
                 if unmet.name

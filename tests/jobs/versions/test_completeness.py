@@ -23,6 +23,10 @@ def reported_events(fixture: CatalogFixture) -> list[Event]:
     return events
 
 
+def list_unmet_of(fixture: CatalogFixture) -> list[UnmetReference]:
+    return list(list_unmet(fixture.version, fixture.catalog, fixture.count_completeness()))
+
+
 def implicit() -> bytes:
     """Return a root tileset whose only tile is implicit."""
     tiling: dict[str, Any] = {"subdivisionScheme": "QUADTREE", "subtreeLevels": 1, "availableLevels": 1}
@@ -50,7 +54,7 @@ def test_complete_export(fixture: CatalogFixture) -> None:
     """In a complete export everything is referenced except orphans."""
     fixture.put_all(export(5))
     assert fixture.count_completeness() == Completeness(referenced=len(export(5)) - 1, orphans=1)
-    assert list(list_unmet(fixture.version, fixture.catalog)) == []
+    assert list_unmet_of(fixture) == []
 
 
 @pytest.mark.parametrize("lost", sorted(set(export(3)) - {"tileset.json", "data/empty"}))
@@ -60,7 +64,7 @@ def test_each_missing_file_is_named(fixture: CatalogFixture, lost: str) -> None:
     assert fixture.count_completeness().missing == 1
     asker = "tiles/tileset.json" if lost.startswith("tiles/0") else "tileset.json"
     role = "schema" if lost == "data/schema.json" else "content"
-    (result,) = list_unmet(fixture.version, fixture.catalog)
+    (result,) = list_unmet_of(fixture)
     assert result == UnmetReference(lost, asker, f"{lost} is not there; {asker} refers to it ({role})")
     assert result.subject == lost
 
@@ -69,7 +73,7 @@ def test_subtrees_are_followed_to_their_end(fixture: CatalogFixture) -> None:
     """Contents that only a subtree announces are referenced, or missing."""
     fixture.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": SUBTREE})
     assert fixture.count_completeness() == Completeness(referenced=3, missing=1)
-    assert list(list_unmet(fixture.version, fixture.catalog)) == [
+    assert list_unmet_of(fixture) == [
         UnmetReference(
             "c/0/0/0.glb", "s/0/0/0.subtree", "c/0/0/0.glb is not there; s/0/0/0.subtree refers to it (content)"
         )
@@ -84,7 +88,7 @@ def test_unusable_references_are_described(fixture: CatalogFixture) -> None:
     fixture.put_unread("sub/s/0/0/0.subtree", b"garbage")
     fixture.put("tileset.json", tileset("sub/tileset.json", "con%00/x.glb"))
     assert fixture.count_completeness() == Completeness(referenced=5, missing=2)
-    result = list(list_unmet(fixture.version, fixture.catalog))
+    result = list_unmet_of(fixture)
     assert all(each.name is None and each.subject == each.referrer for each in result)
     sentences = {each.referrer: each.message for each in result}
     assert sentences.keys() == {"tileset.json", "sub/s/0/0/0.subtree"}
@@ -179,8 +183,8 @@ def test_completeness_can_be_computed_again(fixture: CatalogFixture) -> None:
     fixture.put_all(
         {"tileset.json": implicit(), "s/0/0/0.subtree": SUBTREE.replace(b"}", b', "availableCount": 9}', 1)}
     )
-    first = fixture.count_completeness(), reported_events(fixture), list(list_unmet(fixture.version, fixture.catalog))
-    again = fixture.count_completeness(), reported_events(fixture), list(list_unmet(fixture.version, fixture.catalog))
+    first = fixture.count_completeness(), reported_events(fixture), list_unmet_of(fixture)
+    again = fixture.count_completeness(), reported_events(fixture), list_unmet_of(fixture)
     assert first == again
     assert fixture.references_from("s/0/0/0.subtree") == {"c/0/0/0.glb"}
     assert fixture.references_from("tileset.json", Role.SUBTREE) == {"s/0/0/0.subtree"}

@@ -80,8 +80,10 @@ class UnmetReference:
         return self.name or self.referrer
 
 
-def list_unmet(version: Version, catalog: Catalog) -> Iterator[UnmetReference]:
-    """Yield every reference to a file that is not stored; after `compute_completeness`."""
+def list_unmet(version: Version, catalog: Catalog, completeness: Completeness) -> Iterator[UnmetReference]:
+    """Yield every reference to a file that is not stored; after `compute_completeness`, which returned this count."""
+    if not completeness.missing:
+        return
     for target, referrer, role in catalog.references.list_missing(version):
         if role:
             is_empty = bool(catalog.find_stored(version, [target]))

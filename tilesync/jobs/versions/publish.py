@@ -95,7 +95,7 @@ class Publisher:
         damaged_names = {each.name for each in damaged}
         missing_count = unreadable_count = 0
         first_message, includes_empty = "", False
-        for each in list_unmet(version, self._catalog):
+        for each in list_unmet(version, self._catalog, completeness):
             known = each.name in defects if each.name else is_known_defect(each.subject, each.message, defects)
             allowed = self._allow_missing or has_known_gaps or known
             if each.name is None and each.subject in damaged_names:
@@ -170,8 +170,7 @@ class Publisher:
     def _list_unmet(self, version: Version) -> list[UnmetReference]:
         if not version.summary.completeness.missing:
             return []
-        self._catalog.references.compute_completeness(version)
-        return list(list_unmet(version, self._catalog))
+        return list(list_unmet(version, self._catalog, self._catalog.references.compute_completeness(version)))
 
     def _make_sidecar(self, version: Version) -> Iterator[bytes]:
         """Make the sidecar index, line by line."""
