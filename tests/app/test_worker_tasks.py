@@ -10,7 +10,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from tests.support.faults import (
     truncate_body,
     wait_for,
 )
+from tests.support.local_destination import open_destination
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator, verify
+from tests.support.store_contract import SAMPLE_VERSION
 from tests.support.worker_processes import (
     LATE,
     TILES,
@@ -41,6 +43,7 @@ from tests.support.worker_processes import (
     wait_for_slow_batches,
 )
 from tilesync.app import shared
+from tilesync.app.worker_tasks import BATCH_TIMEOUT, FetchBatch, FetchedBatch
 from tilesync.app.workers import ProcessWorkers
 from tilesync.azure.sas import parse_sas_link
 from tilesync.demo.faults import Effect
@@ -49,8 +52,13 @@ from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import FileStored, Finding
 from tilesync.jobs.versions.file_check import FileVerifier
 from tilesync.model import Blob, FileResult, StoredFile, Version
+from tilesync.protocols import MirrorWorkerSource
 from tilesync.runtime import process_pool
+from tilesync.runtime.process_pool import WorkerContext
 from tilesync.stores.azure.direct_put import AzureWorkerStore
+from tilesync.stores.local.directory_handles import DirectoryTree
+from tilesync.stores.local.put_target import LocalPutTarget
+from tilesync.stores.local.reader import SafePathResolver
 from tilesync.stores.worker_target import WorkerStore
 from tilesync.tiles.validator import check_whole
 
@@ -489,3 +497,36 @@ def test_objects_of_a_store_are_verified_by_workers(tmp_path: Path) -> None:
             assert result.stored.mtime_ns
             whole = check_whole(each.blob, files[each.blob.name], "")[1]
             assert result.content == whole
+
+
+def test_files_of_a_mirror_are_copied_by_workers(tmp_path: Path) -> None:
+    """A worker copies each file of a mirror that is the listed one; all others are left to the main process."""
+    tile = glb(b"tile")
+    (tmp_path / "copy").mkdir()
+    with open_destination(tmp_path / "mirror") as source:
+        folder = tmp_path / "mirror/versions" / SAMPLE_VERSION.name
+        (folder / "sub").mkdir(parents=True)
+        data = {"a.glb": tile, "sub/b.glb": tile, "sub/longer.glb": tile + b"x", "sub/link.glb": tile}
+        for name, content in data.items():
+            (folder / name).write_bytes(content)
+        (folder / "sub/link.glb").rename(tmp_path / "outside")
+        (folder / "sub/link.glb").symlink_to(tmp_path / "outside")
+        names = [*data, "sub/missing.glb", "sub/../a.glb"]
+        digest = hashlib.sha256(tile).digest()
+        task = FetchBatch(
+            MirrorWorkerSource(source.files, SAMPLE_VERSION),
+            LocalPutTarget(SafePathResolver(tmp_path / "copy"), DirectoryTree(tmp_path / "copy")),
+            SAMPLE_VERSION.name,
+            "",
+            tuple(Blob(name, len(tile), sha256=digest) for name in names),
+            4,
+            BATCH_TIMEOUT,
+        )
+
+        async def run() -> FetchedBatch:
+            async with AsyncExitStack() as exit_stack:
+                return await task(WorkerContext(exit_stack))
+
+        fetched = asyncio.run(run())
+    assert [placed is not None for placed in fetched.files] == [True, True, False, False, False, False]
+    assert read_tree(tmp_path / "copy/versions" / SAMPLE_VERSION.name) == {"a.glb": tile, "sub/b.glb": tile}

@@ -155,9 +155,11 @@ class FetchBatch:
 
     def _read_local(self, worker_source: MirrorWorkerSource, on_response: Callable[[int, PoolResponse], None]) -> None:
         """Read files of a mirror; pass each on as a response that took no time."""
-        for number, blob in enumerate(self.blobs):
+        files, version = worker_source.files, worker_source.version
+        stored = [StoredFile(blob, b"", 0) for blob in self.blobs]
+        for number, (blob, whole) in enumerate(zip(self.blobs, files.read_whole(version, stored), strict=True)):
             with suppress(TilesyncError):
-                data = worker_source.files.read(worker_source.version, blob.name)
+                data = files.read(version, blob.name) if whole is None else whole.data
                 etag = f'"{blob.etag}"' if worker_source.is_unproven else None
                 on_response(number, PoolResponse(etag, data, 0.0))
 
@@ -207,7 +209,9 @@ class WarmUp:
     async def __call__(self, context: WorkerContext) -> None:
         """Create them."""
         if self.fetches:
-            import tilesync.stores.local.writer  # noqa: F401 - loaded now, so that the first batch does not wait for it
+            import tilesync.stores.local.writer
+            import tilesync.tiles.plain_glb
+            import tilesync.tiles.plain_tileset  # noqa: F401 - loaded now, so that the first batch does not wait
 
             await context.get_or_create(http_pool)
 
