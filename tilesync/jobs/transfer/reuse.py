@@ -14,12 +14,17 @@ _NAME_DEPENDENT_KINDS = frozenset({Kind.NONE, Kind.EMPTY, Kind.JSON, Kind.GEOJSO
 
 
 class Reuse:
-    """Share files between one version and the others by content: the names may differ."""
+    """Share files between one version and the others by content: the names may differ.
+
+    If the destination has no other version, nothing is searched: each search would wait until the catalog has stored a
+    page of the listing.
+    """
 
     def __init__(self, version: Version, destination: Destination) -> None:
         self._version = version
         self._files = destination.files
         self._catalog = destination.catalog
+        self._has_others = any(other.serial != version.serial for other in destination.catalog.versions())
 
     def share_duplicates(self, wanted: Sequence[tuple[int, Blob]]) -> tuple[list[FileResult], int]:
         """Place the wanted blobs, each with its number, that another version stores with the same size and MD5.
@@ -27,6 +32,8 @@ class Reuse:
         Returns the placed files, and the bytes of known duplicates that could not be shared, because their files have
         changed.
         """
+        if not self._has_others:
+            return [], 0
         duplicates = self._catalog.duplicates.find_by_digest(self._version, [blob for _, blob in wanted])
         candidates = [item for item in wanted if item[1].name in duplicates]
         shared = self._share_first_available(candidates, duplicates)
@@ -64,10 +71,12 @@ class Reuse:
         """Replace fetched files by links to equal files of other versions, if the listing had no MD5 to compare."""
         without_md5 = (
             [result.stored for result in results if result.stored.blob.md5 is None]
-            if self._files.has_hard_links
+            if self._files.has_hard_links and self._has_others
             else []
         )
         duplicates = self._catalog.duplicates.find_by_sha256(self._version, without_md5) if without_md5 else {}
+        if not duplicates:
+            return list(results)
         return [self._deduplicate_one(result, duplicates.get(result.stored.blob.name, ())) for result in results]
 
     def _deduplicate_one(self, result: FileResult, duplicates: Sequence[Duplicate]) -> FileResult:
