@@ -275,7 +275,7 @@ def test_memory_for_many_rows_is_taken_on_request(path: Path) -> None:
     small, small_log = (database.query(f"PRAGMA {name}")[0][0] for name in ("cache_size", "wal_autocheckpoint"))
     assert -2000 <= small < 0
     database.prepare_for_many_rows()
-    assert database.query("PRAGMA cache_size")[0][0] == -32768
+    assert database.query("PRAGMA cache_size")[0][0] == -8192
     assert database.query("PRAGMA wal_autocheckpoint")[0][0] > small_log
     database.close()
     database = open_database(path)
