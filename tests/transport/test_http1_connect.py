@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
@@ -17,7 +18,7 @@ import pytest
 import trustme
 
 from tests.support.http1_pools import DATA, SOON, Got, Run, fetch_all, head
-from tests.support.http_server import answer, cut, in_turn, serving
+from tests.support.http_server import answer, cut, in_turn, raw, serving
 from tilesync.transport import http1_connect
 from tilesync.transport.http1_connect import Http1Connector
 from tilesync.transport.http1_connection import PoolResponse
@@ -137,6 +138,59 @@ def test_truncated_tls_connection(got: Got, trusted_authority: trustme.CA) -> No
     with serving(in_turn(cut(DATA, 20_000), answer(DATA)), tls(trusted_authority)) as server:
         wanted = [PoolRequest(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(3)]
         assert got(*wanted, at_once=1) == [None, DATA, DATA]
+
+
+@pytest.mark.parametrize(("piece", "size"), [(1, 100), (7, 700), (16_384, 32_768)])
+def test_tls_records_of_any_size(got: Got, trusted_authority: trustme.CA, piece: int, size: int) -> None:
+    """The result does not depend on how a response is cut into TLS records, nor on where the head ends."""
+    body = DATA[:size]
+    answer_in_records = raw(head(f"Content-Length: {len(body)}") + body, piece=piece)
+    with serving(answer_in_records, tls(trusted_authority)) as server:
+        wanted = [PoolRequest(server.url(f"/{number}", "localhost"), {}, len(body)) for number in range(2)]
+        assert got(*wanted, at_once=1) == [body] * 2
+
+
+@pytest.mark.parametrize("surplus", [b"x", head("Content-Length: 5") + b"wrong"], ids=["a byte", "a response"])
+def test_bytes_after_a_body_over_tls(with_pool: Run, trusted_authority: trustme.CA, surplus: bytes) -> None:
+    """A body that ends with its record is whole; what comes after it is never the response to the next request."""
+    body = DATA[: 16_384 * 2]
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(head(f"Content-Length: {len(body)}"))
+        request.wfile.write(body + surplus)
+
+    async def work(pool: HttpPool) -> list[bytes | None]:
+        bodies = list[bytes | None]()
+        for number in range(3):
+            wanted = PoolRequest(server.url(f"/{number}", "localhost"), {}, len(body))
+            (response,) = await fetch_all(pool, [wanted])
+            bodies.append(response and response.body)
+            await asyncio.sleep(0.05)
+        return bodies
+
+    with serving(handle, tls(trusted_authority)) as server:
+        assert with_pool(work) == [body] * 3
+        assert server.accepted == 3
+
+
+@pytest.mark.parametrize("at", [0, 10, 20_000])
+def test_closure_alert_within_a_response(got: Got, trusted_authority: trustme.CA, at: int) -> None:
+    """A closure alert ends a response at once, even if the TCP connection stays open."""
+    over = threading.Event()
+
+    def close_within(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write((head(f"Content-Length: {len(DATA)}") + DATA)[:at])
+        request.connection.settimeout(0.2)
+        with suppress(OSError):
+            request.connection.unwrap()  # sends the alert, and waits for the other one
+        over.wait(SOON)
+
+    with serving(in_turn(close_within, answer(DATA)), tls(trusted_authority)) as server:
+        wanted = [PoolRequest(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(2)]
+        started_at = time.monotonic()
+        assert got(*wanted, at_once=1) == [None, DATA]
+        assert time.monotonic() - started_at < SOON / 2
+        over.set()
 
 
 @pytest.mark.scale
