@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from tilesync.azure.responses import parse_etag, parse_md5
@@ -229,7 +230,7 @@ class VerifyBatch:
     stored: tuple[StoredFile, ...]
 
     def __reduce__(self) -> tuple[Callable[..., VerifyBatch], tuple[object, ...]]:
-        return _make_verify_batch, (self.files, self.version, _make_rows(self.stored))
+        return _make_verify_batch, (self.files, self.version, _make_columns(self.stored))
 
     async def __call__(self, context: WorkerContext) -> Sequence[Finding | VerifiedFile | None]:
         """Return for each file its finding, or its stamp and parsed content."""
@@ -237,14 +238,17 @@ class VerifyBatch:
         from tilesync.jobs.versions.file_check import verify_files
 
         files = (await context.get_or_create(open_readers)).get_or_add(self.files)
+        contents: dict[ParsedContent, ParsedContent] = {}  # equal ones become one object, which is pickled once
         return [
-            result if isinstance(result, Finding) else (result.stored.mtime_ns, result.stored.inode, result.content)
+            result
+            if isinstance(result, Finding)
+            else (result.stored.mtime_ns, result.stored.inode, contents.setdefault(result.content, result.content))
             for result in verify_files(files, None, self.version, self.stored)
         ]
 
 
-def _make_verify_batch(files: StoredFiles, version: Version, rows: Sequence[StoredRow]) -> VerifyBatch:
-    return VerifyBatch(files, version, _read_rows(rows))
+def _make_verify_batch(files: StoredFiles, version: Version, columns: StoredColumns) -> VerifyBatch:
+    return VerifyBatch(files, version, _read_columns(columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +266,7 @@ class VerifyObjects:
 
     def __reduce__(self) -> tuple[Callable[..., VerifyObjects], tuple[object, ...]]:
         settings = (self.store, self.version, self.max_concurrent, self.time_limit)
-        return _make_verify_objects, (*settings, _make_rows(self.stored))
+        return _make_verify_objects, (*settings, _make_columns(self.stored))
 
     async def __call__(self, context: WorkerContext) -> Sequence[Finding | VerifiedFile | None]:
         """Return for each verified file its stamp and parsed content."""
@@ -290,18 +294,24 @@ class VerifyObjects:
 
 
 def _make_verify_objects(
-    store: WorkerStore, version: Version, max_concurrent: int, time_limit: timedelta, rows: Sequence[StoredRow]
+    store: WorkerStore, version: Version, max_concurrent: int, time_limit: timedelta, columns: StoredColumns
 ) -> VerifyObjects:
-    return VerifyObjects(store, version, _read_rows(rows), max_concurrent, time_limit)
+    return VerifyObjects(store, version, _read_columns(columns), max_concurrent, time_limit)
 
 
-StoredRow = tuple[tuple[Any, ...], bytes, UnpackedFile | None]
-"""Stored file as it is sent to a worker: blob, SHA-256, unpacked form."""
+StoredColumns = tuple[list[tuple[Any, ...]], list[bytes], list[UnpackedFile | None]]
+"""Stored files as they are sent to a worker: the columns of their blobs, SHA-256s, unpacked forms.
+
+A column is pickled as one object, and equal texts in it once.
+"""
 
 
-def _make_rows(stored: Sequence[StoredFile]) -> list[StoredRow]:
-    return [(tuple(blob), sha256, unpacked) for blob, sha256, _, _, unpacked in stored]
+def _make_columns(stored: Sequence[StoredFile]) -> StoredColumns:
+    blob_columns = list(zip(*(each.blob for each in stored), strict=True))
+    return blob_columns, [each.sha256 for each in stored], [each.unpacked for each in stored]
 
 
-def _read_rows(rows: Sequence[StoredRow]) -> tuple[StoredFile, ...]:
-    return tuple(StoredFile(Blob._make(blob), sha256, 0, 0, unpacked) for blob, sha256, unpacked in rows)
+def _read_columns(columns: StoredColumns) -> tuple[StoredFile, ...]:
+    blob_columns, sha256s, unpacked = columns
+    blobs = map(Blob, *blob_columns)
+    return tuple(map(StoredFile, blobs, sha256s, repeat(0), repeat(0), unpacked))

@@ -41,7 +41,7 @@ UNREADABLE_HINT = (
 ANY_VERSION_ID = -1
 """An id that no version has: a search for duplicates with it covers all versions."""
 MAX_CONCURRENT_BATCHES = 6
-FILES_PER_BATCH = 128
+FILES_PER_BATCH = 256
 MIN_FILES_FOR_WORKERS = 512
 """Minimum files of a version for which worker processes are started: with fewer, the start does not pay off."""
 
@@ -251,9 +251,9 @@ class _VersionAudit:
             known.update(await run_in_thread(self._match_verified_before, version, batch))
         first = {_content_key(stored): stored for stored in reversed(batch) if stored.blob.name not in known}
         await self._verify_files(version, list(first.values()), known)
-        remaining = [stored for stored in batch if stored.blob.name not in known]
-        known.update(await run_in_thread(self._match_same_inode, version, remaining, first, known))
-        await self._verify_files(version, [stored for stored in remaining if stored.blob.name not in known], known)
+        if remaining := [stored for stored in batch if stored.blob.name not in known]:
+            known.update(await run_in_thread(self._match_same_inode, version, remaining, first, known))
+            await self._verify_files(version, [stored for stored in remaining if stored.blob.name not in known], known)
         return [known[stored.blob.name] for stored in batch]
 
     async def _verify_files(
