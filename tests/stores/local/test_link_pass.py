@@ -14,7 +14,6 @@ import pytest
 from tests.support.local_destination import snapshot_tree
 from tests.support.store_contract import SAMPLE_VERSION
 from tilesync.model import UnchangedFile
-from tilesync.stores.local import writer
 from tilesync.stores.local.directory_handles import DirectoryTree
 from tilesync.stores.local.reader import SafePathResolver
 from tilesync.stores.local.writer import LocalFiles
@@ -42,12 +41,8 @@ def link(root: Path, files: list[UnchangedFile]) -> list[str]:
     return [each.name for each in local.link_unchanged(new, old, files)]
 
 
-@pytest.mark.parametrize("min_files", [2, 500])
-def test_all_files_are_linked(
-    tmp_path: Path, files: list[UnchangedFile], monkeypatch: pytest.MonkeyPatch, min_files: int
-) -> None:
-    """Each file is the same file in both versions, also with two threads; a second pass finds them in place."""
-    monkeypatch.setattr(writer, "MIN_FILES_FOR_TWO_THREADS", min_files)
+def test_all_files_are_linked(tmp_path: Path, files: list[UnchangedFile]) -> None:
+    """Each file is the same file in both versions; a second pass finds them in place."""
     assert link(tmp_path, files) == NAMES
     assert link(tmp_path, files) == NAMES
     for name in NAMES:

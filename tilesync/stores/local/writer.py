@@ -18,7 +18,6 @@ from tilesync.core.safe_names import are_all_safe, find_problem, group_by_folder
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.model import Blob, Content, Digests, FileStamp, SasUrl, StoredFile, UnchangedFile, UnpackedFile, Version
 from tilesync.runtime.os_errors import translate_os_errors, translate_read_errors
-from tilesync.runtime.threads import map_in_threads
 from tilesync.stores.local.directory_handles import DirectoryTree, Entry
 from tilesync.stores.local.draft import LocalDraft
 from tilesync.stores.local.fs import ThreadBatcher, copy_file, stamp_from_stat, try_hard_link
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 
 
 _file_name: Callable[[UnchangedFile], str] = attrgetter("name")
-
-MIN_FILES_FOR_TWO_THREADS = 500
-"""Minimum files to link in two threads: a link mostly waits for the file system, outside of the interpreter lock."""
 
 
 class LocalFiles(LocalStoredFiles):
@@ -269,18 +265,13 @@ def _link_files(
     """Link files of the version `earlier` into another one; return those that are in place now.
 
     An existing file of the version is kept if it is the recorded one, as after a kill. No other file is left in place.
+    One thread: a second one takes the interpreter lock from the catalog, which records files meanwhile.
     """
-
-    def link_part(part: Sequence[UnchangedFile]) -> list[UnchangedFile]:
-        return [
-            each
-            for folder, inside in group_by_folder(part, _file_name)
-            for each in _link_folder(resolver, version, earlier, folder, inside)
-        ]
-
-    middle = len(files) // 2
-    parts = [files[:middle], files[middle:]] if len(files) >= MIN_FILES_FOR_TWO_THREADS else [files]
-    return [each for linked in map_in_threads(link_part, parts, max_threads=2) for each in linked]
+    return [
+        each
+        for folder, inside in group_by_folder(files, _file_name)
+        for each in _link_folder(resolver, version, earlier, folder, inside)
+    ]
 
 
 def _find_in_place(
