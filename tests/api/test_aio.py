@@ -396,6 +396,6 @@ def test_errors_that_are_worth_a_retry() -> None:
 def test_every_public_name_is_there() -> None:
     """Each name of `__all__` can be imported, and no large module is loaded before."""
     code = "import sys, tilesync; loaded = set(sys.modules); [getattr(tilesync, n) for n in tilesync.__all__]; "
-    code += "print(sorted(n for n in loaded if n.split('.')[0] in {'pyreqwest', 'asyncio', 'click', 'azure'}))"
+    code += "print(sorted(n for n in loaded if n.split('.')[0] in {'httpx', 'asyncio', 'click', 'azure'}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -110,7 +110,7 @@ def test_help_loads_little() -> None:
         check=True,
     ).stderr.split()
     assert len(loaded) < 280
-    assert not {"asyncio", "pyreqwest", "sqlite3", "ssl", "tilesync.app", "tilesync.jobs"} & set(loaded)
+    assert not {"asyncio", "httpx", "sqlite3", "ssl", "tilesync.app", "tilesync.jobs"} & set(loaded)
 
 
 def test_modules_load_with_a_tuned_garbage_collector() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
-import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -237,20 +236,23 @@ def test_a_start_ping_that_hangs_does_not_delay_the_run(service: Simulator, tmp_
 
 
 @pytest.mark.scale
-def test_a_connection_that_hangs_does_not_keep_the_process(service: Simulator, tmp_path: Path) -> None:
-    """If a ping gets no connection, the process ends within the limit all the same."""
+def test_a_resolver_that_hangs_does_not_keep_the_process(service: Simulator, tmp_path: Path) -> None:
+    """If the name of the service is not resolved, the process ends within the limit all the same."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket, time\n"
+        "def resolve(host, *rest, real=socket.getaddrinfo, **more):\n"
+        "    time.sleep(60 if host in ('hang.example', b'hang.example') else 0)\n"
+        "    return real(host, *rest, **more)\n"
+        "socket.getaddrinfo = resolve\n"
+    )
     service.exports.clear()
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as waiting:
-        for _ in range(4):  # the queue is full then, and the system answers no more
-            client = waiting.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(server.getsockname())
-        url = f"https://127.0.0.1:{server.getsockname()[1]}/s3cret"
-        begun = time.monotonic()
-        done = run_tilesync("mirror", IMODEL, tmp_path / "d", "--wait", "0s", "--ping", url, sim=service)
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    options = ("--wait", "0s", "--ping", "https://hang.example/s3cret")
+    begun = time.monotonic()
+    done = run_tilesync("mirror", IMODEL, tmp_path / "d", *options, sim=service, PYTHONPATH=path)
     assert 8 < time.monotonic() - begun < 20
     assert done.exit_code == 4
-    assert done.stderr.count("warning: the ping to 127.0.0.1 ") == 2
+    assert done.stderr.count("warning: the ping to hang.example ") == 2
 
 
 @pytest.mark.parametrize(

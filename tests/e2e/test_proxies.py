@@ -44,7 +44,7 @@ def ignore_event(event: object) -> None:
 # --- engines ---
 
 
-def request_by_api_client(url: str) -> None:
+def request_by_httpx(url: str) -> None:
     async def make() -> ApiRequest:
         return ApiRequest(url)
 
@@ -102,7 +102,7 @@ def delete_by_azure(url: str) -> None:
 
 
 ENGINES = [
-    request_by_api_client,
+    request_by_httpx,
     request_by_pyreqwest,
     request_by_sync_client,
     request_by_obstore,
@@ -272,8 +272,8 @@ def socks(proxy: RecordingServer) -> Iterator[SocksProxy]:
 
 def require_socks() -> None:
     """Skip the test if the packages of the extra are missing; fail if they are required."""
-    if not find_spec("socks"):
-        reason = "no PySocks: `make test` installs it with the packages of the tests"
+    if not all(map(find_spec, ("socksio", "socks"))):
+        reason = "no socksio, or no PySocks: `make test` installs them with the packages of the tests"
         if "socks" in os.environ.get("TILESYNC_REQUIRE", ""):
             pytest.fail(reason)
         pytest.skip(reason)
@@ -309,16 +309,17 @@ def test_s3_refuses_a_socks_proxy(
     assert (bool(target.paths), socks.requested_hosts) == (True, [])
 
 
-@pytest.mark.parametrize("ask", [request_by_azure, delete_by_azure])
-def test_the_package_that_socks_needs_is_named(
+@pytest.mark.parametrize("ask", [request_by_httpx, request_by_azure, delete_by_azure])
+def test_packages_that_socks_needs_are_named(
     socks: SocksProxy, target: RecordingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
-    """Without the package of the extra the error says what to install, before anything is sent."""
+    """Without the packages of the extra the error says what to install, before anything is sent."""
     monkeypatch.setenv("ALL_PROXY", socks.url)
-    monkeypatch.setitem(sys.modules, "socks", None)
+    for package in ("socksio", "socks"):
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError) as raised:
         ask(f"http://127.0.0.1:{target.port}")
-    assert "pip install pysocks" in str(raised.value.hint)
+    assert "pip install socksio pysocks" in str(raised.value.hint)
     assert (target.paths, socks.requested_hosts) == ([], [])
 
 

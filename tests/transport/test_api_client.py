@@ -17,7 +17,7 @@ from tests.support.both_clients import fetch_by_both_clients
 from tests.support.http_server import Handle, answer, cut, full_backlog, hang, in_turn, serving
 from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.events import Retried
-from tilesync.transport import api_client, blob_client
+from tilesync.transport import api_client
 from tilesync.transport.api_client import ApiResponse
 
 # --- responses ---
@@ -175,7 +175,7 @@ def test_refused_connection() -> None:
     with serving(answer()) as server:
         url = server.url("/x?sig=SECRET")
     client = RecordedApiClient(1.0)
-    with pytest.raises(Unavailable, match="no connection") as error:
+    with pytest.raises(Unavailable, match="the connection failed") as error:
         client.request(url)
     assert client.attempts > 1
     assert "SECRET" not in str(error.value)
@@ -197,7 +197,7 @@ def test_broken_connection(text: bytes) -> None:
         request.close_connection = True
 
     error, _, server = request_failing(handle, budget=1.0)
-    assert str(error).endswith(("message completed)", "the connection was lost", "the body was cut off"))
+    assert "the connection failed" in str(error)
     assert len(server.paths) > 1
 
 
@@ -210,12 +210,12 @@ def test_silent_server(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         error, _, _ = request_failing(hang(text, over), budget=0.0)
     finally:
         over.set()
-    assert "no bytes within 0 s" in str(error)
+    assert "no response within" in str(error)
 
 
 def test_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that accepts no connection is reported with the connect timeout, not the read timeout."""
-    monkeypatch.setattr(blob_client, "CONNECT_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(api_client, "CONNECT_TIMEOUT", timedelta(seconds=1))
     with full_backlog() as url, pytest.raises(Unavailable, match="no connection within 1 s") as error:
         RecordedApiClient(0.0).request(url)
     assert "SECRET" not in str(error.value)

@@ -320,7 +320,7 @@ def test_a_task_that_went_on_after_a_cancel() -> None:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(0)
         assert task.cancelling() == 1
-        whole, streamed = await pool.get(url, {}), await pool.post(url, {}, b"")
+        whole, streamed = await pool.get(url, {}), await pool.get(url, {})
         body = await whole.read(len(DATA)), b"".join([chunk async for chunk in streamed.chunks()])
         for response in (whole, streamed):
             await response.aclose()
@@ -329,7 +329,6 @@ def test_a_task_that_went_on_after_a_cancel() -> None:
     with serving(answer(DATA)) as server:
         url = server.url()
         assert with_engine(work) == (DATA, DATA, 200)
-    assert [headers.get("content-length") for headers in server.headers] == [None, "0", "0"]
 
 
 def test_long_body_is_read_in_large_pieces() -> None:

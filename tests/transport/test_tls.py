@@ -7,10 +7,12 @@ import ssl
 import pytest
 import trustme
 
+from tests.support.api_requests import request_once
 from tests.support.both_clients import HELLO, fetch_by_both_clients
 from tests.support.http1_pools import Run, fetch_all
 from tests.support.http_server import RecordingServer, answer, serving
 from tilesync.transport.http1_pool import PoolRequest
+from tilesync.transport.tls import create_empty_tls_context
 
 
 class LoadedAuthorities(Exception):
@@ -53,9 +55,16 @@ def test_certificate_for_another_name(authority: trustme.CA, bundle: str) -> Non
 
 @pytest.mark.usefixtures("without_authorities")
 def test_plain_http_loads_no_authorities(with_pool: Run, secure: RecordingServer) -> None:
-    """The pool loads authorities for TLS only: that takes as long as 30 small files."""
+    """Authorities are loaded for TLS only, by the API client and by the pool."""
+    assert request_once(answer())[0] == (200, b"hello")
     with serving(answer()) as server:
         (response,) = with_pool(lambda pool: fetch_all(pool, [PoolRequest(server.url(), {}, 5)]))
     assert response is not None
     with pytest.raises(LoadedAuthorities):
         with_pool(lambda pool: fetch_all(pool, [PoolRequest(secure.url(), {}, 5)]))
+
+
+def test_an_empty_context_trusts_nobody() -> None:
+    """A context without authorities refuses every certificate."""
+    context = create_empty_tls_context()
+    assert (context.verify_mode, context.check_hostname, context.get_ca_certs()) == (ssl.CERT_REQUIRED, True, [])

@@ -69,16 +69,16 @@ async def open_clients(
     The blob clients start when first needed, after the first response of the API.
     """
     from tilesync.sources.resolvers import SourceClients
-    from tilesync.transport.api_client import ApiClient, open_api_connections
+    from tilesync.transport.api_client import ApiClient, open_api_transports
 
     clock = WallClock()
     bandwidth = make_rate_limiter(bwlimit, clock, shared.bandwidth if shared is not None else None)
     async with AsyncExitStack() as closing:
-        connections = (
-            shared.api_connections if shared is not None else await closing.enter_async_context(open_api_connections())
+        transports = (
+            shared.api_transports if shared is not None else await closing.enter_async_context(open_api_transports())
         )
         yield SourceClients(
-            ApiClient(connections, clock, observe, budget=service.retry_for),
+            ApiClient(transports, clock, observe, budget=service.retry_for),
             partial(_open_blob_client, closing, bandwidth),
             partial(_open_blob_client, closing, None, uploads=True),
             clock,

@@ -15,7 +15,7 @@ from tilesync.runtime.clock import WallClock
 if TYPE_CHECKING:
     from tilesync.jobs.run.concurrency import SharedLimit
     from tilesync.runtime.process_pool import ProcessPool
-    from tilesync.transport.api_client import ApiClient, ApiConnections
+    from tilesync.transport.api_client import ApiClient, ApiTransports
     from tilesync.transport.api_pace import ApiPace
     from tilesync.transport.rate_limit import RateLimiter
 
@@ -33,7 +33,7 @@ class SharedResources:
 
     def __init__(
         self,
-        api_connections: ApiConnections,
+        api_transports: ApiTransports,
         api_client: ApiClient,
         pace: ApiPace,
         transfers: SharedLimit,
@@ -42,7 +42,7 @@ class SharedResources:
         exit_stack: AsyncExitStack,
         clock: Clock,
     ) -> None:
-        self.api_connections = api_connections
+        self.api_transports = api_transports
         self.api_client = api_client
         self.pace = pace
         self.transfers = transfers
@@ -78,16 +78,16 @@ async def open_shared_resources(
 ) -> AsyncIterator[SharedResources]:
     """Open resources for several runs. `bwlimit`: bytes per second; `retry_for`: for requests of tokens."""
     from tilesync.jobs.run.concurrency import SharedLimit
-    from tilesync.transport.api_client import ApiClient, open_api_connections
+    from tilesync.transport.api_client import ApiClient, open_api_transports
     from tilesync.transport.api_pace import ApiPace
     from tilesync.transport.rate_limit import RateLimiter
 
     clock = WallClock()
     async with AsyncExitStack() as exit_stack:
-        connections = await exit_stack.enter_async_context(open_api_connections())
+        transports = await exit_stack.enter_async_context(open_api_transports())
         yield SharedResources(
-            connections,
-            ApiClient(connections, clock, observe, budget=retry_for),
+            transports,
+            ApiClient(transports, clock, observe, budget=retry_for),
             ApiPace(calls_per_minute, clock),
             SharedLimit(max_transfers),
             RateLimiter(bwlimit, clock) if bwlimit else None,

@@ -1,6 +1,6 @@
 """HTTP clients, with errors of the network mapped to those of tilesync.
 
-api_client         API calls and token requests, with retries
+api_client         API calls, token requests and listing pages through httpx, with retries
 api_pace           one rate of API calls for all users in a process
 blob_client        streamed GET and PUT of bodies through pyreqwest (asynchronous)
 blob_client_sync   requests that block their thread, with retries

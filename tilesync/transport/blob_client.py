@@ -1,6 +1,7 @@
-"""HTTP client that streams bodies (GET, PUT and POST), with its work per chunk outside the interpreter lock.
+"""HTTP client that streams bodies (GET and PUT), with its work per chunk outside the interpreter lock.
 
-It wraps pyreqwest (Rust, hyper, rustls), as only `blob_client_sync` does besides. `api_client` uses it for the service.
+It wraps pyreqwest (Rust, hyper, rustls). Together with `blob_client_sync` it is the only user of that library, so that
+another one can take its place.
 """
 
 from __future__ import annotations
@@ -74,18 +75,11 @@ class BlobResponse:
     """Response whose body is still to be received. Read errors are Transient, and name no URL."""
 
     def __init__(
-        self,
-        request: StreamRequest,
-        response: Response,
-        bandwidth: RateLimiter | None,
-        *,
-        prepaid_bytes: int,
-        read_timeout: timedelta | None,
+        self, request: StreamRequest, response: Response, bandwidth: RateLimiter | None, *, prepaid_bytes: int
     ) -> None:
         self._request: StreamRequest | None = request
         self._bandwidth = bandwidth
         self._prepaid_bytes = prepaid_bytes
-        self._read_timeout = read_timeout
         self._response = response
         self.status: Final = response.status
 
@@ -122,7 +116,7 @@ class BlobResponse:
                 read_bytes = LARGE_READ_BYTES if total_bytes >= LARGE_READS_AFTER_BYTES and is_fast else 0
                 started_at = now()
         except PyreqwestError as error:
-            raise _transient_error(error, self._read_timeout) from None
+            raise _transient_error(error) from None
 
     async def read(self, max_bytes: int) -> bytes:
         """Read the whole body, undecoded; a body of more than `max_bytes` is read only until that is known."""
@@ -135,7 +129,7 @@ class BlobResponse:
                 await self._wait_for_bandwidth(len(body))
                 return body
         except PyreqwestError as error:
-            raise _transient_error(error, self._read_timeout) from None
+            raise _transient_error(error) from None
         body = b""
         async for chunk in self.chunks():
             body += chunk
@@ -174,13 +168,12 @@ class PutResponse(NamedTuple):
 
 
 class BlobClient:
-    """Connection pool for GET, PUT and POST of bodies: no redirects, no decoding, no retries."""
+    """Connection pool for GET and PUT of bodies: no redirects, no decoding, no retries."""
 
-    def __init__(self, client: Client, bandwidth: RateLimiter | None, read_timeout: timedelta | None) -> None:
+    def __init__(self, client: Client, bandwidth: RateLimiter | None) -> None:
         self._client = client
         self._bandwidth = bandwidth
-        self._read_timeout = read_timeout
-        self._reached_hosts = set[str]()
+        self._has_connected = False
         self.piece_bytes = bandwidth.piece_bytes if bandwidth is not None else None
         """Bytes to request at once of a large body; None without a bandwidth limit."""
 
@@ -191,41 +184,24 @@ class BlobClient:
         """
         if self._bandwidth is not None:
             await self._bandwidth.wait_for_bandwidth(prefetch_bytes)
-        return await self._send("GET", url, headers, prefetch_bytes=prefetch_bytes)
-
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> BlobResponse:
-        """Send a POST, and return with the headers. Raises Transient when no response arrives."""
-        return await self._send("POST", url, headers, body)
-
-    async def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None, *, prefetch_bytes: int = 1
-    ) -> BlobResponse:
         cancels = _count_cancels()
         try:
-            builder = self._client.request(method, url).headers(headers)
-            if body is not None:
-                builder = builder.header("Content-Length", str(len(body))).body_bytes(body)  # omitted for an empty body
-            request = builder.streamed_read_buffer_limit(prefetch_bytes).build_streamed()
+            request = self._client.get(url).headers(headers).streamed_read_buffer_limit(prefetch_bytes).build_streamed()
             response = await (
                 request.__aenter__() if prefetch_bytes == 1 else _await_bytes(request.__aenter__(), prefetch_bytes)
             )
-            blob_response = BlobResponse(
-                request, response, self._bandwidth, prepaid_bytes=prefetch_bytes, read_timeout=self._read_timeout
-            )
-            self._reached_hosts.add(_host_of(url))
+            blob_response = BlobResponse(request, response, self._bandwidth, prepaid_bytes=prefetch_bytes)
+            self._has_connected = True
         except (BuilderError, ValueError):
             raise UsageError("the URL or a header contains characters that cannot be sent") from None
         except PyreqwestError as error:
-            raise self._request_error(error, url) from None
+            raise request_error(error, url, host_answered=self._has_connected) from None
         try:
             _raise_if_cancelled(cancels)
         except asyncio.CancelledError:
             await blob_response.aclose()
             raise
         return blob_response
-
-    def _request_error(self, error: PyreqwestError, url: str) -> TilesyncError:
-        return request_error(error, url, host_answered=_host_of(url) in self._reached_hosts, timeout=self._read_timeout)
 
     async def put(
         self, url: str, headers: Mapping[str, str], body: bytes, *, time_limit: timedelta = timedelta(seconds=60)
@@ -242,7 +218,7 @@ class BlobClient:
             all_headers = {**headers, "Content-Length": str(len(body))}
             request = self._client.put(url).headers(all_headers).body_bytes(body).timeout(time_limit)
             async with request.streamed_read_buffer_limit(_MAX_ERROR_BODY_BYTES).build_streamed() as response:
-                self._reached_hosts.add(_host_of(url))
+                self._has_connected = True
                 # callers use the body for error messages only
                 beginning = await response.body_reader.read(_MAX_ERROR_BODY_BYTES)
                 pairs = ((name, first_header_value(response.get_header, name)) for name in set(response.headers))
@@ -253,17 +229,9 @@ class BlobClient:
         except RequestTimeoutError as error:
             raise Transient(describe_error(error, timeout=time_limit), is_throttled=True) from None
         except PyreqwestError as error:
-            raise self._request_error(error, url) from None
+            raise request_error(error, url, host_answered=self._has_connected) from None
         _raise_if_cancelled(cancels)
         return put_response
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.close()
-
-
-def _host_of(url: str) -> str:
-    return url.split("/", 3)[2]
 
 
 async def _await_bytes(awaitable: Awaitable[Value], byte_count: int) -> Value:
@@ -344,30 +312,13 @@ async def open_blob_client(
 
     `for_uploads`: there is no read timeout, since a server is silent while it receives a body.
     """
-    client = create_blob_client(None if for_uploads else BLOB_READ_TIMEOUT, bandwidth=bandwidth)
+    read_timeout = None if for_uploads else BLOB_READ_TIMEOUT
     try:
-        yield client
-    finally:
-        await client.aclose()
-
-
-def create_blob_client(
-    read_timeout: timedelta | None, *, bandwidth: RateLimiter | None = None, max_connections: int | None = None
-) -> BlobClient:
-    """Create a client, as `open_blob_client` does. `max_connections`: a limit, and HTTP/1.1 only; None for neither.
-
-    Raises UsageError for a proxy setting that is invalid.
-    """
-
-    def configured() -> ClientBuilder:
-        builder = configure_builder(ClientBuilder(), read_timeout)
-        return builder if max_connections is None else builder.max_connections(max_connections).http1_only()
-
-    try:
-        client = configured().build()
+        client = configure_builder(ClientBuilder(), read_timeout).build()
     except BuilderError:
-        client = configured().add_root_certificate_pem(fallback_ca_bundle()).build()
-    return BlobClient(client, bandwidth, read_timeout)
+        client = configure_builder(ClientBuilder(), read_timeout).add_root_certificate_pem(fallback_ca_bundle()).build()
+    async with client:
+        yield BlobClient(client, bandwidth)
 
 
 def configure_builder(builder: Builder, read_timeout: timedelta | None) -> Builder:

@@ -1,6 +1,6 @@
 """Proxy selection from the environment, the same for every HTTP client.
 
-The clients (reqwest, obstore, botocore, requests) each read these variables by different rules. They all get the
+The clients (httpx, reqwest, obstore, botocore, requests) each read these variables by different rules. They all get the
 result of `Proxies.proxy_for` instead, so that all requests of a run take the same route. The semantics are those of
 curl and of Python's urllib where these agree:
 

@@ -27,7 +27,7 @@ LINES = {
 }
 """Each kind of word: a line, and the text that the shell makes of its last word."""
 
-HEAVY = {"asyncio", "pyreqwest", "cloup", "tomllib", "platformdirs", "tilesync.api.aio", "tilesync.api.locations"}
+HEAVY = {"asyncio", "httpx", "cloup", "tomllib", "platformdirs", "tilesync.api.aio", "tilesync.api.locations"}
 """Modules that no completion needs."""
 
 

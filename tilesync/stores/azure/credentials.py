@@ -219,7 +219,7 @@ def _require_socks_support() -> None:
     if find_spec("socks") is None:
         raise UsageError(
             "the Azure SDK needs the package PySocks for a SOCKS proxy",
-            hint="pip install pysocks (the extra tilesync[socks]), or use an http:// proxy",
+            hint="pip install socksio pysocks (the extra tilesync[socks]), or use an http:// proxy",
         )
 
 
