@@ -58,8 +58,11 @@ def _verify_container(bench: Bench) -> str:
     container = bench.new_container()
     bench.run(bench.peers.upload("tilesync", bench.prepare_upload_folder(), container))
     link = bench.peers.link(container)
+    out = bench.memory / "out" if bench.memory else None
     runners = [
         Runner("tilesync verify", lambda: bench.peers.verify(link)),
+        Runner("tilesync mirror, the same files", lambda: bench.peers.tilesync("put", bench.new_folder(out))),
         Runner("tilesync verify --quick", lambda: bench.peers.verify(link, "--quick")),
     ]
-    return bench.measure(f"Verify: {PUT_COUNT:,} files of {PUT_BYTES >> 10} KB in a container", runners)
+    note = "Beside it, the download of the same files, into memory where there is room."
+    return bench.measure(f"Verify: {PUT_COUNT:,} files of {PUT_BYTES >> 10} KB in a container", runners, note)
