@@ -25,7 +25,7 @@ from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.stores.object_store.destination import ConnectedStore, ObjectDestination
-    from tilesync.stores.object_store.files import WaitForBandwidth
+    from tilesync.stores.object_store.draft import WaitForBandwidth
 
 STORE_THREADS = 64
 """Threads for blocking requests to a store."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tilesync.sources.resolvers import SourceClients
     from tilesync.stores.local.destination import LocalDestination
     from tilesync.stores.object_store.destination import ObjectDestination
-    from tilesync.stores.object_store.files import WaitForBandwidth
+    from tilesync.stores.object_store.draft import WaitForBandwidth
 
 
 def _refuse_overlap(request: MirrorRequest) -> None:

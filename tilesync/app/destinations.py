@@ -18,7 +18,7 @@ from tilesync.stores.opening import Mode, ReadOnlyDestination
 if TYPE_CHECKING:
     from tilesync.stores.local.destination import LocalDestination
     from tilesync.stores.object_store.destination import ObjectDestination
-    from tilesync.stores.object_store.files import WaitForBandwidth
+    from tilesync.stores.object_store.draft import WaitForBandwidth
 
 
 @overload

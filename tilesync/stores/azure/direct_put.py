@@ -12,7 +12,7 @@ from tilesync.model import Blob, Digests, FileStamp, SasUrl, StoredFile
 from tilesync.model.storage import HEAD_BYTES, ObjectInfo
 from tilesync.stores.azure.block_upload import put_blob_headers
 from tilesync.stores.azure.errors import API_VERSION
-from tilesync.stores.object_store.files import to_stored_file
+from tilesync.stores.object_store.draft import to_stored_file
 from tilesync.stores.object_store.listing_cache import hash_etag
 from tilesync.stores.object_store.object_names import object_key
 from tilesync.stores.worker_target import PendingUpload

@@ -1,6 +1,7 @@
 """The part of an object-store destination that does not depend on the store.
 
 destination      open a destination: lock, catalog, files and publication
+draft            send a large file chunk by chunk
 files            read, write, copy and delete the files of versions
 listing_cache    objects of a listed version, in a temporary database
 lock             hold a lease and renew it in a thread

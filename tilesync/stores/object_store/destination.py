@@ -15,7 +15,8 @@ from tilesync.model import Layout
 from tilesync.protocols import Admission, Objects, Observer
 from tilesync.runtime.os_errors import translate_os_errors
 from tilesync.stores.local.lock_file import is_held, locked_folder
-from tilesync.stores.object_store.files import ObjectFiles, ObjectStoredFiles, WaitForBandwidth
+from tilesync.stores.object_store.draft import WaitForBandwidth
+from tilesync.stores.object_store.files import ObjectFiles, ObjectStoredFiles
 from tilesync.stores.object_store.lock import hold_lease
 from tilesync.stores.object_store.name_warnings import MisreadNameWarner
 from tilesync.stores.object_store.object_names import check_object_names

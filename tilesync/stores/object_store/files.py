@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from tilesync.core.http_headers import CachePolicy
 from tilesync.core.safe_names import find_universal_problem
 from tilesync.errors import DestinationError
-from tilesync.model import Blob, Chunk, Digests, FileStamp, SasUrl, StoredFile, UnchangedFile, Version
+from tilesync.model import Blob, Digests, FileStamp, SasUrl, StoredFile, UnchangedFile, Version
 from tilesync.model.storage import HEAD_BYTES, CopySource, ObjectInfo
 from tilesync.protocols import Objects, PresencePage, Upload
-from tilesync.runtime.threads import map_in_threads, run_in_thread
+from tilesync.runtime.threads import map_in_threads
 from tilesync.stores.local.fs import ThreadBatcher
+from tilesync.stores.object_store.draft import ObjectDraft, WaitForBandwidth, to_stored_file
 from tilesync.stores.object_store.listing_cache import ListingCache, has_same_md5, hash_etag, is_unchanged
 from tilesync.stores.object_store.object_names import check_object_names, object_key
 from tilesync.stores.presence_pages import find_changed_pages
@@ -43,7 +44,8 @@ BYTES_PER_TRANSFER_SLOT = 1 << 19
 class ObjectStoredFiles:
     """Files of versions, read only. A lookup of many files lists the version: one request for thousands of files."""
 
-    parallel_reads, changed_pages = 16, find_changed_pages
+    parallel_reads = 16
+    changed_pages = find_changed_pages
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
@@ -161,9 +163,6 @@ class ObjectStoredFiles:
         """Delete the cached listings."""
         self._listing_cache.close()
 
-
-WaitForBandwidth = Callable[[int], Awaitable[None]]
-"""Wait until this many bytes may be sent."""
 
 NameWarner = Callable[[Iterable[str]], object]
 """Inspect the names of files before they are stored, and warn."""
@@ -340,60 +339,3 @@ def _source_of(version: str, stored: StoredFile, found: ObjectInfo | None) -> Ob
     """Return the object of a stored file with its full name, or None if it is missing or changed."""
     unchanged = found is not None and is_unchanged(stored, found)
     return found._replace(name=object_key(version, stored.blob.name)) if found is not None and unchanged else None
-
-
-def to_stored_file(blob: Blob, digests: Digests, info: ObjectInfo) -> StoredFile:
-    """Return the stored file for an object, with the MD5 of its bytes in place of the one its source stated."""
-    return StoredFile(blob._replace(md5=digests.md5), digests.sha256, hash_etag(info.etag))
-
-
-class ObjectDraft:
-    """A blob that is uploaded chunk by chunk. `begin_upload` gets the first bytes, which decide the headers."""
-
-    def __init__(
-        self,
-        blob: Blob,
-        begin_upload: Callable[[bytes], Upload],
-        guard: LeaseRenewer,
-        wait_for_bandwidth: WaitForBandwidth | None,
-    ) -> None:
-        self._blob = blob
-        self._begin_upload = begin_upload
-        self._guard = guard
-        self._wait_for_bandwidth = wait_for_bandwidth
-        self._upload: Upload | None = None
-        self.received_bytes = 0
-
-    async def received_chunks(self) -> AsyncIterator[bytes]:
-        """Yield nothing: an unfinished upload cannot be read back."""
-        for chunk in tuple[bytes, ...]():
-            yield chunk
-
-    async def append(self, chunk: Chunk, check: Callable[[], None] | None = None) -> None:
-        """Add `chunk` after the received bytes."""
-        if check is not None:
-            await run_in_thread(check)
-        if self._wait_for_bandwidth is not None:
-            await self._wait_for_bandwidth(len(chunk))
-        self._guard.require_held()
-        self._upload = self._upload or self._begin_upload(bytes(chunk))
-        await self._upload.append(bytes(chunk))
-        self.received_bytes += len(chunk)
-
-    async def restart(self) -> None:
-        """Discard the received bytes."""
-        upload, self._upload, self.received_bytes = self._upload, None, 0
-        if upload is not None:
-            await upload.abort()
-
-    async def commit(self, digests: Digests) -> StoredFile:
-        """Publish the whole file under its final name."""
-        self._guard.require_held()
-        self._upload = self._upload or self._begin_upload(b"")
-        found = await self._upload.finish(digests.md5)
-        self._upload, self.received_bytes = None, 0
-        return to_stored_file(self._blob, digests, found)
-
-    async def suspend(self) -> None:
-        """Abort the upload: a later run reads the blob again."""
-        await self.restart()

@@ -42,7 +42,8 @@ class _EntriesAhead:
 class PackageStoredFiles:
     """Read access to the files in a package. A copy for another process opens the package when it is first used."""
 
-    parallel_reads, changed_pages = 1, find_changed_pages
+    parallel_reads = 1
+    changed_pages = find_changed_pages
 
     def __init__(self, reference: PackageReference, package: Package | None = None) -> None:
         self._reference = reference
