@@ -35,7 +35,7 @@ def insert_blobs(
 
     A blob whose key the version already has is left out.
     """
-    step = _rows_per_statement(db)
+    step = rows_per_statement(db, shared_values=_SHARED_VALUES, own_values=_OWN_VALUES)
     changes_before = db.total_changes
     for start in range(0, len(keys), step):
         part = slice(start, start + step)
@@ -63,9 +63,10 @@ def _make_values(keys: Sequence[str], blobs: BlobColumns, states: Sequence[int])
     return list(chain.from_iterable(rows))
 
 
-def _rows_per_statement(db: sqlite3.Connection) -> int:
+def rows_per_statement(db: sqlite3.Connection, *, shared_values: int, own_values: int) -> int:
+    """Return how many rows one statement may have: each has its own values, and all of them share some."""
     max_values = db.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
-    return min(MAX_ROWS_PER_STATEMENT, (max_values - _SHARED_VALUES) // _OWN_VALUES)
+    return min(MAX_ROWS_PER_STATEMENT, (max_values - shared_values) // own_values)
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Final
 
-from tilesync.catalog.listing_rows import MAX_ROWS_PER_STATEMENT, NO_BYTES
+from tilesync.catalog.listing_rows import NO_BYTES, rows_per_statement
 from tilesync.catalog.schema import STORED
 from tilesync.model import FileResult, Version
 
@@ -27,7 +27,7 @@ def insert_stored_files(
     db: sqlite3.Connection, version: Version, keys: Sequence[str], results: Sequence[FileResult]
 ) -> str | None:
     """Insert files, within a transaction; return the name of one that the version already has, None if it has none."""
-    step = min(MAX_ROWS_PER_STATEMENT, (_max_values(db) - _SHARED_VALUES) // _OWN_VALUES)
+    step = rows_per_statement(db, shared_values=_SHARED_VALUES, own_values=_OWN_VALUES)
     last_id: int = db.execute("SELECT coalesce(max(id), 0) FROM blob").fetchone()[0]
     changes_before = db.total_changes
     for start in range(0, len(keys), step):
@@ -44,10 +44,6 @@ def insert_stored_files(
             return result.stored.blob.name
         seen.add(key)
     raise AssertionError("fewer rows than files, but no file comes twice")
-
-
-def _max_values(db: sqlite3.Connection) -> int:
-    return db.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
 
 
 def _make_values(key: str, result: FileResult) -> tuple[object, ...]:

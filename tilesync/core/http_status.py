@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Final
@@ -93,14 +94,12 @@ def parse_http_seconds(text: str) -> int | None:
 
     Servers write the first form. The module `email`, for the two others, takes longer to load than many dates to parse.
     """
-    try:
+    with suppress(ValueError, OverflowError):
         _, day, month, year, time, zone = text.split(" ")
         hour, minute, second = map(int, time.split(":"))
         if zone == "GMT" and len(year) == 4 and 0 <= second <= 60:  # 60: a leap second
             date = datetime(int(year), _MONTHS.index(month) + 1, int(day), hour, minute, tzinfo=UTC)
             return int(date.timestamp()) + second
-    except (ValueError, OverflowError):
-        pass
     from email.utils import parsedate_to_datetime
 
     try:

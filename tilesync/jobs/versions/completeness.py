@@ -81,7 +81,7 @@ class UnmetReference:
 
 
 def list_unmet(version: Version, catalog: Catalog, completeness: Completeness) -> Iterator[UnmetReference]:
-    """Yield every reference to a file that is not stored; after `compute_completeness`, which returned this count."""
+    """Yield every reference to a file that is not stored; `completeness` is the result of `compute_completeness`."""
     if not completeness.missing:
         return
     for target, referrer, role in catalog.references.list_missing(version):
