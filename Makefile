@@ -49,7 +49,7 @@ viewer: viewer/node_modules/.installed ## build the viewer page into tilesync/se
 viewer-test: viewer/node_modules/.installed ## test the modules and types of the viewer page, and compare its committed files with its sources
 	@cd viewer && npm run --silent test && npm run --silent check
 
-bench: $(VENV)/.bench ## compare the speed with azcopy, rclone, curl and others (Linux; 35 GB of disk, half an hour)
+bench: $(VENV)/.bench ## compare the speed with azcopy, rclone, curl and others (Linux; 35 GB of disk, more than an hour)
 	@$(BIN)/python scripts/bench/compare.py
 
 lint: $(VENV)/.check ## format, and fix what ruff can fix
