@@ -116,6 +116,12 @@ SELECT key, reason, coalesce(name, key), md5 IS NOT NULL, source, role, asks FRO
     CROSS JOIN suspect ON suspect.key=r.target WHERE r.version=?1 AND r.{_IS_REACHED_SOURCE}) ON target=key
   WHERE b.version=?1 AND b.state=1 ORDER BY key, source
 """
+_SELECT_TILESET_REFERENCES = f"""
+WITH tileset AS MATERIALIZED (
+  SELECT key, coalesce(name, key) AS name FROM blob WHERE version=?1 AND kind='{Kind.TILESET}')
+SELECT s.name, t.name FROM tileset s JOIN reference r ON r.version=?1 AND r.source=s.key AND r.role='{Role.CONTENT}'
+  JOIN tileset t ON t.key=r.target
+"""
 _FROM_UNSATISFIABLE = f"remark WHERE version=?1 AND problem IN {UNSATISFIABLE_PROBLEMS} AND {_IS_REACHED_SOURCE}"
 
 
@@ -306,6 +312,8 @@ class ReferenceIndex:
 
     def list_damaged(self, version: Version) -> list[DamagedFile]:
         """List stored files that are damaged, or unusable for their referrer; call `compute_completeness` first."""
+        if not self.has_suspect_files(version):
+            return []
         select_damaged = f"SELECT source, detail FROM remark WHERE version=? AND problem='{DAMAGED}'"
         with self._database.transaction() as db:
             db.execute(_CREATE_REACHED)
@@ -369,13 +377,7 @@ class ReferenceIndex:
 
     def list_tileset_references(self, version: Version) -> list[tuple[str, str]]:
         """List pairs of tilesets where the first references the second."""
-        sql = (
-            "SELECT coalesce(s.name, s.key), coalesce(t.name, t.key) FROM reference r"
-            " JOIN blob s ON s.version=r.version AND s.key=r.source"
-            " JOIN blob t ON t.version=r.version AND t.key=r.target"
-            " WHERE r.version=? AND r.role='content' AND s.kind='tileset' AND t.kind='tileset'"
-        )
-        return self._database.query(sql, version.serial)
+        return self._database.query(_SELECT_TILESET_REFERENCES, version.serial)
 
 
 def _rank_role(role: str) -> int:
