@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tilesync.core.sidecar import SidecarEntry, make_line, read_line
+from tilesync.core.manifest import encode_line
+from tilesync.core.sidecar import SidecarEntry, encode_entry, make_line, read_line
 from tilesync.model import Diagnostic, Kind, ParsedContent, Reference, Role
 
 
@@ -31,6 +32,16 @@ from tilesync.model import Diagnostic, Kind, ParsedContent, Reference, Role
 def test_entries_round_trip(entry: SidecarEntry) -> None:
     """An entry that was written as JSON is read back unchanged."""
     assert read_line(json.loads(json.dumps(make_line(entry)))) == entry
+    assert read_line(json.loads(encode_entry(entry))) == entry
+
+
+@pytest.mark.parametrize("name", ["a", 'a"b\\c', "ä\u2028", "a\x01b", "\udc80"])
+@pytest.mark.parametrize("stamp", [0, 255])
+@pytest.mark.parametrize("content", [ParsedContent(kind) for kind in Kind] + [ParsedContent(has_implicit_tiling=True)])
+def test_the_usual_line_is_the_same_byte_for_byte(name: str, stamp: int, content: ParsedContent) -> None:
+    """A line that is formatted at once is what the encoder would write."""
+    entry = SidecarEntry(name, stamp, content)
+    assert encode_entry(entry) == encode_line(make_line(entry))
 
 
 @pytest.mark.parametrize(

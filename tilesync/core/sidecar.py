@@ -6,9 +6,11 @@ A file with very many references has several lines in a row.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
 from tilesync.core.foreign_json import read_count, read_text, read_texts
+from tilesync.core.manifest import encode_line
 from tilesync.model import Diagnostic, Kind, ParsedContent, Reference, Role
 
 
@@ -18,6 +20,15 @@ class SidecarEntry(NamedTuple):
     name: str
     stamp: int
     content: ParsedContent
+
+
+def encode_entry(entry: SidecarEntry) -> bytes:
+    """Encode the line of an entry. That of a file without references, as most are, is formatted at once."""
+    name, stamp, (kind, references, diagnostics, has_implicit_tiling) = entry
+    if references or diagnostics or has_implicit_tiling or not kind:
+        return encode_line(make_line(entry))
+    line = f'{{"name":{encode_basestring(name)},"trace":"{stamp:x}","kind":"{kind}"}}\n'
+    return line.encode(errors="surrogatepass")
 
 
 def make_line(entry: SidecarEntry) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tilesync.model import ROOT, Role
 from tilesync.runtime.gzip import gunzip_chunks_if_packed
 from tilesync.tiles.json_members import DOCUMENT_NODE
 from tilesync.tiles.json_scanner import BOM, MAX_STRING_BYTES, Leaf, MalformedJson, Scanner
-from tilesync.tiles.uris import RejectedUri, ResolvedUri, is_relative_path, resolve
+from tilesync.tiles.uris import RejectedUri, ResolvedUri, is_plain_path, is_relative_path, resolve
 
 _URI_BLANKS = "".join(map(chr, range(0x21)))
 """Characters that viewers drop at the ends of a URI (WHATWG URL)."""
@@ -34,7 +34,9 @@ class _UriRebaser:
         """Add the edit of one URI: insert the prefix before its first character."""
         if not isinstance(leaf.role, Role) or end - start > MAX_STRING_BYTES:
             return
-        if path := _path_in_container(text, self._container_url):
+        if is_plain_path(text):
+            self.edits.append((start, start, self._prefix.encode()))
+        elif path := _path_in_container(text, self._container_url):
             self.edits.append((start, end, json.dumps(self._prefix + path)[1:-1].encode()))
         elif not is_relative_path(text) or _leaves_container(text):
             return

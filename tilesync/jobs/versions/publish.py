@@ -7,9 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from tilesync.core import sidecar as notes
 from tilesync.core.manifest import encode_files, encode_line, format_timestamp, is_known_defect, make_header
-from tilesync.core.sidecar import SidecarEntry
+from tilesync.core.sidecar import SidecarEntry, encode_entry
 from tilesync.core.wording import format_count, format_file_count
 from tilesync.errors import Incomplete
 from tilesync.events import DiagnosticReported, FileFailed, GzipStored
@@ -175,13 +174,13 @@ class Publisher:
     def _make_sidecar(self, version: Version) -> Iterator[bytes]:
         """Make the sidecar index, line by line."""
         after = ""
-        while batch := self._catalog.list_stored(version, after, limit=ROWS_PER_QUERY):
+        while batch := self._catalog.unchanged.list_stamps(version, after, limit=ROWS_PER_QUERY):
             after = batch[-1][0]
-            mtimes_ns = {stored.blob.name: stored.mtime_ns for _, stored in batch}
+            mtimes_ns = {recorded.name: recorded.mtime_ns for _, recorded in batch}
             for name, content in self._catalog.references.read_contents(
                 version, list(mtimes_ns), references_per_part=MAX_REFERENCES_IN_MEMORY
             ):
-                yield encode_line(notes.make_line(SidecarEntry(name, mtimes_ns[name], content)))
+                yield encode_entry(SidecarEntry(name, mtimes_ns[name], content))
 
     def _make_manifest(self, version: Version, gzip: GzipFileCounter) -> Iterator[bytes]:
         """Make the manifest, in pieces of whole lines."""
