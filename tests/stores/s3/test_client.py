@@ -16,8 +16,9 @@ import pytest
 
 from tests.support.azure_destination import ignore_event
 from tests.support.s3 import KEY, SECRET, BucketServer, S3Fault, S3Proxy, bucket_objects, error_response
-from tests.support.store_contract import DestinationContract, OpenDestination
+from tests.support.store_contract import SAMPLE_VERSION, DestinationContract, OpenDestination
 from tilesync.core.http_headers import CachePolicy
+from tilesync.core.manifest import encode_line
 from tilesync.errors import DestinationError, NotAuthorised, RunError, Transient, Unavailable
 from tilesync.events import Event, Retried
 from tilesync.model.storage import ObjectHeaders
@@ -75,6 +76,36 @@ class TestPrefix(DestinationContract):
     @pytest.fixture
     def opening(self, bucket_server: BucketServer, bucket: str, tmp_path: Path) -> OpenDestination:
         return lambda: bucket_destination(bucket_server.url, bucket, tmp_path / "state", prefix="a b+c/ä%41/")
+
+
+# --- publication ---
+
+
+def test_manifests_are_listed_once_until_this_run_changes_them(
+    bucket_server: BucketServer, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the lock one listing serves all questions about manifests and trash; a change is seen at once."""
+    listed = list[str]()
+    list_pages_from = S3Objects.list_pages_from
+
+    def note_listing(objects: S3Objects, prefix: str, cursor: str) -> Any:
+        listed.append(prefix)
+        return list_pages_from(objects, prefix, cursor)
+
+    with bucket_destination(bucket_server.url, bucket, tmp_path / "state") as there:
+        monkeypatch.setattr(S3Objects, "list_pages_from", note_listing)
+        for _ in range(3):
+            assert there.publication.manifest_names() == []
+            assert there.publication.retired_names() == set()
+        assert len(listed) == 2
+        there.publication.write_manifest(SAMPLE_VERSION, [encode_line({"version": SAMPLE_VERSION.name})])
+        assert there.publication.manifest_names() == [SAMPLE_VERSION.name]
+        there.publication.retire(SAMPLE_VERSION, "2026-03-01T08:30:00Z")
+        assert there.publication.manifest_names() == []
+        assert there.publication.retired_names() == {SAMPLE_VERSION.name}
+        there.publication.empty_trash("2026-03-02T08:30:00Z")
+        assert there.publication.retired_names() == set()
+        assert len(listed) < 12
 
 
 # --- names, listings ---

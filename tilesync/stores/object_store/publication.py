@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -84,7 +85,8 @@ class ReadOnlyObjectPublication(PublicationBase):
 
         With `adopt`, only objects whose names tilesync itself needs are refused.
         """
-        if self.latest() is not None or self._objects.find(LOCK_KEY) is not None or self.manifest_names():
+        signs: list[Callable[[], object]] = [self.latest, partial(self._objects.find, LOCK_KEY), self.manifest_names]
+        if any(map_in_threads(lambda read: read(), signs, max_threads=len(signs))):
             return
         foreign = self._find_foreign_names()
         if reserved := find_reserved_names(foreign):
@@ -223,6 +225,26 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
         super().__init__(objects, catalog)
         self._cache_policy = cache_policy
         self._guard = guard
+        self._manifest_names: list[str] | None = None
+        self._trash: list[tuple[str, re.Match[str]]] | None = None
+
+    def manifest_names(self) -> list[str]:
+        """List the versions that have a manifest; one request, since only this run changes them under the lock."""
+        if self._manifest_names is None:
+            self._manifest_names = super().manifest_names()
+        return list(self._manifest_names)
+
+    def _list_trash(self) -> list[tuple[str, re.Match[str]]]:
+        if self._trash is None:
+            self._trash = super()._list_trash()
+        return self._trash
+
+    def _forget_listings(self) -> None:
+        """List manifests and trash again when they are needed: this run is about to change them."""
+        self._manifest_names = self._trash = None
+
+    def sync_files(self) -> None:
+        """Do nothing: a store answers an upload when the object is durable."""
 
     def write_manifest(self, version: Version, pieces: Iterable[bytes]) -> str:
         """Write the manifest of a version whose files are all in place, and return its SHA-256."""
@@ -233,6 +255,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
             self._cache_policy.document_headers(_JSONL_TYPE),
         )
         is_first_write = version.summary.manifest_sha256 is None
+        self._manifest_names = None
         try:
             data = _hash_while_reading(_join_pieces(pieces), sha256.update)
             # The first write must not replace a manifest that another run wrote for a version of this name.
@@ -304,6 +327,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
         elif manifest is None and version.name not in self.retired_names():
             self._objects.write(trashed, [], _PRIVATE_JSONL_HEADERS)
         self._objects.delete([MANIFESTS_PREFIX + name])
+        self._forget_listings()
 
     def empty_trash(self, before: str) -> None:
         """Delete manifests trashed before a moment, and the files of their versions.
@@ -320,6 +344,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
                 self._delete_all(f"{VERSIONS_PREFIX}{match[2]}/")
                 self._objects.delete([f"{SIDECAR_PREFIX}{match[2]}{MANIFEST_SUFFIX}"])
             self._objects.delete([name])
+        self._forget_listings()
 
     def _delete_all(self, prefix: str) -> None:
         names = (each.name for page in self._objects.list_pages(prefix) for each in page)
