@@ -25,6 +25,7 @@ from tests.support.catalog_rows import (
 )
 from tests.support.examples import examples
 from tilesync.catalog.catalog import Catalog
+from tilesync.catalog.schema import EMPTY, NOT_EMPTY
 from tilesync.errors import DestinationError, Incomplete
 from tilesync.model import (
     Blob,
@@ -42,7 +43,7 @@ DOCUMENTS = (Kind.TILESET, Kind.SUBTREE)
 
 
 def store_all(catalog: Catalog, version: Version) -> None:
-    rows = catalog.list_wanted(version, 0, limit=100, empty=False)
+    rows = catalog.list_wanted(version, 0, limit=100, sizes=NOT_EMPTY)
     catalog.mark_stored(version, [FileResult(number, StoredFile(blob, SHA, 5)) for number, blob in rows])
 
 
@@ -56,7 +57,7 @@ def test_listed_blobs_are_read_back(path: Path) -> None:
     catalog.add_page(replace(version, listing=ListingState(marker="next")), [(FULL, None), (Blob("0", 1), None)], ["a"])
     catalog.close()
     catalog = Catalog(path)
-    assert [blob for _, blob in catalog.list_wanted(version, 0, limit=9, empty=False)] == [FULL, Blob("0", 1)]
+    assert [blob for _, blob in catalog.list_wanted(version, 0, limit=9, sizes=NOT_EMPTY)] == [FULL, Blob("0", 1)]
     assert catalog.versions()[0].listing.marker == "next"
     catalog.close()
 
@@ -67,12 +68,12 @@ def test_wanted_is_read_in_portions(path: Path) -> None:
     version = catalog.add_version(NEW)
     add_blobs(catalog, version, "c", "b", Blob("empty", 0), "a")
     seen, after = [], 0
-    while rows := catalog.list_wanted(version, after, limit=2, empty=False):
+    while rows := catalog.list_wanted(version, after, limit=2, sizes=NOT_EMPTY):
         assert len(rows) <= 2
         seen += [blob.name for _, blob in rows]
         after = rows[-1][0]
     assert seen == ["c", "b", "a"]
-    assert [blob.name for _, blob in catalog.list_wanted(version, 0, limit=9, empty=True)] == ["empty"]
+    assert [blob.name for _, blob in catalog.list_wanted(version, 0, limit=9, sizes=EMPTY)] == ["empty"]
     catalog.close()
 
 
@@ -81,7 +82,7 @@ def test_stored_files(path: Path) -> None:
     catalog = Catalog(path)
     version = catalog.add_version(NEW)
     add_blobs(catalog, version, "c", FULL, "b")
-    (number, blob), *_ = catalog.list_wanted(version, 1, limit=1, empty=False)
+    (number, blob), *_ = catalog.list_wanted(version, 1, limit=1, sizes=NOT_EMPTY)
     catalog.mark_stored(version, [FileResult(number, StoredFile(blob, SHA, 7))])
     catalog.close()
     catalog = Catalog(path)
@@ -343,7 +344,7 @@ def test_paging_by_id_covers_names_that_were_listed_before(path: Path) -> None:
     after = 0
     for name in ("c", "b", "a", "d"):
         add_blobs(catalog, version, name)
-        rows = catalog.list_wanted(version, after, limit=9, empty=False)
+        rows = catalog.list_wanted(version, after, limit=9, sizes=NOT_EMPTY)
         seen += [blob.name for _, blob in rows]
         after = rows[-1][0]
     assert seen == ["c", "b", "a", "d"]
@@ -504,7 +505,7 @@ for page in range(10**6):
     blobs = [Blob(f"{page}/{number}", 1) for number in range(50)]
     listed = replace(version, listing=ListingState(marker=str(page)))
     catalog.add_page(listed, [(blob, None) for blob in blobs], [str(page)])
-    rows = catalog.list_wanted(version, 0, limit=50, empty=False)
+    rows = catalog.list_wanted(version, 0, limit=50)
     content = ParsedContent(references=(Reference("x", Role.CONTENT),), diagnostics=(Diagnostic("p", "d"),))
     catalog.mark_stored(version, [FileResult(number, StoredFile(blob, b"s" * 32, 1), content) for number, blob in rows])
     print(page, flush=True)

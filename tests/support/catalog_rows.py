@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 
 from tilesync.catalog.catalog import Catalog
+from tilesync.catalog.schema import EMPTY, NOT_EMPTY
 from tilesync.model import (
     Blob,
     ExportFacts,
@@ -32,8 +33,8 @@ WALKED = replace(NEW, inventory=Inventory.WALK, container_url="https://host/cont
 def names_in_listing_order(catalog: Catalog, version: Version) -> list[str]:
     """List the wanted names, in listing order."""
     rows = [
-        *catalog.list_wanted(version, 0, limit=100, empty=False),
-        *catalog.list_wanted(version, 0, limit=100, empty=True),
+        *catalog.list_wanted(version, 0, limit=100, sizes=NOT_EMPTY),
+        *catalog.list_wanted(version, 0, limit=100, sizes=EMPTY),
     ]
     return [blob.name for _, blob in sorted(rows)]
 

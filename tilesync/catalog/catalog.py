@@ -17,6 +17,7 @@ from tilesync.catalog.duplicates import DuplicateIndex
 from tilesync.catalog.listing_rows import choose_states, delete_older_rows, insert_blobs, make_repeated_name_error
 from tilesync.catalog.references import ReferenceIndex
 from tilesync.catalog.schema import (
+    ANY_SIZE,
     EXCLUDED,
     INSERT_BLOB,
     MARK_BLOB_STORED,
@@ -226,18 +227,18 @@ class Catalog(CatalogDatabase):
         return (name, inside[0][0]) if inside and self.has_folders else None
 
     def list_wanted(
-        self, version: Version, after: int, until: int | None = None, *, limit: int, empty: bool | None = None
+        self, version: Version, after: int, until: int | None = None, *, limit: int, sizes: range = ANY_SIZE
     ) -> list[tuple[int, Blob]]:
         """List blobs of the current listing that are not stored, in listing order, with their row ids.
 
         `after` is exclusive, and `until` inclusive. A blob carries the SHA-256 that it must have, where that is known.
-        `empty` selects blobs without bytes, or only the others: empty ones may turn out to be folders.
+        Only blobs of these `sizes` in bytes are listed; one whose size is not known counts as one of 1 byte.
         """
         sql = (
             f"SELECT id, {WANTED_BLOB_COLUMNS} FROM blob WHERE version=? AND listing=? AND state={WANTED} AND id>?"
-            " AND id<=coalesce(?, id) AND coalesce((size IS 0)=?, 1) ORDER BY id LIMIT ?"
+            " AND id<=coalesce(?, id) AND coalesce(size, 1) BETWEEN ? AND ? ORDER BY id LIMIT ?"
         )
-        rows = self.query(sql, version.serial, version.listing.number, after, until, empty, limit)
+        rows = self.query(sql, version.serial, version.listing.number, after, until, sizes[0], sizes[-1], limit)
         return [(row[0], Blob._make(row[1:])) for row in rows]
 
     def list_stored(

@@ -74,6 +74,9 @@ SCHEMA_VERSION = 4
 SCHEMA_VERSIONS = frozenset({*MIGRATIONS, SCHEMA_VERSION})
 """Versions that a catalog can be opened with and that keep their contents."""
 
+EMPTY, NOT_EMPTY, ANY_SIZE = range(1), range(1, 1 << 62), range(1 << 62)
+"""Sizes of blobs in bytes. A listing may have blobs without bytes that stand for folders."""
+
 WANTED, STORED, EXCLUDED, MISSING = range(4)
 """Values of `state`.
 

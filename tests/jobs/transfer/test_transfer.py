@@ -30,7 +30,7 @@ from tilesync.events import FileFailed, Retried
 from tilesync.jobs.run.concurrency import ConcurrencyLimiter
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.transfer.reuse import Reuse
-from tilesync.jobs.transfer.transfer import Transfer, WorkSignal
+from tilesync.jobs.transfer.transfer import LARGE, Transfer, WorkSignal
 from tilesync.model import Blob, FileResult, Version
 from tilesync.protocols import Source
 from tilesync.runtime.clock import WallClock
@@ -224,6 +224,39 @@ def test_files_listed_later_are_transferred_too(tmp_path: Path) -> None:
             async with asyncio.timeout(10):
                 await job.run(work_signal, listing())
             assert read_tree(tmp_path / "versions" / "v") == source.files
+
+    asyncio.run(work())
+
+
+def test_large_files_do_not_wait_for_the_small_ones(tmp_path: Path) -> None:
+    """A large file that is listed last is begun while hundreds of small ones still wait, and each is fetched once."""
+    files = {f"{number:04}": b"small" for number in range(2000)} | {"large": bytes(LARGE.start)}
+
+    async def work() -> None:
+        with open_local(tmp_path, state_dir=None) as destination:
+            source = MemorySource(files)
+            job, _ = transfer(destination, source, JobOutcome())
+            await job.run(WorkSignal(complete=True), None)
+            assert source.opened.index("large") < 1500
+            assert sorted(source.opened) == sorted(files)
+
+    asyncio.run(work())
+
+
+def test_a_signal_wakes_every_query_before_it() -> None:
+    """Two readers that took the event before their queries both see the next signal, however slow one of them is."""
+
+    async def work() -> None:
+        signal = WorkSignal()
+        fast, slow = signal.available, signal.available
+        signal.notify()
+        await fast.wait()
+        fast = signal.available  # the fast reader has begun its next query
+        async with asyncio.timeout(5):
+            await slow.wait()
+        signal.notify(complete=True)
+        assert fast.is_set()
+        assert signal.complete
 
     asyncio.run(work())
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from tilesync.catalog.schema import EMPTY, NOT_EMPTY
 from tilesync.core.filters import find_added_globs, glob_matcher
 from tilesync.core.manifest import format_timestamp
 from tilesync.core.plan import Action, Decision, choose_version, decide
@@ -265,9 +266,9 @@ class DryRun:
         return version
 
     def _plan_each_wanted(self, version: Version, previous: Version | None) -> None:
-        for empty in (False, True):
+        for sizes in (NOT_EMPTY, EMPTY):
             after = 0
-            while batch := self._catalog.list_wanted(version, after, limit=ROWS_PER_QUERY, empty=empty):
+            while batch := self._catalog.list_wanted(version, after, limit=ROWS_PER_QUERY, sizes=sizes):
                 after = batch[-1][0]
                 self._plan_batch(version, [blob for _, blob in batch], previous)
 

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import islice
 
 from tilesync.catalog.catalog import Catalog
+from tilesync.catalog.schema import EMPTY, NOT_EMPTY
 from tilesync.errors import BlobError, BlobMissing, Unavailable
 from tilesync.jobs.mirror.inventory import is_changed
 from tilesync.jobs.run.context import RunContext
@@ -33,9 +34,9 @@ def has_same_listing(version: Version, existing: Version, catalog: Catalog) -> b
         existing.content is Content.STORED and totals.bytes != existing.summary.bytes
     ):
         return False
-    for empty in (False, True):
+    for sizes in (NOT_EMPTY, EMPTY):
         after = 0
-        while batch := catalog.list_wanted(version, after, limit=ROWS_PER_QUERY, empty=empty):
+        while batch := catalog.list_wanted(version, after, limit=ROWS_PER_QUERY, sizes=sizes):
             after = batch[-1][0]
             stored = catalog.find_stored(existing, [blob.name for _, blob in batch])
             if any(is_changed(blob, stored.get(blob.name)) for _, blob in batch):

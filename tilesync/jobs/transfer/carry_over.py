@@ -7,6 +7,8 @@ changed on disk, a file system without links, another name) is left to `Reuse`, 
 
 from __future__ import annotations
 
+import asyncio
+
 from tilesync.events import FileReused
 from tilesync.jobs.run.context import RunContext
 from tilesync.model import Inventory, UnchangedFile, Version
@@ -28,6 +30,7 @@ class CarryOver:
         self._run = run
         can_link = self._files.has_hard_links and version.inventory is not Inventory.WALK
         self._earlier = self._index.find_earlier(version) if can_link else None
+        self._lock = asyncio.Lock()
         self._position = 0  # row id of the last wanted file that was looked at
 
     async def advance(self) -> int | None:
@@ -35,6 +38,10 @@ class CarryOver:
 
         None if no file can be carried over, or any more: then there is nothing to wait for.
         """
+        async with self._lock:
+            return await self._advance()
+
+    async def _advance(self) -> int | None:
         if self._earlier is None:
             return None
         until, linked = await run_in_thread(self._index.last_wanted, self._version), list[UnchangedFile]()

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import field
 
+from tilesync.catalog.schema import EMPTY, NOT_EMPTY
 from tilesync.core.safe_names import raise_file_folder_clash
 from tilesync.errors import BlobDamaged, BlobError, BlobMissing, DestinationError, TilesyncError
 from tilesync.events import FileFailed
@@ -17,17 +18,20 @@ from tilesync.jobs.transfer.download import Download, TransferContext
 from tilesync.jobs.transfer.result_buffer import ResultBuffer
 from tilesync.jobs.transfer.reuse import Reuse
 from tilesync.jobs.transfer.server_copy import ServerSideCopy
-from tilesync.jobs.transfer.worker_batches import WorkerLane
+from tilesync.jobs.transfer.worker_batches import SMALL, WorkerLane
 from tilesync.jobs.versions.completeness import missing_root_error
 from tilesync.jobs.versions.file_check import check_file
 from tilesync.model import ROOT, UNKNOWN_SIZE, Blob, FileResult, Inventory, Version
 from tilesync.protocols import Body, Destination, Source
-from tilesync.runtime.task_groups import first_error
+from tilesync.runtime.task_groups import first_error, gather_or_cancel
 from tilesync.runtime.threads import run_in_thread
 from tilesync.values import dataclass
 
 FLUSH_INTERVAL_S = 0.25
 """Seconds between two writes to the catalog: a crash loses at most so much."""
+
+LARGE = range(SMALL.stop, NOT_EMPTY.stop)
+"""Sizes of blobs, in bytes, that are too large for the workers."""
 
 BLOBS_PER_QUERY = 512
 
@@ -43,7 +47,10 @@ MAX_QUEUED_WHILE_STARTING = 64
 
 @dataclass
 class WorkSignal:
-    """Signal of the listing that the catalog has more wanted files."""
+    """Signal of the listing that the catalog has more wanted files.
+
+    Take `available` before a query, and wait for it after that: it is set when there may be more than the query found.
+    """
 
     available: asyncio.Event = field(default_factory=asyncio.Event)
     complete: bool = False
@@ -52,6 +59,7 @@ class WorkSignal:
         """Signal more wanted files; `complete`: the listing has ended."""
         self.complete = self.complete or complete
         self.available.set()
+        self.available = asyncio.Event()
 
 
 class Transfer:
@@ -125,22 +133,33 @@ class Transfer:
     # --- dispatch ---
 
     async def _feed_listed(self, work_signal: WorkSignal, worker_lane: asyncio.Task[None]) -> None:
-        """Queue the wanted files; empty blobs last, when the listing shows that they are not folder placeholders."""
-        for empty in (False, True):
-            after = 0
-            while True:
-                complete = work_signal.complete  # read before the query, which may miss files that are listed after it
-                work_signal.available.clear()
-                last = await self._carry_over.advance()
-                batch = await run_in_thread(
-                    self._catalog.list_wanted, self._version, after, last, limit=BLOBS_PER_QUERY, empty=empty
-                )
-                after = await self._dispatch(batch, after)
-                if not batch and complete:
-                    break
-                if not batch:
-                    await work_signal.available.wait()
+        """Queue the wanted files: large ones beside the small ones, so that none of them is left for the end.
+
+        Empty blobs come last, when the listing shows that they are not folder placeholders.
+        """
+        await gather_or_cancel([self._feed_sizes(work_signal, sizes) for sizes in (LARGE, SMALL)])
+        await self._feed_sizes(work_signal, EMPTY)
         await self._finish_workers(worker_lane)
+
+    async def _feed_sizes(self, work_signal: WorkSignal, sizes: range) -> None:
+        """Queue the wanted files of these sizes while they are listed."""
+        after = 0
+        while True:
+            # read before the query, which may miss files that are listed after it
+            complete, available = work_signal.complete, work_signal.available
+            last = await self._carry_over.advance()
+            if last is None:
+                last = await run_in_thread(self._catalog.unchanged.last_wanted, self._version)
+            batch = await run_in_thread(
+                self._catalog.list_wanted, self._version, after, last, limit=BLOBS_PER_QUERY, sizes=sizes
+            )
+            after = await self._dispatch(batch, after)
+            if len(batch) == BLOBS_PER_QUERY:
+                continue
+            after = max(after, last)  # all that was listed by now has been looked at
+            if complete:
+                break
+            await available.wait()
 
     async def _feed_walked(self, worker_lane: asyncio.Task[None]) -> None:
         """Queue the wanted files and the files that they reference, until nothing references more."""

@@ -11,6 +11,9 @@ from tilesync.jobs.transfer.download import FAST_BODY_S, MAX_SINGLE_READ_BYTES
 from tilesync.model import BatchResult, Blob, FileResult, Version
 from tilesync.protocols import Source, Workers
 
+SMALL = range(1, MAX_SINGLE_READ_BYTES + 1)
+"""Sizes of blobs, in bytes, that the workers can fetch."""
+
 BLOBS_PER_BATCH = 32
 """Maximum blobs that one request to a worker fetches; half as many where few transfers are allowed."""
 
@@ -64,7 +67,7 @@ class WorkerLane:
 
     def can_carry(self, blob: Blob) -> bool:
         """Return whether workers can fetch this blob at all."""
-        return 0 < blob.size <= MAX_SINGLE_READ_BYTES
+        return blob.size in SMALL
 
     def should_carry(self, blob: Blob) -> bool:
         """Return whether workers should fetch this blob now."""
