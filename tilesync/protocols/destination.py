@@ -254,6 +254,9 @@ class Admission(Protocol):
 class Publication(ReadOnlyPublication, Protocol):
     """Read and write access to the pointer, the manifests and the records of a destination."""
 
+    def sync_files(self) -> None:
+        """Make the files that are stored by now durable, so that `write_manifest` has less to wait for."""
+
     def write_manifest(self, version: Version, pieces: Iterable[bytes]) -> str:
         """Make every file durable, then write the manifest and return its SHA-256. May be repeated.
 

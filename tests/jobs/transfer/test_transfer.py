@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -29,12 +29,14 @@ from tilesync.errors import NotAuthorised, Transient, Unavailable
 from tilesync.events import FileFailed, Retried
 from tilesync.jobs.run.concurrency import ConcurrencyLimiter
 from tilesync.jobs.run.context import RunContext
+from tilesync.jobs.transfer import transfer as transfer_module
 from tilesync.jobs.transfer.reuse import Reuse
 from tilesync.jobs.transfer.transfer import LARGE, Transfer, WorkSignal
 from tilesync.model import Blob, FileResult, Version
-from tilesync.protocols import Source
+from tilesync.protocols import Body, Source
 from tilesync.runtime.clock import WallClock
 from tilesync.stores.local.destination import open_local
+from tilesync.stores.local.publication import LocalPublication
 
 # --- over real sockets ---
 
@@ -257,6 +259,43 @@ def test_a_signal_wakes_every_query_before_it() -> None:
         signal.notify(complete=True)
         assert fast.is_set()
         assert signal.complete
+
+    asyncio.run(work())
+
+
+def test_files_become_durable_before_the_last_one_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When little is left to fetch, what has arrived is synced, once; the last file waits for that here."""
+    monkeypatch.setattr(transfer_module, "EARLY_SYNC_BYTES", 100)
+    synced, syncs = threading.Event(), list[int]()
+
+    def note_sync(publication: LocalPublication) -> None:
+        syncs.append(1)
+        synced.set()
+
+    monkeypatch.setattr(LocalPublication, "sync_files", note_sync)
+
+    def on_open(blob: Blob) -> None:
+        if blob.name == "9":
+            assert not synced.is_set()
+
+    async def work() -> None:
+        with open_local(tmp_path, state_dir=None) as destination:
+            run = JobOutcome()
+            source = MemorySource({str(number): bytes(50) for number in range(10)}, on_open)
+            job, _ = transfer(destination, source, run, limiter=ConcurrencyLimiter(WallClock(), fixed_limit=1))
+            opened = source.open
+
+            async def open_slowly(blob: Blob, *args: Any, **how: Any) -> Body:
+                body = await opened(blob, *args, **how)
+                if blob.name == "9":
+                    run.stats.inventory_complete = True
+                    await asyncio.to_thread(synced.wait, 10)
+                return body
+
+            monkeypatch.setattr(source, "open", open_slowly)
+            await job.run(WorkSignal(complete=True), None)
+        assert synced.is_set()
+        assert len(syncs) == 1
 
     asyncio.run(work())
 

@@ -324,6 +324,7 @@ def test_publishing_has_a_fixed_order(tmp_path: Path, monkeypatch: pytest.Monkey
         )
         assert sim.mirror(tmp_path).exit_code == 0
     assert done == [
+        "barrier []",  # while the files are checked
         "barrier []",
         "place []",
         "place ['tileset.json']",

@@ -1,5 +1,6 @@
 """Publication of a local destination: manifest, pointer, latest.json and symlink."""
 
+import errno
 import hashlib
 import json
 import os
@@ -140,6 +141,17 @@ def test_order_of_publishing(root: Path, publication: LocalPublication, monkeypa
     monkeypatch.setattr(publication_module, "sync_filesystem", note_barrier)
     publish(publication, VERSION)
     assert renames == ["barrier", "manifests/e1.jsonl", "tileset.json", "latest.json", "current"]
+
+
+def test_an_error_of_the_disk_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An early sync reports an error of the disk: the system reports it only once."""
+
+    def fail(folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(publication_module, "sync_filesystem", fail)
+    with pytest.raises(DestinationError, match="cannot sync the files"):
+        LocalPublication(tmp_path, tmp_path / ".tilesync").sync_files()
 
 
 @pytest.mark.parametrize("name", ["tileset.json", "latest.json", "manifests/e1.jsonl"])

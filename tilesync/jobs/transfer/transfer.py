@@ -30,6 +30,9 @@ from tilesync.values import dataclass
 FLUSH_INTERVAL_S = 0.25
 """Seconds between two writes to the catalog: a crash loses at most so much."""
 
+EARLY_SYNC_BYTES = 128 << 20
+"""Bytes still to arrive when the files that have arrived are made durable: publishing then waits for few more."""
+
 LARGE = range(SMALL.stop, NOT_EMPTY.stop)
 """Sizes of blobs, in bytes, that are too large for the workers."""
 
@@ -81,6 +84,7 @@ class Transfer:
         self._version = version
         self._source = source
         self._files = destination.files
+        self._publication = destination.publication
         self._catalog = destination.catalog
         self._run = run
         self._salvage = salvage
@@ -117,6 +121,7 @@ class Transfer:
                 if listing is not None:
                     group.create_task(_run_awaitable(listing))
                 journal = group.create_task(self._flush_periodically())
+                early_sync = group.create_task(self._sync_nearly_done())
                 async with asyncio.TaskGroup() as tasks:
                     worker_lane = tasks.create_task(self._worker_lane.run())
                     tasks.create_task(
@@ -125,6 +130,7 @@ class Transfer:
                     for _ in range(self._run.limiter.max_limit):
                         tasks.create_task(self._run_worker())
                 journal.cancel()
+                early_sync.cancel()
         except BaseExceptionGroup as group_error:
             raise first_error(group_error) from None
         finally:
@@ -316,6 +322,16 @@ class Transfer:
         while True:
             await self._run.clock.sleep(FLUSH_INTERVAL_S)
             await self._flush()
+
+    async def _sync_nearly_done(self) -> None:
+        """Make the files durable, once, when most have arrived."""
+        stats = self._run.stats
+        while not (
+            stats.inventory_complete
+            and stats.transferred_bytes >= EARLY_SYNC_BYTES >= stats.planned_bytes - stats.transferred_bytes
+        ):
+            await self._run.clock.sleep(FLUSH_INTERVAL_S)
+        await run_in_thread(self._publication.sync_files)
 
     async def _flush(self) -> None:
         """Record finished files, and in a walk also the files that they reference as wanted."""

@@ -17,6 +17,7 @@ from tilesync.events import Notice, Warned
 from tilesync.jobs.run.context import RunContext
 from tilesync.model import Content, Export, ExportFacts, Globs, Inventory, StoredFile, Version, VersionTimes
 from tilesync.protocols import Clock, Destination, ReadOnlyPublication, Source, StoredFiles
+from tilesync.runtime.task_groups import gather_or_cancel
 from tilesync.runtime.threads import run_in_thread
 
 ROWS_PER_QUERY = 2000
@@ -161,13 +162,17 @@ class VersionLifecycle:
     async def count_vanished(self, version: Version) -> int:
         """Return how many stored files are gone or changed since; they will be fetched again.
 
-        An object store is listed once for this.
+        An object store is listed once for this. A file system writes the files to the disk meanwhile.
         """
-        await run_in_thread(self._files.prepare_listing, version)
-        await self.recheck(version)
+        syncing = run_in_thread(self._destination.publication.sync_files)
+        await gather_or_cancel([syncing, self._recheck_listed(version)])
         totals = self._catalog.compute_totals(version)
         self._run.stats.presence_checked = totals.files
         return totals.files - totals.stored_files
+
+    async def _recheck_listed(self, version: Version) -> None:
+        await run_in_thread(self._files.prepare_listing, version)
+        await self.recheck(version)
 
     async def recheck(self, version: Version, *, read_bytes: bool = False) -> None:
         """Check that the files in the catalog are still there and unchanged.

@@ -192,6 +192,11 @@ class LocalPublication(DefaultLayoutMixin, PublicationBase):
             target = self._top.folder().entry(CURRENT_LINK).read_link() if os.name != "nt" else None
         return os.name == "nt" or target == f"{VERSIONS_DIR}/{version.name}"
 
+    def sync_files(self) -> None:
+        """Sync the file system of the destination to the disk."""
+        with translate_os_errors(f"cannot sync the files in {self._root} to the disk"):
+            sync_filesystem(self._root)
+
     def write_manifest(self, version: Version, pieces: Iterable[bytes]) -> str:
         """Sync all files to the disk, then put the manifest in place. Returns its SHA-256 in hexadecimal."""
         digest = hashlib.sha256()
