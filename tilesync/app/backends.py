@@ -249,7 +249,11 @@ class S3Backend(ObjectStoreBackend):
             retry_budget=options.retry_for,
             allow_http=options.allow_http,
         ) as objects:
-            yield ConnectedStore(objects)
+            access = objects.worker_access()
+            if access is None:
+                yield ConnectedStore(objects)
+            else:
+                yield ConnectedStore(objects, access.make_put_target, access.make_worker_store)
 
     @property
     def identity(self) -> str:

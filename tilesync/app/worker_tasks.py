@@ -77,6 +77,36 @@ async def open_readers() -> AsyncIterator[RecentValues[StoredFiles]]:
     yield RecentValues()
 
 
+class StorePools:
+    """Connection pools to stores whose certificates are not among those that are trusted anyway."""
+
+    def __init__(self) -> None:
+        self._pools: dict[bytes, HttpPool] = {}
+
+    def get(self, ca_certificates: bytes | None, usual: HttpPool) -> HttpPool:
+        """Return the pool that trusts these certificates too; `usual` if there are none."""
+        if not ca_certificates:
+            return usual
+        if ca_certificates not in self._pools:
+            self._pools[ca_certificates] = HttpPool(ca_certificates=ca_certificates)
+        return self._pools[ca_certificates]
+
+    def close(self) -> None:
+        """Close all connections."""
+        for pool in self._pools.values():
+            pool.close()
+
+
+@asynccontextmanager
+async def open_store_pools() -> AsyncIterator[StorePools]:
+    """Open the pools of this process."""
+    pools = StorePools()
+    try:
+        yield pools
+    finally:
+        pools.close()
+
+
 @dataclass(frozen=True, slots=True)
 class FetchBatch:
     """Fetch small blobs at the same time, one attempt each; blobs that fail are left to the main process.
@@ -128,7 +158,8 @@ class FetchBatch:
                     requests, handle_blob, max_connections=self.max_concurrent, time_limit=self.time_limit
                 )
             if uploads:
-                await self._upload(pool, uploads, results, times)
+                pools = await context.get_or_create(open_store_pools)
+                await self._upload(pools.get(self.target.ca_certificates, pool), uploads, results, times)
         without_times = 0.0 if any(results) else self.time_limit.total_seconds()  # local files, or nothing came
         seconds = _median(times) if times else without_times
         return FetchedBatch(results, seconds, _median(first_byte_times) if first_byte_times else seconds)
@@ -282,7 +313,8 @@ class VerifyObjects:
             if content is not None:
                 results[number] = (*self.store.read_stamp(response), content)
 
-        pool = await context.get_or_create(http_pool)
+        pools, usual = await context.get_or_create(open_store_pools), await context.get_or_create(http_pool)
+        pool = pools.get(self.store.ca_certificates, usual)
         with suppress(UsageError):
             await pool.send_all(
                 [request for _, request in requests],

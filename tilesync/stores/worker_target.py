@@ -30,6 +30,10 @@ class WorkerTarget(Protocol):
     def requires_md5(self) -> bool:
         """True if files need the MD5 of their bytes."""
 
+    @property
+    def ca_certificates(self) -> bytes | None:
+        """Certificates (PEM) that its server may have, besides those that are trusted anyway."""
+
     def open_batch(self) -> WorkerTarget:
         """Return the target for files that are stored within seconds: what holds for all of them is checked once."""
 
@@ -39,6 +43,10 @@ class WorkerTarget(Protocol):
 
 class WorkerStore(Protocol):
     """Object store from which worker processes read small files. Picklable, and usable now."""
+
+    @property
+    def ca_certificates(self) -> bytes | None:
+        """Certificates (PEM) that its server may have, besides those that are trusted anyway."""
 
     def make_read_request(self, version: str, stored: StoredFile) -> PoolRequest | None:
         """Return the request for a file of a version; None for a name that no store holds."""

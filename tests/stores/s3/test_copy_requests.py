@@ -19,7 +19,8 @@ from tests.support.s3 import (
     error_response,
 )
 from tilesync.model.storage import ObjectHeaders, ObjectInfo
-from tilesync.stores.s3.copy_requests import AwsKey, BucketCopies, parse_copy
+from tilesync.stores.s3.copy_requests import BucketCopies, parse_copy
+from tilesync.stores.s3.signing import AwsKey, RequestSigner
 
 HEADERS = ObjectHeaders("model/gltf-binary", "gzip", "max-age=60")
 RESULT = b"<?xml version='1.0'?><CopyObjectResult><ETag>&quot;%s&quot;</ETag></CopyObjectResult>"
@@ -44,7 +45,7 @@ def test_the_signature_is_that_of_botocore(name: str, token: str | None, url: st
     theirs.context["client_config"] = Config(s3={"payload_signing_enabled": True})
     S3SigV4Auth(BotoCredentials(KEY, SECRET, token), "s3", REGION).add_auth(theirs)
     now = datetime.strptime(theirs.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    copies = BucketCopies("bucket", url, REGION, lambda: AwsKey(KEY, SECRET, token))
+    copies = BucketCopies("bucket", lambda: RequestSigner(url, REGION, AwsKey(KEY, SECRET, token)))
     (ours,) = copies.make_requests([(ObjectInfo("old/" + name, 3, "abc-2"), "new/" + name)], now)
     assert ours.url == theirs.url
     assert {key.lower(): value for key, value in theirs.headers.items()} == {

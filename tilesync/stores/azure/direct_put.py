@@ -30,6 +30,7 @@ class AzurePutTarget:
     cache_policy: CachePolicy
 
     requires_md5: ClassVar[bool] = True
+    ca_certificates: ClassVar[bytes | None] = None
 
     def open_batch(self) -> AzurePutTarget:
         """Return the target for files of one batch."""
@@ -49,6 +50,8 @@ class AzureWorkerStore:
 
     link: SasUrl
     prefix: str
+
+    ca_certificates: ClassVar[bytes | None] = None
 
     def make_read_request(self, version: str, stored: StoredFile) -> PoolRequest | None:
         """Return the request for a file; None for an unsafe name, which is never sent."""

@@ -38,6 +38,7 @@ class LocalPutTarget:
     is_published: bool = False
 
     requires_md5: ClassVar[bool] = False
+    ca_certificates: ClassVar[bytes | None] = None
 
     def open_batch(self) -> LocalPutTarget:
         """Return the target for files that are written within seconds. Each of their folders is checked once."""

@@ -19,11 +19,13 @@ from tilesync.protocols import ObjectStream, Observer
 from tilesync.runtime.threads import run_in_executor
 from tilesync.stores.object_store.resumable_read import read_resuming
 from tilesync.stores.s3.copy_requests import BucketCopies, parse_copy
+from tilesync.stores.s3.direct_put import WorkerAccess
 from tilesync.stores.s3.errors import Archived, NotThere
 from tilesync.stores.s3.lease import LEASE_TERM, ObjectLease
 from tilesync.stores.s3.multipart import MAX_COPY_OBJECT_BYTES, PART_BYTES, MultipartClient
 from tilesync.stores.s3.name_probe import find_misread_characters
 from tilesync.stores.s3.objects import ObjectClient
+from tilesync.stores.s3.signing import SignedAccess
 from tilesync.stores.s3.upload import MultipartUpload, S3Upload, abort_upload
 from tilesync.transport.blob_client_sync import SyncBlobClient
 from tilesync.transport.request_batches import RequestBatches
@@ -45,7 +47,8 @@ MAX_BATCH_COPY_BYTES: Final = 8 << 20
 class S3Clients(NamedTuple):
     """Clients for one bucket, and the budget of their retries.
 
-    `open_anonymous_client`: requests as a viewer does. `copies`: for copies in batches; None if they cannot be used.
+    `open_anonymous_client`: requests as a viewer does. `access`: for copies in batches, and for worker processes; None
+    if that is not possible.
     """
 
     object_client: ObjectClient
@@ -53,7 +56,7 @@ class S3Clients(NamedTuple):
     observe: Observer
     retry_budget: timedelta
     open_anonymous_client: Callable[[], AbstractContextManager[SyncBlobClient]]
-    copies: BucketCopies | None
+    access: SignedAccess | None
     batches: RequestBatches
 
 
@@ -80,7 +83,8 @@ class S3Objects:
         self._object_client = clients.object_client
         self._multipart_client = clients.multipart_client
         self._open_anonymous_client = clients.open_anonymous_client
-        self._copies, self._batches = clients.copies, clients.batches
+        self._access, self._batches = clients.access, clients.batches
+        self._copies = BucketCopies(clients.access.bucket, clients.access.load_signer) if clients.access else None
         self._observe = clients.observe
         self._retrying = SyncRetrier(clients.observe, budget=clients.retry_budget)
         self._abort_retrying = SyncRetrier(clients.observe, budget=min(clients.retry_budget, ABORT_RETRY_BUDGET))
@@ -292,6 +296,15 @@ class S3Objects:
         """
         found = self._relative_to_prefix(await self._object_client.put_async(self._prefix + name, data, object_headers))
         return found if md5 in {None, found.md5} else found._replace(md5=None)
+
+    def worker_access(self) -> WorkerAccess | None:
+        """Return the access that worker processes have to the bucket; None if they cannot have any."""
+        access = self._access
+        if access is None:
+            return None
+        return WorkerAccess(
+            access, self._prefix, lambda: run_in_executor(self._pool, lambda: self._retry(access.load_signer))
+        )
 
     async def copy_from_url(self, source: CopySource, name: str, object_headers: ObjectHeaders) -> str:
         """Return a refusal: S3 cannot copy from other services."""

@@ -17,11 +17,11 @@ from tilesync.runtime.os_errors import translate_os_errors
 from tilesync.runtime.safe_open import open_regular
 from tilesync.stores.object_store.lock import lease_request_timeout
 from tilesync.stores.s3.client import S3Clients, S3Objects
-from tilesync.stores.s3.copy_requests import AwsKey, BucketCopies
 from tilesync.stores.s3.errors import raise_for_response
 from tilesync.stores.s3.lease import LEASE_TERM
 from tilesync.stores.s3.multipart import MultipartClient, no_response_error
 from tilesync.stores.s3.objects import ObjectClient
+from tilesync.stores.s3.signing import AwsKey, RequestSigner, SignedAccess
 from tilesync.transport.blob_client_sync import open_sync_client
 from tilesync.transport.proxies import Proxy
 from tilesync.transport.request_batches import RequestBatches
@@ -117,7 +117,7 @@ def open_bucket(
         observe,
         retry_budget,
         open_anonymous_client,
-        _make_copies(bucket, settings),
+        _make_signed_access(bucket, settings),
         RequestBatches(ca_certificates=settings.ca_certificates),
     )
     timeout = lease_request_timeout(term)
@@ -219,13 +219,17 @@ def _load_credentials(session: Any) -> AwsKey:
     return AwsKey(frozen.access_key, frozen.secret_key, frozen.token)
 
 
-def _make_copies(bucket: str, settings: _S3Settings) -> BucketCopies | None:
-    """Return the copies that need no boto3; None behind a proxy, or where another signature is configured."""
+def _make_signed_access(bucket: str, settings: _S3Settings) -> SignedAccess | None:
+    """Return the access that needs no boto3; None behind a proxy, or where another signature is configured."""
     endpoint, is_virtual = resolve_endpoint(bucket, settings.endpoint, settings.addressing_style)
     if _proxy_for(endpoint) is not None or settings.client.meta.config.signature_version not in {None, "s3v4"}:
         return None
     url = endpoint if is_virtual else f"{endpoint}/{bucket}"
-    return BucketCopies(bucket, url, settings.region, settings.load_credentials)
+
+    def load_signer() -> RequestSigner:
+        return RequestSigner(url, settings.region, settings.load_credentials())
+
+    return SignedAccess(bucket, load_signer, settings.has_checksums, settings.ca_certificates)
 
 
 def _make_client(session: Any, bucket: str, region: str, endpoint_url: str | None, verify: str | None) -> Any:
