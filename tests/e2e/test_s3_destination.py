@@ -13,7 +13,7 @@ from tests.support.azure_proxy import kill_at_random_times
 from tests.support.azurite import ACCOUNT, KEY, Azurite, new_container
 from tests.support.builders import export, glb, read_tree
 from tests.support.commandline import run_tilesync
-from tests.support.s3 import BucketFixture, BucketServer
+from tests.support.s3 import BucketFixture, BucketServer, S3Proxy, S3Request
 from tests.support.simulator import EXPORT, OTHER_EXPORT, Simulator
 
 
@@ -221,3 +221,21 @@ def test_a_dry_run_warns_of_names_that_servers_misread(place: BucketFixture, sim
     assert "tiles/a+b.glb" in run.stderr
     assert place.list_names() == []
     assert not place.state.exists()
+
+
+def test_workers_upload_small_files(bucket_server: BucketServer, tmp_path: Path, sim: Simulator) -> None:
+    """Of many small files most are uploaded by worker processes; each object is whole."""
+    files = sim.offer_export(export(900))
+    with S3Proxy(bucket_server) as proxy:
+        place = BucketFixture(BucketServer(proxy.url), tmp_path / "state")
+        run = place.mirror(sim)
+        assert (run.exit_code, run.last_line["fetched"]) == (0, len(files)), run.stderr
+        uploads = [each for each in proxy.requests if each.method == "PUT" and "/versions/" in each.target]
+        assert len({each.target for each in uploads}) == len(files)  # a slow one may be sent twice
+        assert sum(map(is_sent_by_pool, uploads)) > 450
+    place.assert_published(EXPORT, files)
+
+
+def is_sent_by_pool(request: S3Request) -> bool:
+    """Match requests of worker processes: their client sends the Host header first."""
+    return next(iter(request.headers)).lower() == "host"

@@ -1,16 +1,18 @@
-"""Verify a container end to end, on Azurite, with worker processes that read its files."""
+"""Verify a container and a bucket end to end, with worker processes that read their files."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from tests.support.azure_proxy import AzureFixture
 from tests.support.azurite import ACCOUNT
 from tests.support.builders import export
+from tests.support.s3 import BucketFixture, BucketServer
 from tests.support.simulator import EXPORT, Simulator
 from tests.support.worker_processes import wait_for_slow_batches
 from tilesync import aio
@@ -73,6 +75,24 @@ def test_workers_read_each_file_once(mirrored: AzureFixture, from_workers: list[
     assert sorted(found) == sorted(FILES)
     read = Counter(each.blob for each in mirrored.proxy.requests if "/tiles/" in each.blob)
     assert read == Counter(f"versions/{EXPORT}/{name}" for name in FILES if name.startswith("tiles/"))
+
+
+def test_workers_read_a_bucket_too(
+    bucket_server: BucketServer,
+    tmp_path: Path,
+    sim: Simulator,
+    from_workers: list[Finding | FileResult | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An intact bucket is verified by workers alone."""
+    sim.offer_export(FILES)
+    place = BucketFixture(bucket_server, tmp_path / "state")
+    assert place.mirror(sim).exit_code == 0
+    for name, value in place.env.items():
+        monkeypatch.setenv(name, value)
+    assert asyncio.run(aio.verify(place.url, endpoint_url=bucket_server.url)).ok
+    found = [each.stored.blob.name for each in from_workers if isinstance(each, FileResult)]
+    assert sorted(found) == sorted(FILES)
 
 
 def test_what_workers_do_not_accept_is_checked_again(
