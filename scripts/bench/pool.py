@@ -30,7 +30,7 @@ from tilesync.errors import TilesyncError
 from tilesync.jobs.transfer.worker_batches import BLOBS_PER_BATCH
 from tilesync.model import Blob
 from tilesync.runtime.event_loop import loop_factory, tune_garbage_collector
-from tilesync.runtime.process_pool import WorkerContext
+from tilesync.runtime.task_pool import WorkerContext
 from tilesync.stores.local.directory_handles import DirectoryTree
 from tilesync.stores.local.put_target import LocalPutTarget
 from tilesync.stores.local.reader import SafePathResolver

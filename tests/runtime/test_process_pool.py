@@ -20,7 +20,8 @@ import pytest
 
 from tests.support.worker_processes import list_worker_pids
 from tilesync.runtime import process_pool
-from tilesync.runtime.process_pool import ProcessPool, WorkerContext, WorkerLost
+from tilesync.runtime.process_pool import ProcessPool
+from tilesync.runtime.task_pool import WorkerContext, WorkerLost
 
 pytestmark = pytest.mark.scale
 """Each test starts processes, and many wait for one that is stopped."""

@@ -11,6 +11,7 @@ safe_open      open regular files and read small files without blocking forever
 secret_files   secrets in variables, or in files that variables name
 subprocess     commands of the user: run, limit, cancel
 task_groups    gather with cancellation; the relevant error of a group
+task_pool      tasks that run in other processes, and the pools that run them
 threads        blocking work in threads, with a stop event
 toml_file      TOML files of the user, with the line of each key
 """

@@ -18,13 +18,13 @@ import struct
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Protocol, TypeVar
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
 
 from tilesync.runtime.event_loop import loop_factory, tune_garbage_collector
+from tilesync.runtime.task_pool import WorkerContext, WorkerLost, WorkerTask
 
 T = TypeVar("T")
-R_co = TypeVar("R_co", covariant=True)
 
 _LENGTH_PREFIX = struct.Struct(">I")
 _BOOTSTRAP_CODE = """\
@@ -51,34 +51,6 @@ _WATCH_INTERVAL_S = 1.0
 
 _PR_SET_PDEATHSIG = 1
 """Option of prctl: signal this process when its parent dies. Source: prctl(2)."""
-
-
-class WorkerLost(Exception):
-    """A worker process ended before its task, fell silent, or could not be started."""
-
-
-class WorkerContext:
-    """Resources shared by the tasks of one worker process."""
-
-    def __init__(self, exit_stack: AsyncExitStack) -> None:
-        self._exit_stack = exit_stack
-        self._lock = asyncio.Lock()
-        self._resources: dict[Callable[[], AbstractAsyncContextManager[Any]], Any] = {}
-
-    async def get_or_create(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
-        """Return the resource of `make`; the first caller creates and enters it, all others share it."""
-        async with self._lock:
-            if make not in self._resources:
-                self._resources[make] = await self._exit_stack.enter_async_context(make())
-            resource: T = self._resources[make]
-            return resource
-
-
-class WorkerTask(Protocol[R_co]):
-    """Picklable piece of work with a picklable result."""
-
-    async def __call__(self, context: WorkerContext, /) -> R_co:
-        """Run the task in a worker process."""
 
 
 class ProcessPool:
