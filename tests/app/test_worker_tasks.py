@@ -44,7 +44,7 @@ from tests.support.worker_processes import (
 )
 from tilesync.app import shared
 from tilesync.app.worker_tasks import BATCH_TIMEOUT, FetchBatch, FetchedBatch
-from tilesync.app.workers import ProcessWorkers
+from tilesync.app.workers import PoolWorkers
 from tilesync.azure.sas import parse_sas_link
 from tilesync.demo.faults import Effect
 from tilesync.demo.loopback_server import FakeRequest
@@ -54,7 +54,7 @@ from tilesync.jobs.versions.file_check import FileVerifier
 from tilesync.model import Blob, FileResult, StoredFile, Version
 from tilesync.protocols import MirrorWorkerSource
 from tilesync.runtime import process_pool
-from tilesync.runtime.process_pool import WorkerContext
+from tilesync.runtime.task_pool import WorkerContext
 from tilesync.stores.azure.direct_put import AzureWorkerStore
 from tilesync.stores.local.directory_handles import DirectoryTree
 from tilesync.stores.local.put_target import LocalPutTarget
@@ -352,9 +352,9 @@ def test_verify_with_workers_that_hang(tmp_path: Path, monkeypatch: pytest.Monke
 def test_one_stuck_blob_does_not_delay_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A blob without a response is requested again by the main process; the others of its batch are recorded."""
     workers_run, requested_again, stuck, lock = threading.Event(), threading.Event(), list[str](), threading.Lock()
-    start = ProcessWorkers.start
+    start = PoolWorkers.start
 
-    async def start_and_report(self: ProcessWorkers) -> None:
+    async def start_and_report(self: PoolWorkers) -> None:
         await start(self)
         workers_run.set()
 
@@ -365,7 +365,7 @@ def test_one_stuck_blob_does_not_delay_its_batch(tmp_path: Path, monkeypatch: py
                 stuck.append(blob_name(request) or "")
             return blob_name(request) in stuck
 
-    monkeypatch.setattr(ProcessWorkers, "start", start_and_report)
+    monkeypatch.setattr(PoolWorkers, "start", start_and_report)
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
         sim.add_fault(is_stuck, call_before(lambda: requested_again.wait(20)))
@@ -478,7 +478,7 @@ def test_objects_of_a_store_are_verified_by_workers(tmp_path: Path) -> None:
         async def verify_all() -> Sequence[Finding | FileResult | None]:
             pool = process_pool.ProcessPool(2)
             try:
-                workers = ProcessWorkers(pool, None, make_store=make_store)
+                workers = PoolWorkers(pool, None, make_store=make_store)
                 await workers.start()
                 return await workers.verify_batch(Version(1, "e1", "e1"), stored)
             finally:

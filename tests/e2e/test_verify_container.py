@@ -17,7 +17,7 @@ from tests.support.simulator import EXPORT, Simulator
 from tests.support.worker_processes import wait_for_slow_batches
 from tilesync import aio
 from tilesync.api.results import AuditResult
-from tilesync.app.workers import ProcessWorkers
+from tilesync.app.workers import PoolWorkers
 from tilesync.events import Finding
 from tilesync.jobs import verify
 from tilesync.jobs.versions.file_check import FileVerifier
@@ -30,7 +30,7 @@ FILES = export(60)
 def from_workers(monkeypatch: pytest.MonkeyPatch) -> list[Finding | FileResult | None]:
     """Start workers for few files too, and wait for them; return the list that their results are added to."""
     results: list[Finding | FileResult | None] = []
-    verify_files, verify_batch = FileVerifier.verify_files, ProcessWorkers.verify_batch
+    verify_files, verify_batch = FileVerifier.verify_files, PoolWorkers.verify_batch
 
     async def wait_and_verify(
         self: FileVerifier, version: Version, files: Sequence[StoredFile]
@@ -40,7 +40,7 @@ def from_workers(monkeypatch: pytest.MonkeyPatch) -> list[Finding | FileResult |
         return await verify_files(self, version, files)
 
     async def record_results(
-        self: ProcessWorkers, version: Version, files: Sequence[StoredFile]
+        self: PoolWorkers, version: Version, files: Sequence[StoredFile]
     ) -> Sequence[Finding | FileResult | None]:
         batch = await verify_batch(self, version, files)
         results.extend(batch)
@@ -49,7 +49,7 @@ def from_workers(monkeypatch: pytest.MonkeyPatch) -> list[Finding | FileResult |
     wait_for_slow_batches(monkeypatch)
     monkeypatch.setattr(verify, "MIN_FILES_FOR_WORKERS", 2)
     monkeypatch.setattr(FileVerifier, "verify_files", wait_and_verify)
-    monkeypatch.setattr(ProcessWorkers, "verify_batch", record_results)
+    monkeypatch.setattr(PoolWorkers, "verify_batch", record_results)
     return results
 
 

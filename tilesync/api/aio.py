@@ -83,6 +83,7 @@ async def verify(
     *,
     quick: bool = False,
     all_versions: bool = False,
+    cluster: str | None = None,
     retry_for: timedelta = DEFAULT_RETRY_FOR,
     on_event: OnEvent | None = None,
     monitor: RunMonitor | None = None,
@@ -90,8 +91,8 @@ async def verify(
 ) -> AuditResult:
     """Audit the current version of a destination, or all of them, against its manifests.
 
-    `quick` compares names and sizes only. Problems are findings of the result; raises TilesyncError only if the audit
-    itself is not possible.
+    `quick` compares names and sizes only. `cluster`: address of a Dask cluster whose workers read the files. Problems
+    are findings of the result; raises TilesyncError only if the audit itself is not possible.
     """
     from tilesync.app import commands
 
@@ -104,7 +105,9 @@ async def verify(
     with call.run(AuditResult, fields):
         target = create_target(dest, options, retry_for=retry_for)
         try:
-            await commands.verify(target, call.observe, call.monitor.stats, quick=quick, all_versions=all_versions)
+            await commands.verify(
+                target, call.observe, call.monitor.stats, quick=quick, all_versions=all_versions, cluster=cluster
+            )
         except VerifyFailed as error:
             found = error
     return call.monitor.result(AuditResult, found, **fields())

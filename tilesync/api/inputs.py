@@ -143,6 +143,7 @@ def create_mirror_request(source: Source, dest: Dest, options: MirrorArguments) 
         layout=Layout(options.get("layout", "versioned")),
         delete_limit=(options.get("max_delete") or DEFAULT_DELETE_LIMIT) if options.get("delete") else None,
         server_copy=options.get("server_copy", False),
+        cluster=options.get("cluster") or None,
         source_mirror=mirror_location,
         content=Content(options.get("content", "stored")),
         adopt=options.get("adopt", False),

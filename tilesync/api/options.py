@@ -115,6 +115,8 @@ class MirrorArguments(AccessOptions, SelectionOptions, total=False):
     """`Cache-Control` of the pointer."""
     server_copy: bool
     """Azure to Azure: copy inside the storage service, checked by MD5."""
+    cluster: str | None
+    """Address of a Dask cluster whose workers transfer the files: tcp://, tls://, a scheduler file, or local:N."""
     every_file: bool
     """Send an event for each file."""
 

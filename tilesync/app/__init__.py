@@ -14,5 +14,5 @@ shared         connections, tokens, limits and worker processes that several run
 sources        the resolver that SOURCE needs
 status         the status of one destination
 worker_tasks   tasks of worker processes: fetch a batch, verify a batch, warm up
-workers        `ProcessWorkers`: batches sent to the process pool
+workers        `PoolWorkers`: batches sent to the process pool
 """

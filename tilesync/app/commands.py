@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tilesync.jobs.versions.ownership import OwnershipStatus
     from tilesync.jobs.versions.run_history import RunRecording
     from tilesync.protocols import Workers
+    from tilesync.runtime.task_pool import TaskPool
     from tilesync.sources.resolvers import SourceClients
     from tilesync.stores.local.destination import LocalDestination
     from tilesync.stores.object_store.destination import ObjectDestination
@@ -93,6 +95,10 @@ async def mirror(
 
     _refuse_overlap(request)
     _refuse_plain_http_copy(request)
+    if request.cluster is not None:
+        from tilesync.app.cluster import make_absolute
+
+        request = replace(request, destination=make_absolute(request.target).location)
     async with (
         open_clients(request.service, observe, bwlimit=request.bwlimit, shared=shared) as clients,
         open_destination(
@@ -185,16 +191,30 @@ def _make_workers(
     destination: LocalDestination | ObjectDestination,
     shared: SharedResources | None,
 ) -> Workers | None:
-    """Create the workers; None with a bandwidth limit, a proxy or server-side copy, which workers do not support."""
-    from tilesync.app.workers import ProcessWorkers
+    """Create the workers; None with a bandwidth limit, a proxy or server-side copy, which workers do not support.
+
+    Raises UsageError if workers of a cluster are asked for, and cannot be used.
+    """
+    from tilesync.app.workers import CLUSTER_BATCHES, PoolWorkers
     from tilesync.transport.tls import load_proxies
 
     main_process_only = clients.bandwidth is not None or request.server_copy or load_proxies()
     find_target = None if main_process_only else destination.files.worker_target_finder()
+    if request.cluster is not None:
+        from tilesync.app.cluster import make_cluster_pool
+
+        if find_target is None:
+            raise UsageError(
+                "the workers of a cluster cannot write to this destination as these options ask",
+                hint="run without --bwlimit, --server-copy and proxies, or without --cluster",
+            )
+        cluster = make_cluster_pool(request.cluster, request.target, clients.observe)
+        clients.exit_stack.push_async_callback(cluster.aclose)
+        return PoolWorkers(cluster, None, find_target, rules=CLUSTER_BATCHES)
     if find_target is None:
         return None
     pool = create_process_pool(clients.exit_stack) if shared is None else shared.process_pool()
-    return ProcessWorkers(pool, destination.files.worker_reader(), find_target) if pool is not None else None
+    return PoolWorkers(pool, destination.files.worker_reader(), find_target) if pool is not None else None
 
 
 def _make_run_context(
@@ -287,26 +307,46 @@ def sha256sums(target: Target, version: str, observe: Observer) -> Iterator[str]
 
 
 async def verify(
-    target: Target, observe: Observer, stats: RunStats, *, quick: bool, all_versions: bool = False
+    target: Target,
+    observe: Observer,
+    stats: RunStats,
+    *,
+    quick: bool,
+    all_versions: bool = False,
+    cluster: str | None = None,
 ) -> None:
-    """Verify the files of the current version, or of all versions.
+    """Verify the files of the current version, or of all versions. `cluster`: address of one whose workers read them.
 
     Raises VerifyFailed for findings, and for a package that is too damaged to be opened.
     """
-    from tilesync.app.workers import ProcessWorkers
+    from tilesync.app.workers import CLUSTER_BATCHES, LOCAL_BATCHES, PoolWorkers
     from tilesync.jobs.verify import AuditInputs, VerifyJob
     from tilesync.stores.local.scratch_files import open_scratch_files
     from tilesync.transport.tls import load_proxies
 
     refuse_missing_folder(target.location)
+    if cluster is not None:
+        from tilesync.app.cluster import make_absolute
+
+        target = make_absolute(target)
     try:
         with open_scratch_files() as scratch:
             async with open_destination(target, Mode.AUDIT, observe) as destination, AsyncExitStack() as closing:
                 reader = await run_in_thread(destination.files.worker_reader)
                 make_store = None if load_proxies() else destination.make_worker_store
                 can_use_workers = reader is not None or make_store is not None
-                pool = create_process_pool(closing) if can_use_workers else None
-                workers = ProcessWorkers(pool, reader, make_store=make_store) if pool is not None else None
+                pool: TaskPool | None
+                if cluster is not None:
+                    from tilesync.app.cluster import make_cluster_pool
+
+                    if not can_use_workers:
+                        raise UsageError("the workers of a cluster cannot read this destination: they use no proxies")
+                    pool = cluster_pool = make_cluster_pool(cluster, target, observe)
+                    closing.push_async_callback(cluster_pool.aclose)
+                else:
+                    pool = create_process_pool(closing) if can_use_workers else None
+                rules = LOCAL_BATCHES if cluster is None else CLUSTER_BATCHES
+                workers = PoolWorkers(pool, reader, make_store=make_store, rules=rules) if pool is not None else None
                 inputs = AuditInputs(
                     destination.files,
                     destination.publication,

@@ -83,6 +83,7 @@ def default_state_root() -> Path | None:
 class MirrorRequest:
     """Options of `tilesync mirror`. SOURCE is `link` (a container link) or `source_mirror` (a destination of tilesync);
     if both are None, the iModel of `selector`. `presence_time`: time for the presence check of a run without changes.
+    `cluster`: address of a Dask cluster whose workers transfer the files.
     """
 
     service: Service
@@ -113,6 +114,7 @@ class MirrorRequest:
     adopt: bool = False
     presence_time: timedelta = timedelta(seconds=2)
     source_store_options: StoreOptions = field(default_factory=StoreOptions)
+    cluster: str | None = None
 
     @property
     def target(self) -> Target:

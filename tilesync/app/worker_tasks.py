@@ -13,7 +13,7 @@ from tilesync.azure.responses import parse_etag, parse_md5
 from tilesync.errors import BlobDamaged, TilesyncError, UsageError
 from tilesync.model import Blob, Digests, ParsedContent, SasUrl, StoredFile, UnpackedFile, Version
 from tilesync.protocols import MirrorWorkerSource, StoredFiles, WorkerSource
-from tilesync.runtime.process_pool import WorkerContext
+from tilesync.runtime.task_pool import WorkerContext
 from tilesync.stores.worker_target import PendingUpload, WorkerStore, WorkerTarget
 from tilesync.tiles.validator import check_whole
 from tilesync.transport.http1_connection import PoolResponse

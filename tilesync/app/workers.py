@@ -1,4 +1,7 @@
-"""Worker processes of a run or an audit. The task modules are imported with the first task."""
+"""Workers of a run or an audit: processes of this machine, or of a cluster.
+
+The task modules are imported with the first task.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ from tilesync.errors import TilesyncError
 from tilesync.events import Finding
 from tilesync.model import BatchResult, Blob, FileResult, StoredFile, Version
 from tilesync.protocols import MAX_WHOLE_FILE_BYTES, StoredFiles, WorkerSource
-from tilesync.runtime.process_pool import ProcessPool, WorkerLost, WorkerTask
+from tilesync.runtime.task_pool import TaskPool, WorkerLost, WorkerTask
 from tilesync.stores.worker_target import FindWorkerTarget, MakeWorkerStore
+from tilesync.values import dataclass
 
 if TYPE_CHECKING:
     from tilesync.app.worker_tasks import VerifiedFile
@@ -28,22 +32,53 @@ MIN_BYTES_PER_S = 1 << 20
 """Minimum bytes per second of a batch that is verified; what has not come by then is read by the main process."""
 
 
-class ProcessWorkers:
-    """Worker processes that fetch into one destination, or verify its files."""
+@dataclass(frozen=True, slots=True)
+class BatchRules:
+    """Rules of the batches that a pool gets.
+
+    `blobs`: how many blobs of a batch are fetched. `time_limit`: of a batch that is fetched; None: the usual one.
+    `batches_per_worker`: how many a worker of a cluster fetches at the same time, each with its share of the limit on
+    transfers, which then holds for each worker. None: the processes of this machine share one limit.
+    """
+
+    blobs: int = 32
+    time_limit: timedelta | None = None
+    batches_per_worker: int | None = None
+
+
+LOCAL_BATCHES = BatchRules()
+CLUSTER_BATCHES = BatchRules(blobs=256, time_limit=timedelta(seconds=20), batches_per_worker=2)
+"""Each batch costs the coordinator some milliseconds, so it has more blobs."""
+
+
+class PoolWorkers:
+    """Workers that fetch into one destination, or verify its files."""
 
     def __init__(
         self,
-        pool: ProcessPool,
+        pool: TaskPool,
         files: StoredFiles | None,
         find_target: FindWorkerTarget | None = None,
         *,
         make_store: MakeWorkerStore | None = None,
+        rules: BatchRules = LOCAL_BATCHES,
     ) -> None:
         self._pool = pool
+        self._rules = rules
         self._files = files
         self._find_target = find_target
         self._make_store = make_store
         self._fetches = find_target is not None or make_store is not None
+
+    @property
+    def blobs_per_batch(self) -> int:
+        """Maximum blobs of one batch."""
+        return self._rules.blobs
+
+    @property
+    def has_own_limits(self) -> bool:
+        """True if the limit on transfers holds for each worker, not for all together."""
+        return self._rules.batches_per_worker is not None
 
     @property
     def start_requested(self) -> bool:
@@ -75,11 +110,9 @@ class ProcessWorkers:
 
         assert self._find_target is not None, "workers of a read-only destination cannot fetch"
         target = await self._find_target(version)
-        max_per_worker = max(1, max_concurrent // self._pool.size)
-        blobs = tuple(blob for _, blob in blobs_by_number)
-        task = FetchBatch(
-            worker_source, target, version.name, version.container_url, blobs, max_per_worker, BATCH_TIMEOUT
-        )
+        max_per_batch = max(1, max_concurrent // (self._rules.batches_per_worker or self._pool.size))
+        blobs, time_limit = tuple(blob for _, blob in blobs_by_number), self._rules.time_limit or BATCH_TIMEOUT
+        task = FetchBatch(worker_source, target, version.name, version.container_url, blobs, max_per_batch, time_limit)
         try:
             fetched = await self._pool.run(task, payload_bytes=sum(blob.size for blob in blobs))
         except WorkerLost:
@@ -125,6 +158,6 @@ class ProcessWorkers:
 
         if self._make_store is not None:
             time_limit = BATCH_TIMEOUT + timedelta(seconds=payload_bytes / MIN_BYTES_PER_S)
-            max_concurrent = max(1, MAX_VERIFY_REQUESTS // self._pool.size)
+            max_concurrent = max(1, MAX_VERIFY_REQUESTS // (self._rules.batches_per_worker or self._pool.size))
             return VerifyObjects(await self._make_store(), version, files, max_concurrent, time_limit)
         return VerifyBatch(self._files, version, files) if self._files is not None else None

@@ -71,6 +71,25 @@ def retry_option(default: str) -> Callable[[F], F]:
 
 SERVICE_OPTIONS = combine_decorators(IDENTITY_OPTIONS, retry_option(DEFAULT_RETRY_FOR))
 
+
+def _silence_dask(_: click.Context, __: click.Parameter, address: str | None) -> str | None:
+    """Silence Dask where a cluster is used: it would write tracebacks beside our error."""
+    if address is not None:
+        import logging
+
+        for name in ("client", "core", "comm.core", "comm.tcp", "nanny", "scheduler", "utils"):
+            logging.getLogger(f"distributed.{name}").disabled = True
+    return address
+
+
+CLUSTER_OPTION = option(
+    "--cluster",
+    callback=_silence_dask,
+    group=OptionGroup.SPEED,
+    metavar="ADDRESS",
+    help="Let the workers of a Dask cluster do it: tcp://HOST:PORT, tls://HOST:PORT, a scheduler file, or local:N.",
+)
+
 OUTPUT_OPTIONS = combine_decorators(
     option(
         "--json", "as_json", group=OptionGroup.OUTPUT, is_flag=True, help="Print one JSON object per line on stdout."

@@ -161,6 +161,7 @@ def mirror_options(options: dict[str, Any]) -> MirrorArguments:
         "cache_control": options["cache_control"],
         "pointer_cache_control": options["pointer_cache_control"],
         "server_copy": options["server_copy"],
+        "cluster": options["cluster"],
         "every_file": options["verbose"] or options["log_file"] is not None,
     }
 

@@ -179,6 +179,14 @@ class Workers(Protocol):
     """
 
     @property
+    def blobs_per_batch(self) -> int:
+        """Maximum blobs of one batch."""
+
+    @property
+    def has_own_limits(self) -> bool:
+        """True if the limit on transfers holds for each of them, as in a cluster, not for all together."""
+
+    @property
     def start_requested(self) -> bool:
         """True if their start has been requested."""
 

@@ -28,6 +28,7 @@ class FakeWorkers:
     def __init__(self, source: MemorySource, destination: LocalDestination) -> None:
         self.released = asyncio.Event()
         self.start_requested = True
+        self.blobs_per_batch, self.has_own_limits = 32, False
         self.fetched = 0
         self._source = source
         self._files = destination.files

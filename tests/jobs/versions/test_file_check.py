@@ -209,6 +209,7 @@ class RefusingWorkers:
     """Workers that verify every nth file of a batch."""
 
     start_requested = True
+    blobs_per_batch, has_own_limits = 32, False
     max_verified_bytes = MAX_WHOLE_FILE_BYTES
 
     def __init__(self, fixture: CatalogFixture, nth: int) -> None:

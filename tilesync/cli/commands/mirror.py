@@ -10,6 +10,7 @@ from tilesync.cli.help_groups import OptionGroup, command
 from tilesync.cli.options import (
     ADOPT_OPTION,
     CACHE_OPTIONS,
+    CLUSTER_OPTION,
     HISTORY_OPTIONS,
     INVENTORY_OPTIONS,
     MONITORING_OPTIONS,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Number of parallel transfers.",
 )
+@CLUSTER_OPTION
 @option(
     "-n", "--dry-run", group=OptionGroup.OUTPUT, is_flag=True, help="Print the plan with its reasons; write nothing."
 )

@@ -8,6 +8,7 @@ import click
 
 from tilesync.cli.help_groups import OptionGroup, command
 from tilesync.cli.options import (
+    CLUSTER_OPTION,
     NO_PROGRESS_OPTION,
     OUTPUT_OPTIONS,
     STATE_DIR_OPTION,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("dest", envvar="TILESYNC_DEST", type=DestinationType())
 @option("--quick", is_flag=True, help="Compare names and sizes only.")
 @option("--all", "every", is_flag=True, help="Check every version, not only the current one.")
+@CLUSTER_OPTION
 @NO_PROGRESS_OPTION
 @option(
     "--report",
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 @STATE_DIR_OPTION
 @STORE_OPTIONS
 @OUTPUT_OPTIONS
-def verify(dest: Location, *, quick: bool, every: bool, **options: Any) -> int:
+def verify(dest: Location, *, quick: bool, every: bool, cluster: str | None, **options: Any) -> int:
     """Check the files of DEST against its manifests.
 
     The next mirror fetches bad files again, if another version or the service still has them. DEST may also be a
@@ -52,6 +54,7 @@ def verify(dest: Location, *, quick: bool, every: bool, **options: Any) -> int:
             dest,
             quick=quick,
             all_versions=every,
+            cluster=cluster,
             on_event=session.show,
             monitor=session.monitor,
             **store_options(options),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 
 from tilesync.errors import Transient
 from tilesync.jobs.run.context import RunContext
@@ -14,11 +15,11 @@ from tilesync.protocols import Source, Workers
 SMALL = range(1, MAX_SINGLE_READ_BYTES + 1)
 """Sizes of blobs, in bytes, that the workers can fetch."""
 
-BLOBS_PER_BATCH = 32
-"""Maximum blobs that one request to a worker fetches; half as many where few transfers are allowed."""
-
 QUEUED_BLOBS_PER_SLOT = 2
 """Blobs sent to the workers for each transfer slot: with a second one waiting, a worker never runs out of work."""
+
+MAX_CLUSTER_BATCHES = 128
+"""Maximum batches that wait for the workers of a cluster, or are done by them; their threads are the limit."""
 
 COOLDOWN_S = 1.0
 """Seconds without worker batches after a blob failed there: the default path finds out the reason."""
@@ -54,9 +55,13 @@ class WorkerLane:
         if self._workers is not None and self._workers.start_requested:
             self._start_requested.set()
         self._is_ready = self._is_finished = False
-        max_limit = run.limiter.max_limit
-        self._batch_size = BLOBS_PER_BATCH if max_limit >= 2 * BLOBS_PER_BATCH else BLOBS_PER_BATCH // 2
+        max_limit, full_batch = run.limiter.max_limit, 2 if self._workers is None else self._workers.blobs_per_batch
+        self._has_own_limits = self._workers is not None and self._workers.has_own_limits
+        is_limited = max_limit < 2 * full_batch and not self._has_own_limits
+        self._batch_size = full_batch // 2 if is_limited else full_batch
         self._max_batches = max_limit * QUEUED_BLOBS_PER_SLOT // self._batch_size
+        if self._has_own_limits:
+            self._max_batches = MAX_CLUSTER_BATCHES
         self._batches: asyncio.Queue[list[tuple[int, Blob]] | None] = asyncio.Queue(maxsize=self._max_batches)
 
     @property
@@ -129,7 +134,7 @@ class WorkerLane:
     async def _run_batches(self, workers: Workers) -> None:
         while (batch := await self._batches.get()) is not None:
             slots = len(batch) if self._run.limiter.is_fixed else len(batch) // QUEUED_BLOBS_PER_SLOT
-            async with self._run.limiter.slot(slots):
+            async with nullcontext() if self._has_own_limits else self._run.limiter.slot(slots):
                 worker_source, limit = await self._source.worker_source(), self._run.limiter.limit
                 try:
                     answer = await workers.fetch_batch(self._version, worker_source, batch, max_concurrent=limit)

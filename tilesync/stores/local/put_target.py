@@ -9,6 +9,8 @@ link of another version: then, and in a published version, a temporary file is r
 from __future__ import annotations
 
 import os
+import platform
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from threading import get_ident
@@ -23,6 +25,9 @@ from tilesync.stores.local.fs import write_new, write_whole
 from tilesync.stores.local.gunzip import gunzip_to_file
 from tilesync.stores.local.reader import BatchPathResolver, SafePathResolver
 from tilesync.values import dataclass
+
+_HOST = re.sub(r"[^A-Za-z0-9-]+", "-", platform.node())[:64]
+"""Name of this machine: several may share the folder of temporary files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class LocalPutTarget:
                 stamp = write_new(entry, data, blob.last_modified)
                 if stamp is not None:
                     return StoredFile(blob, digests.sha256, *stamp)
-            temporary = self.parts.folder().entry(f"whole-{os.getpid()}-{get_ident()}")
+            temporary = self.parts.folder().entry(f"whole-{_HOST}-{os.getpid()}-{get_ident()}")
             stored = self._write_unpacked(temporary, blob, data, digests) if is_packed else None
             stored = stored or StoredFile(blob, digests.sha256, *write_whole(temporary, data, blob.last_modified))
             step = "move"
