@@ -69,6 +69,7 @@ IDENTITY_OPTIONS: Final = frozenset({"token-command", "token-file"})
 """Options of `mirror` that are read with the other keys of an identity (`entry_reader`)."""
 
 COMMAND_LINE_OPTIONS: Final[Mapping[str, str]] = {
+    "cluster": "a fleet runs on one machine; `tilesync mirror --cluster` uses a cluster for one mirror",
     "dry-run": "give --dry-run on the command line of `tilesync fleet`",
     "json": "give --json on the command line of `tilesync fleet`",
     "log-file": "give --log-file on the command line of `tilesync fleet`",
