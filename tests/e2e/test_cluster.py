@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
 from tests.support.azure_proxy import AzureFixture
 from tests.support.builders import IMODEL, export, read_tree
-from tests.support.cluster import DaskCluster, dask_cluster, make_tls_settings
+from tests.support.cluster import DaskCluster, RaiseError, dask_cluster, make_tls_settings
 from tests.support.commandline import CommandResult, run_tilesync, start_tilesync
 from tests.support.faults import call_before, is_blob, wait_for
-from tests.support.s3 import SECRET, BucketFixture, BucketServer
+from tests.support.s3 import SECRET, BucketFixture, BucketServer, ignore_event
 from tests.support.simulator import EXPORT, Simulator, run_program
 from tests.support.worker_processes import is_from_worker
+from tilesync import __version__
+from tilesync.cluster.address import parse_cluster_address
+from tilesync.cluster.client import DaskClient, open_cluster
+from tilesync.cluster.pool import ClusterPool
+from tilesync.cluster.worker_side import PYTHON_VERSION, WorkerFacts
 from tilesync.demo.loopback_server import FakeRequest
+from tilesync.runtime.task_pool import WorkerLost
 
 TILES = 900
 
@@ -173,18 +183,60 @@ def test_a_killed_coordinator_leaves_nothing_running(tmp_path: Path, cluster: Da
     assert seen.wait(60)
     running.kill()
     running.communicate()
+    deadline, before = monotonic() + 30, -1
+    while before != (before := count_worker_requests(sim)):  # until no worker has asked for a second
+        assert monotonic() < deadline
+        sleep(1)
+    assert before < len(files)
     run = mirror(sim, dest, cluster.address)
     assert (run.exit_code, run.last_line["published"]) == (0, True), run.stderr
     assert read_tree(dest / "versions" / EXPORT) == files
 
 
 def test_no_secret_reaches_the_logs_of_the_cluster(tmp_path: Path, cluster: DaskCluster, sim: Simulator) -> None:
-    """Neither the token nor a signature is in what scheduler and workers write, also where tasks fail."""
+    """Neither the token nor a signature is in what scheduler and workers write."""
     sim.offer_export(export(TILES))
-    sim.add_fault(is_blob, call_before(lambda: None), times=None)
     run = mirror(sim, tmp_path / "dest", cluster.address, "--verbose")
     assert run.exit_code == 0, run.stderr
     for name in ("scheduler", "worker0", "worker1"):
         log = cluster.log_of(name)
         assert "sig=" not in log
         assert sim.token not in log
+
+
+def test_the_error_of_a_task_shows_no_secret(tmp_path: Path) -> None:
+    """A task that fails is reported by the class of its error: its text stays out of every log, and of our error."""
+    with dask_cluster(tmp_path / "cluster", env={"PYTHONPATH": str(Path(__file__).parents[2])}) as cluster:
+
+        @asynccontextmanager
+        async def connect() -> AsyncIterator[tuple[DaskClient, WorkerFacts]]:
+            async with open_cluster(parse_cluster_address(cluster.address), ignore_event, token_path="") as client:
+                yield client, WorkerFacts(__version__, PYTHON_VERSION, "")
+
+        async def fail() -> str:
+            pool = ClusterPool(connect, ignore_event, has_failed=lambda _: False, start_timeout=timedelta(seconds=30))
+            try:
+                await pool.start(RaiseError(""))
+                with pytest.raises(WorkerLost) as lost:
+                    await pool.run(RaiseError("https://host/container?sig=the-secret"))
+                return str(lost.value)
+            finally:
+                await pool.aclose()
+
+        assert asyncio.run(fail()) == "ValueError"
+        logs = [cluster.log_of(name) for name in ("scheduler", "worker0", "worker1")]
+    assert any("ValueError in a task of tilesync" in log for log in logs)
+    assert not any("the-secret" in log for log in logs)
+
+
+def test_a_worker_that_does_not_answer_hides_no_other(tmp_path: Path, cluster: DaskCluster, sim: Simulator) -> None:
+    """A worker that was stopped a moment before the run gets no work, and a warning names it; the other works."""
+    files, dest = sim.offer_export(export(TILES)), tmp_path / "dest"
+    cluster.signal_worker("worker0", signal.SIGSTOP)
+    workers_run = threading.Event()
+    sim.run_before_request(1, is_from_worker, workers_run.set)
+    sim.add_fault(is_not_from_worker, wait_for(workers_run, at_most=60), times=None, skip=200)
+    run = mirror(sim, dest, cluster.address)
+    assert (run.exit_code, run.last_line["fetched"]) == (0, len(files)), run.stderr
+    assert "worker0 has no tilesync, or does not answer" in run.stderr
+    assert count_worker_requests(sim) > TILES // 2

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from tilesync.runtime.task_pool import WorkerContext
+
 START_TIMEOUT = timedelta(seconds=60)
 
 
@@ -82,6 +84,17 @@ class DaskCluster:
                     process.send_signal(signal.SIGCONT)
                     process.kill()
                 process.wait()
+
+
+@dataclass(frozen=True)
+class RaiseError:
+    """Task that raises an error with this text."""
+
+    text: str
+
+    async def __call__(self, context: WorkerContext) -> None:
+        """Raise the error."""
+        raise ValueError(self.text)
 
 
 def make_tls_settings(folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 azure          an Azure container: endpoint, links, and the clients of its store
 backends       how the store of each kind of location is opened
+cluster        workers of a Dask cluster, and what they must prove
 commands       one function per command: mirror, dry run, verify, rollback, versions, exports, viewer link
 destinations   open a destination for a run, a plan, reading or an audit
 diffing        compare two versions, or a version and the listing of a source
@@ -14,5 +15,5 @@ shared         connections, tokens, limits and worker processes that several run
 sources        the resolver that SOURCE needs
 status         the status of one destination
 worker_tasks   tasks of worker processes: fetch a batch, verify a batch, warm up
-workers        `PoolWorkers`: batches sent to the process pool
+workers        `PoolWorkers`: batches sent to a pool of processes, or to a cluster
 """

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from tilesync.jobs.versions.ownership import OwnershipStatus
     from tilesync.jobs.versions.run_history import RunRecording
     from tilesync.protocols import Workers
-    from tilesync.runtime.task_pool import TaskPool
     from tilesync.sources.resolvers import SourceClients
     from tilesync.stores.local.destination import LocalDestination
     from tilesync.stores.object_store.destination import ObjectDestination
     from tilesync.stores.object_store.draft import WaitForBandwidth
+    from tilesync.stores.opening import ReadOnlyDestination
 
 
 def _refuse_overlap(request: MirrorRequest) -> None:
@@ -195,22 +195,22 @@ def _make_workers(
 
     Raises UsageError if workers of a cluster are asked for, and cannot be used.
     """
-    from tilesync.app.workers import CLUSTER_BATCHES, PoolWorkers
+    from tilesync.app.workers import PoolWorkers
     from tilesync.transport.tls import load_proxies
 
     main_process_only = clients.bandwidth is not None or request.server_copy or load_proxies()
     find_target = None if main_process_only else destination.files.worker_target_finder()
     if request.cluster is not None:
-        from tilesync.app.cluster import make_cluster_pool
+        from tilesync.app.cluster import make_cluster_workers
 
         if find_target is None:
             raise UsageError(
                 "the workers of a cluster cannot write to this destination as these options ask",
                 hint="run without --bwlimit, --server-copy and proxies, or without --cluster",
             )
-        cluster = make_cluster_pool(request.cluster, request.target, clients.observe)
-        clients.exit_stack.push_async_callback(cluster.aclose)
-        return PoolWorkers(cluster, None, find_target, rules=CLUSTER_BATCHES)
+        return make_cluster_workers(
+            request.cluster, request.target, clients.observe, clients.exit_stack, find_target=find_target
+        )
     if find_target is None:
         return None
     pool = create_process_pool(clients.exit_stack) if shared is None else shared.process_pool()
@@ -319,10 +319,8 @@ async def verify(
 
     Raises VerifyFailed for findings, and for a package that is too damaged to be opened.
     """
-    from tilesync.app.workers import CLUSTER_BATCHES, LOCAL_BATCHES, PoolWorkers
     from tilesync.jobs.verify import AuditInputs, VerifyJob
     from tilesync.stores.local.scratch_files import open_scratch_files
-    from tilesync.transport.tls import load_proxies
 
     refuse_missing_folder(target.location)
     if cluster is not None:
@@ -332,21 +330,7 @@ async def verify(
     try:
         with open_scratch_files() as scratch:
             async with open_destination(target, Mode.AUDIT, observe) as destination, AsyncExitStack() as closing:
-                reader = await run_in_thread(destination.files.worker_reader)
-                make_store = None if load_proxies() else destination.make_worker_store
-                can_use_workers = reader is not None or make_store is not None
-                pool: TaskPool | None
-                if cluster is not None:
-                    from tilesync.app.cluster import make_cluster_pool
-
-                    if not can_use_workers:
-                        raise UsageError("the workers of a cluster cannot read this destination: they use no proxies")
-                    pool = cluster_pool = make_cluster_pool(cluster, target, observe)
-                    closing.push_async_callback(cluster_pool.aclose)
-                else:
-                    pool = create_process_pool(closing) if can_use_workers else None
-                rules = LOCAL_BATCHES if cluster is None else CLUSTER_BATCHES
-                workers = PoolWorkers(pool, reader, make_store=make_store, rules=rules) if pool is not None else None
+                workers = await _make_verify_workers(destination, target, observe, closing, cluster)
                 inputs = AuditInputs(
                     destination.files,
                     destination.publication,
@@ -358,3 +342,27 @@ async def verify(
                 await VerifyJob(inputs, observe, stats, quick=quick).run(all_versions=all_versions)
     except DamagedPackage as error:
         raise VerifyFailed(str(error), hint=error.hint) from error
+
+
+async def _make_verify_workers(
+    destination: ReadOnlyDestination,
+    target: Target,
+    observe: Observer,
+    exit_stack: AsyncExitStack,
+    cluster: str | None,
+) -> Workers | None:
+    """Create workers that verify; None where they cannot: they use no proxies. Raises UsageError for a cluster then."""
+    from tilesync.app.workers import PoolWorkers
+    from tilesync.transport.tls import load_proxies
+
+    reader = await run_in_thread(destination.files.worker_reader)
+    make_store = None if load_proxies() else destination.make_worker_store
+    can_use_workers = reader is not None or make_store is not None
+    if cluster is not None:
+        from tilesync.app.cluster import make_cluster_workers
+
+        if not can_use_workers:
+            raise UsageError("the workers of a cluster cannot read this destination: they use no proxies")
+        return make_cluster_workers(cluster, target, observe, exit_stack, files=reader, make_store=make_store)
+    pool = create_process_pool(exit_stack) if can_use_workers else None
+    return PoolWorkers(pool, reader, make_store=make_store) if pool is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping
+from concurrent.futures import CancelledError
 from typing import Any, Final
 
 from tilesync.cluster.address import ClusterAddress
@@ -13,6 +14,7 @@ from tilesync.cluster.worker_side import TaskOutcome, TaskPayload, WorkerFacts, 
 from tilesync.errors import Unavailable, UsageError
 from tilesync.events import Warned
 from tilesync.protocols import Observer
+from tilesync.runtime.task_groups import gather_or_cancel
 from tilesync.runtime.task_pool import WorkerLost
 
 CONNECT_TIMEOUT_S: Final = 20.0
@@ -33,11 +35,12 @@ async def open_cluster(address: ClusterAddress, observe: Observer, *, token_path
     extra `dask`, Unavailable if the scheduler does not answer.
     """
     try:
-        from distributed import Client, LocalCluster
+        import distributed
     except ImportError:
         raise UsageError(
             "--cluster needs Dask", hint="install it here and for each worker: pip install 'tilesync[dask]'"
         ) from None
+    dask: Any = distributed  # its classes are not typed
     if address.is_cleartext:
         message = (
             f"{address.url} is not encrypted: signed links go to its workers in the clear, and anyone on the way can"
@@ -48,7 +51,7 @@ async def open_cluster(address: ClusterAddress, observe: Observer, *, token_path
         place: Any = address.url
         if address.local_workers:
             place = await exits.enter_async_context(
-                LocalCluster(  # type: ignore[no-untyped-call]
+                dask.LocalCluster(
                     n_workers=address.local_workers,
                     threads_per_worker=THREADS_PER_WORKER,
                     processes=True,
@@ -59,7 +62,7 @@ async def open_cluster(address: ClusterAddress, observe: Observer, *, token_path
             )
         try:
             client = await exits.enter_async_context(
-                Client(place, asynchronous=True, set_as_default=False, timeout=CONNECT_TIMEOUT_S, name="tilesync")  # type: ignore[no-untyped-call]
+                dask.Client(place, asynchronous=True, set_as_default=False, timeout=CONNECT_TIMEOUT_S, name="tilesync")
             )
         except (OSError, TimeoutError, RuntimeError, ValueError) as error:
             raise Unavailable(
@@ -88,17 +91,18 @@ class DaskClient:
 
     async def describe_workers(self, addresses: Collection[str]) -> Mapping[str, WorkerFacts | None]:
         """Return the facts of workers, by address; None for one that cannot answer."""
-        asking = self._client.run(
-            describe_worker, self._token_path, workers=list(addresses), on_error="return", nanny=False
-        )
-        answers = dict[str, Any]()
-        with contextlib.suppress(TimeoutError):
+        facts = await gather_or_cancel(self._describe_worker(address) for address in addresses)
+        return dict(zip(addresses, facts, strict=True))
+
+    async def _describe_worker(self, address: str) -> WorkerFacts | None:
+        """Return the facts of one worker. Each is asked alone: one that does not answer must not hide the others."""
+        asking = self._client.run(describe_worker, self._token_path, workers=[address], on_error="return", nanny=False)
+        try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                answers = await self._ask(asking)
-        return {
-            address: WorkerFacts(*answer, *[None] * (3 - len(answer))) if isinstance(answer, tuple) else None
-            for address, answer in answers.items()
-        }
+                answer = (await self._ask(asking)).get(address)
+        except TimeoutError:
+            return None
+        return WorkerFacts(*answer, *[None] * (3 - len(answer))) if isinstance(answer, tuple) else None
 
     async def list_tasks(self, addresses: Collection[str]) -> Collection[str]:
         """Return the keys of the tasks that these workers have now."""
@@ -126,8 +130,6 @@ class DaskClient:
 
     async def _ask(self, answer: Any) -> Any:
         """Wait for an answer of the scheduler. Raises Unavailable if it is gone."""
-        from concurrent.futures import CancelledError
-
         from distributed.comm.core import CommClosedError
 
         try:
